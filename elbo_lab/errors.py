@@ -1,0 +1,8 @@
+"""The error of a person at a shell, apart from the errors of programs."""
+
+
+class UserError(ValueError):
+    """One clear sentence for a person who gave a wrong flag, argument or file.
+
+    Scripts print it and exit with status 2, without a traceback.
+    """

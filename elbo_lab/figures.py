@@ -1,0 +1,360 @@
+"""Figures of a run: arrays in, a PNG file out. Matplotlib is imported when one is drawn."""
+
+import io
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from elbo_lab.report import write_atomically
+
+_DPI = 150
+# Okabe and Ito's colours, which people with any colour vision can tell apart.
+_BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
+_GREY, _PALE, _TEXT = "#999999", "#DDDDDD", "#222222"
+# Ten classes: M. Petroff, "Accessible color sequences for data visualization", 2021.
+_TEN = "#3f90da #ffa90e #bd1f01 #94a4a2 #832db6 #a96b59 #e76300 #b9ac70 #717581 #92dadd".split()
+_TITLE, _LABEL, _TICK = 11, 10, 9
+
+
+def learning_curves(
+    path,
+    records: list[dict],
+    unit: str = "nats per image",
+    reference: tuple[str, float] | None = None,
+    *,
+    bound: str = "bound",
+    kl: str = "kl",
+    reconstruction: str = "log_px_z",
+) -> None:
+    """Draws the training bound against the step, beside it the KL and the reconstruction term.
+
+    The bounds of the first steps are far below the others, so the vertical axes show the range of
+    the last nine tenths of the records.
+
+    Args:
+      path: the PNG file.
+      records: as `metrics.read_metrics` gives them; values that are lists of R replicates are drawn
+        as mean and standard error over the finite ones.
+      unit: of all three quantities.
+      reference: label and value of a horizontal line beside the bound, e.g. an exact log p(x).
+      bound: name of the bound in the records.
+      kl: name of the KL there. Without it, or without the next, its panel is left out.
+      reconstruction: name of the reconstruction term.
+
+    Raises:
+      ValueError: no record holds the bound.
+    """
+    names = {bound: "training bound", kl: "KL term", reconstruction: "reconstruction term"}
+    curves = {name: _curve(records, name) for name in names}
+    if not len(curves[bound][0]):
+        raise ValueError(f"no record holds {bound!r}")
+    beside = [name for name in (kl, reconstruction) if len(curves[name][0])]
+    figure = _figure(1440 if beside else 960, 630)
+    grid = figure.add_gridspec(
+        max(1, len(beside)), 2 if beside else 1, width_ratios=[3, 2] if beside else None
+    )
+    places = [(bound, grid[:, 0], _BLUE)]
+    places += [(name, grid[row, 1], (_ORANGE, _GREEN)[row]) for row, name in enumerate(beside)]
+    for name, place, colour in places:
+        axes = figure.add_subplot(place)
+        _draw_curve(axes, *curves[name], colour)
+        _set_robust_limits(axes, curves[name], reference if name == bound else None)
+        axes.set_title(names[name], loc="left", fontsize=_TITLE, color=_TEXT)
+        axes.set_ylabel(unit, fontsize=_LABEL)
+        if name == bound or name == beside[-1]:
+            axes.set_xlabel("step", fontsize=_LABEL)
+        if name == bound:
+            _draw_reference(axes, reference)
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(fontsize=_TICK, frameon=False, loc="lower right")
+    _save(figure, path)
+
+
+def image_grid(path, images, columns: int, title: str) -> None:
+    """Draws images in rows, from left to right and from the top down.
+
+    Args:
+      path: the PNG file.
+      images: [n, H, W], black to white: uint8, or floats from 0 to 1.
+      columns: how many stand beside each other.
+      title: above them, e.g. "means of 100 samples from the prior".
+    """
+    images = _grey(images)
+    scale = _scale(images)
+    tiles = _enlarge(_mosaic(images, min(columns, len(images)), gap=1), scale)
+    figure, axes = _image_figure(tiles, left=24, right=24, bottom=24, top=60, min_width=480)
+    axes.set_axis_off()
+    axes.set_title(title, fontsize=_TITLE, color=_TEXT)
+    _save(figure, path)
+
+
+def reconstructions(path, inputs, outputs, columns: int = 10) -> None:
+    """Draws images and below each its reconstruction.
+
+    Args:
+      path: the PNG file.
+      inputs: [n, H, W], black to white: uint8, or floats from 0 to 1.
+      outputs: [n, H, W], e.g. the means of p(x|z) at the posterior's mean.
+      columns: how many pairs stand beside each other.
+    """
+    inputs, outputs = _grey(inputs), _grey(outputs)
+    scale, columns = _scale(inputs), min(columns, len(inputs))
+    height = inputs.shape[1]
+    bands, centres, top = [], [], 0
+    for start in range(0, len(inputs), columns):
+        pair = [_mosaic(part[start : start + columns], columns, 1) for part in (inputs, outputs)]
+        if bands:
+            bands.append(np.ones((height // 4, pair[0].shape[1])))
+            top += height // 4
+        bands += [pair[0], np.ones((1, pair[0].shape[1])), pair[1]]
+        centres += [top + height / 2, top + height + 1 + height / 2]
+        top += 2 * height + 1
+    tiles = _enlarge(np.concatenate(bands), scale)
+    figure, axes = _image_figure(tiles, left=190, right=24, bottom=24, top=24)
+    labels = ["input", "reconstruction"] * (len(centres) // 2)
+    axes.set_yticks(np.array(centres) * scale - 0.5, labels, fontsize=_LABEL)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    _save(figure, path)
+
+
+def active_units(path, activity: Sequence[np.ndarray], threshold: float = 0.01) -> None:
+    """Draws Var_x E_q[z|x] of every latent unit, sorted, one panel per stochastic layer.
+
+    Args:
+      path: the PNG file.
+      activity: an array [L] for each stochastic layer, from the data upwards.
+      threshold: a unit above it counts as active.
+    """
+    activity = [np.sort(np.asarray(layer, np.float64).ravel())[::-1] for layer in activity]
+    positive = np.concatenate([layer[layer > 0] for layer in activity] + [[threshold]])
+    bottom = 10 ** math.floor(math.log10(max(min(positive.min(), threshold / 10), 1e-8)))
+    top = 10 ** (math.log10(positive.max()) + 0.25)
+    figure = _figure(900 if len(activity) == 1 else 690 * len(activity), 540)
+    for index, layer in enumerate(activity):
+        axes = figure.add_subplot(1, len(activity), index + 1)
+        active = layer > threshold
+        axes.bar(
+            np.arange(1, len(layer) + 1),
+            np.maximum(layer, bottom) - bottom,
+            bottom=bottom,
+            width=0.8 if len(layer) <= 60 else 1.0,
+            color=np.where(active, _BLUE, _GREY),
+        )
+        axes.set_yscale("log")
+        axes.set_ylim(bottom, top)
+        axes.set_xlim(0.25, len(layer) + 0.75)
+        axes.axhline(threshold, color=_ORANGE, linewidth=1.2, linestyle="--")
+        name = f"layer {index + 1}: " if len(activity) > 1 else ""
+        title = f"{name}{active.sum()} of {len(layer)} units active (above {threshold:g})"
+        axes.set_title(title, loc="left", fontsize=_TITLE, color=_TEXT)
+        axes.set_xlabel("latent unit, sorted by activity", fontsize=_LABEL)
+        if index == 0:
+            axes.set_ylabel(r"activity $\mathrm{Var}_x\,\mathrm{E}_q[z\,|\,x]$", fontsize=_LABEL)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        _clean(axes)
+    _save(figure, path)
+
+
+def latent_scatter(path, means, labels=None) -> None:
+    """Draws images as points in a two-dimensional latent space, coloured by class.
+
+    Args:
+      path: the PNG file.
+      means: [N, 2], E_q[z|x] of each image.
+      labels: [N] classes, or None.
+    """
+    means = np.asarray(means, np.float64)
+    figure = _figure(1020 if labels is not None else 930, 900)
+    axes = figure.add_subplot()
+    size = float(np.clip(60 * 200 / max(1, len(means)), 3, 20))
+    style = {"s": size, "linewidths": 0, "alpha": 0.75}
+    if labels is None:
+        axes.scatter(means[:, 0], means[:, 1], color=_BLUE, **style)
+    else:
+        classes, index = np.unique(np.asarray(labels), return_inverse=True)
+        colours = _class_colours(len(classes))
+        # All points in one call, in the order of the images: no class lies above all others.
+        axes.scatter(means[:, 0], means[:, 1], color=[colours[i] for i in index], **style)
+        for name, colour in zip(classes, colours, strict=True):
+            axes.scatter([], [], s=40, color=colour, linewidths=0, label=str(name))
+        axes.legend(
+            title="class",
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1.0),
+            borderaxespad=0,
+            frameon=False,
+            fontsize=_LABEL,
+            title_fontsize=_LABEL,
+            ncols=1 + (len(classes) - 1) // 20,
+            handletextpad=0.2,
+        )
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_xlabel(r"$z_1$ (posterior mean)", fontsize=_LABEL)
+    axes.set_ylabel(r"$z_2$ (posterior mean)", fontsize=_LABEL)
+    _clean(axes)
+    _save(figure, path)
+
+
+def latent_grid(path, images, n: int, quantiles) -> None:
+    """Draws images decoded on a grid over a two-dimensional latent space.
+
+    Args:
+      path: the PNG file.
+      images: [n * n, H, W]; the one at index i * n + j is decoded from
+        (z_1, z_2) = (quantiles[i], quantiles[j]). z_1 runs to the right and z_2 upwards.
+      n: values along each axis.
+      quantiles: [n] ascending, the values of z, e.g. the prior's quantiles.
+
+    Raises:
+      ValueError: the numbers of images or quantiles do not fit n.
+    """
+    images = _grey(images)
+    height, width = images.shape[1:]
+    quantiles = np.asarray(quantiles, np.float64)
+    if len(images) != n * n or quantiles.shape != (n,):
+        raise ValueError(
+            f"{n} x {n} images need {n} quantiles, not {len(images)}, {quantiles.shape}"
+        )
+    # [z_1, z_2] -> rows from the top down (z_2 falling), columns z_1
+    rows = images.reshape(n, n, height, width).transpose(1, 0, 2, 3)[::-1]
+    scale = max(1, 960 // (n * max(height, width)))
+    tiles = _enlarge(_mosaic(rows.reshape(-1, height, width), n, gap=0), scale)
+    figure, axes = _image_figure(tiles, left=110, right=24, bottom=110, top=24)
+    shown = np.arange(n)[:: math.ceil(n * 70 / tiles.shape[1])]
+    shown += (n - 1 - shown[-1]) // 2
+    texts = [f"{value:.2f}".replace("-", "\N{MINUS SIGN}") for value in quantiles[shown]]
+    axes.set_xticks((shown + 0.5) * width * scale - 0.5, texts, fontsize=_TICK)
+    axes.set_yticks((n - shown - 0.5) * height * scale - 0.5, texts, fontsize=_TICK)
+    axes.tick_params(length=3, color=_GREY)
+    axes.set_xlabel(r"$z_1$", fontsize=_LABEL)
+    axes.set_ylabel(r"$z_2$", fontsize=_LABEL)
+    _save(figure, path)
+
+
+def _curve(records: list[dict], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, int]:
+    """steps [T], means [T], standard errors [T] or None, R."""
+    held = [(record["step"], np.atleast_1d(record[name])) for record in records if name in record]
+    steps = np.array([step for step, _ in held], np.int64)
+    values = np.array([value for _, value in held], np.float64)  # [T, R]
+    if values.ndim < 2 or values.shape[1] < 2:
+        return steps, values.ravel(), None, 1
+    finite = np.isfinite(values)
+    count = np.maximum(finite.sum(1), 1)
+    mean = np.where(finite.any(1), np.where(finite, values, 0).sum(1) / count, np.nan)
+    squares = np.where(finite, values - mean[:, None], 0) ** 2
+    error = np.sqrt(squares.sum(1) / np.maximum(count - 1, 1) / count)
+    return steps, mean, error, values.shape[1]
+
+
+def _draw_curve(axes, steps, mean, error, replicates: int, colour: str) -> None:
+    label = None
+    if error is not None:
+        label = f"mean of {replicates} replicates, \N{PLUS-MINUS SIGN} 1 standard error"
+        axes.fill_between(steps, mean - error, mean + error, color=colour, alpha=0.25, linewidth=0)
+    marker = "o" if len(steps) < 10 else None
+    axes.plot(steps, mean, color=colour, linewidth=1.4, marker=marker, markersize=4, label=label)
+    axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
+    axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
+    axes.grid(axis="y", color=_PALE, linewidth=0.6)
+    axes.margins(x=0.02)
+    _clean(axes)
+
+
+def _set_robust_limits(axes, curve, reference: tuple[str, float] | None) -> None:
+    _, mean, error, _ = curve
+    late = slice(len(mean) // 10, None)
+    spread = 0 if error is None else error[late]
+    values = np.concatenate([mean[late] - spread, mean[late] + spread])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return
+    low, high = np.quantile(values, [0.005, 0.995])
+    if reference is not None:
+        low, high = min(low, reference[1]), max(high, reference[1])
+    margin = 0.06 * (high - low) or 0.01 * abs(high) or 1.0
+    axes.set_ylim(low - margin, high + margin)
+
+
+def _draw_reference(axes, reference: tuple[str, float] | None) -> None:
+    if reference is not None:
+        text, value = reference
+        axes.axhline(value, color=_TEXT, linewidth=1.0, linestyle="--", label=text)
+
+
+def _class_colours(count: int) -> list:
+    if count <= len(_TEN):
+        return list(_TEN[:count])
+    from matplotlib import colormaps
+
+    return list(colormaps["turbo"](np.linspace(0.03, 0.97, count)))
+
+
+def _grey(images) -> np.ndarray:
+    images = np.asarray(images)
+    if images.ndim != 3 or not len(images):
+        raise ValueError(f"images need the shape [n, H, W] with n > 0, not {images.shape}")
+    floats = images.astype(np.float64)
+    return np.clip(floats / 255 if images.dtype == np.uint8 else floats, 0, 1)
+
+
+def _scale(images: np.ndarray) -> int:
+    """Pixels of the figure per pixel of an image: whole, so that nothing is blurred."""
+    return max(1, 84 // max(images.shape[1:]))
+
+
+def _mosaic(images: np.ndarray, columns: int, gap: int) -> np.ndarray:
+    """[n, H, W] -> one array with white lines of `gap` pixels between the images."""
+    count, height, width = images.shape
+    rows = -(-count // columns)
+    cells = np.ones((rows * columns, height + gap, width + gap))
+    cells[:count, :height, :width] = images
+    cells = cells.reshape(rows, columns, height + gap, width + gap).transpose(0, 2, 1, 3)
+    whole = cells.reshape(rows * (height + gap), columns * (width + gap))
+    return whole[: whole.shape[0] - gap, : whole.shape[1] - gap]
+
+
+def _enlarge(image: np.ndarray, scale: int) -> np.ndarray:
+    return np.kron(image, np.ones((scale, scale)))
+
+
+def _figure(width: int, height: int):
+    from matplotlib.figure import Figure
+
+    # The tiny addition keeps a whole number of pixels from being rounded down.
+    size = ((width + 1e-3) / _DPI, (height + 1e-3) / _DPI)
+    return Figure(figsize=size, dpi=_DPI, layout="constrained", facecolor="white")
+
+
+def _image_figure(tiles, *, left: int, right: int, bottom: int, top: int, min_width: int = 0):
+    """A figure that shows every pixel of `tiles` once, with margins in pixels."""
+    height, width = tiles.shape
+    spare = max(0, min_width - width - left - right)
+    left, right = left + spare // 2, right + spare - spare // 2
+    full_width, full_height = width + left + right, height + bottom + top
+    figure = _figure(full_width, full_height)
+    figure.set_layout_engine("none")
+    axes = figure.add_axes(
+        [left / full_width, bottom / full_height, width / full_width, height / full_height]
+    )
+    axes.imshow(tiles, cmap="gray", vmin=0, vmax=1, interpolation="none", aspect="auto")
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return figure, axes
+
+
+def _clean(axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_GREY)
+    axes.tick_params(labelsize=_TICK, color=_GREY, labelcolor=_TEXT)
+    axes.set_axisbelow(True)
+
+
+def _save(figure, path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    content = io.BytesIO()
+    # The same arrays give the same bytes: no date and no version inside.
+    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
+    write_atomically(path, content.getvalue())

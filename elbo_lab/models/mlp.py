@@ -1,0 +1,80 @@
+"""Fully connected models with any number of stochastic layers (Burda et al. 2016, section 5).
+
+One layer, latents (50,):   x -> 200-200 -> z;  z -> 200-200 -> x.
+Two layers, (100, 50):      x -> 200-200 -> z1 -> 100-100 -> z2, and back by the same widths.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from elbo_lab.config import Config
+from elbo_lab.distributions import BernoulliVector, Chain
+from elbo_lab.models.base import Model, Params
+from elbo_lab.models.networks import BernoulliMLP, GaussianMLP, gaussian
+
+
+def make(config: Config, data_dim: int) -> Model:
+    """Gaussian layers, Bernoulli likelihood by logits, standard normal prior on the top layer.
+
+    Args:
+      config: reads latent_dims, hidden_dims, upper_hidden_dims, activation, scale, output_bias.
+      data_dim: D, the number of pixels.
+    """
+    sizes = config.latent_dims  # (L_1, ..., L_n), from the data up
+
+    def block(features: int, hidden_dims: tuple[int, ...]) -> GaussianMLP:
+        return GaussianMLP(features, hidden_dims, config.activation, config.scale)
+
+    # encoders[i] gives q(z_i | z_{i-1}) with z_0 = x; priors[i] gives p(z_i | z_{i+1}).
+    encoders = [block(sizes[0], config.hidden_dims)]
+    encoders += [block(size, config.upper_hidden_dims) for size in sizes[1:]]
+    priors = [block(size, config.upper_hidden_dims) for size in sizes[:-1]]
+    decoder = BernoulliMLP(data_dim, config.hidden_dims, config.activation)
+
+    def conditional(network: GaussianMLP, params: Params):
+        return lambda given: gaussian(*network.apply({"params": params}, given))
+
+    def init(key: Array, x: Array) -> Params:
+        keys = iter(jax.random.split(key, 2 * len(sizes)))
+        inputs = (data_dim, *sizes)
+
+        def start(network, size: int) -> Params:
+            return network.init(next(keys), jnp.zeros(size))["params"]
+
+        params = {
+            "encoder": {_layer(i): start(net, inputs[i]) for i, net in enumerate(encoders)},
+            "decoder": start(decoder, sizes[0]),
+            "prior": {_layer(i): start(net, sizes[i + 1]) for i, net in enumerate(priors)},
+        }
+        if config.output_bias == "train_mean":
+            mean = jnp.mean(x.reshape(-1, data_dim), axis=0)
+            # Clipped, since pixels that are never (or always) lit have infinite logits.
+            params["decoder"]["logits"]["bias"] = jax.scipy.special.logit(
+                jnp.clip(mean, 0.001, 0.999)
+            )
+        return params
+
+    def prior(params: Params) -> Chain | object:
+        top = gaussian(jnp.zeros(sizes[-1]), jnp.ones(sizes[-1]))
+        if not priors:
+            return top
+        downwards = [
+            conditional(priors[i], params["prior"][_layer(i)]) for i in reversed(range(len(priors)))
+        ]
+        return Chain(top, downwards, downwards=True)
+
+    def posterior(params: Params, x: Array) -> Chain | object:
+        layers = [conditional(net, params["encoder"][_layer(i)]) for i, net in enumerate(encoders)]
+        first = layers[0](x)
+        return first if len(layers) == 1 else Chain(first, layers[1:])
+
+    def likelihood(params: Params, z: Array | tuple[Array, ...]) -> BernoulliVector:
+        z_1 = z[0] if len(sizes) > 1 else z
+        return BernoulliVector(decoder.apply({"params": params["decoder"]}, z_1))
+
+    return Model(init, prior, posterior, likelihood)
+
+
+def _layer(i: int) -> str:
+    return f"layer_{i + 1}"

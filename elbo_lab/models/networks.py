@@ -1,0 +1,96 @@
+"""Shared network blocks (Flax linen)."""
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import Array
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "gelu": jax.nn.gelu,
+    "silu": jax.nn.silu,
+    "elu": jax.nn.elu,
+}
+
+# What a linear layer's output s means for the standard deviation of q (textbook 13.10 and the
+# remark below it): each returns sigma > 0.
+SCALES: dict[str, Callable[[Array], Array]] = {
+    "log_std": jnp.exp,
+    "log_var": lambda s: jnp.exp(0.5 * s),
+    "softplus_var": lambda s: jnp.sqrt(jax.nn.softplus(s)),
+}
+
+
+def dense(features: int, name: str) -> nn.Dense:
+    """Linear layer, Glorot-uniform weights, zero bias."""
+    return nn.Dense(features, kernel_init=nn.initializers.glorot_uniform(), name=name)
+
+
+class MLP(nn.Module):
+    """Fully connected hidden layers: [*batch, D] -> [*batch, hidden_dims[-1]]."""
+
+    hidden_dims: Sequence[int]
+    activation: str = "tanh"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        for i, width in enumerate(self.hidden_dims):
+            x = ACTIVATIONS[self.activation](dense(width, f"hidden_{i}")(x))
+        return x
+
+
+def by_rows(call: Callable) -> Callable:
+    """Lets a network see leading dimensions [*batch, D] as rows [rows, D], and restores them.
+
+    Matrix products of rank 2 are faster than those of [K, B, D] (by a quarter at K = 50 on a CPU).
+    """
+
+    def flattened(self, x: Array):
+        rows = x.reshape(-1, x.shape[-1])
+        return jax.tree.map(lambda y: y.reshape(*x.shape[:-1], y.shape[-1]), call(self, rows))
+
+    return flattened
+
+
+class GaussianMLP(nn.Module):
+    """MLP with two linear heads, the parameters of a diagonal Gaussian (textbook 13.6 to 13.10).
+
+    [*batch, D] -> mean and standard deviation, each [*batch, features].
+    """
+
+    features: int
+    hidden_dims: Sequence[int]
+    activation: str = "tanh"
+    scale: str = "log_std"
+
+    @nn.compact
+    @by_rows
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        h = MLP(self.hidden_dims, self.activation, name="trunk")(x)
+        return dense(self.features, "mean")(h), SCALES[self.scale](dense(self.features, "scale")(h))
+
+
+class BernoulliMLP(nn.Module):
+    """MLP with one linear head, the logits of independent Bernoulli variables (textbook 13.17).
+
+    [*batch, L] -> logits [*batch, data_dim].
+    """
+
+    data_dim: int
+    hidden_dims: Sequence[int]
+    activation: str = "tanh"
+
+    @nn.compact
+    @by_rows
+    def __call__(self, z: Array) -> Array:
+        h = MLP(self.hidden_dims, self.activation, name="trunk")(z)
+        return dense(self.data_dim, "logits")(h)
+
+
+def gaussian(mean: Array, scale: Array) -> dist.Distribution:
+    """Diagonal Gaussian with event [L], from mean and standard deviation [*batch, L]."""
+    return dist.Normal(mean, scale).to_event(1)

@@ -1,0 +1,329 @@
+"""The only training loop: `fit` yields after every compiled call of many steps.
+
+Randomness is stateless: each key is fold_in(fold_in(base_key, STREAM), index), so a run that was
+stopped and resumed computes the same bits as one that was not. Many steps run inside one jitted
+`lax.scan` with a donated state; images lie on the device; the host sees one transfer a call.
+"""
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from elbo_lab import losses, schedules
+from elbo_lab.config import Config
+from elbo_lab.data import binarization
+from elbo_lab.models.base import Model
+
+# One constant per use of randomness, so that no two uses share a key.
+STEPS, PERMUTATIONS, INITIALIZATION, EVALUATION, FIGURES = range(5)
+# Binarization of a data set by a fixed key does not depend on the run's seed: runs compare on the
+# same test images.
+FIXED_BINARIZATION_SEED = 0
+TRAIN_SPLIT, TEST_SPLIT = range(2)
+
+# Draws that one compiled call works through where log_every is not given: half a second on a CPU.
+DRAWS_PER_CALL = 50_000
+
+LossFn = Callable[[Array, Any, Array, dict[str, Array]], tuple[Array, dict[str, Array]]]
+
+
+class Failure(NamedTuple):
+    """The first step at which something was not finite."""
+
+    step: Array  # [], int32, -1 while all is well
+    terms: Array  # [T + 1], bool: which terms of the loss, and last the gradient
+
+
+class TrainState(NamedTuple):
+    """What a step changes. With R replicates all but `step` has a leading axis [R]."""
+
+    step: Array  # [], int32, steps taken
+    params: Any
+    opt_state: Any
+    failure: Failure
+
+
+class Record(NamedTuple):
+    """What `fit` yields: the state after a compiled call, and means over its steps and batches."""
+
+    state: TrainState
+    step: int
+    metrics: dict[str, np.ndarray]  # [] or [R] each; nats per image
+    failed_at: np.ndarray  # [] or [R], int32, -1 where all is well
+
+
+def stream_key(base_key: Array, stream: int, index: Array | int = 0) -> Array:
+    """The key of one use (a stream) at one index (a step, an epoch, an image)."""
+    return jax.random.fold_in(jax.random.fold_in(base_key, stream), index)
+
+
+def base_keys(config: Config) -> Array:
+    """The base key of the run, or [R] of them for seeds seed, seed + 1, ..."""
+    if config.replicates == 1:
+        return jax.random.key(config.seed)
+    return jax.vmap(jax.random.key)(config.seed + jnp.arange(config.replicates))
+
+
+def objective_loss(config: Config, model: Model) -> LossFn:
+    """The configured objective of the configured model as a loss per image.
+
+    Returns:
+      (key, params, x [B, D], hparams) -> (loss [B], terms {name: [B]}), nats per image.
+    """
+    objective = losses.OBJECTIVES[config.objective]
+    accepted = inspect.signature(objective).parameters
+    options: dict[str, Any] = {"num_samples": config.k, "estimator": config.estimator}
+    if "num_outer" in accepted:
+        options["num_outer"] = config.m
+    if "kl" in accepted and config.kl is not None:
+        options["kl"] = config.kl
+
+    def loss_fn(key: Array, params: Any, x: Array, hparams: dict[str, Array]):
+        given = {"beta": hparams["beta"]} if "beta" in hparams else {}
+        loss, aux = objective(
+            key,
+            model.posterior(params, x),
+            model.prior(params),
+            lambda z: model.likelihood(params, z).log_prob(x),
+            vectorized=True,
+            **options,
+            **given,
+        )
+        reconstruction = jnp.mean(aux.log_px_z, axis=0)
+        return loss, {"bound": aux.bound, "kl": aux.kl, "reconstruction": reconstruction}
+
+    return loss_fn
+
+
+def hyperparameters(config: Config) -> dict[str, Array]:
+    """Scalars that a step reads as arguments, so that their values cost no compilation."""
+    hparams = {"learning_rate": config.learning_rate}
+    if config.beta is not None:
+        hparams["beta"] = config.beta
+    return {name: jnp.asarray(value, jnp.float32) for name, value in hparams.items()}
+
+
+def optimizer(config: Config) -> optax.GradientTransformation:
+    """Adam's direction (the learning rate is the step's to apply), gradients clipped if asked."""
+    adam = optax.scale_by_adam(config.adam_b1, config.adam_b2, config.adam_eps)
+    if config.clip_norm is None:
+        return adam
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
+
+
+def steps_per_epoch(config: Config, num_train: int) -> int:
+    """Full batches in a pass; the remainder of each (newly permuted) pass is left out."""
+    return num_train // config.batch_size
+
+
+def total_steps(config: Config, num_train: int) -> int:
+    """Steps of the whole run."""
+    return config.epochs * steps_per_epoch(config, num_train)
+
+
+def steps_per_call(config: Config, num_train: int) -> int:
+    """Steps in one compiled call, at most a pass: `log_every`, or a divisor of the run's length
+    (so that all calls are alike and compile once) near DRAWS_PER_CALL draws.
+    """
+    total, epoch = total_steps(config, num_train), steps_per_epoch(config, num_train)
+    if config.log_every is not None:
+        return min(config.log_every, epoch, total)
+    wanted = DRAWS_PER_CALL // (config.batch_size * config.k * config.m)
+    wanted = min(max(wanted, 10), epoch, total)
+    divisors = [d for d in range(max(wanted // 2, 1), min(2 * wanted, epoch) + 1) if total % d == 0]
+    return min(divisors, key=lambda d: abs(math.log(d / wanted)), default=wanted)
+
+
+def train_step(
+    loss_fn: LossFn,
+    tx: optax.GradientTransformation,
+    schedule: schedules.Schedule,
+    mode: str,
+    base_key: Array,
+    hparams: dict[str, Array],
+    state: TrainState,
+    images: Array,
+) -> tuple[TrainState, dict[str, Array]]:
+    """One optimizer step on one batch of stored images [B, D], for one replicate.
+
+    Takes the only mean over the batch. Where the loss, a term or the gradient is not finite, the
+    step and the terms are recorded, and from then on the state stays as it was before.
+    """
+    visit_key, loss_key = jax.random.split(stream_key(base_key, STEPS, state.step))
+    x = binarization.visited(visit_key, images, mode)
+
+    def mean_loss(params: Any) -> tuple[Array, dict[str, Array]]:
+        loss, terms = loss_fn(loss_key, params, x, hparams)
+        return jnp.mean(loss), jax.tree.map(jnp.mean, terms)
+
+    (_, terms), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    rate = hparams["learning_rate"] * schedule(state.step)
+    params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+
+    finite = jnp.stack([jnp.isfinite(v) for _, v in sorted(terms.items())] + [all_finite(grads)])
+    was_well = state.failure.step < 0
+    well = was_well & jnp.all(finite)
+    failure = Failure(
+        jnp.where(was_well & ~well, state.step, state.failure.step),
+        jnp.where(was_well & ~well, ~finite, state.failure.terms),
+    )
+    params, opt_state = jax.tree.map(
+        lambda new, old: jnp.where(well, new, old),
+        (params, opt_state),
+        (state.params, state.opt_state),
+    )
+    return TrainState(state.step + 1, params, opt_state, failure), terms
+
+
+def all_finite(tree: Any) -> Array:
+    """Whether every element of every leaf is finite: a sum is, unless it overflows, in which case
+    the gradient is of no use either.
+    """
+    return jnp.isfinite(sum(jnp.sum(leaf) for leaf in jax.tree.leaves(tree)))
+
+
+class Loop(NamedTuple):
+    """The compiled functions of a run."""
+
+    init: Callable[..., TrainState]  # (base_keys, mean image [D]) -> state
+    order: Callable[..., Array]  # (base_keys, epoch) -> permutation [N] or [R, N]
+    run: Callable[..., Any]  # many steps; see `make_loop`
+
+
+def make_loop(config: Config, model: Model, num_train: int, loss_fn: LossFn | None = None) -> Loop:
+    """Builds the functions that `fit` calls, mapped over replicates and jitted.
+
+    Args:
+      config: the run's.
+      model: its `init` starts the parameters.
+      num_train: N, training images.
+      loss_fn: what is minimized; the configured objective where not given.
+    """
+    loss_fn = objective_loss(config, model) if loss_fn is None else loss_fn
+    tx = optimizer(config)
+    schedule = schedules.LR_SCHEDULES[config.lr_schedule](total_steps(config, num_train))
+    per_epoch = steps_per_epoch(config, num_train)
+
+    def init(base_key: Array, mean_image: Array):
+        params = model.init(stream_key(base_key, INITIALIZATION), mean_image)
+        terms = jax.eval_shape(
+            lambda key, p, x: loss_fn(key, p, x, hyperparameters(config))[1],
+            base_key,
+            params,
+            mean_image[None],
+        )
+        failure = Failure(jnp.int32(-1), jnp.zeros(len(terms) + 1, bool))
+        return params, tx.init(params), failure
+
+    def order(base_key: Array, epoch: Array) -> Array:
+        return jax.random.permutation(stream_key(base_key, PERMUTATIONS, epoch), num_train)
+
+    def run(carried, base_key, orders, step, images, hparams, num_steps: int):
+        steps = step + jnp.arange(num_steps)
+        # Row s of [T, B]: the images of step s, from this pass's order or the next one's.
+        within = (steps % per_epoch)[:, None] * config.batch_size + jnp.arange(config.batch_size)
+        same_pass = (steps // per_epoch == step // per_epoch)[:, None]
+        indices = jnp.where(same_pass, orders[0][within], orders[1][within])
+
+        def body(state: TrainState, rows: Array):
+            return train_step(
+                loss_fn, tx, schedule, config.binarization, base_key, hparams, state, images[rows]
+            )
+
+        state, terms = jax.lax.scan(body, TrainState(step, *carried), indices)
+        return tuple(state[1:]), jax.tree.map(jnp.mean, terms)
+
+    replicated = functools.partial(over_replicates, config.replicates)
+
+    @functools.partial(jax.jit, donate_argnums=0, static_argnames="num_steps")
+    def run_all(state: TrainState, keys, orders, images, hparams, num_steps: int):
+        step = functools.partial(run, num_steps=num_steps)
+        carried, terms = replicated(step, mapped=3)(
+            tuple(state[1:]), keys, orders, state.step, images, hparams
+        )
+        return TrainState(state.step + num_steps, *carried), terms
+
+    @jax.jit
+    def init_all(keys, mean_image):
+        return TrainState(jnp.int32(0), *replicated(init, mapped=1)(keys, mean_image))
+
+    return Loop(init_all, jax.jit(replicated(order, mapped=1)), run_all)
+
+
+def over_replicates(replicates: int, function: Callable, mapped: int) -> Callable:
+    """Maps a function over the leading axis [R] of its first `mapped` arguments.
+
+    On a GPU or TPU by `vmap`. On CPUs one after the other (small matrices in a batch are slower
+    there than in turn), sharded over as many CPU devices as divide R. For R = 1 the function itself.
+    """
+    if replicates == 1:
+        return function
+    devices = jax.devices()
+    if devices[0].platform != "cpu":
+        return lambda *args: jax.vmap(
+            function, in_axes=(0,) * mapped + (None,) * (len(args) - mapped)
+        )(*args)
+
+    def one_after_the_other(*args):
+        return jax.lax.map(lambda own: function(*own, *args[mapped:]), args[:mapped])
+
+    count = math.gcd(replicates, len(devices))
+    auto = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((count,), ("replicates",), axis_types=auto, devices=devices[:count])
+    own, shared = jax.P("replicates"), jax.P()
+
+    def sharded(*args):
+        specs = (own,) * mapped + (shared,) * (len(args) - mapped)
+        return jax.shard_map(
+            one_after_the_other, mesh=mesh, in_specs=specs, out_specs=own, check_vma=False
+        )(*args)
+
+    return sharded
+
+
+def fit(
+    config: Config,
+    loop: Loop,
+    images: Array,
+    state: TrainState,
+    keys: Array,
+) -> Iterator[Record]:
+    """Trains from `state` to the run's last step, yielding after every compiled call.
+
+    The state is donated to the next call: what is to be kept of it must be copied or saved before
+    the iterator goes on. Call boundaries are counted from step 0, wherever training starts.
+
+    Args:
+      config: the run's.
+      loop: from `make_loop`.
+      images: stored training images [N, D] on the device (`binarization.stored`).
+      state: from `loop.init` or a checkpoint.
+      keys: `base_keys(config)`.
+    """
+    num_train = images.shape[0]
+    total, per_epoch = total_steps(config, num_train), steps_per_epoch(config, num_train)
+    call = steps_per_call(config, num_train)
+    hparams = hyperparameters(config)
+    orders: dict[int, Array] = {}
+    step = int(state.step)
+    while step < total:
+        num_steps = min(call - step % call, total - step)
+        passes = (step // per_epoch, step // per_epoch + 1)
+        orders = {p: orders.get(p, None) for p in passes}
+        for p in passes:
+            if orders[p] is None:
+                orders[p] = loop.order(keys, p)
+        pair = jnp.stack([orders[p] for p in passes], axis=-2)  # [2, N] or [R, 2, N]
+        state, terms = loop.run(state, keys, pair, images, hparams, num_steps)
+        step += num_steps
+        terms, failed_at = jax.device_get((terms, state.failure.step))
+        yield Record(state, step, terms, failed_at)

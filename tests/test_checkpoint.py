@@ -1,0 +1,442 @@
+"""Checkpoints: exact round trips, every kind of damage, interruption, and errors of the machine."""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from elbo_lab import checkpoint
+from elbo_lab.errors import UserError
+
+REPOSITORY = Path(checkpoint.__file__).resolve().parents[1]
+
+
+class State(NamedTuple):
+    params: dict
+    opt_state: tuple
+    step: jax.Array
+    key: jax.Array
+    extra: dict
+
+
+def make_state(seed: int) -> State:
+    rng = np.random.default_rng(seed)
+    params = {
+        "encoder": {"w": jnp.asarray(rng.normal(size=(7, 5)), jnp.float32), "b": jnp.zeros(5)},
+        "a.b/c d": jnp.asarray(rng.normal(size=(3,)), jnp.bfloat16),
+    }
+    extra = {
+        "strange": jnp.array([jnp.nan, jnp.inf, -jnp.inf, -0.0, 1e-45]),
+        "negative_zero": np.full(3, -0.0, np.float32),
+        "flags": np.array([True, False]),
+        "empty": jnp.zeros((0, 3)),
+        "keys": jax.random.split(jax.random.key(seed, impl="rbg"), 2),
+        "none": None,
+        "tuple": (jnp.uint8(seed), [jnp.ones((2, 1), jnp.complex64)]),
+    }
+    step = jnp.asarray(seed, jnp.int32)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
+    return State(params, optimizer.init(params), step, jax.random.key(seed), extra)
+
+
+def assert_same(got, expected):
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        assert isinstance(a, jax.Array)
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        if jax.dtypes.issubdtype(b.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        else:
+            assert not a.weak_type
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def small(step: int) -> dict:
+    return {
+        "w": jnp.full((20, 30), step, jnp.float32),
+        "n": jnp.asarray(step, jnp.int32),
+        "key": jax.random.key(step),
+    }
+
+
+def folders(directory) -> list[str]:
+    return sorted(os.listdir(directory))
+
+
+def test_round_trip_is_bitwise(tmp_path):
+    state = make_state(1)
+    checkpoint.save(tmp_path / "new" / "folders", 7, state)
+    for like in (state, make_state(2), jax.eval_shape(lambda: state)):
+        step, got = checkpoint.restore(tmp_path / "new" / "folders", like)
+        assert step == 7
+        assert_same(got, state)
+    assert jax.random.key_impl(got.extra["keys"]) == jax.random.key_impl(state.extra["keys"])
+
+
+def test_restored_state_does_not_retrace(tmp_path):
+    traces = []
+
+    @jax.jit
+    def train_step(state):
+        traces.append(1)
+        return state._replace(step=state.step + 1)
+
+    state = train_step(make_state(1))
+    checkpoint.save(tmp_path, 1, state)
+    train_step(checkpoint.restore(tmp_path, state)[1])
+    train_step(state)
+    assert len(traces) == 1
+
+
+def test_restored_state_can_be_donated(tmp_path):
+    checkpoint.save(tmp_path, 1, small(1))
+    _, state = checkpoint.restore(tmp_path, small(1))
+    double = jax.jit(lambda w: 2 * w, donate_argnums=0)
+    assert (double(double(state["w"])) == 4).all()
+
+
+def test_relative_path_and_single_leaf(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint.save("runs/a", 1, jnp.float32(2.5))
+    assert checkpoint.restore(tmp_path / "runs" / "a", jnp.float32(0)) == (1, 2.5)
+
+
+def test_keep_and_latest_step(tmp_path):
+    assert checkpoint.latest_step(tmp_path / "none") is None
+    assert checkpoint.restore(tmp_path / "none", small(0)) is None
+    assert checkpoint.restore(tmp_path, small(0)) is None
+    for step in (0, 10, 200, 3000):
+        checkpoint.save(tmp_path, step, small(step))
+        assert checkpoint.latest_step(tmp_path) == step
+    assert folders(tmp_path) == ["step_00000200", "step_00003000"]
+    checkpoint.save(tmp_path, 123456789, small(4), keep=1)
+    assert folders(tmp_path) == ["step_123456789"]
+    assert_same(checkpoint.restore(tmp_path, small(0))[1], small(4))
+
+
+def test_saving_a_step_again_replaces_it(tmp_path):
+    for value in (1, 2, 3):
+        checkpoint.save(tmp_path, 5, small(value))
+    assert len(folders(tmp_path)) == 1
+    step, got = checkpoint.restore(tmp_path, small(0))
+    assert step == 5
+    assert_same(got, small(3))
+
+
+def test_saving_below_the_newest_step_is_refused(tmp_path):
+    checkpoint.save(tmp_path, 5, small(5))
+    with pytest.raises(UserError, match="of step 5, later than 4"):
+        checkpoint.save(tmp_path, 4, small(4))
+    assert_same(checkpoint.restore(tmp_path, small(0))[1], small(5))
+
+
+@pytest.mark.parametrize("step, keep", [(-1, 2), (1, 0)])
+def test_bad_numbers(tmp_path, step, keep):
+    with pytest.raises(UserError, match="step >= 0 and keep >= 1"):
+        checkpoint.save(tmp_path, step, small(1), keep=keep)
+
+
+@pytest.mark.parametrize(
+    "leaf, message",
+    [(3, r"\['x'\] is a int"), (np.zeros(2), r"\['x'\] is float64"), ("a", r"\['x'\] is a str")],
+)
+def test_leaves_that_jax_cannot_hold(tmp_path, leaf, message):
+    with pytest.raises(UserError, match=message):
+        checkpoint.save(tmp_path, 1, {"x": leaf})
+    assert folders(tmp_path) == []
+
+
+def flip(path: Path, at: float):
+    data = bytearray(path.read_bytes())
+    if data:
+        data[int(at * (len(data) - 1))] ^= 0xFF
+    path.write_bytes(data)
+
+
+def change_digit(path: Path):
+    # Subtler than a flipped byte: text that still parses, such as a shape or a type.
+    path.write_bytes(path.read_bytes().replace(b"3", b"2").replace(b"uint", b"sint"))
+
+
+DAMAGE = {
+    **{f"flip {at}": lambda path, at=at: flip(path, at) for at in (0, 0.1, 0.35, 0.5, 0.75, 1)},
+    "other digits": change_digit,
+    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "emptied": lambda path: os.truncate(path, 0),
+    "deleted": os.remove,
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.fixture(scope="module")
+def two_checkpoints(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("two")
+    checkpoint.save(directory, 1, small(1))
+    checkpoint.save(directory, 2, small(2))
+    return directory
+
+
+def restore_after_damage(directory) -> bool:
+    """True if the newest came back right; False if it was dropped for the one before."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        step, got = checkpoint.restore(directory, small(0))
+    assert_same(got, small(step))
+    assert len(caught) == (step == 1)
+    if step == 1:
+        assert caught[0].category is checkpoint.CheckpointWarning
+        assert str(directory / "step_00000002") in str(caught[0].message)
+        assert folders(directory) == ["step_00000001"]
+    return step == 2
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_never_gives_wrong_values(tmp_path, two_checkpoints, kind):
+    newest = two_checkpoints / "step_00000002"
+    files = [path.relative_to(newest) for path in newest.rglob("*") if path.is_file()]
+    assert len(files) > 5
+    for number, file in enumerate(files):
+        directory = tmp_path / str(number)
+        shutil.copytree(two_checkpoints, directory)
+        DAMAGE[kind](directory / "step_00000002" / file)
+        unchanged = kind == "other digits" and same_bytes(directory, two_checkpoints, file)
+        assert restore_after_damage(directory) == unchanged
+
+
+def same_bytes(directory, other, file) -> bool:
+    name = Path("step_00000002") / file
+    return (directory / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_what_orbax_returns_is_verified_too(tmp_path, two_checkpoints):
+    # The file digests are made to agree, so that only the digest of the arrays is left to tell.
+    shutil.copytree(two_checkpoints, tmp_path / "copy")
+    newest = tmp_path / "copy" / "step_00000002"
+    value = np.full((20, 30), 2, np.float32).tobytes()
+    (file,) = [path for path in newest.rglob("*") if path.is_file() and value in path.read_bytes()]
+    changed = bytearray(file.read_bytes())
+    changed[changed.index(value) + 1001] ^= 1
+    file.write_bytes(changed)
+    manifest = json.loads((newest / "manifest.json").read_text())
+    manifest["files"][str(file.relative_to(newest))] = hashlib.sha256(changed).hexdigest()
+    (newest / "manifest.json").write_text(json.dumps(manifest))
+    assert not restore_after_damage(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "{}", '{"files": 3}', '{"files": {"\\u0000": ""}}'])
+def test_a_manifest_of_nonsense(tmp_path, two_checkpoints, text):
+    shutil.copytree(two_checkpoints, tmp_path / "copy")
+    (tmp_path / "copy" / "step_00000002" / "manifest.json").write_text(text)
+    assert not restore_after_damage(tmp_path / "copy")
+
+
+def test_empty_step_folders_and_nothing_left(tmp_path):
+    checkpoint.save(tmp_path, 1, small(1))
+    shutil.rmtree(tmp_path / "step_00000001")
+    (tmp_path / "step_00000001").mkdir()
+    (tmp_path / "step_00000002").mkdir()
+    with pytest.warns(checkpoint.CheckpointWarning) as caught:
+        assert checkpoint.restore(tmp_path, small(0)) is None
+    assert len(caught) == 2
+    assert folders(tmp_path) == []
+
+
+@pytest.mark.parametrize("restore_first", [True, False])
+def test_saving_after_damage(tmp_path, restore_first):
+    checkpoint.save(tmp_path, 1, small(1))
+    checkpoint.save(tmp_path, 2, small(0))
+    for path in (tmp_path / "step_00000002").rglob("*"):
+        if path.is_file():
+            os.truncate(path, 0)
+    if restore_first:
+        assert not restore_after_damage(tmp_path)
+    checkpoint.save(tmp_path, 2, small(2))
+    assert restore_after_damage(tmp_path)
+
+
+def test_leftovers_are_ignored_and_removed(tmp_path):
+    checkpoint.save(tmp_path, 1, small(1))
+    shutil.copytree(
+        tmp_path / "step_00000001", tmp_path / "step_00000002.saving.orbax-checkpoint-tmp"
+    )
+    shutil.copytree(tmp_path / "step_00000001", tmp_path / "step_00000002.saving")
+    shutil.copytree(tmp_path / "step_00000001", tmp_path / "step_00000003.1.removed")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "config.json").touch()
+    assert checkpoint.latest_step(tmp_path) == 1
+    assert checkpoint.restore(tmp_path, small(0))[0] == 1
+    checkpoint.save(tmp_path, 2, small(2))
+    assert folders(tmp_path) == ["config.json", "notes", "step_00000001", "step_00000002"]
+
+
+SAVE_FOR_EVER = """
+import itertools, os, sys
+import numpy as np, orbax.checkpoint
+from elbo_lab import checkpoint
+for directory in sys.argv[1:]:
+    if os.fork() == 0:  # Importing once is what makes this test fast.
+        log = open(directory + ".log", "w", buffering=1)
+        print(os.getpid(), file=log)
+        for step in itertools.count(1):
+            state = {str(i): np.full((100, 20), step, np.int32) for i in range(10)}
+            checkpoint.save(directory, step, state)
+            print(step, file=log)
+os.wait()
+sys.stdin.read()
+"""
+
+
+def lines(log: Path) -> list[str]:
+    return log.read_text().split("\n")[:-1] if log.exists() else []
+
+
+def wait_for_first_save(log: Path) -> int:
+    deadline = time.monotonic() + 60
+    while len(lines(log)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    return int(lines(log)[0])
+
+
+def test_killed_while_saving(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu"}
+    like = {str(i): jax.ShapeDtypeStruct((100, 20), np.int32) for i in range(10)}
+    directories = [tmp_path / str(number) for number in range(5)]
+    command = [sys.executable, "-W", "ignore", "-c", SAVE_FOR_EVER, *map(str, directories)]
+    parent = subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        for number, directory in enumerate(directories):
+            log = Path(f"{directory}.log")
+            pid = wait_for_first_save(log)
+            time.sleep(0.017 * number)
+            os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+            finished = int(lines(log)[-1])
+            step, got = checkpoint.restore(directory, like)
+            # What was reported as saved is there, and at most the interrupted one beyond it.
+            assert step in (finished, finished + 1)
+            assert all((leaf == step).all() for leaf in got.values())
+            checkpoint.save(directory, step + 1, got)
+            assert len(folders(directory)) == 2
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL)
+        parent.communicate()
+
+
+@pytest.mark.parametrize(
+    "like, message",
+    [
+        ({"w": jnp.zeros((20, 31))}, r"\['w'\] is float32\[20, 30\] there and float32\[20, 31\]"),
+        ({"w": jnp.zeros((20, 30), jnp.int32)}, r"\['w'\] is float32.* there and int32"),
+        ({"n": None}, r"\['n'\] is int32\[\] there and absent here"),
+        ({"new": jnp.zeros(1)}, r"\['new'\] is absent there and float32\[1\] here"),
+        ({"key": jnp.zeros(2, jnp.uint32)}, r"\['key'\] is key<fry>\[\] there and uint32"),
+        ({"key": jax.ShapeDtypeStruct((2,), np.uint32)}, r"\['key'\] is key<fry>"),
+    ],
+)
+def test_another_structure_is_an_error_and_deletes_nothing(tmp_path, like, message):
+    checkpoint.save(tmp_path, 1, small(1))
+    with pytest.raises(UserError, match=message):
+        checkpoint.restore(tmp_path, {**small(0), **like})
+    assert_same(checkpoint.restore(tmp_path, small(0))[1], small(1))
+
+
+def test_another_key_implementation_is_an_error(tmp_path):
+    checkpoint.save(tmp_path, 1, jax.random.key(1))
+    with pytest.raises(UserError, match="key<fry>.*key<rbg>"):
+        checkpoint.restore(tmp_path, jax.random.key(1, impl="rbg"))
+
+
+def test_directory_below_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    for call in (
+        lambda directory: checkpoint.save(directory, 1, small(1)),
+        lambda directory: checkpoint.restore(directory, small(1)),
+        checkpoint.latest_step,
+    ):
+        with pytest.raises(UserError, match=f"{tmp_path}/file.*: Not a directory$"):
+            call(tmp_path / "file" / "runs")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # TensorStore's.
+def test_disk_full(tmp_path):
+    checkpoint.save(tmp_path, 1, small(1))
+    big = {"w": np.ones((300, 300), np.float32)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(UserError, match=f"cannot save .* in {tmp_path}: File too large$"):
+            checkpoint.save(tmp_path, 2, big)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert folders(tmp_path) == ["step_00000001"]
+    assert_same(checkpoint.restore(tmp_path, small(0))[1], small(1))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        ValueError("RESOURCE_EXHAUSTED: Error writing 'a': No space left [os_error_code='28']"),
+        ValueError("UNKNOWN: write failed: No space left on device"),
+    ],
+)
+def test_disk_full_when_flushing(tmp_path, monkeypatch, error):
+    def fail(_):
+        raise error
+
+    checkpoint.save(tmp_path, 1, small(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_sync", fail)
+        with pytest.raises(UserError, match=f"in {tmp_path}: No space left on device$"):
+            checkpoint.save(tmp_path, 2, small(2))
+    assert folders(tmp_path) == ["step_00000001"]
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.EMFILE])
+def test_errors_of_the_machine_are_no_damage(tmp_path, monkeypatch, code):
+    def fail(*_):
+        raise OSError(code, os.strerror(code))
+
+    checkpoint.save(tmp_path, 1, small(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "open", fail, raising=False)  # Permissions do not stop root.
+        with pytest.raises(UserError, match=f"step_00000001: {os.strerror(code)}$"):
+            checkpoint.restore(tmp_path, small(0))
+    assert_same(checkpoint.restore(tmp_path, small(0))[1], small(1))
+
+
+def test_the_terminal_stays_quiet(tmp_path, capfd, caplog):
+    with caplog.at_level(logging.DEBUG, logger="absl"):
+        checkpoint.save(tmp_path, 1, small(1))
+        checkpoint.restore(tmp_path, small(0))
+        logging.getLogger("absl").info("mine")
+    assert capfd.readouterr() == ("", "")
+    assert [record.message for record in caplog.records if record.name == "absl"] == ["mine"]
+
+
+def test_starting_without_a_checkpoint_does_not_import_orbax():
+    code = (
+        "import sys; from elbo_lab import checkpoint; checkpoint.latest_step('none'); "
+        "checkpoint.restore('none', {}); sys.exit('orbax' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
