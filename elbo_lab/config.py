@@ -5,14 +5,12 @@ import hashlib
 import json
 from typing import Any
 
-from elbo_lab.errors import UserError
-
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Everything that decides what a run computes: equal configs on one machine give equal bits.
 
-    Each field is a command-line flag of the same name; the help texts are in `FIELD_HELP`.
+    Each field is a command-line flag of the same name; `SECTIONS` explains it.
     """
 
     # What is maximized
@@ -50,44 +48,53 @@ class Config:
     checkpoint_every: int | None = None
 
 
-FIELD_HELP = {
-    "objective": "what is maximized",
-    "k": "K, importance draws inside the bound (for elbo and beta_vae: draws that are averaged)",
-    "m": "M, independent repeats of the bound that are averaged (miwae)",
-    "beta": "weight of the KL (beta_vae; 4 where not given)",
-    "kl": "the ELBO's KL term: from the draws (mc) or in closed form (analytic); elbo and beta_vae "
-    "(where not given: mc for elbo, analytic for beta_vae)",
-    "estimator": "gradient estimator",
-    "model": "model family",
-    "latent_dims": "latent dimensions of each stochastic layer, from the data up, e.g. 100,50",
-    "hidden_dims": "hidden widths between the data and the first stochastic layer",
-    "upper_hidden_dims": "hidden widths between stochastic layers",
-    "activation": "hidden activation",
-    "scale": "what the inference network's scale output is, of each Gaussian",
-    "output_bias": "start of the output bias: the logit of the training mean, or zero",
-    "dataset": "a built-in data set, or a path ending in .npz with arrays x_train and x_test "
-    "(and y_train, y_test)",
-    "binarization": "how grey levels become binary: Bernoulli draws at every visit (dynamic), one "
-    "draw (fixed), at half (threshold), or none (the data must be binary)",
-    "batch_size": "B, images per step",
-    "epochs": "passes over the training images",
-    "learning_rate": "Adam's (largest) learning rate, for the mean gradient over the batch",
-    "lr_schedule": "the learning rate's course: constant, cosine to zero, or the IWAE paper's "
-    "eight stages scaled to this run's length",
-    "adam_b1": "Adam's beta_1",
-    "adam_b2": "Adam's beta_2",
-    "adam_eps": "Adam's epsilon",
-    "clip_norm": "clip the gradient's global norm to this (not clipped where not given)",
-    "seed": "seed of everything random in training; replicates use seed, seed + 1, ...",
-    "replicates": "R, runs of consecutive seeds trained in one compiled program",
-    "eval_k": "draws per test image of the log-likelihood estimate",
-    "log_every": "steps per compiled call and line of metrics (where not given: about 50,000 "
-    "draws' worth)",
-    "checkpoint_every": "steps between checkpoints (where not given: 100 times log_every)",
+# What each field means, in the sections that `--help` prints.
+SECTIONS = {
+    "What is maximized": {
+        "objective": "the objective",
+        "k": "K, importance draws inside the bound (elbo and beta_vae: draws that are averaged)",
+        "m": "M, independent repeats of the bound that are averaged (miwae)",
+        "beta": "weight of the KL (beta_vae; 4 if not given)",
+        "kl": "the KL term, from the draws (mc) or in closed form (analytic); elbo (mc if not "
+        "given) and beta_vae (analytic if not given)",
+        "estimator": "the gradient estimator",
+    },
+    "The model": {
+        "model": "the model family",
+        "latent_dims": "latent dimensions of each stochastic layer, from the data up, e.g. 100,50",
+        "hidden_dims": "hidden widths between the data and the first stochastic layer",
+        "upper_hidden_dims": "hidden widths between two stochastic layers",
+        "activation": "of the hidden layers",
+        "scale": "what a Gaussian's scale output is: log sigma, log sigma^2, softplus's sigma^2",
+        "output_bias": "start of the output bias: the logit of the training mean, or zero",
+    },
+    "The data": {
+        "dataset": "{datasets}, or a path ending in .npz with arrays x_train and x_test (and, if "
+        "there are labels, y_train and y_test)",
+        "binarization": "Bernoulli draws at every visit (dynamic), one such draw (fixed), lit from "
+        "one half on (threshold), or as they are (none, for binary images)",
+    },
+    "Optimization": {
+        "batch_size": "B, images per step",
+        "epochs": "passes over the training images",
+        "learning_rate": "Adam's learning rate, for the gradient of the mean over the batch",
+        "lr_schedule": "the learning rate's course: constant, by a cosine to zero, or the eight "
+        "stages of the IWAE paper scaled to this run's length",
+        "adam_b1": "Adam's beta_1",
+        "adam_b2": "Adam's beta_2",
+        "adam_eps": "Adam's epsilon",
+        "clip_norm": "clip the gradient to this global norm (never if not given)",
+        "seed": "of initialization, batches and draws; the test images' binarization and that of "
+        "--binarization=fixed do not depend on it",
+        "replicates": "R, runs of the seeds seed .. seed + R - 1 trained in one compiled program",
+    },
+    "Evaluation and rhythm": {
+        "eval_k": "draws per test image of the log-likelihood estimate",
+        "log_every": "steps per compiled call and line of metrics (if not given, as many as take "
+        "about 50,000 draws)",
+        "checkpoint_every": "steps between checkpoints (if not given, every 100 compiled calls)",
+    },
 }
-
-# Fields that change when files are written, not what is computed at a given step. They still belong
-# to the config: the boundaries of compiled calls decide what a line of metrics averages.
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -115,9 +122,3 @@ def differences(config: Config, other: dict[str, Any]) -> list[str]:
 
 def _show(fields: dict[str, Any], name: str) -> str:
     return repr(fields[name]) if name in fields else "(none)"
-
-
-def check_at_least(name: str, value: float, least: float) -> None:
-    """Raises a UserError unless value >= least (NaN fails)."""
-    if not value >= least:
-        raise UserError(f"--{name} must be at least {least}; got {value}.")

@@ -13,8 +13,20 @@ _DPI = 150
 _BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
 _GREY, _PALE, _TEXT = "#999999", "#DDDDDD", "#222222"
 # Ten classes: M. Petroff, "Accessible color sequences for data visualization", 2021.
-_TEN = "#3f90da #ffa90e #bd1f01 #94a4a2 #832db6 #a96b59 #e76300 #b9ac70 #717581 #92dadd".split()
+_TEN = [
+    "#3f90da",
+    "#ffa90e",
+    "#bd1f01",
+    "#94a4a2",
+    "#832db6",
+    "#a96b59",
+    "#e76300",
+    "#b9ac70",
+    "#717581",
+    "#92dadd",
+]
 _TITLE, _LABEL, _TICK = 11, 10, 9
+_MIDDLE = {"ha": "center", "va": "center", "fontsize": 14, "fontweight": "bold", "color": _TEXT}
 
 
 def learning_curves(
@@ -168,7 +180,7 @@ def latent_scatter(path, means, labels=None) -> None:
     means = np.asarray(means, np.float64)
     figure = _figure(1020 if labels is not None else 930, 900)
     axes = figure.add_subplot()
-    size = float(np.clip(60 * 200 / max(1, len(means)), 3, 20))
+    size = float(np.clip(20_000 / max(1, len(means)), 3, 20))
     style = {"s": size, "linewidths": 0, "alpha": 0.75}
     if labels is None:
         axes.scatter(means[:, 0], means[:, 1], color=_BLUE, **style)
@@ -179,6 +191,9 @@ def latent_scatter(path, means, labels=None) -> None:
         axes.scatter(means[:, 0], means[:, 1], color=[colours[i] for i in index], **style)
         for name, colour in zip(classes, colours, strict=True):
             axes.scatter([], [], s=40, color=colour, linewidths=0, label=str(name))
+            # Also in the middle of its points: some eyes do not tell all the colours apart.
+            middle = np.median(means[np.asarray(labels) == name], axis=0)
+            axes.annotate(str(name), middle, path_effects=_halo(), **_MIDDLE)
         axes.legend(
             title="class",
             loc="upper left",
@@ -219,17 +234,17 @@ def latent_grid(path, images, n: int, quantiles) -> None:
         )
     # [z_1, z_2] -> rows from the top down (z_2 falling), columns z_1
     rows = images.reshape(n, n, height, width).transpose(1, 0, 2, 3)[::-1]
-    scale = max(1, 960 // (n * max(height, width)))
+    scale = max(1, 1200 // (n * max(height, width)))
     tiles = _enlarge(_mosaic(rows.reshape(-1, height, width), n, gap=0), scale)
-    figure, axes = _image_figure(tiles, left=110, right=24, bottom=110, top=24)
+    figure, axes = _image_figure(tiles, left=120, right=24, bottom=110, top=24)
     shown = np.arange(n)[:: math.ceil(n * 70 / tiles.shape[1])]
     shown += (n - 1 - shown[-1]) // 2
     texts = [f"{value:.2f}".replace("-", "\N{MINUS SIGN}") for value in quantiles[shown]]
     axes.set_xticks((shown + 0.5) * width * scale - 0.5, texts, fontsize=_TICK)
     axes.set_yticks((n - shown - 0.5) * height * scale - 0.5, texts, fontsize=_TICK)
     axes.tick_params(length=3, color=_GREY)
-    axes.set_xlabel(r"$z_1$", fontsize=_LABEL)
-    axes.set_ylabel(r"$z_2$", fontsize=_LABEL)
+    axes.set_xlabel(r"$z_1$ (quantiles of the prior)", fontsize=_LABEL)
+    axes.set_ylabel(r"$z_2$ (quantiles of the prior)", fontsize=_LABEL)
     _save(figure, path)
 
 
@@ -324,7 +339,9 @@ def _figure(width: int, height: int):
 
     # The tiny addition keeps a whole number of pixels from being rounded down.
     size = ((width + 1e-3) / _DPI, (height + 1e-3) / _DPI)
-    return Figure(figsize=size, dpi=_DPI, layout="constrained", facecolor="white")
+    figure = Figure(figsize=size, dpi=_DPI, layout="constrained", facecolor="white")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # inches
+    return figure
 
 
 def _image_figure(tiles, *, left: int, right: int, bottom: int, top: int, min_width: int = 0):
@@ -344,10 +361,16 @@ def _image_figure(tiles, *, left: int, right: int, bottom: int, top: int, min_wi
     return figure, axes
 
 
+def _halo() -> list:
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=3, foreground="white")]
+
+
 def _clean(axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_GREY)
-    axes.tick_params(labelsize=_TICK, color=_GREY, labelcolor=_TEXT)
+    axes.tick_params(which="both", labelsize=_TICK, color=_GREY, labelcolor=_TEXT)
     axes.set_axisbelow(True)
 
 

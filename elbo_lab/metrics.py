@@ -213,7 +213,7 @@ def _numbers(plain: dict[str, Any]) -> dict[str, Any]:
 
 
 def _line(record: dict[str, Any]) -> bytes:
-    return json.dumps(jsonable(record), allow_nan=False, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(jsonable(record), allow_nan=False).encode() + b"\n"
 
 
 def _read(path: str) -> bytes:

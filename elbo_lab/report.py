@@ -115,9 +115,7 @@ def write_summary(path, summary: dict) -> None:
       UserError: the file cannot be written.
       TypeError: the summary holds something that JSON cannot.
     """
-    text = json.dumps(
-        jsonable(summary), allow_nan=False, ensure_ascii=False, indent=2, sort_keys=True
-    )
+    text = json.dumps(jsonable(summary), allow_nan=False, indent=2, sort_keys=True)
     write_atomically(path, (text + "\n").encode())
 
 
@@ -246,14 +244,17 @@ def _marks(results: list[Result]) -> dict[tuple, str]:
     kinds = list(dict.fromkeys((r.over, r.count) for r in results if r.standard_error is not None))
     if len(kinds) < 2:
         return dict.fromkeys(kinds, "")
-    return {kind: f" ({chr(ord('a') + index)})" for index, kind in enumerate(kinds)}
+    return {kind: f" {chr(ord('a') + index)}" for index, kind in enumerate(kinds)}
 
 
 def _notes(results: list[Result]) -> list[str]:
     notes = []
     for (over, count), mark in _marks(results).items():
         across = " ".join(([f"{count:,}"] if count else []) + ([over] if over else []))
-        notes.append(f"+-{mark}: one standard error" + (f" over {across}" if across else ""))
+        notes.append(
+            f"+-{mark and ' ...' + mark}: one standard error"
+            + (f" over {across}" if across else "")
+        )
     bounds: dict[str, list[str]] = {}
     for result in results:
         if result.bound:

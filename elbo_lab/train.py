@@ -318,7 +318,7 @@ def fit(
     while step < total:
         num_steps = min(call - step % call, total - step)
         passes = (step // per_epoch, step // per_epoch + 1)
-        orders = {p: orders.get(p, None) for p in passes}
+        orders = {p: orders.get(p) for p in passes}
         for p in passes:
             if orders[p] is None:
                 orders[p] = loop.order(keys, p)

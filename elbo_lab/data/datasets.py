@@ -4,6 +4,7 @@ Grey levels are kept as they are stored (uint8 0..255 or float32 in [0, 1]); sca
 binarization happen later, on the device.
 """
 
+import hashlib
 import math
 import os
 from collections.abc import Callable
@@ -61,6 +62,15 @@ def load(name: str) -> Dataset:
         f"{name!r} {what}; choose from {', '.join(sorted(DATASETS))}, "
         "or give the path of a file ending in .npz."
     )
+
+
+def digest(dataset: Dataset) -> str:
+    """sha256 of the images of both splits, types and shapes included, as 64 hexadecimal digits."""
+    value = hashlib.sha256()
+    for images in (dataset.x_train, dataset.x_test):
+        value.update(f"{images.dtype} {images.shape}".encode())
+        value.update(np.ascontiguousarray(images).data)
+    return value.hexdigest()
 
 
 def is_binary(x: np.ndarray) -> bool:

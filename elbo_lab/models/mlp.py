@@ -13,6 +13,9 @@ from elbo_lab.distributions import BernoulliVector, Chain
 from elbo_lab.models.base import Model, Params
 from elbo_lab.models.networks import BernoulliMLP, GaussianMLP, gaussian
 
+# Where the output bias starts.
+OUTPUT_BIASES = ("train_mean", "zero")
+
 
 def make(config: Config, data_dim: int) -> Model:
     """Gaussian layers, Bernoulli likelihood by logits, standard normal prior on the top layer.

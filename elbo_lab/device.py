@@ -1,0 +1,63 @@
+"""Process-wide JAX settings of a script; call before the first computation."""
+
+import os
+
+import jax
+
+from elbo_lab.errors import UserError
+
+
+def set_up(platform: str | None, replicates: int, cache_dir: str, cache_dir_given: bool) -> None:
+    """Chooses the platform, CPU devices for replicates, and the compilation cache.
+
+    Args:
+      platform: "cpu", "cuda", ...; None for the best there is.
+      replicates: R; on CPU as many devices as cores divide R evenly are made.
+      cache_dir: where compiled programs are kept; "" for nowhere.
+      cache_dir_given: whether a person named that folder, so that it must be writable.
+
+    Raises:
+      UserError: unknown platform, or the named cache folder cannot be written.
+    """
+    if platform:
+        jax.config.update("jax_platforms", platform)
+    if replicates > 1:
+        # Counts for the CPU platform only; GPUs and TPUs have the devices they have.
+        cores = len(os.sched_getaffinity(0))
+        jax.config.update(
+            "jax_num_cpu_devices", max(d for d in range(1, cores + 1) if replicates % d == 0)
+        )
+    _set_cache(cache_dir, cache_dir_given)
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--platform={platform} is not available: {reason}") from error
+
+
+def describe() -> str:
+    """The device as a line for reports, e.g. "cpu, 2 cores"."""
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return f"cpu, {len(os.sched_getaffinity(0))} cores"
+    return f"{device.device_kind}, {jax.device_count()} device(s)"
+
+
+def _set_cache(cache_dir: str, given: bool) -> None:
+    if not cache_dir:
+        return
+    path = os.path.expanduser(cache_dir)
+    try:
+        os.makedirs(path, exist_ok=True)
+        writable = os.access(path, os.W_OK)
+        reason = "permission denied"
+    except OSError as error:
+        writable, reason = False, error.strerror
+    if not writable:
+        if given:
+            raise UserError(f"--compilation_cache_dir={cache_dir} cannot be written: {reason}.")
+        return  # A home directory that is read-only costs seconds, not the run.
+    jax.config.update("jax_compilation_cache_dir", path)
+    # At the defaults nothing that takes less than a second to compile is kept.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -1,0 +1,52 @@
+"""Evaluations on disk: every image's values, for paired comparisons later."""
+
+import io
+import os
+import zipfile
+
+import numpy as np
+
+from elbo_lab.evaluation.bounds import Evaluation
+from elbo_lab.report import write_atomically
+
+
+def write_evaluations(path, evaluations: dict[int, Evaluation]) -> None:
+    """Writes evaluations by replicate as one .npz: `<field>_<replicate>` [N], and
+    `means_<layer>_<replicate>` [N, L].
+
+    Raises:
+      UserError: the disk refuses, with its reason.
+    """
+    arrays = {}
+    for r, evaluation in evaluations.items():
+        for name, values in evaluation._asdict().items():
+            if name == "means":
+                for i, means in enumerate(values):
+                    arrays[f"means_{i + 1}_{r}"] = means
+            else:
+                arrays[f"{name}_{r}"] = values
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_evaluations(path) -> dict[int, Evaluation]:
+    """Reads what `write_evaluations` wrote; {} where there is no file or it is damaged (it can be
+    computed again).
+    """
+    if not os.path.exists(path):
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        replicates = sorted(int(n.rsplit("_", 1)[1]) for n in arrays if n.startswith("elbo_"))
+        return {r: _evaluation(arrays, r) for r in replicates}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return {}
+
+
+def _evaluation(arrays: dict[str, np.ndarray], r: int) -> Evaluation:
+    layers = sum(name.startswith("means_") and name.endswith(f"_{r}") for name in arrays)
+    means = tuple(arrays[f"means_{i + 1}_{r}"] for i in range(layers))
+    plain = {name: arrays[f"{name}_{r}"] for name in Evaluation._fields if name != "means"}
+    return Evaluation(**plain, means=means)

@@ -1,0 +1,78 @@
+"""From values per image to reported numbers."""
+
+import math
+
+import numpy as np
+
+from elbo_lab.config import Config
+from elbo_lab.evaluation.active_units import ACTIVE_THRESHOLD, activity
+from elbo_lab.evaluation.bounds import Evaluation
+from elbo_lab.report import Result
+
+NATS = "nats per image"
+
+
+def test_results(config: Config, evaluation: Evaluation) -> list[Result]:
+    """The test split's numbers of one run, with standard errors over images.
+
+    Args:
+      config: the run's; k and eval_k name the bounds.
+      evaluation: values per test image.
+
+    Returns:
+      ELBO, IWAE-k, L_K, KL, reconstruction term, effective sample size, active units per layer.
+    """
+    draws = config.eval_k
+    lower = "lower bound in expectation"
+    results = [
+        _mean("ELBO", "ELBO", evaluation.elbo, bound=lower, k=1),
+        _mean("IWAE bound", f"L_{config.k}", evaluation.iwae, bound=lower, k=config.k),
+        _mean("log-likelihood", f"L_{draws}", evaluation.log_likelihood, bound=lower, k=draws),
+        _mean("KL(q(z|x) || p(z))", "KL", evaluation.kl),
+        _mean("reconstruction", "E_q log p(x|z)", evaluation.reconstruction),
+        _mean(
+            "effective sample size", f"ESS of {draws}", evaluation.effective_sample_size, "draws"
+        ),
+    ]
+    for i, means in enumerate(evaluation.means):
+        layer = f", layer {i + 1}" if len(evaluation.means) > 1 else ""
+        active = float(np.sum(activity(means) > ACTIVE_THRESHOLD))
+        name = f"active units{layer} of {means.shape[1]}"
+        results.append(Result(name, "AU", active, unit="units", split="test"))
+    return results
+
+
+def train_result(config: Config, records: list[dict], first_step: int, replicate: int) -> Result:
+    """The training bound of one replicate: the mean over lines of metrics after `first_step`."""
+    bounds = [np.ravel(r["bound"])[replicate] for r in records if r["step"] > first_step]
+    symbol = {"iwae": f"L_{config.k}", "miwae": f"L_{config.k}"}.get(config.objective, "")
+    kind = "lower bound in expectation"
+    if config.objective == "beta_vae":
+        kind = None
+    return Result(
+        "training bound", symbol, float(np.mean(bounds)), unit=NATS, bound=kind, split="train"
+    )
+
+
+def _mean(
+    name: str,
+    symbol: str,
+    values: np.ndarray,
+    unit: str = NATS,
+    bound: str | None = None,
+    k: int | None = None,
+) -> Result:
+    values = np.asarray(values, np.float64)
+    error = float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+    return Result(
+        name,
+        symbol,
+        float(np.mean(values)),
+        error,
+        "images" if error is not None else None,
+        unit,
+        bound,
+        k,
+        "test",
+        len(values),
+    )

@@ -1,0 +1,114 @@
+"""A run's directory: who may write there, and whether it is this run's.
+
+config.json      what decides the numbers; written first
+checkpoints/     see checkpoint.py
+metrics.jsonl    training curves; tensorboard/ holds the same
+evaluation.npz   every test image's values
+figures/         PNG
+summary.json     written last: its presence means that the run is complete
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from elbo_lab import config as configs
+from elbo_lab import report
+from elbo_lab.config import Config
+from elbo_lab.errors import UserError
+
+CONFIG, SUMMARY, EVALUATION = "config.json", "summary.json", "evaluation.npz"
+CHECKPOINTS, FIGURES = "checkpoints", "figures"
+# Everything that a run writes, and so all that overwriting removes.
+_CONTENTS = (SUMMARY, EVALUATION, "metrics.jsonl", FIGURES, "tensorboard", CHECKPOINTS, CONFIG)
+_LOCK = ".lock"
+
+
+def default_name(config: Config) -> str:
+    """A directory of its own for each configuration, e.g. runs/iwae-k5-mnist_small-1a2b3c4d."""
+    data = Path(config.dataset).stem
+    return os.path.join("runs", f"{config.objective}-k{config.k}-{data}-{configs.digest(config)}")
+
+
+@contextlib.contextmanager
+def claim(workdir: str, config: Config, data_digest: str, overwrite: bool) -> Iterator[Path]:
+    """Opens a run's directory for this process alone; creates it, or checks that it is this run's.
+
+    Args:
+      workdir: the directory; it may exist if it is empty or a run's.
+      config: the run's.
+      data_digest: of the images, since a file may change under the same name.
+      overwrite: remove an earlier run's files first (and no others).
+
+    Raises:
+      UserError: the directory cannot be written, is in use, holds something else, or is the run of
+        another configuration (the differing fields are listed).
+    """
+    path = Path(workdir).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        # Without truncation, and left behind: deleting a lock file that another process is just
+        # opening would let two processes in.
+        lock = open(path / _LOCK, "a")
+    except OSError as error:
+        raise UserError(f"--workdir={workdir} cannot be written: {error.strerror}.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"--workdir={workdir} is in use by another process.") from error
+        _prepare(path, config, data_digest, overwrite)
+        yield path
+
+
+def is_complete(path: Path) -> bool:
+    """Whether the run has its summary."""
+    return (path / SUMMARY).exists()
+
+
+def _prepare(path: Path, config: Config, data_digest: str, overwrite: bool) -> None:
+    others = sorted(name for name in os.listdir(path) if name != _LOCK)
+    if others and CONFIG not in others:
+        raise UserError(
+            f"--workdir={path} is not empty and not a run's directory (it holds {others[0]} and no "
+            f"{CONFIG}); choose a new or empty one."
+        )
+    if others and overwrite:
+        _remove(path)
+        others = []
+    if not others:
+        stored = {"config": configs.to_dict(config), "data_sha256": data_digest}
+        report.write_summary(path / CONFIG, stored)
+        return
+    stored = report.read_json(path / CONFIG)
+    if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
+        raise UserError(f"{path / CONFIG} is not a run's configuration; use --overwrite.")
+    differing = _differences(config, data_digest, stored)
+    if differing:
+        raise UserError(
+            f"--workdir={path} holds the run of another configuration; use --overwrite to replace "
+            f"it, or another directory. Differing fields: {'; '.join(differing)}."
+        )
+
+
+def _differences(config: Config, data_digest: str, stored: dict[str, Any]) -> list[str]:
+    differing = configs.differences(config, stored["config"])
+    if stored.get("data_sha256") != data_digest:
+        differing.append(f"the images of {config.dataset} have changed")
+    return differing
+
+
+def _remove(path: Path) -> None:
+    try:
+        for name in _CONTENTS:
+            target = path / name
+            if target.is_dir() and not target.is_symlink():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"--overwrite cannot remove {target}: {error.strerror}.") from error

@@ -1,0 +1,146 @@
+"""Command-line flags: one per field of Config, and how a script meets its user.
+
+Scripts call `define()` and `run(main)`: wrong input ends with one sentence and status 2.
+"""
+
+import dataclasses
+import os
+import sys
+import textwrap
+import types
+import typing
+from collections.abc import Callable
+
+from absl import app, flags
+
+from elbo_lab.config import SECTIONS, Config
+from elbo_lab.data import DATASETS
+from elbo_lab.errors import UserError
+from elbo_lab.validation import CHOICES
+
+RUN_SECTION = {
+    "workdir": "the run's directory (if not given, runs/ and a name made of the configuration)",
+    "overwrite": "remove what an earlier run left in the directory, and start anew",
+    "compilation_cache_dir": "where compiled programs are kept, so that the next start is fast; "
+    "empty for none",
+    "tensorboard": "write TensorBoard events too",
+    "platform": "the device to run on, e.g. cpu or cuda (the best there is if not given)",
+}
+RUN_DEFAULTS = {
+    "workdir": None,
+    "overwrite": False,
+    "compilation_cache_dir": os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache"), "elbo_lab", "xla"
+    ),
+    "tensorboard": True,
+    "platform": None,
+}
+
+
+def define() -> None:
+    """Defines a flag for every field of Config, and those of RUN_SECTION."""
+    for field in dataclasses.fields(Config):
+        _define(field.name, field.default, _plain_type(field.type), _help(field.name))
+    for name, default in RUN_DEFAULTS.items():
+        _define(name, default, bool if isinstance(default, bool) else str, RUN_SECTION[name])
+
+
+def config_from_flags() -> Config:
+    """The Config that the command line describes.
+
+    Raises:
+      UserError: sizes that are not numbers.
+    """
+    values = {f.name: getattr(flags.FLAGS, f.name) for f in dataclasses.fields(Config)}
+    for field in dataclasses.fields(Config):
+        if _plain_type(field.type) is tuple:
+            values[field.name] = _sizes(field.name, values[field.name])
+    return Config(**values)
+
+
+def run(main: Callable[[], int | None], description: str) -> None:
+    """Runs a script: parses flags, calls `main`, and turns user errors into a sentence and status 2."""
+    help_flags = ("--help", "-help", "-h", "--helpshort", "--helpfull")
+    if any(argument in help_flags for argument in sys.argv[1:]):
+        print(help_text(description))
+        sys.exit(0)
+
+    def parse(argv: list[str]) -> list[str]:
+        try:
+            rest = flags.FLAGS(argv)
+        except flags.Error as error:
+            _refuse(str(error))
+        if len(rest) > 1:
+            _refuse(f"Flags are given as --name=value; got {rest[1]!r}.")
+        return rest
+
+    def guarded(argv: list[str]) -> int | None:
+        del argv
+        try:
+            return main()
+        except UserError as error:
+            _refuse(str(error))
+
+    app.run(guarded, flags_parser=parse)
+
+
+def help_text(description: str) -> str:
+    """All flags in sections, with defaults and choices."""
+    lines = [description]
+    defaults = {f.name: f.default for f in dataclasses.fields(Config)} | RUN_DEFAULTS
+    for title, section in {**SECTIONS, "The run": RUN_SECTION}.items():
+        lines += ["", f"{title}:"]
+        for name in section:
+            lines.append(f"  --{name}{_shown_default(defaults[name])}")
+            text = _help(name) if name in defaults and title != "The run" else section[name]
+            if name in CHOICES:
+                text += f" ({', '.join(CHOICES[name])})"
+            lines += textwrap.wrap(text, 80, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
+
+
+def _define(name: str, default, kind: type, text: str) -> None:
+    define_flag = {
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        bool: flags.DEFINE_bool,
+        str: flags.DEFINE_string,
+        tuple: flags.DEFINE_string,
+    }[kind]
+    if kind is tuple:
+        default = ",".join(map(str, default))
+    define_flag(name, default, text)
+
+
+def _plain_type(annotation) -> type:
+    """int for `int | None`, tuple for `tuple[int, ...]`."""
+    if isinstance(annotation, types.UnionType):
+        annotation = next(a for a in typing.get_args(annotation) if a is not types.NoneType)
+    return typing.get_origin(annotation) or annotation
+
+
+def _help(name: str) -> str:
+    text = next(section[name] for section in SECTIONS.values() if name in section)
+    return text.format(datasets=", ".join(DATASETS)) if "{" in text else text
+
+
+def _sizes(name: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(
+            f"--{name} must be sizes of at least 1, separated by commas; got {text!r}."
+        ) from None
+
+
+def _shown_default(default) -> str:
+    if default is None:
+        return ""
+    if isinstance(default, tuple):
+        default = ",".join(map(str, default))
+    return f"={str(default).lower() if isinstance(default, bool) else default}"
+
+
+def _refuse(sentence: str) -> None:
+    print(f"Error: {sentence}", file=sys.stderr)
+    sys.exit(2)

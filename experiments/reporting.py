@@ -1,0 +1,134 @@
+"""The last stage of a run: numbers, figures, and the summary that marks it complete."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from elbo_lab import __version__, device, evaluation, figures, rundir
+from elbo_lab import config as configs
+from elbo_lab import train as training
+from elbo_lab.evaluation import Evaluation, results
+from elbo_lab.metrics import read_metrics
+from elbo_lab.report import Result, read_json, replicate_results, result_table, write_summary
+from experiments import stages
+
+# Images in the figures of samples and of reconstructions, and decoded points along a latent axis.
+SAMPLES, RECONSTRUCTIONS, GRID = 100, 20, 20
+
+
+def report(run: stages.Run, evaluations: dict[int, Evaluation]) -> str:
+    """Draws the figures, writes summary.json, and returns the table to print."""
+    draw(run, evaluations)
+    records = read_metrics(run.path)
+    config, number = run.config, len(run.dataset.x_train)
+    last_pass = training.total_steps(config, number) - training.steps_per_epoch(config, number)
+    per_replicate = [
+        [results.train_result(config, records, last_pass, r), *results.test_results(config, e)]
+        for r, e in evaluations.items()
+    ]
+    timing = [
+        Result("wall time of training", "", records[-1]["seconds"], unit="s"),
+        Result("speed", "", _steps_per_second(records), unit="steps/s"),
+    ]
+    summary = {
+        "elbo_lab": __version__,
+        "jax": jax.__version__,
+        "device": device.describe(),
+        "config": configs.to_dict(config),
+        "data": _data(run),
+        "steps": records[-1]["step"],
+        "failed_replicates": [r for r in range(config.replicates) if r not in evaluations],
+        "results": [r._asdict() for r in replicate_results(per_replicate) + timing],
+        "replicates": {
+            str(r): [result._asdict() for result in own]
+            for r, own in zip(evaluations, per_replicate, strict=True)
+        },
+    }
+    write_summary(run.path / rundir.SUMMARY, summary)
+    return stored_table(run.path)
+
+
+def stored_table(path: Path) -> str:
+    """The table of a complete run, from its summary.json.
+
+    Raises:
+      UserError: the summary cannot be read.
+    """
+    summary = read_json(path / rundir.SUMMARY)
+    config, rows = summary["config"], summary["data"]
+    bound = f"{config['objective']}, k = {config['k']}"
+    bound += f", m = {config['m']}" if config["m"] > 1 else ""
+    bound += f", beta = {config['beta']:g}" if config["beta"] is not None else ""
+    survivors = config["replicates"] - len(summary["failed_replicates"])
+    seeds = f"seed {config['seed']}"
+    if config["replicates"] > 1:
+        seeds = f"{survivors} replicates of {config['replicates']}, seeds from {config['seed']}"
+    titles = [
+        ("objective", f"{bound}, {config['estimator']} estimator"),
+        ("data", f"{rows['name']}, {config['binarization']} binarization"),
+        (
+            "model",
+            f"{config['model']}, latents {'-'.join(map(str, config['latent_dims']))}; {seeds}",
+        ),
+        (
+            "trained",
+            f"{summary['steps']:,} steps of {config['batch_size']} images, {summary['device']}",
+        ),
+        ("kept in", str(path)),
+    ]
+    return result_table(titles, [Result(**fields) for fields in summary["results"]])
+
+
+def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
+    """Writes the figures of the first replicate that is finite (curves are of all)."""
+    folder = run.path / rundir.FIGURES
+    folder.mkdir(exist_ok=True)
+    r = min(evaluations)
+    key, params = run.replicate(r)
+    shape = run.dataset.image_shape
+    images = stages.test_images(run)
+
+    def decoded(z: Any) -> np.ndarray:
+        return np.asarray(run.model.likelihood(params, z).mean).reshape(-1, *shape)
+
+    sample_key, posterior_key = jax.random.split(training.stream_key(key, training.FIGURES))
+    posterior = run.model.posterior(params, images[:RECONSTRUCTIONS])
+    inputs = np.asarray(images[:RECONSTRUCTIONS]).reshape(-1, *shape)
+    prior_draws = run.model.prior(params).sample(sample_key, (SAMPLES,))
+    figures.learning_curves(folder / "learning_curves.png", read_metrics(run.path))
+    figures.image_grid(
+        folder / "samples.png", decoded(prior_draws), 10, "Samples from the prior (means of p(x|z))"
+    )
+    figures.reconstructions(
+        folder / "reconstructions.png", inputs, decoded(posterior.sample(posterior_key))
+    )
+    means = evaluations[r].means
+    activities = [evaluation.activity(m) for m in means]
+    figures.active_units(folder / "active_units.png", activities, evaluation.ACTIVE_THRESHOLD)
+    if run.config.latent_dims == (2,):
+        # The textbook's figure 13.6.
+        figures.latent_scatter(folder / "latent_space.png", means[0], run.dataset.y_test)
+        quantiles = (np.arange(GRID) + 0.5) / GRID
+        z = jax.scipy.stats.norm.ppf(quantiles)
+        points = jnp.stack(jnp.meshgrid(z, z, indexing="xy"), axis=-1).reshape(-1, 2)
+        figures.latent_grid(folder / "latent_grid.png", decoded(points), GRID, quantiles)
+
+
+def _data(run: stages.Run) -> dict[str, Any]:
+    return {
+        "name": run.dataset.name,
+        "train_images": len(run.dataset.x_train),
+        "test_images": len(run.dataset.x_test),
+        "image_shape": list(run.dataset.image_shape),
+        "binarization": run.config.binarization,
+    }
+
+
+def _steps_per_second(records: list[dict]) -> float:
+    """The median over compiled calls, which leaves out compilation and pauses."""
+    steps = np.diff([0] + [r["step"] for r in records])
+    seconds = np.diff([0.0] + [r["seconds"] for r in records])
+    return float(np.median(steps / np.maximum(seconds, 1e-9)))

@@ -1,0 +1,192 @@
+"""The stages of a run: train, evaluate, report. Each goes on where an earlier process stopped."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from elbo_lab import models, rundir
+from elbo_lab import train as training
+from elbo_lab.config import Config
+from elbo_lab.data import Dataset, binarization
+from elbo_lab.errors import UserError
+from experiments.progress import Interrupt, Progress
+
+# Compiled calls between checkpoints, where --checkpoint_every is not given: about a minute on a CPU.
+CALLS_PER_CHECKPOINT = 100
+
+
+class StoppedError(Exception):
+    """A signal ended a stage at a place from which it can go on."""
+
+
+class DivergedError(Exception):
+    """Nothing is left to train: the loss or its gradient is not finite."""
+
+
+class Run:
+    """A run in its claimed directory: what the stages share, and what they leave for the next.
+
+    Making one turns SIGINT and SIGTERM into a gentle stop.
+    """
+
+    def __init__(self, config: Config, path: Path, dataset: Dataset, tensorboard: bool):
+        self.config, self.path, self.dataset, self.tensorboard = config, path, dataset, tensorboard
+        self.model = models.make(config, dataset.x_train.shape[1])
+        self.keys = training.base_keys(config)
+        self.interrupt = Interrupt()
+        self.state: training.TrainState | None = None
+        self.failed_at = np.full(config.replicates, -1)
+
+    def replicate(self, r: int) -> tuple[jax.Array, Any]:
+        """Base key and params of replicate r."""
+        if self.config.replicates == 1:
+            return self.keys, self.state.params
+        return self.keys[r], jax.tree.map(lambda leaf: leaf[r], self.state.params)
+
+    def survivors(self) -> list[int]:
+        """The replicates whose loss stayed finite."""
+        return [r for r in range(self.config.replicates) if self.failed_at[r] < 0]
+
+
+def fixed_key(split: int) -> jax.Array:
+    """The key that binarizes a split once; it does not depend on the run's seed."""
+    return training.stream_key(jax.random.key(training.FIXED_BINARIZATION_SEED), split)
+
+
+def train(run: Run) -> None:
+    """Trains to the end, from the newest checkpoint if there is one; leaves the state in `run`.
+
+    Raises:
+      StoppedError: after a signal, with a checkpoint saved.
+      DivergedError: no replicate is finite any more.
+      UserError: the disk refuses.
+    """
+    config, x_train = run.config, run.dataset.x_train
+    loop = training.make_loop(config, run.model, len(x_train))
+    scale = 255 if x_train.dtype == np.uint8 else 1
+    run.state = loop.init(run.keys, jnp.asarray(x_train.mean(axis=0) / scale, jnp.float32))
+    start = _restore(run)
+    total = training.total_steps(config, len(x_train))
+    if start == total:
+        return
+    images = binarization.stored(
+        fixed_key(training.TRAIN_SPLIT), jnp.asarray(x_train), config.binarization
+    )
+    _train_from(run, loop, images, start, total)
+
+
+def _train_from(run: Run, loop: training.Loop, images, start: int, total: int) -> None:
+    from elbo_lab.metrics import MetricLog, read_metrics
+
+    config = run.config
+    call = training.steps_per_call(config, len(images))
+    every = config.checkpoint_every or CALLS_PER_CHECKPOINT * call
+    saved = start
+    with MetricLog(run.path, start, run.tensorboard) as log:
+        earlier = read_metrics(run.path)
+        seconds = earlier[-1]["seconds"] if earlier else 0.0
+        progress = Progress("training", total, start, "steps")
+        clock = time.perf_counter()
+        for record in training.fit(config, loop, images, run.state, run.keys):
+            run.state = record.state
+            now = time.perf_counter()
+            seconds, clock = seconds + now - clock, now
+            _check_finite(run, record, saved)
+            log.write({"step": record.step, **record.metrics, "seconds": seconds})
+            progress.to(record.step, f"bound {np.nanmean(record.metrics['bound']):.2f}")
+            due = record.step // every > saved // every or record.step == total
+            if due or run.interrupt.signal:
+                _save(run, record.step)
+                saved = record.step
+            if run.interrupt.signal and record.step < total:
+                progress.close()
+                raise StoppedError(f"Stopped at step {record.step} of {total}, saved.")
+        progress.close()
+
+
+def _restore(run: Run) -> int:
+    """Puts the newest sound checkpoint into `run`; returns its step, 0 if there is none."""
+    folder = run.path / rundir.CHECKPOINTS
+    if not folder.exists():
+        return 0  # without importing Orbax
+    from elbo_lab import checkpoint
+
+    restored = checkpoint.restore(folder, (run.state, run.keys))
+    if restored is None:
+        return 0
+    step, (run.state, keys) = restored
+    if not bool(jnp.all(jax.random.key_data(keys) == jax.random.key_data(run.keys))):
+        raise UserError(f"{folder} was made with another seed; use --overwrite to start anew.")
+    run.failed_at = np.atleast_1d(run.state.failure.step)
+    return step
+
+
+def _save(run: Run, step: int) -> None:
+    from elbo_lab import checkpoint
+
+    checkpoint.save(run.path / rundir.CHECKPOINTS, step, (run.state, run.keys))
+
+
+def _check_finite(run: Run, record: training.Record, saved: int) -> None:
+    failed_at = np.atleast_1d(record.failed_at)
+    for r in np.flatnonzero((failed_at >= 0) & (run.failed_at < 0)):
+        terms = np.atleast_2d(record.state.failure.terms)[r]
+        names = [*sorted(record.metrics), "gradient"]
+        found = " and ".join(name for name, bad in zip(names, terms, strict=True) if bad)
+        sentence = f"{found} not finite at step {failed_at[r]}, seed {run.config.seed + r}"
+        if np.all(failed_at >= 0):
+            raise DivergedError(
+                f"{sentence}; the last good checkpoint is that of step {saved} in "
+                f"{run.path / rundir.CHECKPOINTS}. A lower --learning_rate, or --clip_norm, may help."
+            )
+        print(f"\nReplicate {r} stopped: {sentence}; the others go on.")
+    run.failed_at = failed_at
+
+
+def test_images(run: Run) -> jax.Array:
+    """The test split as every evaluation sees it: [N, D], float32 in [0, 1]."""
+    # Dynamic binarization draws the test images once too, by the fixed key.
+    mode = "fixed" if run.config.binarization == "dynamic" else run.config.binarization
+    stored = binarization.stored(
+        fixed_key(training.TEST_SPLIT), jnp.asarray(run.dataset.x_test), mode
+    )
+    return binarization.grey_levels(stored)
+
+
+def evaluate(run: Run) -> dict[int, Any]:
+    """Evaluates the test split for every replicate that is finite; each is kept as it is done.
+
+    Returns:
+      An `Evaluation` for each of `run.survivors()`.
+
+    Raises:
+      StoppedError: after a signal.
+      UserError: the disk refuses.
+    """
+    from elbo_lab import evaluation
+
+    config, file = run.config, run.path / rundir.EVALUATION
+    images, survivors = test_images(run), run.survivors()
+    evaluator = evaluation.make_evaluator(run.model, config.k, config.eval_k)
+    done = evaluation.read_evaluations(file)
+    progress = Progress("evaluation", len(images) * len(survivors), 0, "images")
+    for i, r in enumerate(survivors):
+
+        def on_batch(images_done: int, before: int = i * len(images)) -> None:
+            progress.to(before + images_done)
+            if run.interrupt.signal:
+                progress.close()
+                raise StoppedError("Stopped in the evaluation; the trained model is saved.")
+
+        if r not in done:
+            key, params = run.replicate(r)
+            key = training.stream_key(key, training.EVALUATION)
+            done[r] = evaluation.evaluate(evaluator, key, params, images, on_batch)
+            evaluation.write_evaluations(file, done)
+        on_batch(len(images))
+    progress.close()
+    return {r: done[r] for r in survivors}
