@@ -24,9 +24,8 @@ def set_up(platform: str | None, replicates: int, cache_dir: str, cache_dir_give
     if replicates > 1:
         # Counts for the CPU platform only; GPUs and TPUs have the devices they have.
         cores = len(os.sched_getaffinity(0))
-        jax.config.update(
-            "jax_num_cpu_devices", max(d for d in range(1, cores + 1) if replicates % d == 0)
-        )
+        devices = max(d for d in range(1, cores + 1) if replicates % d == 0)
+        jax.config.update("jax_num_cpu_devices", devices)
     _set_cache(cache_dir, cache_dir_given)
     try:
         jax.devices()

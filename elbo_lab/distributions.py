@@ -81,7 +81,7 @@ class BernoulliVector(dist.Distribution):
 
 
 class Chain:
-    """A hierarchy of stochastic layers: z = (z_1, ..., z_n), tuple-valued, ordered from the data up.
+    """A hierarchy of stochastic layers: z = (z_1, ..., z_n), a tuple ordered from the data up.
 
     log p(z) = log first(z_first) + sum_i log conditionals_i(z_{i-1})(z_i).
 

@@ -263,7 +263,7 @@ def over_replicates(replicates: int, function: Callable, mapped: int) -> Callabl
     """Maps a function over the leading axis [R] of its first `mapped` arguments.
 
     On a GPU or TPU by `vmap`. On CPUs one after the other (small matrices in a batch are slower
-    there than in turn), sharded over as many CPU devices as divide R. For R = 1 the function itself.
+    there than in turn), sharded over as many CPU devices as divide R. R = 1 changes nothing.
     """
     if replicates == 1:
         return function

@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from elbo_lab.config import SECTIONS, Config
 from elbo_lab.data import DATASETS
@@ -59,7 +59,7 @@ def config_from_flags() -> Config:
 
 
 def run(main: Callable[[], int | None], description: str) -> None:
-    """Runs a script: parses flags, calls `main`, and turns user errors into a sentence and status 2."""
+    """Runs a script: flags, then `main`; user errors become one sentence and status 2."""
     help_flags = ("--help", "-help", "-h", "--helpshort", "--helpfull")
     if any(argument in help_flags for argument in sys.argv[1:]):
         print(help_text(description))
@@ -81,6 +81,7 @@ def run(main: Callable[[], int | None], description: str) -> None:
         except UserError as error:
             _refuse(str(error))
 
+    logging.set_verbosity(logging.WARNING)
     app.run(guarded, flags_parser=parse)
 
 

@@ -66,17 +66,13 @@ def stored_table(path: Path) -> str:
     seeds = f"seed {config['seed']}"
     if config["replicates"] > 1:
         seeds = f"{survivors} replicates of {config['replicates']}, seeds from {config['seed']}"
+    latents = ", ".join(map(str, config["latent_dims"]))
+    steps = f"{summary['steps']:,} steps"
     titles = [
         ("objective", f"{bound}, {config['estimator']} estimator"),
         ("data", f"{rows['name']}, {config['binarization']} binarization"),
-        (
-            "model",
-            f"{config['model']}, latents {'-'.join(map(str, config['latent_dims']))}; {seeds}",
-        ),
-        (
-            "trained",
-            f"{summary['steps']:,} steps of {config['batch_size']} images, {summary['device']}",
-        ),
+        ("model", f"{config['model']}, latent dimensions {latents}; {seeds}"),
+        ("trained", f"{steps} of {config['batch_size']} images on {summary['device']}"),
         ("kept in", str(path)),
     ]
     return result_table(titles, [Result(**fields) for fields in summary["results"]])
@@ -98,7 +94,9 @@ def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
     posterior = run.model.posterior(params, images[:RECONSTRUCTIONS])
     inputs = np.asarray(images[:RECONSTRUCTIONS]).reshape(-1, *shape)
     prior_draws = run.model.prior(params).sample(sample_key, (SAMPLES,))
-    figures.learning_curves(folder / "learning_curves.png", read_metrics(run.path))
+    figures.learning_curves(
+        folder / "learning_curves.png", read_metrics(run.path), reconstruction="reconstruction"
+    )
     figures.image_grid(
         folder / "samples.png", decoded(prior_draws), 10, "Samples from the prior (means of p(x|z))"
     )
@@ -111,10 +109,9 @@ def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
     if run.config.latent_dims == (2,):
         # The textbook's figure 13.6.
         figures.latent_scatter(folder / "latent_space.png", means[0], run.dataset.y_test)
-        quantiles = (np.arange(GRID) + 0.5) / GRID
-        z = jax.scipy.stats.norm.ppf(quantiles)
-        points = jnp.stack(jnp.meshgrid(z, z, indexing="xy"), axis=-1).reshape(-1, 2)
-        figures.latent_grid(folder / "latent_grid.png", decoded(points), GRID, quantiles)
+        z = jax.scipy.stats.norm.ppf((np.arange(GRID) + 0.5) / GRID)
+        points = jnp.stack(jnp.meshgrid(z, z, indexing="ij"), axis=-1).reshape(-1, 2)
+        figures.latent_grid(folder / "latent_grid.png", decoded(points), GRID, z)
 
 
 def _data(run: stages.Run) -> dict[str, Any]:

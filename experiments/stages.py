@@ -15,7 +15,7 @@ from elbo_lab.data import Dataset, binarization
 from elbo_lab.errors import UserError
 from experiments.progress import Interrupt, Progress
 
-# Compiled calls between checkpoints, where --checkpoint_every is not given: about a minute on a CPU.
+# Compiled calls between checkpoints, where --checkpoint_every is not given: a minute on a CPU.
 CALLS_PER_CHECKPOINT = 100
 
 
@@ -141,7 +141,7 @@ def _check_finite(run: Run, record: training.Record, saved: int) -> None:
         if np.all(failed_at >= 0):
             raise DivergedError(
                 f"{sentence}; the last good checkpoint is that of step {saved} in "
-                f"{run.path / rundir.CHECKPOINTS}. A lower --learning_rate, or --clip_norm, may help."
+                f"{run.path / rundir.CHECKPOINTS}. A lower --learning_rate or --clip_norm may help."
             )
         print(f"\nReplicate {r} stopped: {sentence}; the others go on.")
     run.failed_at = failed_at

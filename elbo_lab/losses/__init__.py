@@ -1,6 +1,6 @@
 """Variational objectives for any JAX project: needs jax and chex, and none of our models.
 
-Objectives (functions of a key), bounds (functions of log-weights), gradient estimators, divergences.
+Objectives (functions of a key), bounds (functions of log-weights), estimators, divergences.
 """
 
 from elbo_lab.losses import bounds, divergences, estimators

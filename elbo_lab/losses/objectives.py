@@ -171,7 +171,7 @@ def miwae(
     estimator: str = "reparam",
     vectorized: bool = False,
 ) -> tuple[Array, Aux]:
-    """Negative mean of M importance-weighted bounds of K draws each (Rainforth et al. 2018, eq. 10).
+    """Negative mean of M importance-weighted bounds (Rainforth et al. 2018, eq. 10).
 
     Args:
       num_outer: M, independent repeats of the bound.

@@ -28,4 +28,5 @@ class Model(NamedTuple):
     """(params, x [*batch, D]) -> q(z|x), batch shape [*batch]: the inference network."""
 
     likelihood: Callable[[Params, Any], Any]
-    """(params, z [*batch, L]) -> p(x|z), batch shape [*batch], event [D]: the generation network."""
+    """(params, z [*batch, L]) -> p(x|z), batch shape [*batch], event [D]: the generation
+    network."""
