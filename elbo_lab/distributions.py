@@ -4,6 +4,7 @@ A distribution, anywhere in this project, is an object with `sample(key, sample_
 `log_prob(z)`; NumPyro's are the rule. Batch dimensions of a draw trail its sample dimensions.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
+from jax.custom_derivatives import SymbolicZero
 from numpyro.distributions import constraints
 
 
@@ -42,12 +44,18 @@ def bernoulli_log_prob(logits: Array, value: Array) -> Array:
     return jnp.sum(value * logits - log_normalizer, axis=-1)
 
 
-bernoulli_log_prob.defjvps(
-    lambda logits_dot, _, logits, value: jnp.sum(
-        (value - jax.nn.sigmoid(logits)) * logits_dot, axis=-1
-    ),
-    lambda value_dot, _, logits, value: jnp.sum(logits * value_dot, axis=-1),
-)
+@functools.partial(bernoulli_log_prob.defjvp, symbolic_zeros=True)
+def _bernoulli_log_prob_jvp(primals, tangents):
+    logits, value = primals
+    logits_dot, value_dot = tangents
+    out = bernoulli_log_prob(logits, value)
+    out_dot = jnp.zeros_like(out)
+    # Symbolic zeros: nothing is computed for a constant, and integer images have no derivative.
+    if not isinstance(logits_dot, SymbolicZero):
+        out_dot += jnp.sum((value - jax.nn.sigmoid(logits)) * logits_dot, axis=-1)
+    if not isinstance(value_dot, SymbolicZero):
+        out_dot += jnp.sum(logits * value_dot, axis=-1)
+    return out, out_dot
 
 
 class BernoulliVector(dist.Distribution):

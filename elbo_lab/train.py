@@ -32,6 +32,9 @@ TRAIN_SPLIT, TEST_SPLIT = range(2)
 # Draws that one compiled call works through where log_every is not given: half a second on a CPU.
 DRAWS_PER_CALL = 50_000
 
+# Steps whose batches are binarized together.
+VISIT_BLOCK = 16
+
 LossFn = Callable[[Array, Any, Array, dict[str, Array]], tuple[Array, dict[str, Array]]]
 
 
@@ -146,22 +149,22 @@ def train_step(
     loss_fn: LossFn,
     tx: optax.GradientTransformation,
     schedule: schedules.Schedule,
-    mode: str,
-    base_key: Array,
     hparams: dict[str, Array],
     state: TrainState,
-    images: Array,
+    key: Array,
+    x: Array,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One optimizer step on one batch of stored images [B, D], for one replicate.
+    """One optimizer step on one batch x [B, D] (float32 in [0, 1]), for one replicate.
 
-    Takes the only mean over the batch. Where the loss, a term or the gradient is not finite, the
-    step and the terms are recorded, and from then on the state stays as it was before.
+    Takes the only mean over the batch. The first step whose loss terms or gradient are not finite
+    is recorded with those terms; `make_loop` undoes what follows from it.
+
+    Returns:
+      The new state, and the means over the batch of the loss's terms.
     """
-    visit_key, loss_key = jax.random.split(stream_key(base_key, STEPS, state.step))
-    x = binarization.visited(visit_key, images, mode)
 
     def mean_loss(params: Any) -> tuple[Array, dict[str, Array]]:
-        loss, terms = loss_fn(loss_key, params, x, hparams)
+        loss, terms = loss_fn(key, params, x, hparams)
         return jnp.mean(loss), jax.tree.map(jnp.mean, terms)
 
     (_, terms), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
@@ -169,26 +172,25 @@ def train_step(
     rate = hparams["learning_rate"] * schedule(state.step)
     params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
 
-    finite = jnp.stack([jnp.isfinite(v) for _, v in sorted(terms.items())] + [all_finite(grads)])
-    was_well = state.failure.step < 0
-    well = was_well & jnp.all(finite)
+    finite = jnp.stack([jnp.isfinite(v) for _, v in sorted(terms.items())] + [_finite(grads)])
+    first = (state.failure.step < 0) & ~jnp.all(finite)
     failure = Failure(
-        jnp.where(was_well & ~well, state.step, state.failure.step),
-        jnp.where(was_well & ~well, ~finite, state.failure.terms),
-    )
-    params, opt_state = jax.tree.map(
-        lambda new, old: jnp.where(well, new, old),
-        (params, opt_state),
-        (state.params, state.opt_state),
+        jnp.where(first, state.step, state.failure.step),
+        jnp.where(first, ~finite, state.failure.terms),
     )
     return TrainState(state.step + 1, params, opt_state, failure), terms
 
 
-def all_finite(tree: Any) -> Array:
-    """Whether every element of every leaf is finite: a sum is, unless it overflows, in which case
-    the gradient is of no use either.
+def _finite(grads: Any) -> Array:
+    """Whether a gradient is finite, judged by its vectors where it has any.
+
+    A bias's gradient is the sum over rows of what its layer's weight gradient is a product with, so
+    a layer's shows in its bias; looking at the matrices as well would cost a small step a tenth of
+    its time. What only they show makes the next step's loss not finite.
     """
-    return jnp.isfinite(sum(jnp.sum(leaf) for leaf in jax.tree.leaves(tree)))
+    leaves = jax.tree.leaves(grads)
+    vectors = [leaf for leaf in leaves if leaf.ndim <= 1]
+    return jnp.isfinite(jnp.sum(jnp.concatenate([leaf.ravel() for leaf in vectors or leaves])))
 
 
 class Loop(NamedTuple):
@@ -227,20 +229,41 @@ def make_loop(config: Config, model: Model, num_train: int, loss_fn: LossFn | No
     def order(base_key: Array, epoch: Array) -> Array:
         return jax.random.permutation(stream_key(base_key, PERMUTATIONS, epoch), num_train)
 
+    def visit(keys: Array, images: Array, indices: Array) -> Array | None:
+        # [T, B, D] binary images of all steps, drawn in blocks of steps: random bits for one small
+        # batch at a time, as for its key, take a small step a tenth of its time.
+        if config.binarization != "dynamic":
+            return None
+        return jax.lax.map(
+            lambda step: binarization.visited(step[0], images[step[1]], "dynamic"),
+            (keys, indices),
+            batch_size=VISIT_BLOCK,
+        )
+
     def run(carried, base_key, orders, step, images, hparams, num_steps: int):
         steps = step + jnp.arange(num_steps)
         # Row s of [T, B]: the images of step s, from this pass's order or the next one's.
         within = (steps % per_epoch)[:, None] * config.batch_size + jnp.arange(config.batch_size)
         same_pass = (steps // per_epoch == step // per_epoch)[:, None]
         indices = jnp.where(same_pass, orders[0][within], orders[1][within])
+        keys = jax.vmap(lambda s: jax.random.split(stream_key(base_key, STEPS, s)))(steps)
+        visits = visit(keys[:, 0], images, indices)
 
-        def body(state: TrainState, rows: Array):
-            return train_step(
-                loss_fn, tx, schedule, config.binarization, base_key, hparams, state, images[rows]
-            )
+        def body(state: TrainState, inputs: tuple[Array, Array]):
+            rows, key = inputs
+            x = binarization.grey_levels(images[rows] if visits is None else rows)
+            return train_step(loss_fn, tx, schedule, hparams, state, key, x)
 
-        state, terms = jax.lax.scan(body, TrainState(step, *carried), indices)
-        return tuple(state[1:]), jax.tree.map(jnp.mean, terms)
+        start = TrainState(step, *carried)
+        end, terms = jax.lax.scan(body, start, (indices if visits is None else visits, keys[:, 1]))
+        # A replicate that failed keeps the state it had before this call, and its record.
+        well = end.failure.step < 0
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(well, new, old),
+            (end.params, end.opt_state),
+            (start.params, start.opt_state),
+        )
+        return (params, opt_state, end.failure), jax.tree.map(jnp.mean, terms)
 
     replicated = functools.partial(over_replicates, config.replicates)
 

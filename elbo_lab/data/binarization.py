@@ -36,11 +36,12 @@ def stored(key: Array, x: Array, mode: str) -> Array:
 
 
 def visited(key: Array, x: Array, mode: str) -> Array:
-    """A batch of stored images as a model sees it at one visit: float32 [*batch, D] in [0, 1]."""
-    grey = grey_levels(x)
+    """Stored images [*batch, D] at one visit: drawn anew if dynamic (0 and 255, uint8), else as
+    they are. `grey_levels` makes them what a model sees.
+    """
     if mode == "dynamic":
-        return jax.random.bernoulli(key, grey).astype(jnp.float32)
-    return grey
+        return jnp.where(jax.random.bernoulli(key, grey_levels(x)), 255, 0).astype(jnp.uint8)
+    return x
 
 
 def grey_levels(x: Array) -> Array:

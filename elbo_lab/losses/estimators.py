@@ -73,8 +73,7 @@ def log_weights(
       ValueError: for a key that is not one typed key, K < 1, or densities of other shapes.
     """
     _check_key(key)
-    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
-        raise ValueError(f"num_samples must be an integer of at least 1; got {num_samples!r}.")
+    check_count("num_samples", num_samples)
     over_draws = (lambda function: function) if vectorized else jax.vmap
     z = posterior.sample(key, (num_samples,))
     log_qz_x = over_draws(posterior.log_prob)(z)
@@ -120,6 +119,12 @@ def is_reparameterizable(posterior: Any, z: Any) -> bool:
     if hasattr(posterior, "reparameterization_type"):
         return "NOT" not in repr(posterior.reparameterization_type)
     return all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(z))
+
+
+def check_count(name: str, count: int) -> None:
+    """Raises ValueError unless `count` is an integer of at least 1."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"{name} must be an integer of at least 1; got {count!r}.")
 
 
 def _check_key(key: Array) -> None:

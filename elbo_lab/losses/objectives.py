@@ -16,7 +16,14 @@ from jax import Array
 
 from elbo_lab.losses import bounds
 from elbo_lab.losses.divergences import kl_divergence
-from elbo_lab.losses.estimators import ESTIMATORS, Bound, LogWeights, Problem, Weigh
+from elbo_lab.losses.estimators import (
+    ESTIMATORS,
+    Bound,
+    LogWeights,
+    Problem,
+    Weigh,
+    check_count,
+)
 
 KL_MODES = ("mc", "analytic")
 
@@ -186,8 +193,8 @@ def miwae(
     Raises:
       ValueError: as `elbo`; M < 1.
     """
-    if isinstance(num_outer, bool) or not isinstance(num_outer, int) or num_outer < 1:
-        raise ValueError(f"num_outer must be an integer of at least 1; got {num_outer!r}.")
+    check_count("num_outer", num_outer)
+    check_count("num_samples", num_samples)  # Before it is multiplied: 1 * True is an integer.
     bound = functools.partial(bounds.miwae, num_outer=num_outer)
     problem = Problem(posterior, prior, log_likelihood, num_outer * num_samples, vectorized)
     loss, draws = _estimate(key, problem, estimator, bound, lambda draws: draws.log_w)
