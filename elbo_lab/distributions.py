@@ -30,8 +30,10 @@ class Distribution(Protocol):
 def bernoulli_log_prob(logits: Array, value: Array) -> Array:
     """sum_d log Bernoulli(value_d; sigmoid(logits_d)) over the last axis (textbook 13.16, 13.17).
 
-    x l - max(l, 0) - log(1 + exp(-|l|)): exact for any finite logit. Its derivative is given as
-    x - sigmoid(l); differentiating the formula itself costs a step 3 to 15% more.
+    x l - max(l, 0) - log(1 + exp(-|l|)), for any finite logit. Two things make it fast: the
+    logarithms of a few pixels are taken as one, of their product, which costs no accuracy beyond
+    that of the sum over pixels (each factor lies in [1, 2]); and its derivative is given, as
+    x - sigmoid(l), instead of being derived from the formula.
 
     Args:
       logits: [*batch, D].
@@ -40,8 +42,12 @@ def bernoulli_log_prob(logits: Array, value: Array) -> Array:
     Returns:
       [*batch], nats.
     """
-    log_normalizer = jnp.maximum(logits, 0) + jnp.log1p(jnp.exp(-jnp.abs(logits)))
-    return jnp.sum(value * logits - log_normalizer, axis=-1)
+    size = logits.shape[-1]
+    group = max(g for g in range(1, 9) if size % g == 0)  # a product of 8 is at most 2^8
+    factors = 1 + jnp.exp(-jnp.abs(logits))
+    products = jnp.prod(factors.reshape(*logits.shape[:-1], group, size // group), axis=-2)
+    linear = jnp.sum(value * logits - jnp.maximum(logits, 0), axis=-1)
+    return linear - jnp.sum(jnp.log(products), axis=-1)
 
 
 @functools.partial(bernoulli_log_prob.defjvp, symbolic_zeros=True)

@@ -25,7 +25,8 @@ CONFIG, SUMMARY, EVALUATION = "config.json", "summary.json", "evaluation.npz"
 CHECKPOINTS, FIGURES = "checkpoints", "figures"
 # Everything that a run writes, and so all that overwriting removes.
 _CONTENTS = (SUMMARY, EVALUATION, "metrics.jsonl", FIGURES, "tensorboard", CHECKPOINTS, CONFIG)
-_LOCK = ".lock"
+# What a process killed in its first moment leaves: the lock, and a config.json not yet in place.
+_LOCK, _UNFINISHED = ".lock", f"{CONFIG}.tmp"
 
 
 def default_name(config: Config) -> str:
@@ -59,8 +60,10 @@ def claim(workdir: str, config: Config, data_digest: str, overwrite: bool) -> It
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise UserError(f"--workdir={workdir} is in use by another process.") from error
+        except OSError as error:
+            raise UserError(f"--workdir={workdir} cannot be locked: {error.strerror}.") from error
         _prepare(path, config, data_digest, overwrite)
         yield path
 
@@ -71,7 +74,7 @@ def is_complete(path: Path) -> bool:
 
 
 def _prepare(path: Path, config: Config, data_digest: str, overwrite: bool) -> None:
-    others = sorted(name for name in os.listdir(path) if name != _LOCK)
+    others = sorted(name for name in os.listdir(path) if name not in (_LOCK, _UNFINISHED))
     if others and CONFIG not in others:
         raise UserError(
             f"--workdir={path} is not empty and not a run's directory (it holds {others[0]} and no "

@@ -42,7 +42,7 @@ class Failure(NamedTuple):
     """The first step at which something was not finite."""
 
     step: Array  # [], int32, -1 while all is well
-    terms: Array  # [T + 1], bool: which terms of the loss, and last the gradient
+    terms: Array  # [], int32, one bit for each: see `failed_terms`
 
 
 class TrainState(NamedTuple):
@@ -172,13 +172,19 @@ def train_step(
     rate = hparams["learning_rate"] * schedule(state.step)
     params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
 
-    finite = jnp.stack([jnp.isfinite(v) for _, v in sorted(terms.items())] + [_finite(grads)])
-    first = (state.failure.step < 0) & ~jnp.all(finite)
+    finite = [jnp.isfinite(terms[name]) for name in sorted(terms)] + [_finite(grads)]
+    bits = sum(jnp.where(well, 0, 1 << i) for i, well in enumerate(finite))
+    first = (state.failure.step < 0) & (bits > 0)
     failure = Failure(
         jnp.where(first, state.step, state.failure.step),
-        jnp.where(first, ~finite, state.failure.terms),
+        jnp.where(first, bits, state.failure.terms),
     )
     return TrainState(state.step + 1, params, opt_state, failure), terms
+
+
+def failed_terms(names: list[str], bits: int) -> list[str]:
+    """Which of a loss's terms, and "gradient" after them, a `Failure.terms` stands for."""
+    return [name for i, name in enumerate([*sorted(names), "gradient"]) if bits >> i & 1]
 
 
 def _finite(grads: Any) -> Array:
@@ -217,14 +223,7 @@ def make_loop(config: Config, model: Model, num_train: int, loss_fn: LossFn | No
 
     def init(base_key: Array, mean_image: Array):
         params = model.init(stream_key(base_key, INITIALIZATION), mean_image)
-        terms = jax.eval_shape(
-            lambda key, p, x: loss_fn(key, p, x, hyperparameters(config))[1],
-            base_key,
-            params,
-            mean_image[None],
-        )
-        failure = Failure(jnp.int32(-1), jnp.zeros(len(terms) + 1, bool))
-        return params, tx.init(params), failure
+        return params, tx.init(params), Failure(jnp.int32(-1), jnp.int32(0))
 
     def order(base_key: Array, epoch: Array) -> Array:
         return jax.random.permutation(stream_key(base_key, PERMUTATIONS, epoch), num_train)

@@ -1,7 +1,6 @@
 """Refuses configurations that cannot work, by one sentence naming flag, value and choices."""
 
 import inspect
-import math
 
 import numpy as np
 
@@ -27,6 +26,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "binarization": BINARIZATIONS,
     "lr_schedule": tuple(schedules.LR_SCHEDULES),
 }
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def check(config: Config) -> None:
@@ -72,8 +73,10 @@ def check_data(config: Config, dataset: Dataset) -> None:
 def _check_numbers(config: Config) -> None:
     for name in ("learning_rate", "adam_eps", "clip_norm"):
         value = getattr(config, name)
-        if value is not None and not 0 < value < math.inf:
-            raise UserError(f"--{name} must be a finite number above 0; got {value}.")
+        if value is not None and not 0 < value <= _LARGEST:
+            raise UserError(
+                f"--{name} must be a number above 0 and at most {_LARGEST:.1e}; got {value}."
+            )
     for name in ("adam_b1", "adam_b2"):
         if not 0 <= getattr(config, name) < 1:
             raise UserError(f"--{name} must lie in [0, 1); got {getattr(config, name)}.")
@@ -96,8 +99,10 @@ def _check_objective(config: Config) -> None:
                 f"--{name}={getattr(config, name)} does not go with --objective="
                 f"{config.objective}; objectives that have it: {', '.join(able)}."
             )
-    if config.beta is not None and not 0 <= config.beta < math.inf:
-        raise UserError(f"--beta must be a finite number of at least 0; got {config.beta}.")
+    if config.beta is not None and not 0 <= config.beta <= _LARGEST:
+        raise UserError(
+            f"--beta must be a number of at least 0 and at most {_LARGEST:.1e}; got {config.beta}."
+        )
     if "kl" in _options(config.objective) and len(config.latent_dims) > 1:
         kl = config.kl or _options(config.objective)["kl"].default
         if kl == "analytic":

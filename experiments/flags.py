@@ -5,6 +5,7 @@ Scripts call `define()` and `run(main)`: wrong input ends with one sentence and 
 
 import dataclasses
 import os
+import re
 import sys
 import textwrap
 import types
@@ -69,7 +70,7 @@ def run(main: Callable[[], int | None], description: str) -> None:
         try:
             rest = flags.FLAGS(argv)
         except flags.Error as error:
-            _refuse(str(error))
+            _refuse(_explained(error))
         if len(rest) > 1:
             _refuse(f"Flags are given as --name=value; got {rest[1]!r}.")
         return rest
@@ -87,7 +88,7 @@ def run(main: Callable[[], int | None], description: str) -> None:
 
 def help_text(description: str) -> str:
     """All flags in sections, with defaults and choices."""
-    lines = [description]
+    lines = [description.strip()]
     defaults = {f.name: f.default for f in dataclasses.fields(Config)} | RUN_DEFAULTS
     for title, section in {**SECTIONS, "The run": RUN_SECTION}.items():
         lines += ["", f"{title}:"]
@@ -140,6 +141,16 @@ def _shown_default(default) -> str:
     if isinstance(default, tuple):
         default = ",".join(map(str, default))
     return f"={str(default).lower() if isinstance(default, bool) else default}"
+
+
+def _explained(error: flags.Error) -> str:
+    """The error in words of a person at a shell; absl's own are Python's for a wrong type."""
+    wrong = re.match(r"flag --(\w+)=(.*?): ", str(error), re.DOTALL)
+    if not wrong or wrong[1] not in flags.FLAGS:
+        return f"{str(error).rstrip('.')}."
+    kinds = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+    kind = kinds.get(flags.FLAGS[wrong[1]].flag_type(), "text")
+    return f"--{wrong[1]} must be {kind}; got {wrong[2]!r}."
 
 
 def _refuse(sentence: str) -> None:

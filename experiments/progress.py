@@ -1,5 +1,6 @@
 """Progress for a person: a bar on a terminal, a line at every tenth elsewhere."""
 
+import os
 import sys
 
 
@@ -49,7 +50,8 @@ class Interrupt:
         del frame
         self.signal = number
         signal.signal(number, signal.SIG_DFL)
-        print("\nStopping at the next checkpoint; once more ends at once.", file=sys.stderr)
+        # Not by print, which fails where the signal interrupts another print.
+        os.write(2, b"\nStopping at the next checkpoint; once more ends at once.\n")
 
     def status(self) -> int:
         """The exit status that shells expect of a process ended by this signal."""

@@ -1,10 +1,10 @@
 """The last stage of a run: numbers, figures, and the summary that marks it complete."""
 
+import statistics
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from elbo_lab import __version__, device, evaluation, figures, rundir
@@ -80,38 +80,54 @@ def stored_table(path: Path) -> str:
 
 def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
     """Writes the figures of the first replicate that is finite (curves are of all)."""
+    device.release_memory()
     folder = run.path / rundir.FIGURES
     folder.mkdir(exist_ok=True)
     r = min(evaluations)
-    key, params = run.replicate(r)
-    shape = run.dataset.image_shape
-    images = stages.test_images(run)
-
-    def decoded(z: Any) -> np.ndarray:
-        return np.asarray(run.model.likelihood(params, z).mean).reshape(-1, *shape)
-
-    sample_key, posterior_key = jax.random.split(training.stream_key(key, training.FIGURES))
-    posterior = run.model.posterior(params, images[:RECONSTRUCTIONS])
-    inputs = np.asarray(images[:RECONSTRUCTIONS]).reshape(-1, *shape)
-    prior_draws = run.model.prior(params).sample(sample_key, (SAMPLES,))
+    pictures = _pictures(run, r)
     figures.learning_curves(
         folder / "learning_curves.png", read_metrics(run.path), reconstruction="reconstruction"
     )
     figures.image_grid(
-        folder / "samples.png", decoded(prior_draws), 10, "Samples from the prior (means of p(x|z))"
+        folder / "samples.png", pictures["samples"], 10, "Samples from the prior (means of p(x|z))"
     )
     figures.reconstructions(
-        folder / "reconstructions.png", inputs, decoded(posterior.sample(posterior_key))
+        folder / "reconstructions.png", pictures["inputs"], pictures["reconstructions"]
     )
     means = evaluations[r].means
     activities = [evaluation.activity(m) for m in means]
     figures.active_units(folder / "active_units.png", activities, evaluation.ACTIVE_THRESHOLD)
-    if run.config.latent_dims == (2,):
+    if "grid" in pictures:
         # The textbook's figure 13.6.
         figures.latent_scatter(folder / "latent_space.png", means[0], run.dataset.y_test)
-        z = jax.scipy.stats.norm.ppf((np.arange(GRID) + 0.5) / GRID)
-        points = jnp.stack(jnp.meshgrid(z, z, indexing="ij"), axis=-1).reshape(-1, 2)
-        figures.latent_grid(folder / "latent_grid.png", decoded(points), GRID, z)
+        figures.latent_grid(folder / "latent_grid.png", pictures["grid"], GRID, _grid_values())
+
+
+def _pictures(run: stages.Run, r: int) -> dict[str, np.ndarray]:
+    """The images that figures show, [n, H, W] each, from one compiled program."""
+    model, key = run.model, training.stream_key(run.replicate(r)[0], training.FIGURES)
+
+    @jax.jit
+    def pictures(params: Any, inputs: jax.Array) -> dict[str, jax.Array]:
+        prior_key, posterior_key = jax.random.split(key)
+        z = {
+            "samples": model.prior(params).sample(prior_key, (SAMPLES,)),
+            "reconstructions": model.posterior(params, inputs).sample(posterior_key),
+        }
+        if run.config.latent_dims == (2,):
+            axis = _grid_values()
+            z["grid"] = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+        return {name: model.likelihood(params, drawn).mean for name, drawn in z.items()}
+
+    inputs = stages.test_images(run)[:RECONSTRUCTIONS]
+    found = {"inputs": inputs, **pictures(run.replicate(r)[1], inputs)}
+    return {k: np.asarray(v).reshape(-1, *run.dataset.image_shape) for k, v in found.items()}
+
+
+def _grid_values() -> np.ndarray:
+    """The standard normal prior's quantiles at the middles of GRID equal shares."""
+    normal = statistics.NormalDist()
+    return np.array([normal.inv_cdf((i + 0.5) / GRID) for i in range(GRID)], np.float32)
 
 
 def _data(run: stages.Run) -> dict[str, Any]:

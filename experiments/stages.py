@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elbo_lab import models, rundir
+from elbo_lab import device, models, rundir
 from elbo_lab import train as training
 from elbo_lab.config import Config
 from elbo_lab.data import Dataset, binarization
@@ -95,6 +95,8 @@ def _train_from(run: Run, loop: training.Loop, images, start: int, total: int) -
             run.state = record.state
             now = time.perf_counter()
             seconds, clock = seconds + now - clock, now
+            if progress.done == start:
+                device.release_memory()
             _check_finite(run, record, saved)
             log.write({"step": record.step, **record.metrics, "seconds": seconds})
             progress.to(record.step, f"bound {np.nanmean(record.metrics['bound']):.2f}")
@@ -134,14 +136,16 @@ def _save(run: Run, step: int) -> None:
 def _check_finite(run: Run, record: training.Record, saved: int) -> None:
     failed_at = np.atleast_1d(record.failed_at)
     for r in np.flatnonzero((failed_at >= 0) & (run.failed_at < 0)):
-        terms = np.atleast_2d(record.state.failure.terms)[r]
-        names = [*sorted(record.metrics), "gradient"]
-        found = " and ".join(name for name, bad in zip(names, terms, strict=True) if bad)
-        sentence = f"{found} not finite at step {failed_at[r]}, seed {run.config.seed + r}"
+        bits = int(np.atleast_1d(record.state.failure.terms)[r])
+        found = ", ".join(training.failed_terms(list(record.metrics), bits))
+        sentence = f"not finite at step {failed_at[r]}, seed {run.config.seed + r}: {found}"
         if np.all(failed_at >= 0):
+            kept = "before the first checkpoint"
+            if saved:
+                kept = f"the checkpoint of step {saved} stays in {run.path / rundir.CHECKPOINTS}"
             raise DivergedError(
-                f"{sentence}; the last good checkpoint is that of step {saved} in "
-                f"{run.path / rundir.CHECKPOINTS}. A lower --learning_rate or --clip_norm may help."
+                f"Training diverged, {sentence} ({kept}); a lower --learning_rate or --clip_norm "
+                "may help."
             )
         print(f"\nReplicate {r} stopped: {sentence}; the others go on.")
     run.failed_at = failed_at
@@ -169,6 +173,7 @@ def evaluate(run: Run) -> dict[int, Any]:
     """
     from elbo_lab import evaluation
 
+    device.release_memory()
     config, file = run.config, run.path / rundir.EVALUATION
     images, survivors = test_images(run), run.survivors()
     evaluator = evaluation.make_evaluator(run.model, config.k, config.eval_k)

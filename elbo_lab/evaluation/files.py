@@ -1,13 +1,25 @@
 """Evaluations on disk: every image's values, for paired comparisons later."""
 
 import io
-import os
 import zipfile
+import zlib
 
 import numpy as np
 
 from elbo_lab.evaluation.bounds import Evaluation
 from elbo_lab.report import write_atomically
+
+# What reading a damaged .npz raises; NotImplementedError comes from a flag's or a method's bit.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 def write_evaluations(path, evaluations: dict[int, Evaluation]) -> None:
@@ -34,14 +46,13 @@ def read_evaluations(path) -> dict[int, Evaluation]:
     """Reads what `write_evaluations` wrote; {} where there is no file or it is damaged (it can be
     computed again).
     """
-    if not os.path.exists(path):
-        return {}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        # Opened here: NumPy leaves a file open that turns out not to be an archive.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = dict(archive)
         replicates = sorted(int(n.rsplit("_", 1)[1]) for n in arrays if n.startswith("elbo_"))
         return {r: _evaluation(arrays, r) for r in replicates}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except _DAMAGE:
         return {}
 
 

@@ -10,6 +10,7 @@ from elbo_lab.evaluation.bounds import Evaluation
 from elbo_lab.report import Result
 
 NATS = "nats per image"
+LOWER_BOUND = "lower bound in expectation"
 
 
 def test_results(config: Config, evaluation: Evaluation) -> list[Result]:
@@ -23,11 +24,12 @@ def test_results(config: Config, evaluation: Evaluation) -> list[Result]:
       ELBO, IWAE-k, L_K, KL, reconstruction term, effective sample size, active units per layer.
     """
     draws = config.eval_k
-    lower = "lower bound in expectation"
     results = [
-        _mean("ELBO", "ELBO", evaluation.elbo, bound=lower, k=1),
-        _mean("IWAE bound", f"L_{config.k}", evaluation.iwae, bound=lower, k=config.k),
-        _mean("log-likelihood", f"L_{draws}", evaluation.log_likelihood, bound=lower, k=draws),
+        _mean("ELBO", "ELBO", evaluation.elbo, bound=LOWER_BOUND, k=1),
+        _mean("IWAE bound", f"L_{config.k}", evaluation.iwae, bound=LOWER_BOUND, k=config.k),
+        _mean(
+            "log-likelihood", f"L_{draws}", evaluation.log_likelihood, bound=LOWER_BOUND, k=draws
+        ),
         _mean("KL(q(z|x) || p(z))", "KL", evaluation.kl),
         _mean("reconstruction", "E_q log p(x|z)", evaluation.reconstruction),
         _mean(
@@ -45,12 +47,19 @@ def test_results(config: Config, evaluation: Evaluation) -> list[Result]:
 def train_result(config: Config, records: list[dict], first_step: int, replicate: int) -> Result:
     """The training bound of one replicate: the mean over lines of metrics after `first_step`."""
     bounds = [np.ravel(r["bound"])[replicate] for r in records if r["step"] > first_step]
-    symbol = {"iwae": f"L_{config.k}", "miwae": f"L_{config.k}"}.get(config.objective, "")
-    kind = "lower bound in expectation"
-    if config.objective == "beta_vae":
-        kind = None
+    symbol, k = {
+        "elbo": ("ELBO", 1),
+        "iwae": (f"L_{config.k}", config.k),
+        "miwae": (f"L_{config.k}", config.k),
+    }.get(config.objective, ("", None))
     return Result(
-        "training bound", symbol, float(np.mean(bounds)), unit=NATS, bound=kind, split="train"
+        "training bound",
+        symbol,
+        float(np.mean(bounds)),
+        unit=NATS,
+        bound=None if config.objective == "beta_vae" else LOWER_BOUND,
+        k=k,
+        split="train",
     )
 
 

@@ -1,0 +1,145 @@
+"""A tiny run from the command line, as a user would start it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SIZES = (
+    "--hidden_dims=8",
+    "--upper_hidden_dims=6",
+    "--latent_dims=3",
+    "--batch_size=10",
+    "--epochs=20",
+    "--learning_rate=0.01",
+    "--eval_k=20",
+    "--log_every=6",
+    "--checkpoint_every=12",
+)
+STEPS = 120  # 20 passes over 60 images in batches of 10
+NEVER = 120.0  # seconds after which a process counts as hanging
+
+
+class CommandLine:
+    """Starts `python -m experiments.run` with tiny sizes, own images and a common cache."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.data = folder, folder / "blobs.npz"
+        np.savez(self.data, **images(np.random.default_rng(0)))
+
+    def start(self, *flags: str, **options) -> subprocess.Popen:
+        command = [sys.executable, "-m", "experiments.run", *SIZES, f"--dataset={self.data}"]
+        command += [f"--compilation_cache_dir={self.folder / 'cache'}", *flags]
+        return subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    def run(self, *flags: str, status: int = 0, **options) -> subprocess.CompletedProcess:
+        """Runs to the end, and checks the exit status and that no traceback was shown."""
+        with self.start(*flags, **options) as process:
+            out, err = process.communicate(timeout=NEVER)
+        assert process.returncode == status, err
+        assert "Traceback" not in err
+        return subprocess.CompletedProcess(process.args, status, out, err)
+
+    def refused(self, *flags: str, **options) -> str:
+        """The one sentence of a command that ends with status 2."""
+        done = self.run(*flags, status=2, **options)
+        assert done.stdout == ""
+        lines = done.stderr.splitlines()
+        assert len(lines) == 1, done.stderr
+        assert lines[0].startswith("Error: ")
+        assert lines[0][-1] in ".)"
+        return lines[0].removeprefix("Error: ")
+
+    def interrupted(
+        self, when: Callable[[], bool], number: int, *flags: str
+    ) -> subprocess.CompletedProcess:
+        """Runs until `when()` holds, sends the signal, and waits for the end."""
+        with self.start(*flags) as process:
+            deadline = time.monotonic() + NEVER
+            while not when():
+                assert process.poll() is None, "it ended before the signal"
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
+            process.send_signal(number)
+            out, err = process.communicate(timeout=NEVER)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def images(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Two classes of 8 x 8 blobs in grey: 60 training and 23 test images, with labels."""
+    y_train, y_test = np.arange(60) % 2, np.arange(23) % 2
+    row, column = np.mgrid[:8, :8]
+    centre = np.array([2.0, 5.0])
+
+    def draw(labels: np.ndarray) -> np.ndarray:
+        middle = centre[labels] + 0.3 * rng.normal(size=len(labels))
+        distance = (row - middle[:, None, None]) ** 2 + (column - middle[:, None, None]) ** 2
+        return (255 * np.exp(-distance / 4)).astype(np.uint8)
+
+    return {
+        "x_train": draw(y_train),
+        "x_test": draw(y_test),
+        "y_train": y_train,
+        "y_test": y_test,
+    }
+
+
+def outcome(path: Path) -> dict:
+    """What has to be the same, to the bit, however often a run was stopped."""
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        assert line.pop("seconds") > 0
+    summary = json.loads((path / "summary.json").read_text())
+    results = [r for r in summary["results"] if r["unit"] not in ("s", "steps/s")]
+    # A checkpoint's digest is that of its arrays' bytes: params, Adam's state, step and key.
+    digests = {
+        folder.name.partition(".")[0]: json.loads((folder / "manifest.json").read_text())["digest"]
+        for folder in (path / "checkpoints").iterdir()
+    }
+    final = max(digests)
+    return {
+        "lines": lines,
+        "evaluation": (path / "evaluation.npz").read_bytes(),
+        "final": (final, digests[final]),
+        "results": results,
+        "figures": sorted(p.name for p in (path / "figures").iterdir()),
+    }
+
+
+def records(path: Path) -> int:
+    """How many lines of metrics there are."""
+    file = path / "metrics.jsonl"
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+@pytest.fixture(scope="session")
+def cli(tmp_path_factory) -> CommandLine:
+    return CommandLine(tmp_path_factory.mktemp("cli"))
+
+
+@pytest.fixture(scope="session")
+def fresh(cli):
+    """The run that all others are compared with: never stopped. Its folder and its output."""
+    path = cli.folder / "fresh"
+    return path, cli.run(f"--workdir={path}")
+
+
+@pytest.fixture(scope="session")
+def read():
+    """Functions that look into a run's folder."""
+    return {"outcome": outcome, "records": records, "steps": STEPS}

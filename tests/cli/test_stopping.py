@@ -1,0 +1,151 @@
+"""Runs that are killed, interrupted, damaged or out of space, and go on to the same bits."""
+
+import json
+import resource
+import signal
+import time
+
+import pytest
+
+
+def saving(path) -> bool:
+    """Whether a checkpoint is being written."""
+    folder = path / "checkpoints"
+    return folder.exists() and any(".saving" in p.name for p in folder.iterdir())
+
+
+def assert_goes_on_to_the_same(cli, read, fresh, path) -> None:
+    done = cli.run(f"--workdir={path}")
+    assert "iwae, k = 5" in done.stdout
+    assert read["outcome"](path) == read["outcome"](fresh[0])
+    assert not any(".saving" in p.name for p in (path / "checkpoints").iterdir())
+
+
+def kill(cli, path, when) -> None:
+    done = cli.interrupted(when, signal.SIGKILL, f"--workdir={path}")
+    assert done.returncode == -signal.SIGKILL
+    assert not (path / "summary.json").exists()
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(cli, read, fresh, tmp_path):
+    kill(cli, tmp_path, lambda: read["records"](tmp_path) >= 9)
+    assert_goes_on_to_the_same(cli, read, fresh, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "point",
+    ["configuration", "first line", "first checkpoint", "a save", "evaluation", "figures"],
+)
+def test_killed_at_any_point(cli, read, fresh, tmp_path, point):
+    when = {
+        "configuration": (tmp_path / "config.json").exists,
+        "first line": lambda: read["records"](tmp_path) >= 1,
+        "first checkpoint": (tmp_path / "checkpoints" / "step_00000012").exists,
+        "a save": lambda: read["records"](tmp_path) >= 6 and saving(tmp_path),
+        "evaluation": (tmp_path / "checkpoints" / "step_00000120").exists,
+        "figures": (tmp_path / "figures").exists,
+    }[point]
+    kill(cli, tmp_path, when)
+    assert_goes_on_to_the_same(cli, read, fresh, tmp_path)
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_every_other_save(cli, read, fresh, tmp_path):
+    for least in (2, 8, 14):
+        started = time.monotonic()
+        kill(cli, tmp_path, lambda n=least: read["records"](tmp_path) >= n and saving(tmp_path))
+        assert time.monotonic() > started
+    assert_goes_on_to_the_same(cli, read, fresh, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
+)
+def test_a_signal_saves_and_says_how_to_go_on(cli, read, fresh, tmp_path, number, status):
+    done = cli.interrupted(lambda: read["records"](tmp_path) >= 5, number, f"--workdir={tmp_path}")
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    last = done.stderr.splitlines()[-1]
+    saved = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())[-1]
+    step = int(saved.removeprefix("step_"))
+    assert step < read["steps"]
+    assert f"Stopped at step {step} of {read['steps']}, saved." in last
+    assert "same command goes on" in last
+    assert read["records"](tmp_path) == step // 6
+    assert_goes_on_to_the_same(cli, read, fresh, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_damaged_newest_checkpoint_falls_back_with_a_warning(cli, read, fresh, tmp_path):
+    kill(cli, tmp_path, lambda: (tmp_path / "checkpoints" / "step_00000048").exists())
+    newest = max(p for p in (tmp_path / "checkpoints").iterdir() if ".saving" not in p.name)
+    for file in (newest / "d").iterdir():
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    done = cli.run(f"--workdir={tmp_path}")
+    assert "deleted the damaged checkpoint" in done.stderr
+    assert newest.name in done.stderr
+    assert read["outcome"](tmp_path) == read["outcome"](fresh[0])
+
+
+@pytest.mark.slow
+def test_a_damaged_evaluation_is_made_again(cli, read, fresh, tmp_path):
+    kill(cli, tmp_path, (tmp_path / "figures").exists)
+    (tmp_path / "evaluation.npz").write_bytes(b"PK\x03\x04 damaged")
+    assert_goes_on_to_the_same(cli, read, fresh, tmp_path)
+
+
+@pytest.mark.slow
+def test_overwriting_starts_anew_and_spares_other_files(cli, read, fresh, tmp_path):
+    kill(cli, tmp_path, lambda: read["records"](tmp_path) >= 5)
+    (tmp_path / "notes.txt").write_text("mine")
+    cli.run(f"--workdir={tmp_path}", "--overwrite")
+    assert read["outcome"](tmp_path) == read["outcome"](fresh[0])
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_two_processes_do_not_share_a_directory(cli, read, tmp_path):
+    with cli.start(f"--workdir={tmp_path}") as first:
+        while read["records"](tmp_path) < 1:
+            assert first.poll() is None
+            time.sleep(0.01)
+        assert "in use by another process" in cli.refused(f"--workdir={tmp_path}")
+        first.kill()
+        first.communicate()
+
+
+def disk_full(size: int):
+    """No file may grow beyond so many bytes, in the process to be started."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    return limit
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("size", "place"),
+    [
+        (100, "config.json"),
+        (1_000, "metrics.jsonl"),
+        (2_000, "checkpoints"),
+        (12_000, "figures"),
+    ],
+)
+def test_a_full_disk_is_one_sentence_and_no_harm(cli, read, fresh, tmp_path, size, place):
+    flags = [f"--workdir={tmp_path}"]
+    done = cli.run(*flags, status=2, preexec_fn=disk_full(size))
+    errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert errors == done.stderr.splitlines()[-1:], done.stderr
+    assert place in errors[0], errors
+    assert "File too large" in errors[0]
+    assert done.stdout == ""
+    if (tmp_path / "config.json").exists():
+        assert json.loads((tmp_path / "config.json").read_text())
+    assert_goes_on_to_the_same(cli, read, fresh, tmp_path)

@@ -1,0 +1,34 @@
+"""`elbo_lab.losses` brings nothing along that another JAX project would not want."""
+
+import subprocess
+import sys
+
+UNWANTED = [
+    "absl.app",
+    "elbo_lab.data",
+    "elbo_lab.distributions",
+    "elbo_lab.models",
+    "elbo_lab.train",
+    "flax",
+    "matplotlib",
+    "numpyro",
+    "optax",
+    "orbax",
+    "tensorboardX",
+    "tensorflow",
+    "tensorflow_datasets",
+]
+
+
+def test_importing_losses_imports_no_other_part():
+    program = f"import sys, elbo_lab.losses; print(*(m for m in {UNWANTED} if m in sys.modules))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == ""
+
+
+def test_public_names_exist():
+    from elbo_lab import losses
+
+    assert all(hasattr(losses, name) for name in losses.__all__)
+    assert sorted(losses.OBJECTIVES) == ["beta_vae", "elbo", "iwae", "miwae"]

@@ -1,0 +1,283 @@
+"""Objectives against the exact answers of a linear-Gaussian model.
+
+Keys are fixed. A tolerance of four standard errors, of the mean over independent draws, is passed
+by one comparison in 16,000 wrongly; every expected value is NumPy float64.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import linear_gaussian
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+from elbo_lab import losses
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+X = np.array([0.5, -1.0, 1.5])
+PARAMS = linear_gaussian.make_params()
+# q further from the posterior, Var_q[w / p(x)] = 1: bounds that differ visibly.
+LOOSE = linear_gaussian.make_params(seed=2)
+LOOSE = LOOSE._replace(log_scale=LOOSE.log_scale + 0.2)
+
+
+def float32(tree):
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
+
+
+def loss_at(objective, params, x, key, **options):
+    return objective(key, *linear_gaussian.distributions(params, x), **options)
+
+
+def many_losses(objective, params, x=X, draws: int = 10_000, **options):
+    """Losses of independent keys [draws], in float64."""
+    loss = functools.partial(loss_at, objective, float32(params), float32(x), **options)
+    keys = jax.random.split(jax.random.key(0), draws)
+    return np.asarray(jax.jit(jax.vmap(lambda key: loss(key)[0]))(keys), np.float64)
+
+
+def many_gradients(objective, params, x=X, draws: int = 10_000, **options):
+    """Losses and gradients with respect to all parameters, of independent keys."""
+
+    def loss(params, key):
+        return loss_at(objective, params, float32(x), key, **options)[0]
+
+    keys = jax.random.split(jax.random.key(1), draws)
+    both = jax.jit(jax.vmap(jax.value_and_grad(loss), in_axes=(None, 0)))(float32(params), keys)
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), both)
+
+
+def assert_mean_equals(samples, exact):
+    """Means over the first axis within four standard errors, beside float32's rounding."""
+    error = np.std(samples, axis=0, ddof=1) / np.sqrt(len(samples))
+    assert np.all(np.abs(np.mean(samples, axis=0) - exact) <= 4 * error + 1e-5)
+
+
+def assert_gradient_mean_equals(gradients, exact):
+    for name, samples, expected in zip(exact._fields, gradients, exact, strict=True):
+        assert samples.shape[1:] == expected.shape, name
+        assert_mean_equals(samples, expected)
+
+
+# The reference itself.
+
+
+def test_reference_gap_is_the_kl_to_the_posterior():
+    for params in (PARAMS, LOOSE):
+        mean, cov = linear_gaussian.exact_posterior(params, X)
+        q_mean, q_var = params.a @ X + params.c, np.exp(2 * params.log_scale)
+        precision, distance = np.linalg.inv(cov), mean - q_mean
+        gap = 0.5 * (np.trace(precision * q_var) + distance @ precision @ distance - len(mean))
+        gap += 0.5 * (np.linalg.slogdet(cov)[1] - np.sum(np.log(q_var)))
+        reconstruction, kl = linear_gaussian.reconstruction_and_kl(params, X)
+        np.testing.assert_allclose(
+            linear_gaussian.log_px(params, X) - (reconstruction - kl), gap, rtol=1e-10
+        )
+
+
+def test_reference_gradient_is_the_derivative_of_its_value():
+    def value(params):
+        reconstruction, kl = linear_gaussian.reconstruction_and_kl(params, X)
+        return reconstruction - 3 * kl
+
+    numerical = linear_gaussian.finite_difference(value, PARAMS)
+    for one, other in zip(numerical, linear_gaussian.elbo_gradient(PARAMS, X, beta=3), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-8)
+
+
+def test_reference_moments_agree_with_quadrature():
+    params, x = one_latent()
+    points, weights = np.polynomial.hermite_e.hermegauss(150)
+    z = params.a @ x + params.c + np.exp(params.log_scale) * points[:, None]
+    ratio = np.exp(linear_gaussian.log_weight(params, x, z) - linear_gaussian.log_px(params, x))
+    for order in (1, 2, 3):
+        moment = weights @ ratio**order / np.sum(weights)
+        np.testing.assert_allclose(
+            linear_gaussian.relative_moment(params, x, order), moment, rtol=1e-9
+        )
+
+
+# ELBO and beta-VAE: value and gradient in closed form.
+
+
+@pytest.mark.parametrize("kl", ["mc", "analytic"])
+@pytest.mark.parametrize("objective, beta", [("elbo", 1.0), ("beta_vae", 3.0)])
+def test_elbo_and_beta_vae_value_and_gradient(objective, beta, kl):
+    options = {"beta": beta} if objective == "beta_vae" else {}
+    values, gradients = many_gradients(losses.OBJECTIVES[objective], PARAMS, kl=kl, **options)
+    reconstruction, divergence = linear_gaussian.reconstruction_and_kl(PARAMS, X)
+    assert_mean_equals(-values, reconstruction - beta * divergence)
+    exact = linear_gaussian.elbo_gradient(PARAMS, X, beta)
+    assert_gradient_mean_equals(jax.tree.map(np.negative, gradients), exact)
+
+
+def test_more_draws_keep_the_elbo_and_lower_its_variance():
+    one = many_losses(losses.elbo, LOOSE, num_samples=1)
+    ten = many_losses(losses.elbo, LOOSE, num_samples=10)
+    reconstruction, kl = linear_gaussian.reconstruction_and_kl(LOOSE, X)
+    assert_mean_equals(-ten, reconstruction - kl)
+    # A ratio of sample variances of 10,000 draws; heavier than normal tails allow 10%.
+    np.testing.assert_allclose(np.var(one) / np.var(ten), 10, rtol=0.1)
+
+
+@pytest.mark.parametrize("kl", ["mc", "analytic"])
+def test_beta_one_is_the_elbo_draw_for_draw(kl):
+    options = {"draws": 50, "num_samples": 3, "kl": kl}
+    np.testing.assert_array_equal(
+        many_losses(losses.beta_vae, PARAMS, beta=1.0, **options),
+        many_losses(losses.elbo, PARAMS, **options),
+    )
+
+
+def test_beta_weighs_the_kl_and_may_be_traced():
+    params, x = float32(PARAMS), float32(X)
+
+    def value(beta):
+        return loss_at(losses.beta_vae, params, x, jax.random.key(3), beta=beta)
+
+    betas = jnp.array([0.0, 1.0, 4.0])
+    loss, aux = jax.jit(jax.vmap(value))(betas)
+    _, kl = linear_gaussian.reconstruction_and_kl(PARAMS, X)
+    np.testing.assert_allclose(aux.kl, kl, rtol=1e-5)
+    np.testing.assert_allclose(loss, betas * kl - np.asarray(aux.log_px_z)[:, 0], rtol=1e-5)
+    slope = jax.jit(jax.grad(lambda beta: value(beta)[0]))(2.0)
+    np.testing.assert_allclose(slope, kl, rtol=1e-5)
+
+
+# IWAE and MIWAE.
+
+
+@pytest.fixture(scope="module")
+def bounds():
+    """Estimates of the IWAE bound by K."""
+    draws = {1: 10_000, 5: 10_000, 50: 4_000, 500: 4_000}
+    return {k: -many_losses(losses.iwae, LOOSE, draws=n, num_samples=k) for k, n in draws.items()}
+
+
+def test_iwae_rises_with_k_towards_log_px(bounds):
+    log_px = linear_gaussian.log_px(LOOSE, X)
+    reconstruction, kl = linear_gaussian.reconstruction_and_kl(LOOSE, X)
+    assert_mean_equals(bounds[1], reconstruction - kl)
+    errors = {k: np.std(b) / np.sqrt(len(b)) for k, b in bounds.items()}
+    means = {k: np.mean(b) for k, b in bounds.items()}
+    for small, large in ((1, 5), (5, 50)):
+        assert means[large] - means[small] > 4 * np.hypot(errors[small], errors[large])
+    assert means[500] > means[50]
+    assert all(means[k] < log_px + 4 * errors[k] for k in bounds)
+
+
+@pytest.mark.parametrize("k", [50, 500])
+def test_iwae_gap_follows_its_expansion(k, bounds):
+    # mean weight / p(x) = 1 + d with E d = 0, E d^2 = m2 / K, E d^3 = m3 / K^2 and
+    # E d^4 = 3 m2^2 / K^2 + O(K^-3), and log(1 + d) = d - d^2 / 2 + d^3 / 3 - d^4 / 4 + ...
+    second, third = (linear_gaussian.relative_moment(LOOSE, X, n) for n in (2, 3))
+    m2, m3 = second - 1, third - 3 * second + 2
+    gap = m2 / (2 * k) - m3 / (3 * k**2) + 3 * m2**2 / (4 * k**2)
+    assert gap > 5e-4
+    error = np.std(bounds[k]) / np.sqrt(len(bounds[k]))
+    remainder = 10 / k**3  # Moments of w / p(x) here are of order one to ten.
+    exact = linear_gaussian.log_px(LOOSE, X) - gap
+    assert abs(np.mean(bounds[k]) - exact) <= 4 * error + remainder + 1e-5
+
+
+def one_latent():
+    """A model with one latent dimension, and a q that is visibly wrong."""
+    params = linear_gaussian.make_params(data_dim=2, latent_dim=1, seed=1)
+    return params._replace(c=params.c + 0.3, log_scale=params.log_scale + 0.2), X[:2]
+
+
+@pytest.mark.parametrize("name, options", [("iwae", {}), ("miwae", {"num_outer": 3})])
+def test_iwae_2_value_and_gradient_equal_quadrature(name, options):
+    params, x = one_latent()
+    value = functools.partial(linear_gaussian.iwae_2, x=x, nodes=80)
+    np.testing.assert_allclose(value(params), linear_gaussian.iwae_2(params, x, 120), rtol=1e-12)
+    values, gradients = many_gradients(
+        losses.OBJECTIVES[name], params, x, draws=40_000, num_samples=2, **options
+    )
+    assert_mean_equals(-values, value(params))
+    exact = linear_gaussian.finite_difference(value, params)
+    assert_gradient_mean_equals(jax.tree.map(np.negative, gradients), exact)
+    # The comparison tells IWAE-2 from the ELBO.
+    reconstruction, kl = linear_gaussian.reconstruction_and_kl(params, x)
+    assert value(params) - (reconstruction - kl) > 0.02
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("elbo", {"num_samples": 1}),
+        ("elbo", {"num_samples": 7}),
+        ("iwae", {"num_samples": 5}),
+        ("miwae", {"num_outer": 3, "num_samples": 4}),
+    ],
+)
+def test_exact_posterior_makes_every_draw_exact(name, options):
+    mean, cov = float32(linear_gaussian.exact_posterior(PARAMS, X))
+    _, prior, log_likelihood = linear_gaussian.distributions(float32(PARAMS), float32(X))
+
+    def loss(key):
+        posterior = dist.MultivariateNormal(mean, cov)
+        return losses.OBJECTIVES[name](key, posterior, prior, log_likelihood, **options)[0]
+
+    values = jax.jit(jax.vmap(loss))(jax.random.split(jax.random.key(4), 1_000))
+    # Sums of some ten terms of up to 10 nats in float32: zero variance but for rounding.
+    np.testing.assert_allclose(-values, linear_gaussian.log_px(PARAMS, X), atol=2e-5)
+
+
+def test_analytic_kl_keeps_its_variance_at_the_exact_posterior():
+    # W with orthogonal columns has a diagonal posterior, whose KL is known in closed form.
+    w = np.array([[1.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
+    params = PARAMS._replace(w=w)
+    _, cov = linear_gaussian.exact_posterior(params, X)
+    a = cov @ w.T / linear_gaussian.SIGMA**2
+    params = params._replace(a=a, c=-a @ params.b, log_scale=0.5 * np.log(np.diag(cov)))
+    log_px = linear_gaussian.log_px(params, X)
+    by_draws = many_losses(losses.elbo, params, draws=2_000, kl="mc")
+    np.testing.assert_allclose(-by_draws, log_px, atol=2e-5)
+    closed = many_losses(losses.elbo, params, draws=2_000, kl="analytic")
+    assert_mean_equals(-closed, log_px)
+    assert np.std(closed) > 0.1
+
+
+def test_miwae_with_one_group_is_iwae_draw_for_draw():
+    np.testing.assert_array_equal(
+        many_losses(losses.miwae, PARAMS, draws=50, num_outer=1, num_samples=6),
+        many_losses(losses.iwae, PARAMS, draws=50, num_samples=6),
+    )
+
+
+def test_iwae_and_miwae_of_one_draw_are_the_elbo_draw_for_draw():
+    elbo = many_losses(losses.elbo, PARAMS, draws=50, num_samples=6)
+    miwae = many_losses(losses.miwae, PARAMS, draws=50, num_outer=6, num_samples=1)
+    np.testing.assert_allclose(miwae, elbo, rtol=1e-6)
+    iwae = many_losses(losses.iwae, LOOSE, num_samples=1)
+    np.testing.assert_allclose(iwae, many_losses(losses.elbo, LOOSE, num_samples=1), rtol=1e-6)
+
+
+# The gradient of one draw, term by term.
+
+
+def test_defects_4_and_5_generation_network_weighs_each_draw_by_w_and_not_by_its_square():
+    params, x = float32(LOOSE), float32(X)
+    key = 5
+
+    def loss(b):
+        arguments = linear_gaussian.distributions(params._replace(b=b), x)
+        return losses.iwae(jax.random.key(key), *arguments, num_samples=4)[0]
+
+    def draw():
+        arguments = linear_gaussian.distributions(params, x)
+        return losses.log_weights(jax.random.key(key), *arguments, num_samples=4)
+
+    draws = jax.jit(draw)()
+    z = np.asarray(draws.z, np.float64)  # [K, L]
+    log_w = linear_gaussian.log_weight(LOOSE, X, z)
+    w = np.exp(log_w - np.max(log_w))
+    w /= np.sum(w)
+    slopes = (X - z @ LOOSE.w.T - LOOSE.b) / linear_gaussian.SIGMA**2  # d log p(x|z_k) / db
+    np.testing.assert_allclose(-jax.jit(jax.grad(loss))(params.b), w @ slopes, rtol=1e-4, atol=1e-5)
+    for wrong in (w**2, 1 / w / np.sum(1 / w), np.full(4, 0.25)):
+        assert np.max(np.abs(wrong @ slopes - w @ slopes)) > 0.05

@@ -1,0 +1,60 @@
+"""Learning-rate schedules against their definitions, in Python integers and floats."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from elbo_lab import schedules
+
+
+def factors(name: str, total: int) -> np.ndarray:
+    """The factor at each step, evaluated as the training loop does: jitted, from int32 steps."""
+    schedule = schedules.LR_SCHEDULES[name](total)
+    return np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(total, dtype=jnp.int32)))
+
+
+@pytest.mark.parametrize("passes_to_steps", [1, 10])
+def test_burda_has_eight_stages_of_3_to_the_i_passes(passes_to_steps):
+    expected = [
+        10 ** (-i / 7) for i in range(8) for _ in range(3**i * passes_to_steps)
+    ]  # 1 + 3 + ... + 2187 = 3280 passes
+    assert len(expected) == 3280 * passes_to_steps
+    np.testing.assert_allclose(factors("burda", len(expected)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("total", [50_000, 4_999])
+def test_burda_scales_to_any_length(total):
+    stages = np.round(-7 * np.log10(factors("burda", total))).astype(int)
+    assert np.all(np.diff(stages) >= 0)
+    counts = np.bincount(stages, minlength=8)
+    shares = np.array([3**i / 3280 for i in range(8)])
+    assert np.all(np.abs(counts - shares * total) <= 1)
+
+
+def test_burda_ends_at_a_tenth():
+    assert float(schedules.burda(3280)(jnp.int32(3279))) == pytest.approx(0.1)
+    assert float(schedules.burda(3280)(jnp.int32(0))) == 1
+
+
+def test_cosine_falls_from_one_through_a_half_to_zero():
+    schedule = schedules.cosine(1000)
+    assert float(schedule(jnp.int32(0))) == 1
+    assert float(schedule(jnp.int32(500))) == pytest.approx(0.5, abs=1e-6)
+    assert float(schedule(jnp.int32(1000))) == pytest.approx(0, abs=1e-6)
+    assert float(schedule(jnp.int32(1500))) == pytest.approx(0, abs=1e-6)
+    expected = [0.5 * (1 + np.cos(np.pi * step / 1000)) for step in range(1000)]
+    np.testing.assert_allclose(factors("cosine", 1000), expected, atol=1e-6)
+    assert np.all(np.diff(factors("cosine", 1000)) <= 0)
+
+
+def test_constant_is_one():
+    np.testing.assert_array_equal(factors("constant", 17), np.ones(17, np.float32))
+
+
+@pytest.mark.parametrize("name", schedules.LR_SCHEDULES)
+def test_factors_are_float32_scalars_that_start_at_one(name):
+    factor = schedules.LR_SCHEDULES[name](10)(jnp.int32(0))
+    assert factor.shape == ()
+    assert factor.dtype == jnp.float32
+    assert float(factor) == 1

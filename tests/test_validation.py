@@ -1,0 +1,181 @@
+"""Every refusal: one sentence that names the flag, the value and what is valid."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from elbo_lab import losses, schedules, validation
+from elbo_lab.config import Config
+from elbo_lab.data import Dataset
+from elbo_lab.errors import UserError
+
+
+def refusal(**options) -> str:
+    with pytest.raises(UserError) as caught:
+        validation.check(dataclasses.replace(Config(), **options))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith("--")
+    assert message.endswith(".")
+    return message
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"objective": "elbo", "kl": "mc"},
+        {"objective": "elbo", "kl": "analytic"},
+        {"objective": "beta_vae", "beta": 0.0},
+        {"objective": "miwae", "m": 8, "k": 8},
+        {"latent_dims": (100, 50)},
+        {"latent_dims": (100, 50), "objective": "elbo"},
+        {"latent_dims": (100, 50), "objective": "beta_vae", "kl": "mc"},
+        {"clip_norm": 1.0, "log_every": 1, "checkpoint_every": 1, "adam_b1": 0.0},
+        {"k": 50, "eval_k": 50},
+        {"seed": 2**31 - 2},
+    ],
+    ids=str,
+)
+def test_what_is_valid_passes(options):
+    validation.check(dataclasses.replace(Config(), **options))
+
+
+def test_choices_are_those_of_the_registries():
+    assert validation.CHOICES["objective"] == tuple(losses.OBJECTIVES)
+    assert validation.CHOICES["estimator"] == tuple(losses.ESTIMATORS)
+    assert validation.CHOICES["lr_schedule"] == tuple(schedules.LR_SCHEDULES)
+    fields = {field.name: field.default for field in dataclasses.fields(Config)}
+    for name, choices in validation.CHOICES.items():
+        assert fields[name] is None or fields[name] in choices
+
+
+@pytest.mark.parametrize("name", validation.CHOICES)
+def test_a_value_outside_of_the_choices(name):
+    message = refusal(**{name: "foo"})
+    assert message.startswith(f"--{name} must be one of ")
+    assert message.endswith("got 'foo'.")
+    assert all(choice in message for choice in validation.CHOICES[name])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["k", "m", "batch_size", "epochs", "replicates", "eval_k", "log_every", "checkpoint_every"],
+)
+@pytest.mark.parametrize("value", [0, -3])
+def test_counts_are_at_least_1(name, value):
+    assert refusal(**{name: value}) == f"--{name} must be at least 1; got {value}."
+
+
+@pytest.mark.parametrize("name", ["latent_dims", "hidden_dims", "upper_hidden_dims"])
+@pytest.mark.parametrize(("sizes", "shown"), [((), "''"), ((0,), "'0'"), ((5, -1), "'5,-1'")])
+def test_sizes_are_at_least_1(name, sizes, shown):
+    message = refusal(**{name: sizes})
+    assert message.startswith(f"--{name} must be sizes of at least 1")
+    assert message.endswith(f"got {shown}.")
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "adam_eps", "clip_norm"])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan, 1e39])
+def test_numbers_above_0_that_float32_can_hold(name, value):
+    message = refusal(**{name: value})
+    assert message.startswith(f"--{name} must be a number above 0")
+    assert message.endswith(f"got {value}.")
+
+
+@pytest.mark.parametrize("name", ["adam_b1", "adam_b2"])
+@pytest.mark.parametrize("value", [-0.1, 1.0, math.nan])
+def test_adams_averages(name, value):
+    assert refusal(**{name: value}) == f"--{name} must lie in [0, 1); got {value}."
+
+
+@pytest.mark.parametrize(
+    ("seed", "replicates", "largest"),
+    [(-1, 1, 2**31 - 2), (2**31 - 1, 1, 2**31 - 2), (2**31 - 4, 4, 2**31 - 5)],
+)
+def test_seeds_of_all_replicates_are_int32(seed, replicates, largest):
+    message = refusal(seed=seed, replicates=replicates)
+    assert message == f"--seed must lie in 0..{largest}; got {seed}."
+
+
+def test_the_evaluation_needs_at_least_k_draws():
+    message = refusal(k=50, eval_k=49)
+    assert "--eval_k must be at least --k, 50" in message
+    assert message.endswith("got 49.")
+
+
+@pytest.mark.parametrize(
+    ("options", "flag", "able"),
+    [
+        ({"objective": "iwae", "m": 2}, "--m=2", "miwae"),
+        ({"objective": "elbo", "m": 2}, "--m=2", "miwae"),
+        ({"objective": "iwae", "beta": 2.0}, "--beta=2.0", "beta_vae"),
+        ({"objective": "elbo", "beta": 1.0}, "--beta=1.0", "beta_vae"),
+        ({"objective": "iwae", "kl": "mc"}, "--kl=mc", "elbo, beta_vae"),
+        ({"objective": "miwae", "kl": "analytic"}, "--kl=analytic", "elbo, beta_vae"),
+    ],
+)
+def test_options_of_other_objectives(options, flag, able):
+    message = refusal(**options)
+    assert message.startswith(f"{flag} does not go with --objective={options['objective']}")
+    assert message.endswith(f"objectives that have it: {able}.")
+
+
+@pytest.mark.parametrize("beta", [-1.0, math.inf, math.nan, 1e39])
+def test_beta_is_a_weight(beta):
+    message = refusal(objective="beta_vae", beta=beta)
+    assert message.startswith("--beta must be a number of at least 0")
+    assert message.endswith(f"got {beta}.")
+
+
+@pytest.mark.parametrize("options", [{"objective": "elbo", "kl": "analytic"}, {}])
+def test_two_layers_have_no_closed_form_kl(options):
+    # beta_vae's default is the closed form.
+    message = refusal(**{"objective": "beta_vae", "latent_dims": (4, 2)} | options)
+    assert "--kl=analytic needs one stochastic layer" in message
+    assert message.endswith("use --kl=mc.")
+
+
+# With the data
+
+
+def dataset(train: np.ndarray, test: np.ndarray) -> Dataset:
+    return Dataset("faces", train, test, None, None, (2, 2))
+
+
+BINARY = np.array([[0, 255, 255, 0]] * 12, np.uint8)
+GREY = np.array([[0, 255, 128, 0]] * 12, np.uint8)
+
+
+def data_refusal(data: Dataset, **options) -> str:
+    with pytest.raises(UserError) as caught:
+        validation.check_data(dataclasses.replace(Config(batch_size=4), **options), data)
+    return str(caught.value)
+
+
+def test_a_batch_of_more_images_than_there_are():
+    message = data_refusal(dataset(BINARY, BINARY), batch_size=13)
+    assert message.startswith("--batch_size must be at most the number of training images, 12 in")
+    assert message.endswith("faces; got 13.")
+    validation.check_data(Config(batch_size=12), dataset(BINARY, BINARY))
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "split"), [(GREY, BINARY, "training"), (BINARY, GREY, "test")]
+)
+def test_grey_images_need_a_binarization(train, test, split):
+    for kind in (np.uint8, np.float32):
+        scale = 1 if kind == np.uint8 else 255
+        data = dataset((train / scale).astype(kind), (test / scale).astype(kind))
+        message = data_refusal(data, binarization="none")
+        assert message.startswith("--binarization=none needs binary images")
+        assert f"the {split} images of faces have grey levels" in message
+        assert message.endswith("use dynamic, fixed or threshold.")
+        for mode in ("dynamic", "fixed", "threshold"):
+            validation.check_data(Config(batch_size=4, binarization=mode), data)
+
+
+def test_binary_images_need_none():
+    validation.check_data(Config(batch_size=4, binarization="none"), dataset(BINARY, BINARY))
