@@ -21,6 +21,7 @@ import operator
 import os
 import re
 import shutil
+import sys
 import warnings
 
 import jax
@@ -214,13 +215,15 @@ def _place(array, template):
 
 @contextlib.contextmanager
 def _orbax():
-    """Yields a checkpointer, without Orbax's log lines (its errors arrive as exceptions)."""
+    """Yields a checkpointer that prints nothing of its own (its errors arrive as exceptions)."""
     logger = logging.getLogger("absl")
 
     def keep(record):
-        return f"{os.sep}orbax{os.sep}" not in record.pathname
+        # Some lines of Orbax's threads carry the path of absl itself.
+        return not any(f"{os.sep}{name}{os.sep}" in record.pathname for name in ("orbax", "absl"))
 
     logger.addFilter(keep)
+    _silence_late_writes()
     try:
         import orbax.checkpoint as ocp  # Half a second that starting a run does not have.
 
@@ -228,6 +231,21 @@ def _orbax():
             yield orbax
     finally:
         logger.removeFilter(keep)
+
+
+def _silence_late_writes():
+    """Drops what TensorStore's threads print about writes that end after Orbax gave up on them."""
+    inner = sys.unraisablehook
+    if getattr(inner, "silences_late_writes", False):
+        return
+
+    def hook(unraisable):
+        # The loop of a failed save is closed before all of its writes have ended.
+        if str(unraisable.exc_value) != "Event loop is closed":
+            inner(unraisable)
+
+    hook.silences_late_writes = True
+    sys.unraisablehook = hook
 
 
 def _write(folder, manifest, arrays):

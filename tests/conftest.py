@@ -9,8 +9,8 @@ jax.config.update("jax_debug_key_reuse", True)
 
 @pytest.fixture
 def fast_compilation():
-    """Compiles with few optimizations, which takes a fifth of the time: for tests of many small
-    programs that compare nothing bit for bit with another process.
+    """Compiles with few optimizations, in a third of the time: for tests of large programs on small
+    arrays. Not for tests of the last digits, nor for bit-for-bit comparisons with another process.
     """
     jax.config.update("jax_disable_most_optimizations", True)
     yield

@@ -23,6 +23,13 @@ SIZES = (
     "--log_every=6",
     "--checkpoint_every=12",
 )
+# As a full disk does, but for one process: no file may grow beyond so many bytes.
+LIMITED = """\
+import os, resource, sys
+size = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 STEPS = 120  # 20 passes over 60 images in batches of 10
 NEVER = 120.0  # seconds after which a process counts as hanging
 
@@ -34,17 +41,21 @@ class CommandLine:
         self.folder, self.data = folder, folder / "blobs.npz"
         np.savez(self.data, **images(np.random.default_rng(0)))
 
-    def start(self, *flags: str, **options) -> subprocess.Popen:
+    def start(self, *flags: str, largest_file: int | None = None, **options) -> subprocess.Popen:
         command = [sys.executable, "-m", "experiments.run", *SIZES, f"--dataset={self.data}"]
+        if largest_file is not None:
+            command = [sys.executable, "-c", LIMITED, str(largest_file), *command]
         command += [f"--compilation_cache_dir={self.folder / 'cache'}", *flags]
         return subprocess.Popen(
             command,
-            cwd=REPOSITORY,
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,
+            **{
+                "cwd": REPOSITORY,
+                "env": {**os.environ, "JAX_PLATFORMS": "cpu"},
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+                "text": True,
+                **options,
+            },
         )
 
     def run(self, *flags: str, status: int = 0, **options) -> subprocess.CompletedProcess:

@@ -5,7 +5,8 @@ import json
 import os
 import pty
 import subprocess
-import sys
+import termios
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -238,16 +239,20 @@ def test_help_lists_every_flag_with_its_default_and_choices(cli):
 
 
 @pytest.mark.slow
-def test_the_embedded_images(cli, tmp_path):
+def test_embedded_images_and_the_default_directory(cli, tmp_path):
     flags = ["--dataset=mnist_small", "--epochs=1", "--batch_size=100", "--k=1", "--eval_k=5"]
-    done = cli.run(f"--workdir={tmp_path}", *flags, "--log_every=50", "--objective=elbo")
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path.cwd())}
+    done = cli.run(*flags, "--log_every=50", "--objective=elbo", cwd=tmp_path, env=environment)
     assert "mnist_small, dynamic binarization" in done.stdout
     assert "elbo, k = 1" in done.stdout
-    assert summary_of(tmp_path)["data"]["test_images"] == 2000
+    (path,) = (tmp_path / "runs").iterdir()
+    assert path.name.startswith("elbo-k1-mnist_small-")
+    assert f"runs/{path.name}" in done.stdout
+    assert summary_of(path)["data"]["test_images"] == 2000
 
 
 @pytest.mark.slow
-def test_flat_binary_floats_without_labels_and_no_tensorboard(cli, tmp_path):
+def test_flat_binary_floats_without_labels_in_two_latent_dimensions(cli, tmp_path):
     x = np.random.default_rng(0).integers(0, 2, (40, 12)).astype(np.float32)
     np.savez(tmp_path / "flat.npz", x_train=x, x_test=x[:7])
     flags = [f"--dataset={tmp_path / 'flat.npz'}", "--binarization=none", "--latent_dims=2"]
@@ -255,14 +260,9 @@ def test_flat_binary_floats_without_labels_and_no_tensorboard(cli, tmp_path):
     assert "flat, none binarization" in done.stdout
     assert not (tmp_path / "run" / "tensorboard").exists()
     assert summary_of(tmp_path / "run")["data"]["image_shape"] == [1, 12]
-    assert_png(tmp_path / "run" / "figures" / "latent_space.png")
-
-
-@pytest.mark.slow
-def test_two_latent_dimensions_draw_the_two_figures_of_the_textbook(cli, tmp_path):
-    cli.run(f"--workdir={tmp_path}", "--latent_dims=2", "--epochs=2")
+    # With the two figures of the textbook's 13.6.
     for name in (*FIGURES, "latent_space.png", "latent_grid.png"):
-        assert_png(tmp_path / "figures" / name)
+        assert_png(tmp_path / "run" / "figures" / name)
 
 
 @pytest.mark.slow
@@ -298,24 +298,10 @@ def test_replicates_equal_runs_of_consecutive_seeds(cli, tmp_path, fresh):
 
 
 @pytest.mark.slow
-def test_a_default_directory_is_named_after_the_configuration(cli, tmp_path):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.getcwd()}
-    command = [sys.executable, "-m", "experiments.run", f"--dataset={cli.data}", "--epochs=1"]
-    command += ["--hidden_dims=4", "--latent_dims=2", "--k=2", "--eval_k=3", "--batch_size=30"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    (path,) = (tmp_path / "runs").iterdir()
-    assert path.name.startswith("iwae-k2-blobs-")
-    assert f"runs/{path.name}" in done.stdout
-
-
-@pytest.mark.slow
 def test_a_terminal_sees_a_bar_with_the_bound_and_the_time_left(cli, tmp_path):
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*cli_command(cli), f"--workdir={tmp_path}"], stdout=subprocess.DEVNULL, stderr=theirs
-    )
+    termios.tcsetwinsize(theirs, (24, 100))
+    process = cli.start(f"--workdir={tmp_path}", stdout=subprocess.DEVNULL, stderr=theirs)
     os.close(theirs)
     shown = b""
     while True:
@@ -332,9 +318,3 @@ def test_a_terminal_sees_a_bar_with_the_bound_and_the_time_left(cli, tmp_path):
     assert "bound -" in text
     assert "120/120" in text
     assert "<00:" in text  # tqdm's time left
-
-
-def cli_command(cli) -> list[str]:
-    with cli.start("--help") as process:
-        process.communicate()
-    return [argument for argument in process.args if argument != "--help"]

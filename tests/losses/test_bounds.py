@@ -10,8 +10,6 @@ from scipy.special import logsumexp, softmax
 
 from elbo_lab.losses import bounds
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 M, K, B = 2, 3, 5
 
 BOUNDS = {

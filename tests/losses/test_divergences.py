@@ -10,8 +10,6 @@ import pytest
 
 from elbo_lab import losses
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 B, L = 4, 3
 
 
