@@ -42,7 +42,8 @@ def bernoulli_log_prob(logits: Array, value: Array) -> Array:
     Returns:
       [*batch], nats.
     """
-    size = logits.shape[-1]
+    size = max(logits.shape[-1], value.shape[-1])
+    logits = jnp.broadcast_to(logits, (*logits.shape[:-1], size))
     group = max(g for g in range(1, 9) if size % g == 0)  # a product of 8 is at most 2^8
     factors = 1 + jnp.exp(-jnp.abs(logits))
     products = jnp.prod(factors.reshape(*logits.shape[:-1], group, size // group), axis=-2)

@@ -10,6 +10,7 @@ import numpy as np
 from elbo_lab import __version__, device, evaluation, figures, rundir
 from elbo_lab import config as configs
 from elbo_lab import train as training
+from elbo_lab.config import Config
 from elbo_lab.evaluation import Evaluation, results
 from elbo_lab.metrics import read_metrics
 from elbo_lab.report import Result, read_json, replicate_results, result_table, write_summary
@@ -41,10 +42,9 @@ def report(run: stages.Run, evaluations: dict[int, Evaluation]) -> str:
         "data": _data(run),
         "steps": records[-1]["step"],
         "failed_replicates": [r for r in range(config.replicates) if r not in evaluations],
-        "results": [r._asdict() for r in replicate_results(per_replicate) + timing],
+        "results": _listed(config, replicate_results(per_replicate) + timing),
         "replicates": {
-            str(r): [result._asdict() for result in own]
-            for r, own in zip(evaluations, per_replicate, strict=True)
+            str(r): _listed(config, own) for r, own in zip(evaluations, per_replicate, strict=True)
         },
     }
     write_summary(run.path / rundir.SUMMARY, summary)
@@ -58,7 +58,7 @@ def stored_table(path: Path) -> str:
       UserError: the summary cannot be read.
     """
     summary = read_json(path / rundir.SUMMARY)
-    config, rows = summary["config"], summary["data"]
+    config, dataset = summary["config"], summary["data"]["name"]
     bound = f"{config['objective']}, k = {config['k']}"
     bound += f", m = {config['m']}" if config["m"] > 1 else ""
     bound += f", beta = {config['beta']:g}" if config["beta"] is not None else ""
@@ -70,12 +70,13 @@ def stored_table(path: Path) -> str:
     steps = f"{summary['steps']:,} steps"
     titles = [
         ("objective", f"{bound}, {config['estimator']} estimator"),
-        ("data", f"{rows['name']}, {config['binarization']} binarization"),
+        ("data", f"{dataset}, {config['binarization']} binarization"),
         ("model", f"{config['model']}, latent dimensions {latents}; {seeds}"),
         ("trained", f"{steps} of {config['batch_size']} images on {summary['device']}"),
         ("kept in", str(path)),
     ]
-    return result_table(titles, [Result(**fields) for fields in summary["results"]])
+    rows = [{name: row[name] for name in Result._fields} for row in summary["results"]]
+    return result_table(titles, [Result(**fields) for fields in rows])
 
 
 def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
@@ -138,6 +139,13 @@ def _data(run: stages.Run) -> dict[str, Any]:
         "image_shape": list(run.dataset.image_shape),
         "binarization": run.config.binarization,
     }
+
+
+def _listed(config: Config, rows: list[Result]) -> list[dict[str, Any]]:
+    """Results for summary.json: those of a split also say how it was binarized."""
+    return [
+        row._asdict() | {"binarization": config.binarization if row.split else None} for row in rows
+    ]
 
 
 def _steps_per_second(records: list[dict]) -> float:

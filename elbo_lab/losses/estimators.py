@@ -9,6 +9,7 @@ differentiated in place of -f. Its *value* is always -f. One implementation serv
 densities to the log-weights that the bound sees (`log_w` for ordinary bounds).
 """
 
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -123,7 +124,8 @@ def is_reparameterizable(posterior: Any, z: Any) -> bool:
 
 def check_count(name: str, count: int) -> None:
     """Raises ValueError unless `count` is an integer of at least 1."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+    # NumPy's integers are welcome, and bool is an int to Python only.
+    if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
         raise ValueError(f"{name} must be an integer of at least 1; got {count!r}.")
 
 
@@ -145,6 +147,8 @@ def _checked(name: str, value: Array, shape: tuple[int, ...]) -> Array:
         cause = ""
         if value.ndim > len(shape):
             cause = " Sum over the event dimensions, e.g. by NumPyro's `.to_event(1)`."
+        elif value.ndim < len(shape):
+            cause = " Or the posterior is one per latent dimension: give it `.to_event(1)`."
         raise ValueError(
             f"{name} must return one value per example, shape {shape[1:]} for one draw "
             f"(as posterior.log_prob does); got {value.shape[1:]}.{cause}"
