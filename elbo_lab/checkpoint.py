@@ -129,22 +129,6 @@ def restore(directory, like):
     return None
 
 
-def latest_step(directory) -> int | None:
-    """Looks up the newest step by folder name, for messages only: nothing is read or verified.
-
-    Args:
-      directory: where the checkpoints lie; it need not exist.
-
-    Returns:
-      The step, or None if there is no checkpoint.
-
-    Raises:
-      UserError: the directory cannot be listed.
-    """
-    folders = _folders(os.path.abspath(directory))
-    return folders[0][0] if folders else None
-
-
 def _is_key(dtype) -> bool:
     return jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
 

@@ -90,9 +90,10 @@ SECTIONS = {
     },
     "Evaluation and rhythm": {
         "eval_k": "draws per test image of the log-likelihood estimate",
-        "log_every": "steps per compiled call and line of metrics (if not given, as many as take "
-        "about 50,000 draws)",
-        "checkpoint_every": "steps between checkpoints (if not given, every 100 compiled calls)",
+        "log_every": "steps per compiled call and line of metrics, at most a pass over the data "
+        "(if not given, as many as take about 50,000 draws)",
+        "checkpoint_every": "steps between checkpoints, which are saved at the end of a compiled "
+        "call (if not given, every 100 calls)",
     },
 }
 

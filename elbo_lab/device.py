@@ -32,7 +32,7 @@ def set_up(platform: str | None, replicates: int, cache_dir: str, cache_dir_give
     try:
         jax.devices()
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].split(" (set ")[0]
         raise UserError(f"--platform={platform} is not available: {reason}") from error
 
 

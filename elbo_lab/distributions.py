@@ -120,11 +120,6 @@ class Chain:
         self.conditionals = tuple(conditionals)
         self.downwards = downwards
 
-    @property
-    def has_rsample(self) -> bool:
-        # Conditionals exist only given a value, and are of the first layer's kind in our models.
-        return bool(getattr(self.first, "has_rsample", True))
-
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, ...]:
         """Draws: a tuple of [*sample_shape, *batch, L_i], ordered from the data up."""
         keys = jax.random.split(key, len(self.conditionals) + 1)

@@ -29,16 +29,7 @@ _TITLE, _LABEL, _TICK = 11, 10, 9
 _MIDDLE = {"ha": "center", "va": "center", "fontsize": 14, "fontweight": "bold", "color": _TEXT}
 
 
-def learning_curves(
-    path,
-    records: list[dict],
-    unit: str = "nats per image",
-    reference: tuple[str, float] | None = None,
-    *,
-    bound: str = "bound",
-    kl: str = "kl",
-    reconstruction: str = "log_px_z",
-) -> None:
+def learning_curves(path, records: list[dict]) -> None:
     """Draws the training bound against the step, beside it the KL and the reconstruction term.
 
     The bounds of the first steps are far below the others, so the vertical axes show the range of
@@ -46,40 +37,27 @@ def learning_curves(
 
     Args:
       path: the PNG file.
-      records: as `metrics.read_metrics` gives them; values that are lists of R replicates are drawn
-        as mean and standard error over the finite ones.
-      unit: of all three quantities.
-      reference: label and value of a horizontal line beside the bound, e.g. an exact log p(x).
-      bound: name of the bound in the records.
-      kl: name of the KL there. Without it, or without the next, its panel is left out.
-      reconstruction: name of the reconstruction term.
-
-    Raises:
-      ValueError: no record holds the bound.
+      records: as `metrics.read_metrics` gives them, each with "step" and, in nats per image,
+        "bound", "kl" and "reconstruction"; values that are lists of R replicates are drawn as mean
+        and standard error over the finite ones.
     """
-    names = {bound: "training bound", kl: "KL term", reconstruction: "reconstruction term"}
-    curves = {name: _curve(records, name) for name in names}
-    if not len(curves[bound][0]):
-        raise ValueError(f"no record holds {bound!r}")
-    beside = [name for name in (kl, reconstruction) if len(curves[name][0])]
-    figure = _figure(1440 if beside else 960, 630)
-    grid = figure.add_gridspec(
-        max(1, len(beside)), 2 if beside else 1, width_ratios=[3, 2] if beside else None
-    )
-    places = [(bound, grid[:, 0], _BLUE)]
-    places += [(name, grid[row, 1], (_ORANGE, _GREEN)[row]) for row, name in enumerate(beside)]
-    for name, place, colour in places:
+    figure = _figure(1440, 630)
+    grid = figure.add_gridspec(2, 2, width_ratios=[3, 2])
+    for name, title, place, colour in (
+        ("bound", "training bound", grid[:, 0], _BLUE),
+        ("kl", "KL term", grid[0, 1], _ORANGE),
+        ("reconstruction", "reconstruction term", grid[1, 1], _GREEN),
+    ):
         axes = figure.add_subplot(place)
-        _draw_curve(axes, *curves[name], colour)
-        _set_robust_limits(axes, curves[name], reference if name == bound else None)
-        axes.set_title(names[name], loc="left", fontsize=_TITLE, color=_TEXT)
-        axes.set_ylabel(unit, fontsize=_LABEL)
-        if name == bound or name == beside[-1]:
+        curve = _curve(records, name)
+        _draw_curve(axes, *curve, colour)
+        _set_robust_limits(axes, curve)
+        axes.set_title(title, loc="left", fontsize=_TITLE, color=_TEXT)
+        axes.set_ylabel("nats per image", fontsize=_LABEL)
+        if name != "kl":  # The panel below it has the same steps.
             axes.set_xlabel("step", fontsize=_LABEL)
-        if name == bound:
-            _draw_reference(axes, reference)
-            if axes.get_legend_handles_labels()[0]:
-                axes.legend(fontsize=_TICK, frameon=False, loc="lower right")
+        if name == "bound" and axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=_TICK, frameon=False, loc="lower right")
     _save(figure, path)
 
 
@@ -107,7 +85,7 @@ def reconstructions(path, inputs, outputs, columns: int = 10) -> None:
     Args:
       path: the PNG file.
       inputs: [n, H, W], black to white: uint8, or floats from 0 to 1.
-      outputs: [n, H, W], e.g. the means of p(x|z) at the posterior's mean.
+      outputs: [n, H, W], the means of p(x|z), each for one draw z from its input's posterior.
       columns: how many pairs stand beside each other.
     """
     inputs, outputs = _grey(inputs), _grey(outputs)
@@ -250,9 +228,8 @@ def latent_grid(path, images, n: int, quantiles) -> None:
 
 def _curve(records: list[dict], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, int]:
     """steps [T], means [T], standard errors [T] or None, R."""
-    held = [(record["step"], np.atleast_1d(record[name])) for record in records if name in record]
-    steps = np.array([step for step, _ in held], np.int64)
-    values = np.array([value for _, value in held], np.float64)  # [T, R]
+    steps = np.array([record["step"] for record in records], np.int64)
+    values = np.array([np.atleast_1d(record[name]) for record in records], np.float64)  # [T, R]
     if values.ndim < 2 or values.shape[1] < 2:
         return steps, values.ravel(), None, 1
     finite = np.isfinite(values)
@@ -277,7 +254,7 @@ def _draw_curve(axes, steps, mean, error, replicates: int, colour: str) -> None:
     _clean(axes)
 
 
-def _set_robust_limits(axes, curve, reference: tuple[str, float] | None) -> None:
+def _set_robust_limits(axes, curve) -> None:
     _, mean, error, _ = curve
     late = slice(len(mean) // 10, None)
     spread = 0 if error is None else error[late]
@@ -286,16 +263,8 @@ def _set_robust_limits(axes, curve, reference: tuple[str, float] | None) -> None
     if not len(values):
         return
     low, high = np.quantile(values, [0.005, 0.995])
-    if reference is not None:
-        low, high = min(low, reference[1]), max(high, reference[1])
     margin = 0.06 * (high - low) or 0.01 * abs(high) or 1.0
     axes.set_ylim(low - margin, high + margin)
-
-
-def _draw_reference(axes, reference: tuple[str, float] | None) -> None:
-    if reference is not None:
-        text, value = reference
-        axes.axhline(value, color=_TEXT, linewidth=1.0, linestyle="--", label=text)
 
 
 def _class_colours(count: int) -> list:

@@ -23,8 +23,15 @@ from elbo_lab.errors import UserError
 
 CONFIG, SUMMARY, EVALUATION = "config.json", "summary.json", "evaluation.npz"
 CHECKPOINTS, FIGURES = "checkpoints", "figures"
-# Everything that a run writes, and so all that overwriting removes.
-_CONTENTS = (SUMMARY, EVALUATION, "metrics.jsonl", FIGURES, "tensorboard", CHECKPOINTS, CONFIG)
+METRICS = "metrics.jsonl"
+_DOOMED = f"{CHECKPOINTS}.removed"
+# Everything that a run writes, and so all that overwriting removes, in an order that leaves a run
+# that can start anew wherever a kill cuts it off: what resumes first, what names the run last.
+_CONTENTS = (
+    *(SUMMARY, _DOOMED, EVALUATION, METRICS, FIGURES, "tensorboard"),
+    *(f"{name}.tmp" for name in (SUMMARY, EVALUATION, METRICS)),
+    CONFIG,
+)
 # What a process killed in its first moment leaves: the lock, and a config.json not yet in place.
 _LOCK, _UNFINISHED = ".lock", f"{CONFIG}.tmp"
 
@@ -74,22 +81,29 @@ def is_complete(path: Path) -> bool:
 
 
 def _prepare(path: Path, config: Config, data_digest: str, overwrite: bool) -> None:
-    others = sorted(name for name in os.listdir(path) if name not in (_LOCK, _UNFINISHED))
+    try:
+        others = sorted(name for name in os.listdir(path) if name not in (_LOCK, _UNFINISHED))
+    except OSError as error:
+        raise UserError(f"--workdir={path} cannot be read: {error.strerror}.") from error
     if others and CONFIG not in others:
         raise UserError(
             f"--workdir={path} is not empty and not a run's directory (it holds {others[0]} and no "
             f"{CONFIG}); choose a new or empty one."
         )
+    stored = report.read_json(path / CONFIG) if others else None
+    is_run = isinstance(stored, dict) and "data_sha256" in stored
+    if others and not (is_run and isinstance(stored.get("config"), dict)):
+        # Many programs keep a config.json: only a run's may be overwritten.
+        raise UserError(
+            f"--workdir={path} is not a run's directory ({CONFIG} there is not a run's); choose a "
+            "new or empty one."
+        )
     if others and overwrite:
         _remove(path)
-        others = []
-    if not others:
+    if not others or overwrite:
         stored = {"config": configs.to_dict(config), "data_sha256": data_digest}
         report.write_summary(path / CONFIG, stored)
         return
-    stored = report.read_json(path / CONFIG)
-    if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
-        raise UserError(f"{path / CONFIG} is not a run's configuration; use --overwrite.")
     differing = _differences(config, data_digest, stored)
     if differing:
         raise UserError(
@@ -106,7 +120,11 @@ def _differences(config: Config, data_digest: str, stored: dict[str, Any]) -> li
 
 
 def _remove(path: Path) -> None:
+    target = path / CHECKPOINTS
     try:
+        if target.exists():
+            shutil.rmtree(path / _DOOMED, ignore_errors=True)
+            target.rename(path / _DOOMED)
         for name in _CONTENTS:
             target = path / name
             if target.is_dir() and not target.is_symlink():

@@ -23,7 +23,7 @@ from elbo_lab.data import binarization
 from elbo_lab.models.base import Model
 
 # One constant per use of randomness, so that no two uses share a key.
-STEPS, PERMUTATIONS, INITIALIZATION, EVALUATION, FIGURES = range(5)
+STEPS, PERMUTATIONS, INITIALIZATION, EVALUATION, FIGURES, FIXED_BINARIZATION = range(6)
 # Binarization of a data set by a fixed key does not depend on the run's seed: runs compare on the
 # same test images.
 FIXED_BINARIZATION_SEED = 0
@@ -183,8 +183,9 @@ def train_step(
 
 
 def failed_terms(names: list[str], bits: int) -> list[str]:
-    """Which of a loss's terms, and "gradient" after them, a `Failure.terms` stands for."""
-    return [name for i, name in enumerate([*sorted(names), "gradient"]) if bits >> i & 1]
+    """Which of a loss's terms, "gradient" and "parameters" a `Failure.terms` stands for."""
+    checked = [*sorted(names), "gradient", "parameters"]
+    return [name for i, name in enumerate(checked) if bits >> i & 1]
 
 
 def _finite(grads: Any) -> Array:
@@ -192,7 +193,8 @@ def _finite(grads: Any) -> Array:
 
     A bias's gradient is the sum over rows of what its layer's weight gradient is a product with, so
     a layer's shows in its bias; looking at the matrices as well would cost a small step a tenth of
-    its time. What only they show makes the next step's loss not finite.
+    its time. What only they show makes the next step's loss not finite, or is found in
+    the parameters at the end of the compiled call.
     """
     leaves = jax.tree.leaves(grads)
     vectors = [leaf for leaf in leaves if leaf.ndim <= 1]
@@ -204,7 +206,7 @@ class Loop(NamedTuple):
 
     init: Callable[..., TrainState]  # (base_keys, mean image [D]) -> state
     order: Callable[..., Array]  # (base_keys, epoch) -> permutation [N] or [R, N]
-    run: Callable[..., Any]  # many steps; see `make_loop`
+    run: Callable[..., Any]  # (state, base_keys, orders, images, hparams, num_steps), many steps
 
 
 def make_loop(config: Config, model: Model, num_train: int, loss_fn: LossFn | None = None) -> Loop:
@@ -219,7 +221,8 @@ def make_loop(config: Config, model: Model, num_train: int, loss_fn: LossFn | No
     loss_fn = objective_loss(config, model) if loss_fn is None else loss_fn
     tx = optimizer(config)
     schedule = schedules.LR_SCHEDULES[config.lr_schedule](total_steps(config, num_train))
-    per_epoch = steps_per_epoch(config, num_train)
+    take_step = functools.partial(train_step, loss_fn, tx, schedule)
+    replicated = functools.partial(over_replicates, config.replicates)
 
     def init(base_key: Array, mean_image: Array):
         params = model.init(stream_key(base_key, INITIALIZATION), mean_image)
@@ -228,48 +231,10 @@ def make_loop(config: Config, model: Model, num_train: int, loss_fn: LossFn | No
     def order(base_key: Array, epoch: Array) -> Array:
         return jax.random.permutation(stream_key(base_key, PERMUTATIONS, epoch), num_train)
 
-    def visit(keys: Array, images: Array, indices: Array) -> Array | None:
-        # [T, B, D] binary images of all steps, drawn in blocks of steps: random bits for one small
-        # batch at a time, as for its key, take a small step a tenth of its time.
-        if config.binarization != "dynamic":
-            return None
-        return jax.lax.map(
-            lambda step: binarization.visited(step[0], images[step[1]], "dynamic"),
-            (keys, indices),
-            batch_size=VISIT_BLOCK,
-        )
-
-    def run(carried, base_key, orders, step, images, hparams, num_steps: int):
-        steps = step + jnp.arange(num_steps)
-        # Row s of [T, B]: the images of step s, from this pass's order or the next one's.
-        within = (steps % per_epoch)[:, None] * config.batch_size + jnp.arange(config.batch_size)
-        same_pass = (steps // per_epoch == step // per_epoch)[:, None]
-        indices = jnp.where(same_pass, orders[0][within], orders[1][within])
-        keys = jax.vmap(lambda s: jax.random.split(stream_key(base_key, STEPS, s)))(steps)
-        visits = visit(keys[:, 0], images, indices)
-
-        def body(state: TrainState, inputs: tuple[Array, Array]):
-            rows, key = inputs
-            x = binarization.grey_levels(images[rows] if visits is None else rows)
-            return train_step(loss_fn, tx, schedule, hparams, state, key, x)
-
-        start = TrainState(step, *carried)
-        end, terms = jax.lax.scan(body, start, (indices if visits is None else visits, keys[:, 1]))
-        # A replicate that failed keeps the state it had before this call, and its record.
-        well = end.failure.step < 0
-        params, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(well, new, old),
-            (end.params, end.opt_state),
-            (start.params, start.opt_state),
-        )
-        return (params, opt_state, end.failure), jax.tree.map(jnp.mean, terms)
-
-    replicated = functools.partial(over_replicates, config.replicates)
-
     @functools.partial(jax.jit, donate_argnums=0, static_argnames="num_steps")
     def run_all(state: TrainState, keys, orders, images, hparams, num_steps: int):
-        step = functools.partial(run, num_steps=num_steps)
-        carried, terms = replicated(step, mapped=3)(
+        run = functools.partial(many_steps, config, take_step, num_steps)
+        carried, terms = replicated(run, mapped=3)(
             tuple(state[1:]), keys, orders, state.step, images, hparams
         )
         return TrainState(state.step + num_steps, *carried), terms
@@ -279,6 +244,73 @@ def make_loop(config: Config, model: Model, num_train: int, loss_fn: LossFn | No
         return TrainState(jnp.int32(0), *replicated(init, mapped=1)(keys, mean_image))
 
     return Loop(init_all, jax.jit(replicated(order, mapped=1)), run_all)
+
+
+def many_steps(
+    config: Config,
+    take_step: Callable[..., tuple[TrainState, dict[str, Array]]],
+    num_steps: int,
+    carried: tuple[Any, Any, Failure],
+    base_key: Array,
+    orders: Array,
+    step: Array,
+    images: Array,
+    hparams: dict[str, Array],
+) -> tuple[tuple[Any, Any, Failure], dict[str, Array]]:
+    """`num_steps` steps of one replicate from `step` on, in one scan.
+
+    Args:
+      carried: params, optimizer state and failure (the state but for its step).
+      orders: [2, N], the images' order in the pass of the first step, and in the next pass.
+      images: stored training images [N, D].
+
+    Returns:
+      The new `carried`, and the means of the terms over the steps. A replicate that fails in this
+      call keeps the params and optimizer state that it had before, and the record of the failure;
+      its terms are NaN from then on.
+    """
+    per_epoch = steps_per_epoch(config, images.shape[0])
+    steps = step + jnp.arange(num_steps)
+    # Row s of [T, B]: the images of step s, from this pass's order or the next one's.
+    within = (steps % per_epoch)[:, None] * config.batch_size + jnp.arange(config.batch_size)
+    same_pass = (steps // per_epoch == step // per_epoch)[:, None]
+    indices = jnp.where(same_pass, orders[0][within], orders[1][within])
+    keys = jax.vmap(lambda s: jax.random.split(stream_key(base_key, STEPS, s)))(steps)
+    visits = _visits(config.binarization, keys[:, 0], images, indices)
+
+    def body(state: TrainState, inputs: tuple[Array, Array]):
+        rows, key = inputs
+        x = binarization.grey_levels(images[rows] if visits is None else rows)
+        return take_step(hparams, state, key, x)
+
+    inputs = (indices if visits is None else visits, keys[:, 1])
+    end, terms = jax.lax.scan(body, TrainState(step, *carried), inputs)
+    sound = jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in jax.tree.leaves(end.params)]))
+    missed = (end.failure.step < 0) & ~sound
+    failure = Failure(
+        jnp.where(missed, steps[-1], end.failure.step),
+        jnp.where(missed, 1 << (len(terms) + 1), end.failure.terms),
+    )
+    well = failure.step < 0
+    kept = jax.tree.map(
+        lambda new, old: jnp.where(well, new, old), (end.params, end.opt_state), carried[:2]
+    )
+    return (*kept, failure), {n: jnp.where(well, jnp.mean(t), jnp.nan) for n, t in terms.items()}
+
+
+def _visits(mode: str, keys: Array, images: Array, indices: Array) -> Array | None:
+    """[T, B, D] binary images of all steps, uint8; None where images are taken as they lie.
+
+    They are drawn in blocks of steps: random bits for one small batch at a time, as for its key,
+    take a small step a tenth of its time.
+    """
+    if mode != "dynamic":
+        return None
+    return jax.lax.map(
+        lambda step: binarization.visited(step[0], images[step[1]], "dynamic"),
+        (keys, indices),
+        batch_size=VISIT_BLOCK,
+    )
 
 
 def over_replicates(replicates: int, function: Callable, mapped: int) -> Callable:

@@ -1,5 +1,6 @@
 """Refuses configurations that cannot work, by one sentence naming flag, value and choices."""
 
+import dataclasses
 import inspect
 
 import numpy as np
@@ -52,6 +53,19 @@ def check(config: Config) -> None:
     _check_objective(config)
 
 
+def resolved(config: Config) -> Config:
+    """The config with the objective's own defaults where beta and kl were not given, so that a
+    run's record says what was used.
+    """
+    options = _options(config.objective)
+    defaults = {
+        name: options[name].default
+        for name in ("beta", "kl")
+        if name in options and getattr(config, name) is None
+    }
+    return dataclasses.replace(config, **defaults)
+
+
 def check_data(config: Config, dataset: Dataset) -> None:
     """Raises a UserError where the data do not fit the configuration."""
     number = len(dataset.x_train)
@@ -99,6 +113,16 @@ def _check_objective(config: Config) -> None:
                 f"--{name}={getattr(config, name)} does not go with --objective="
                 f"{config.objective}; objectives that have it: {', '.join(able)}."
             )
+    if "num_outer" in _options(config.objective) and config.m < 2:
+        raise UserError(
+            f"--objective={config.objective} needs --m of at least 2, e.g. --m=8 (with one repeat "
+            f"it is iwae); got {config.m}."
+        )
+    if len(config.latent_dims) == 1 and config.upper_hidden_dims != Config.upper_hidden_dims:
+        raise UserError(
+            "--upper_hidden_dims needs two or more --latent_dims, since it is between stochastic "
+            "layers."
+        )
     if config.beta is not None and not 0 <= config.beta <= _LARGEST:
         raise UserError(
             f"--beta must be a number of at least 0 and at most {_LARGEST:.1e}; got {config.beta}."

@@ -1,6 +1,7 @@
 """Command-line flags: one per field of Config, and how a script meets its user.
 
-Scripts call `define()` and `run(main)`: wrong input ends with one sentence and status 2.
+Scripts call `run(main)`, after `define()` or with flags of their own: wrong input ends with one
+sentence and status 2, Ctrl-C with a word and status 130.
 """
 
 import dataclasses
@@ -60,7 +61,11 @@ def config_from_flags() -> Config:
 
 
 def run(main: Callable[[], int | None], description: str) -> None:
-    """Runs a script: flags, then `main`; user errors become one sentence and status 2."""
+    """Runs a script: flags, then `main`.
+
+    User errors become one sentence and status 2, and Ctrl-C, as long as `main` does not handle it,
+    becomes a word and status 130.
+    """
     help_flags = ("--help", "-help", "-h", "--helpshort", "--helpfull")
     if any(argument in help_flags for argument in sys.argv[1:]):
         print(help_text(description))
@@ -83,22 +88,44 @@ def run(main: Callable[[], int | None], description: str) -> None:
             _refuse(str(error))
 
     logging.set_verbosity(logging.WARNING)
-    app.run(guarded, flags_parser=parse)
+    try:
+        app.run(guarded, flags_parser=parse)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.stdout.flush()
+        # Python's own end crashes while a compiled program still computes in its thread.
+        os._exit(130)
 
 
 def help_text(description: str) -> str:
-    """All flags in sections, with defaults and choices."""
+    """The script's flags: Config's in sections with choices if it called `define`, and its own."""
     lines = [description.strip()]
+    defined = flags.FLAGS.flags_by_module_dict()
+    if __name__ in defined:
+        lines += _config_help()
+    if own := defined.get(sys.argv[0]):  # absl's name of the main module
+        lines += ["", "Flags:"]
+        for flag in own:
+            lines += _flag_help(flag.name, flag.default, flag.help)
+    return "\n".join(lines)
+
+
+def _config_help() -> list[str]:
+    lines = []
     defaults = {f.name: f.default for f in dataclasses.fields(Config)} | RUN_DEFAULTS
     for title, section in {**SECTIONS, "The run": RUN_SECTION}.items():
         lines += ["", f"{title}:"]
         for name in section:
-            lines.append(f"  --{name}{_shown_default(defaults[name])}")
             text = _help(name) if name in defaults and title != "The run" else section[name]
             if name in CHOICES:
                 text += f" ({', '.join(CHOICES[name])})"
-            lines += textwrap.wrap(text, 80, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    return "\n".join(lines)
+            lines += _flag_help(name, defaults[name], text)
+    return lines
+
+
+def _flag_help(name: str, default, text: str) -> list[str]:
+    wrapped = textwrap.wrap(text, 80, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return [f"  --{name}{_shown_default(default)}", *wrapped]
 
 
 def _define(name: str, default, kind: type, text: str) -> None:

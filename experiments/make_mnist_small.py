@@ -11,16 +11,15 @@ import hashlib
 import io
 import os
 import struct
-import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from elbo_lab.errors import UserError
+from experiments import flags as run_flags
 
 NUM_CLASSES = 10
 SEED = 0
@@ -158,31 +157,13 @@ def make(idx_dir: str | None, output: str) -> str:
     return f"{output}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}"
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
-    """Parses the flags; a wrong one costs one sentence and status 2, as everything wrong does."""
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        _refuse(error)
-
-
-def _refuse(error: Exception) -> NoReturn:
-    print(f"Error: {error}", file=sys.stderr)
-    sys.exit(2)
-
-
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Flags -> file."""
-    try:
-        if len(argv) > 1:
-            raise UserError(f"Unexpected argument {argv[1]!r}; flags start with --.")
-        print(make(flags.FLAGS.idx_dir, flags.FLAGS.output))
-    except UserError as error:
-        _refuse(error)
+    print(make(flags.FLAGS.idx_dir, flags.FLAGS.output))
 
 
 if __name__ == "__main__":
     # Defined here, so that a test may import this module without claiming the flags' names.
-    flags.DEFINE_string("idx_dir", None, "Folder with the four official MNIST IDX .gz files.")
-    flags.DEFINE_string("output", "elbo_lab/data/mnist_small.npz", "File to write.")
-    app.run(main, flags_parser=_parse_flags)
+    flags.DEFINE_string("idx_dir", None, "folder with the four official MNIST IDX .gz files")
+    flags.DEFINE_string("output", "elbo_lab/data/mnist_small.npz", "file to write")
+    run_flags.run(main, __doc__)

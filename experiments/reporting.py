@@ -1,5 +1,6 @@
 """The last stage of a run: numbers, figures, and the summary that marks it complete."""
 
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from elbo_lab import __version__, device, evaluation, figures, rundir
 from elbo_lab import config as configs
 from elbo_lab import train as training
 from elbo_lab.config import Config
+from elbo_lab.errors import UserError
 from elbo_lab.evaluation import Evaluation, results
 from elbo_lab.metrics import read_metrics
 from elbo_lab.report import Result, read_json, replicate_results, result_table, write_summary
@@ -24,6 +26,8 @@ def report(run: stages.Run, evaluations: dict[int, Evaluation]) -> str:
     """Draws the figures, writes summary.json, and returns the table to print."""
     draw(run, evaluations)
     records = read_metrics(run.path)
+    if not records:
+        raise UserError(f"{run.path / rundir.METRICS} is missing; --overwrite starts the run anew.")
     config, number = run.config, len(run.dataset.x_train)
     last_pass = training.total_steps(config, number) - training.steps_per_epoch(config, number)
     per_replicate = [
@@ -62,6 +66,7 @@ def stored_table(path: Path) -> str:
     bound = f"{config['objective']}, k = {config['k']}"
     bound += f", m = {config['m']}" if config["m"] > 1 else ""
     bound += f", beta = {config['beta']:g}" if config["beta"] is not None else ""
+    bound += f", {config['kl']} KL" if config["kl"] else ""
     survivors = config["replicates"] - len(summary["failed_replicates"])
     seeds = f"seed {config['seed']}"
     if config["replicates"] > 1:
@@ -76,6 +81,9 @@ def stored_table(path: Path) -> str:
         ("kept in", str(path)),
     ]
     rows = [{name: row[name] for name in Result._fields} for row in summary["results"]]
+    for row in rows:
+        # JSON has no NaN: a value that is not finite was written as null.
+        row["value"] = math.nan if row["value"] is None else row["value"]
     return result_table(titles, [Result(**fields) for fields in rows])
 
 
@@ -83,12 +91,13 @@ def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
     """Writes the figures of the first replicate that is finite (curves are of all)."""
     device.release_memory()
     folder = run.path / rundir.FIGURES
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}") from error
     r = min(evaluations)
     pictures = _pictures(run, r)
-    figures.learning_curves(
-        folder / "learning_curves.png", read_metrics(run.path), reconstruction="reconstruction"
-    )
+    figures.learning_curves(folder / "learning_curves.png", read_metrics(run.path))
     figures.image_grid(
         folder / "samples.png", pictures["samples"], 10, "Samples from the prior (means of p(x|z))"
     )

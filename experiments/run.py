@@ -17,6 +17,7 @@ def main() -> int:
     """Flags -> config -> data -> train -> evaluate -> report. Returns the exit status."""
     config = run_flags.config_from_flags()
     validation.check(config)
+    config = validation.resolved(config)
     dataset = data.load(config.dataset)
     validation.check_data(config, dataset)
     values = flags.FLAGS
@@ -40,7 +41,8 @@ def main() -> int:
             evaluations = stages.evaluate(run)
             print("\n" + reporting.report(run, evaluations))
         except stages.StoppedError as stopped:
-            print(f"{stopped} The same command goes on ({path}).", file=sys.stderr)
+            but = " without --overwrite" if values.overwrite else ""
+            print(f"{stopped} The same command{but} goes on ({path}).", file=sys.stderr)
             return run.interrupt.status()
         except stages.DivergedError as diverged:
             print(f"Error: {diverged}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """The stages of a run: train, evaluate, report. Each goes on where an earlier process stopped."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from elbo_lab import train as training
 from elbo_lab.config import Config
 from elbo_lab.data import Dataset, binarization
 from elbo_lab.errors import UserError
+from elbo_lab.metrics import MetricLog, read_metrics
 from experiments.progress import Interrupt, Progress
 
 # Compiled calls between checkpoints, where --checkpoint_every is not given: a minute on a CPU.
@@ -54,7 +56,8 @@ class Run:
 
 def fixed_key(split: int) -> jax.Array:
     """The key that binarizes a split once; it does not depend on the run's seed."""
-    return training.stream_key(jax.random.key(training.FIXED_BINARIZATION_SEED), split)
+    base_key = jax.random.key(training.FIXED_BINARIZATION_SEED)
+    return training.stream_key(base_key, training.FIXED_BINARIZATION, split)
 
 
 def train(run: Run) -> None:
@@ -72,6 +75,8 @@ def train(run: Run) -> None:
     start = _restore(run)
     total = training.total_steps(config, len(x_train))
     if start == total:
+        # A kill may have cut the events short; closing the log completes them.
+        MetricLog(run.path, start, run.tensorboard).close()
         return
     images = binarization.stored(
         fixed_key(training.TRAIN_SPLIT), jnp.asarray(x_train), config.binarization
@@ -80,8 +85,6 @@ def train(run: Run) -> None:
 
 
 def _train_from(run: Run, loop: training.Loop, images, start: int, total: int) -> None:
-    from elbo_lab.metrics import MetricLog, read_metrics
-
     config = run.config
     call = training.steps_per_call(config, len(images))
     every = config.checkpoint_every or CALLS_PER_CHECKPOINT * call
@@ -130,6 +133,9 @@ def _restore(run: Run) -> int:
 def _save(run: Run, step: int) -> None:
     from elbo_lab import checkpoint
 
+    # After a power cut no checkpoint may be ahead of the metrics.
+    with open(run.path / rundir.METRICS, "rb") as file:
+        os.fsync(file.fileno())
     checkpoint.save(run.path / rundir.CHECKPOINTS, step, (run.state, run.keys))
 
 

@@ -8,6 +8,7 @@ import pytest
 from scipy.special import expit
 
 from elbo_lab.distributions import BernoulliVector, Chain, bernoulli_log_prob
+from elbo_lab.losses.estimators import is_reparameterizable
 
 LOGITS = np.array([0.0, 1e-3, -0.5, 3.0, -20.0, 100.0, -100.0, 1e4, -1e4])
 
@@ -253,9 +254,15 @@ def test_chain_of_three_layers():
         np.testing.assert_allclose(log_prob, by_hand, rtol=1e-5, atol=1e-5)
 
 
-def test_chain_has_rsample_as_its_first_layer():
-    assert upwards(jnp.zeros(2)).has_rsample and downwards().has_rsample
-    assert not Chain(dist.BernoulliProbs(0.5), []).has_rsample
+def test_a_chain_is_reparameterizable_if_every_layer_is():
+    key = jax.random.key(0)
+    mixed = Chain(
+        dist.Normal(jnp.zeros(3), 1.0).to_event(1),
+        [lambda z: dist.BernoulliLogits(z).to_event(1)],
+    )
+    smooth = upwards(jnp.zeros(2))
+    assert is_reparameterizable(smooth, smooth.sample(key))
+    assert not is_reparameterizable(mixed, mixed.sample(jax.random.key(1)))
 
 
 def test_chain_draws_are_differentiable():

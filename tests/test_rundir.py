@@ -114,12 +114,15 @@ def test_changed_data_are_refused(tmp_path):
     assert "the images of faces.npz have changed" in message
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '{"config": 3}', "{"])
-def test_a_damaged_configuration_is_refused(tmp_path, text):
+@pytest.mark.parametrize("text", ["", "[1]", '{"config": 3}', "{", '{"model_type": "bert"}'])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_the_configuration_of_something_else_is_never_overwritten(tmp_path, text, overwrite):
     (tmp_path / "config.json").write_text(text)
-    assert "config.json" in refusal(tmp_path)
-    claim(tmp_path, overwrite=True)
-    claim(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match=r"config\.json"):
+        claim(tmp_path, overwrite=overwrite)
+    assert (tmp_path / "config.json").read_text() == text
+    assert (tmp_path / "checkpoints").exists()
 
 
 def test_overwriting_removes_the_files_of_the_run_and_no_others(tmp_path):

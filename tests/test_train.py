@@ -276,3 +276,19 @@ def test_replicates_sharded_over_two_devices_equal_single_runs(tmp_path):
         leaves = [file[name] for name in file.files]
     for r in range(2):
         assert_close([leaf[r] for leaf in leaves], jax.tree.leaves(toy_run(r)[-1].state.params))
+
+
+def test_no_two_uses_of_randomness_share_a_key():
+    """Streams, indices, and the keys that a step splits off its own, at one base key."""
+    key = jax.random.key(training.FIXED_BINARIZATION_SEED)
+    streams = range(training.FIXED_BINARIZATION + 1)
+    used = [training.stream_key(key, s, i) for s in streams for i in range(20)]
+    steps = [jax.random.split(training.stream_key(key, training.STEPS, i)) for i in range(20)]
+    images = [
+        jax.random.fold_in(training.stream_key(key, training.FIXED_BINARIZATION, split), i)
+        for split in (training.TRAIN_SPLIT, training.TEST_SPLIT)
+        for i in range(20)
+    ]
+    data = [jax.random.key_data(k).tolist() for k in (*used, *images)]
+    data += [jax.random.key_data(k).tolist() for pair in steps for k in pair]
+    assert len({tuple(d) for d in data}) == len(data)

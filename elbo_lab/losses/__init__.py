@@ -1,4 +1,4 @@
-"""Variational objectives for any JAX project: needs jax and chex, and none of our models.
+"""Variational objectives for any JAX project: needs jax alone, and none of our models.
 
 Objectives (functions of a key), bounds (functions of log-weights), estimators, divergences.
 """

@@ -9,6 +9,7 @@ differentiated in place of -f. Its *value* is always -f. One implementation serv
 densities to the log-weights that the bound sees (`log_w` for ordinary bounds).
 """
 
+import inspect
 import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -76,7 +77,7 @@ def log_weights(
     _check_key(key)
     check_count("num_samples", num_samples)
     over_draws = (lambda function: function) if vectorized else jax.vmap
-    z = posterior.sample(key, (num_samples,))
+    z = _sample(posterior, key, num_samples)
     log_qz_x = over_draws(posterior.log_prob)(z)
     log_pz = _checked("prior.log_prob", over_draws(prior.log_prob)(z), log_qz_x.shape)
     log_px_z = _checked("log_likelihood", over_draws(log_likelihood)(z), log_qz_x.shape)
@@ -112,9 +113,12 @@ PATH_ESTIMATORS = frozenset({"reparam"})
 
 
 def is_reparameterizable(posterior: Any, z: Any) -> bool:
-    """Whether draws carry derivatives: `has_rsample` (NumPyro), else `reparameterization_type`
-    (TFP), else whether every leaf of the draw `z` is floating point.
+    """Whether draws carry derivatives: those of each of its `layers(z)` for a hierarchy, else
+    `has_rsample` (NumPyro), else `reparameterization_type` (TFP), else whether every leaf of the
+    draw `z` is floating point.
     """
+    if hasattr(posterior, "layers"):
+        return all(map(is_reparameterizable, posterior.layers(z), z))
     if hasattr(posterior, "has_rsample"):
         return bool(posterior.has_rsample)
     if hasattr(posterior, "reparameterization_type"):
@@ -127,6 +131,13 @@ def check_count(name: str, count: int) -> None:
     # NumPy's integers are welcome, and bool is an int to Python only.
     if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
         raise ValueError(f"{name} must be an integer of at least 1; got {count!r}.")
+
+
+def _sample(posterior: Any, key: Array, num_samples: int) -> Any:
+    # Distrax and TFP on JAX name the key `seed`; NumPyro takes it first.
+    if "seed" in inspect.signature(posterior.sample).parameters:
+        return posterior.sample(seed=key, sample_shape=(num_samples,))
+    return posterior.sample(key, (num_samples,))
 
 
 def _check_key(key: Array) -> None:

@@ -122,6 +122,11 @@ def beta_vae(
         surrogate, draws = _estimate(
             key, problem, estimator, bounds.elbo, lambda draws: draws.log_px_z
         )
+        if jnp.shape(divergence) != surrogate.shape:
+            raise ValueError(
+                f"The closed-form KL must have one value per example, shape {surrogate.shape}; got "
+                f"{jnp.shape(divergence)}. Sum it over latent dimensions."
+            )
         loss = surrogate + beta * divergence
         return loss, _aux(loss, draws, divergence)
 

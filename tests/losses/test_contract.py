@@ -355,3 +355,42 @@ def test_draws_without_a_derivative_are_refused(kind):
         num_samples=K,
         estimator="reparam",
     )
+
+
+class SeedNamed:
+    """Samples as Distrax and TFP on JAX do: the key is called seed."""
+
+    def __init__(self, mean):
+        self.inner = dist.Normal(mean, jnp.ones(L)).to_event(1)
+        self.log_prob = self.inner.log_prob
+
+    def sample(self, *, seed, sample_shape=()):
+        return self.inner.sample(seed, sample_shape)
+
+
+def test_posteriors_whose_key_is_called_seed():
+    prior = dist.Normal(jnp.zeros(L), 1.0).to_event(1)
+    mean = jnp.linspace(-1, 1, B * L).reshape(B, L)
+
+    def loss(posterior):
+        key = jax.random.key(3)
+        return losses.iwae(key, posterior, prior, lambda z: -jnp.sum(z**2, -1), num_samples=K)[0]
+
+    named = SeedNamed(mean)
+    np.testing.assert_array_equal(loss(named), loss(named.inner))
+
+
+def test_a_closed_form_kl_that_is_not_summed_is_refused():
+    class Mine(SeedNamed):
+        def kl_divergence(self, prior):
+            return jnp.zeros((B, L))
+
+    prior = dist.Normal(jnp.zeros(L), 1.0).to_event(1)
+    with pytest.raises(ValueError, match="closed-form KL must have one value per example"):
+        losses.elbo(
+            jax.random.key(0),
+            Mine(jnp.zeros((B, L))),
+            prior,
+            lambda z: -jnp.sum(z**2, -1),
+            kl="analytic",
+        )

@@ -1,0 +1,59 @@
+"""What every script shares: its own flags in --help, and a quiet end at Ctrl-C."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from elbo_lab.config import SECTIONS
+from experiments.flags import RUN_SECTION
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONFIG = {name for section in SECTIONS.values() for name in section}
+FLAGS = {
+    "run": CONFIG | set(RUN_SECTION),
+    "benchmark": {"parts", "cells", "rounds", "burst", "json"},
+    "make_mnist_small": {"idx_dir", "output"},
+}
+INTERRUPTED = """\
+import os, signal
+from experiments import flags
+flags.run(lambda: os.kill(os.getpid(), signal.SIGINT), "")
+"""
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("script", FLAGS)
+def test_help_lists_the_flags_of_the_script(script):
+    done = python("-m", f"experiments.{script}", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"python -m experiments.{script}" in done.stdout
+    titles = [*SECTIONS, "The run"] if script == "run" else ["Flags"]
+    shown = done.stdout[done.stdout.index(f"\n{titles[0]}:\n") :]
+    assert set(re.findall(r"^  --(\w+)", shown, re.MULTILINE)) == FLAGS[script]
+    assert re.findall(r"^(\S.*):$", shown, re.MULTILINE) == titles
+
+
+def test_help_shows_the_default_and_the_text_of_a_flag():
+    shown = python("-m", "experiments.benchmark", "--help").stdout
+    assert "  --rounds=15\n      alternations of the library and the limit\n" in shown
+    assert "  --json\n      also write all figures to this file\n" in shown
+
+
+def test_an_interrupt_is_one_word():
+    done = python("-c", INTERRUPTED)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
