@@ -179,3 +179,18 @@ def test_grey_images_need_a_binarization(train, test, split):
 
 def test_binary_images_need_none():
     validation.check_data(Config(batch_size=4, binarization="none"), dataset(BINARY, BINARY))
+
+
+def test_options_without_effect_are_refused():
+    assert "--m of at least 2" in refusal(objective="miwae")
+    assert "--upper_hidden_dims needs two" in refusal(upper_hidden_dims=(60, 60))
+    validation.check(Config(latent_dims=(20, 10), upper_hidden_dims=(60, 60)))
+
+
+def test_the_objectives_own_defaults_are_recorded():
+    vae = validation.resolved(Config(objective="beta_vae"))
+    assert (vae.beta, vae.kl) == (4.0, "analytic")
+    given = Config(objective="beta_vae", beta=2.0, kl="mc")
+    assert validation.resolved(given) == given
+    assert validation.resolved(Config(objective="elbo")).kl == "mc"
+    assert validation.resolved(Config()) == Config()

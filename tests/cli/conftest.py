@@ -14,7 +14,6 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 SIZES = (
     "--hidden_dims=8",
-    "--upper_hidden_dims=6",
     "--latent_dims=3",
     "--batch_size=10",
     "--epochs=20",
