@@ -1,5 +1,8 @@
 """Settings of all tests."""
 
+import contextlib
+import resource
+
 import jax
 import pytest
 
@@ -15,3 +18,21 @@ def fast_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def file_size_limit():
+    """A context in which the system refuses to write beyond so many bytes of a file, as a full disk
+    does.
+    """
+
+    @contextlib.contextmanager
+    def limited(limit: int):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited

@@ -1,9 +1,7 @@
 """Training curves survive kills, full disks and NaN, and TensorBoard reads them."""
 
-import contextlib
 import math
 import os
-import resource
 import subprocess
 import sys
 
@@ -12,17 +10,6 @@ import pytest
 
 from elbo_lab.errors import UserError
 from elbo_lab.metrics import MetricLog, read_metrics
-
-
-@contextlib.contextmanager
-def file_size_limit(limit: int):
-    """Lets the system refuse to write beyond `limit` bytes of a file, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def records(first: int, last: int) -> list[dict]:
@@ -178,7 +165,9 @@ def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("tensorboard", [False, True])
-def test_a_full_disk_is_one_sentence_and_can_be_resumed_from(tmp_path, tensorboard):
+def test_a_full_disk_is_one_sentence_and_can_be_resumed_from(
+    tmp_path, tensorboard, file_size_limit
+):
     whole = write(tmp_path / "whole", -1, records(1, 10))
     write(tmp_path / "run", -1, records(1, 4), tensorboard)
     log = MetricLog(tmp_path / "run", 3, tensorboard)
@@ -189,7 +178,7 @@ def test_a_full_disk_is_one_sentence_and_can_be_resumed_from(tmp_path, tensorboa
     assert write(tmp_path / "run", 3, records(4, 10), tensorboard) == whole
 
 
-def test_a_disk_that_fills_in_the_event_file_is_one_sentence(tmp_path):
+def test_a_disk_that_fills_in_the_event_file_is_one_sentence(tmp_path, file_size_limit):
     with MetricLog(tmp_path, -1) as log:
         with file_size_limit(100), pytest.raises(UserError) as caught:
             # One short line, and events of many bytes.

@@ -1,11 +1,9 @@
 """Result tables, and JSON files that are valid and whole whatever is put into them."""
 
-import contextlib
 import json
 import math
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 
@@ -40,17 +38,6 @@ TITLE = [
     ("objective", "iwae, k = 5, reparam estimator"),
     ("data", "mnist_small, dynamic binarization"),
 ]
-
-
-@contextlib.contextmanager
-def file_size_limit(limit: int):
-    """Lets the system refuse to write beyond `limit` bytes of a file, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def line_of(table: str, name: str) -> str:
@@ -221,7 +208,7 @@ def test_a_summary_that_cannot_be_written_leaves_the_old_one(tmp_path):
     assert os.listdir(tmp_path) == ["summary.json"]
 
 
-def test_a_full_disk_leaves_the_old_summary_and_no_leftovers(tmp_path):
+def test_a_full_disk_leaves_the_old_summary_and_no_leftovers(tmp_path, file_size_limit):
     path = tmp_path / "summary.json"
     report.write_summary(path, {"a": 1})
     with file_size_limit(100), pytest.raises(UserError) as caught:

@@ -267,7 +267,9 @@ def test_flat_binary_floats_without_labels_in_two_latent_dimensions(cli, tmp_pat
 
 @pytest.mark.slow
 def test_two_stochastic_layers(cli, tmp_path):
-    done = cli.run(f"--workdir={tmp_path}", "--latent_dims=4,2", "--upper_hidden_dims=6", "--epochs=2")
+    done = cli.run(
+        f"--workdir={tmp_path}", "--latent_dims=4,2", "--upper_hidden_dims=6", "--epochs=2"
+    )
     assert "latent dimensions 4, 2" in done.stdout
     assert "active units, layer 1 of 4" in done.stdout
     assert "active units, layer 2 of 2" in done.stdout
