@@ -205,7 +205,7 @@ class Loop(NamedTuple):
     """The compiled functions of a run."""
 
     init: Callable[..., TrainState]  # (base_keys, mean image [D]) -> state
-    order: Callable[..., Array]  # (base_keys, epoch) -> permutation [N] or [R, N]
+    orders: Callable[..., Array]  # (base_keys, epoch) -> [2, N] or [R, 2, N], see `many_steps`
     run: Callable[..., Any]  # (state, base_keys, orders, images, hparams, num_steps), many steps
 
 
@@ -228,8 +228,11 @@ def make_loop(config: Config, model: Model, num_train: int, loss_fn: LossFn | No
         params = model.init(stream_key(base_key, INITIALIZATION), mean_image)
         return params, tx.init(params), Failure(jnp.int32(-1), jnp.int32(0))
 
-    def order(base_key: Array, epoch: Array) -> Array:
-        return jax.random.permutation(stream_key(base_key, PERMUTATIONS, epoch), num_train)
+    def orders(base_key: Array, epoch: Array) -> Array:
+        def order(epoch: Array) -> Array:
+            return jax.random.permutation(stream_key(base_key, PERMUTATIONS, epoch), num_train)
+
+        return jax.lax.map(order, epoch + jnp.arange(2))
 
     @functools.partial(jax.jit, donate_argnums=0, static_argnames="num_steps")
     def run_all(state: TrainState, keys, orders, images, hparams, num_steps: int):
@@ -243,7 +246,7 @@ def make_loop(config: Config, model: Model, num_train: int, loss_fn: LossFn | No
     def init_all(keys, mean_image):
         return TrainState(jnp.int32(0), *replicated(init, mapped=1)(keys, mean_image))
 
-    return Loop(init_all, jax.jit(replicated(order, mapped=1)), run_all)
+    return Loop(init_all, jax.jit(replicated(orders, mapped=1)), run_all)
 
 
 def many_steps(
@@ -367,17 +370,14 @@ def fit(
     total, per_epoch = total_steps(config, num_train), steps_per_epoch(config, num_train)
     call = steps_per_call(config, num_train)
     hparams = hyperparameters(config)
-    orders: dict[int, Array] = {}
     step = int(state.step)
+    epoch, orders = -1, None
     while step < total:
         num_steps = min(call - step % call, total - step)
-        passes = (step // per_epoch, step // per_epoch + 1)
-        orders = {p: orders.get(p) for p in passes}
-        for p in passes:
-            if orders[p] is None:
-                orders[p] = loop.order(keys, p)
-        pair = jnp.stack([orders[p] for p in passes], axis=-2)  # [2, N] or [R, 2, N]
-        state, terms = loop.run(state, keys, pair, images, hparams, num_steps)
+        if step // per_epoch != epoch:
+            epoch = step // per_epoch
+            orders = loop.orders(keys, epoch)
+        state, terms = loop.run(state, keys, orders, images, hparams, num_steps)
         step += num_steps
         terms, failed_at = jax.device_get((terms, state.failure.step))
         yield Record(state, step, terms, failed_at)

@@ -146,7 +146,7 @@ def training_call(batch: int, k: int, steps: int) -> Timed:
     loop = train.make_loop(config, model, NUM_IMAGES)
     keys = train.base_keys(config)
     images = jnp.asarray(fake_images(NUM_IMAGES))
-    orders = jnp.stack([loop.order(keys, 0), loop.order(keys, 1)])
+    orders = loop.orders(keys, 0)
     hparams = train.hyperparameters(config)
     state = loop.init(keys, jnp.full(DATA_DIM, 0.13))
     return Timed(lambda s: loop.run(s, keys, orders, images, hparams, steps)[0], state, steps)

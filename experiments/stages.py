@@ -54,10 +54,16 @@ class Run:
         return [r for r in range(self.config.replicates) if self.failed_at[r] < 0]
 
 
-def fixed_key(split: int) -> jax.Array:
-    """The key that binarizes a split once; it does not depend on the run's seed."""
+def stored(x: np.ndarray, split: int, mode: str) -> jax.Array:
+    """A split's images as they lie on the device. What is drawn once is drawn by a key that does
+    not depend on the run's seed.
+    """
+    images = jnp.asarray(x)
+    if mode in ("dynamic", "none"):
+        return images  # and no key is made, which takes a start's time
     base_key = jax.random.key(training.FIXED_BINARIZATION_SEED)
-    return training.stream_key(base_key, training.FIXED_BINARIZATION, split)
+    key = training.stream_key(base_key, training.FIXED_BINARIZATION, split)
+    return binarization.stored(key, images, mode)
 
 
 def train(run: Run) -> None:
@@ -78,9 +84,7 @@ def train(run: Run) -> None:
         # A kill may have cut the events short; closing the log completes them.
         MetricLog(run.path, start, run.tensorboard).close()
         return
-    images = binarization.stored(
-        fixed_key(training.TRAIN_SPLIT), jnp.asarray(x_train), config.binarization
-    )
+    images = stored(x_train, training.TRAIN_SPLIT, config.binarization)
     _train_from(run, loop, images, start, total)
 
 
@@ -161,10 +165,7 @@ def test_images(run: Run) -> jax.Array:
     """The test split as every evaluation sees it: [N, D], float32 in [0, 1]."""
     # Dynamic binarization draws the test images once too, by the fixed key.
     mode = "fixed" if run.config.binarization == "dynamic" else run.config.binarization
-    stored = binarization.stored(
-        fixed_key(training.TEST_SPLIT), jnp.asarray(run.dataset.x_test), mode
-    )
-    return binarization.grey_levels(stored)
+    return binarization.grey_levels(stored(run.dataset.x_test, training.TEST_SPLIT, mode))
 
 
 def evaluate(run: Run) -> dict[int, Any]:
