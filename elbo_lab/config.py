@@ -93,7 +93,7 @@ SECTIONS = {
         "log_every": "steps per compiled call and line of metrics, at most a pass over the data "
         "(if not given, as many as take about 50,000 draws)",
         "checkpoint_every": "steps between checkpoints, which are saved at the end of a compiled "
-        "call (if not given, every 100 calls)",
+        "call (if not given, every 20 calls)",
     },
 }
 

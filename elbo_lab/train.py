@@ -29,7 +29,7 @@ STEPS, PERMUTATIONS, INITIALIZATION, EVALUATION, FIGURES, FIXED_BINARIZATION = r
 FIXED_BINARIZATION_SEED = 0
 TRAIN_SPLIT, TEST_SPLIT = range(2)
 
-# Draws that one compiled call works through where log_every is not given: half a second on a CPU.
+# Draws that one compiled call works through where log_every is not given: about a second on a CPU.
 DRAWS_PER_CALL = 50_000
 
 # Steps whose batches are binarized together.

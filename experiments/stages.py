@@ -17,8 +17,9 @@ from elbo_lab.errors import UserError
 from elbo_lab.metrics import MetricLog, read_metrics
 from experiments.progress import Interrupt, Progress
 
-# Compiled calls between checkpoints, where --checkpoint_every is not given: a minute on a CPU.
-CALLS_PER_CHECKPOINT = 100
+# Compiled calls between checkpoints, where --checkpoint_every is not given: half a minute on a CPU,
+# of which saving takes a twentieth of a second.
+CALLS_PER_CHECKPOINT = 20
 
 
 class StoppedError(Exception):
