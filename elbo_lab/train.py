@@ -32,8 +32,8 @@ TRAIN_SPLIT, TEST_SPLIT = range(2)
 # Draws that one compiled call works through where log_every is not given: about a second on a CPU.
 DRAWS_PER_CALL = 50_000
 
-# Steps whose batches are binarized together.
-VISIT_BLOCK = 16
+# Images that are binarized together, from one step or several: their random bits fit the cache.
+VISIT_ROWS = 320
 
 LossFn = Callable[[Array, Any, Array, dict[str, Array]], tuple[Array, dict[str, Array]]]
 
@@ -312,7 +312,7 @@ def _visits(mode: str, keys: Array, images: Array, indices: Array) -> Array | No
     return jax.lax.map(
         lambda step: binarization.visited(step[0], images[step[1]], "dynamic"),
         (keys, indices),
-        batch_size=VISIT_BLOCK,
+        batch_size=max(1, VISIT_ROWS // indices.shape[1]),
     )
 
 

@@ -272,25 +272,33 @@ def seconds_of(code: str) -> float:
 
 
 def measure_memory() -> dict[str, Any]:
-    """Peak resident memory of a whole run on 60,000 + 10,000 images of MNIST's size."""
+    """Peak resident memory of a whole run on 60,000 + 10,000 images of MNIST's size, with a cold
+    compilation cache and with a warm one.
+    """
     with tempfile.TemporaryDirectory() as folder:
         data = os.path.join(folder, "noise.npz")
         np.savez(data, x_train=fake_images(NUM_IMAGES), x_test=fake_images(10_000))
-        options = [f"--dataset={data}", f"--workdir={folder}/run", "--batch_size=128"]
-        options += ["--epochs=1", "--eval_k=50", f"--compilation_cache_dir={folder}/cache"]
-        command = [sys.executable, "-m", "experiments.run", *options]
-        with subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as process:
-            # Linux's own high-water mark; what wait4 gives counts this process's memory too.
-            peak = 0
-            while process.poll() is None:
-                status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
-                peak = max([peak, *map(int, re.findall(r"VmHWM:\s+(\d+)", status))])
-                time.sleep(0.01)
+        options = [f"--dataset={data}", "--batch_size=128", "--epochs=1", "--eval_k=50"]
+        options += [f"--compilation_cache_dir={folder}/cache"]
+        return {
+            f"peak_resident_{cache}_mb": peak_memory([*options, f"--workdir={folder}/{cache}"])
+            for cache in ("cold", "warm")
+        }
+
+
+def peak_memory(options: list[str]) -> float:
+    """Peak resident memory of the main job with these flags, MB."""
+    command = [sys.executable, "-m", "experiments.run", *options]
+    peak = 0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        # Linux's own high-water mark; what wait4 gives counts this process's memory too.
+        while process.poll() is None:
+            status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+            peak = max([peak, *map(int, re.findall(r"VmHWM:\s+(\d+)", status))])
+            time.sleep(0.01)
     if process.returncode:
         raise RuntimeError(f"The run ended with status {process.returncode}.")
-    return {"peak_resident_mb": peak * 1024 / 1e6}
+    return peak * 1024 / 1e6
 
 
 def main() -> int:

@@ -79,6 +79,7 @@ def train(run: Run) -> None:
     loop = training.make_loop(config, run.model, len(x_train))
     scale = 255 if x_train.dtype == np.uint8 else 1
     run.state = loop.init(run.keys, jnp.asarray(x_train.mean(axis=0) / scale, jnp.float32))
+    device.release_memory()
     start = _restore(run)
     total = training.total_steps(config, len(x_train))
     if start == total:
