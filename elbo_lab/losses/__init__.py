@@ -1,21 +1,72 @@
 """Variational objectives for any JAX project: needs jax alone, and none of our models.
 
 Objectives (functions of a key), bounds (functions of log-weights), estimators, divergences.
+`docs/bounds.md` lists them all, with formulas, directions and valid pairs.
 """
 
 from elbo_lab.losses import bounds, divergences, estimators
+from elbo_lab.losses.aggregate import (
+    BatchAux,
+    beta_tcvae,
+    dip_vae_i,
+    dip_vae_ii,
+    free_bits_batch,
+    info_vae,
+)
+from elbo_lab.losses.catalogue import CATALOGUE, OBJECTIVES
 from elbo_lab.losses.divergences import KL_REGISTRY, gaussian_kl, gaussian_kl_full, kl_divergence
-from elbo_lab.losses.estimators import ESTIMATORS, LogWeights, log_weights
-from elbo_lab.losses.objectives import OBJECTIVES, Aux, beta_vae, elbo, iwae, miwae
+from elbo_lab.losses.estimators import ESTIMATORS
+from elbo_lab.losses.objectives import (
+    Aux,
+    beta_vae,
+    ciwae,
+    elbo,
+    from_bound,
+    iwae,
+    jackknife,
+    miwae,
+    renyi,
+    tvo,
+)
+from elbo_lab.losses.regularized import capacity_vae, free_bits, lambda_vae
+from elbo_lab.losses.roulette import sumo, sumo_log_px
+from elbo_lab.losses.two_targets import cubo, iwae_elbo, piwae, rws, wake_sleep
+from elbo_lab.losses.weights import LogWeights, log_weights
 
 __all__ = [
-    # objectives
-    "OBJECTIVES",
-    "Aux",
+    # objectives that are one bound
     "beta_vae",
+    "ciwae",
     "elbo",
+    "from_bound",
     "iwae",
+    "jackknife",
     "miwae",
+    "renyi",
+    "sumo",
+    "sumo_log_px",
+    "tvo",
+    # with a regularizer per example
+    "capacity_vae",
+    "free_bits",
+    "lambda_vae",
+    # that look at a whole batch
+    "beta_tcvae",
+    "dip_vae_i",
+    "dip_vae_ii",
+    "free_bits_batch",
+    "info_vae",
+    # of different targets for the two networks
+    "cubo",
+    "iwae_elbo",
+    "piwae",
+    "rws",
+    "wake_sleep",
+    # what objectives return, and their list
+    "Aux",
+    "BatchAux",
+    "CATALOGUE",
+    "OBJECTIVES",
     # log-weights, bounds, estimators
     "ESTIMATORS",
     "LogWeights",

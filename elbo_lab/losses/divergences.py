@@ -102,6 +102,49 @@ def kl_divergence(posterior: Any, prior: Any) -> Array:
     )
 
 
+def factors(distribution: Any) -> Any:
+    """The product's factors: a distribution whose `log_prob` is one per dimension, [*batch, L].
+
+    Raises:
+      ValueError: if the distribution is not seen to be a product over one event dimension.
+    """
+    for name in ("base_dist", "distribution"):  # NumPyro's Independent; Distrax's and TFP's
+        base = getattr(distribution, name, None)
+        independent = type(distribution).__name__ == "Independent"
+        if independent and base is not None and tuple(base.event_shape) == ():
+            if len(distribution.event_shape) == 1:
+                return base
+    raise ValueError(
+        f"{type(distribution).__name__} is not seen to be a product over latent dimensions; use "
+        "one of independent dimensions, e.g. NumPyro's Normal(mean, scale).to_event(1)."
+    )
+
+
+def kl_per_dimension(posterior: Any, prior: Any) -> Array:
+    """Closed-form KL of each latent dimension, [*batch, L], nats; their sum is `kl_divergence`.
+
+    Raises:
+      ValueError: unless both are products over their dimensions whose factors' KL is known.
+    """
+    return kl_divergence(factors(posterior), factors(prior))
+
+
+def moments(distribution: Any) -> tuple[Array, Array]:
+    """Mean and variance of each dimension, [*batch, L], where the distribution gives them.
+
+    Raises:
+      ValueError: if it does not.
+    """
+    try:
+        values = distribution.mean, distribution.variance
+        mean, variance = (value() if callable(value) else value for value in values)
+    except (AttributeError, NotImplementedError) as error:
+        raise ValueError(
+            f"{type(distribution).__name__} does not give its mean and variance in closed form."
+        ) from error
+    return mean, variance
+
+
 def _is_numpyro(distribution: Any) -> bool:
     # Whoever holds a NumPyro distribution has imported NumPyro: importing it is left to them.
     module = sys.modules.get("numpyro.distributions")

@@ -31,4 +31,4 @@ def test_public_names_exist():
     from elbo_lab import losses
 
     assert all(hasattr(losses, name) for name in losses.__all__)
-    assert sorted(losses.OBJECTIVES) == ["beta_vae", "elbo", "iwae", "miwae"]
+    assert all(hasattr(losses, name) for name in losses.OBJECTIVES)

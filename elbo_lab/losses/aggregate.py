@@ -1,0 +1,275 @@
+"""Objectives that look at a whole batch: they estimate what the aggregate posterior q(z), the mean
+of q(z|x) over x, is like.
+
+Their type says so: they return `BatchAux`, and the posterior's batch shape must be [B] with B >= 2.
+Under a `jax.vmap` over examples there is no batch to see, and they refuse. The regularizer is added
+to every example's loss, so that the mean over the batch has it once.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from elbo_lab.losses.divergences import factors, kl_divergence, moments
+from elbo_lab.losses.estimators import Estimator
+from elbo_lab.losses.objectives import Aux, reconstruction
+from elbo_lab.losses.regularized import grouped_kl
+from elbo_lab.losses.weights import LogWeights, Problem, check_count, check_key, sample_from
+
+
+class BatchAux(NamedTuple):
+    """`Aux` of an objective that needs the batch; nats."""
+
+    bound: Array  # [B], the quantity that is maximized, = -loss
+    kl: Array  # [B], KL(q(z|x) || p(z)): closed form, or mean_k log_qz_x - log_pz
+    log_w: Array  # [K, B], log-weights
+    log_px_z: Array  # [K, B]
+    log_pz: Array  # [K, B]
+    log_qz_x: Array  # [K, B]
+    penalty: Array  # [], the batch's mean of what the loss has beyond the negative ELBO
+
+
+def free_bits_batch(
+    key: Array,
+    posterior: Any,
+    prior: Any,
+    log_likelihood: Callable[[Any], Array],
+    *,
+    min_kl: Array | float = 0.1,
+    group_size: int = 1,
+    num_samples: int = 1,
+    estimator: str | Estimator = "reparam",
+    vectorized: bool = False,
+) -> tuple[Array, BatchAux]:
+    """Negative ELBO with free bits: E_q[log p(x|z)] - sum_g max(lambda, mean_x KL_g(x)), the mean
+    over the batch (Kingma et al. 2016, appendix C.8).
+
+    Args:
+      min_kl: lambda, nats per group, may be traced.
+      group_size: neighbouring latent dimensions in a group. Divides L.
+      others: as in `free_bits`, of which this is the published form.
+
+    Returns:
+      loss [B], nats; BatchAux. Population: the mean over the batch is at most the ELBO's.
+
+    Raises:
+      ValueError: no batch; as `free_bits`.
+    """
+    problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
+    groups = grouped_kl(posterior, prior, group_size)  # [B, G]
+    surrogate, draws = reconstruction(key, problem, estimator)
+    _check_batch("free_bits_batch", surrogate)
+    floored = jnp.sum(jnp.maximum(jnp.mean(groups, axis=0), min_kl))
+    loss, kl = surrogate + floored, jnp.sum(groups, axis=-1)
+    return loss, _aux(loss, draws, kl, floored - jnp.mean(kl))
+
+
+def beta_tcvae(
+    key: Array,
+    posterior: Any,
+    prior: Any,
+    log_likelihood: Callable[[Any], Array],
+    *,
+    dataset_size: int,
+    beta: Array | float = 6.0,
+    num_samples: int = 1,
+    estimator: str | Estimator = "reparam",
+    vectorized: bool = False,
+) -> tuple[Array, BatchAux]:
+    """Negative beta-TCVAE objective: E_q[log p(x|z)] - I(x; z) - beta TC(z) - sum_l KL(q(z_l) ||
+    p(z_l)) (Chen et al. 2018, eq. 4), with q(z) by minibatch-weighted sampling: log q(z_i) = log
+    1/(N B) sum_j q(z_i|x_j) (their eq. 5), and alike for each dimension.
+
+    Args:
+      dataset_size: N, training examples.
+      beta: weight of the total correlation, may be traced. 1 is the ELBO by Monte Carlo, exactly.
+      estimator: reparam alone, since the draws stand in log q(z) too.
+      others: as in `elbo`; the posterior must be a product over its dimensions.
+
+    Returns:
+      loss [B], nats; BatchAux. Minibatch-weighted sampling takes q(z) and q(z_l) for too small, by
+      factors of up to N, and so the total correlation for too large, by up to L log N; much of that
+      is a constant, which gradients do not see.
+
+    Raises:
+      ValueError: no batch; a posterior that is no product; as `elbo`.
+    """
+    check_count("dataset_size", dataset_size)
+    problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
+    by_dimension = factors(posterior)
+    surrogate, draws = reconstruction(key, problem, estimator, ("reparam",))
+    _check_batch("beta_tcvae", surrogate)
+    size = surrogate.shape[0]
+    # log q(z_il | x_j): [K, B, B, L], for draw i and example j.
+    pairs = by_dimension.log_prob(draws.z[:, :, None, :])
+    log_count = jnp.log(float(dataset_size * size))
+    log_qz = jax.nn.logsumexp(jnp.sum(pairs, axis=-1), axis=2) - log_count  # [K, B]
+    log_qz_l = jnp.sum(jax.nn.logsumexp(pairs, axis=2) - log_count, axis=-1)
+    total_correlation = jnp.mean(log_qz - log_qz_l, axis=0)
+    # I + TC + sum_l KL_l telescopes to log q(z|x) - log p(z): the ELBO's own KL.
+    kl = jnp.mean(draws.log_qz_x - draws.log_pz, axis=0)
+    penalty = (beta - 1) * total_correlation
+    loss = surrogate + kl + penalty
+    return loss, _aux(loss, draws, kl, jnp.mean(penalty))
+
+
+def dip_vae_i(
+    key: Array,
+    posterior: Any,
+    prior: Any,
+    log_likelihood: Callable[[Any], Array],
+    *,
+    lambda_off: Array | float = 10.0,
+    lambda_diag: Array | float = 100.0,
+    num_samples: int = 1,
+    estimator: str | Estimator = "reparam",
+    vectorized: bool = False,
+) -> tuple[Array, BatchAux]:
+    """Negative DIP-VAE-I objective: ELBO - lambda_off sum_{i != j} C_ij^2 - lambda_diag sum_i (C_ii
+    - 1)^2, C = Cov_x[E_q[z|x]] over the batch (Kumar et al. 2018, eq. 6). The KL is in closed form.
+
+    Args:
+      lambda_off, lambda_diag: weights, >= 0, may be traced.
+      estimator: of the reconstruction term: reparam, score, score_loo or vimco.
+      others: as in `elbo`; the posterior must give its mean.
+
+    Returns:
+      loss [B], nats; BatchAux. At most the ELBO. The squares of a batch's covariances are larger on
+      average than those of the data set's, by O(1/B).
+
+    Raises:
+      ValueError: no batch; no mean or closed form known; as `elbo`.
+    """
+    problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
+    mean, _ = moments(posterior)
+    weights = lambda_off, lambda_diag
+    return _dip(key, problem, estimator, "dip_vae_i", lambda: _covariance(mean), weights)
+
+
+def dip_vae_ii(
+    key: Array,
+    posterior: Any,
+    prior: Any,
+    log_likelihood: Callable[[Any], Array],
+    *,
+    lambda_off: Array | float = 10.0,
+    lambda_diag: Array | float = 10.0,
+    num_samples: int = 1,
+    estimator: str | Estimator = "reparam",
+    vectorized: bool = False,
+) -> tuple[Array, BatchAux]:
+    """Negative DIP-VAE-II objective: as `dip_vae_i`, with the covariance of the aggregate posterior
+    itself, C = E_x[diag Var_q[z|x]] + Cov_x[E_q[z|x]] (Kumar et al. 2018, eq. 7).
+
+    Args, Returns, Raises: as `dip_vae_i`; the posterior must be a product over its dimensions and
+      give its variance too.
+    """
+    problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
+    factors(posterior)  # or it is refused: the variances alone would not be the covariance
+    mean, variance = moments(posterior)
+
+    def covariance() -> Array:
+        return _covariance(mean) + jnp.diag(jnp.mean(variance, axis=0))
+
+    weights = lambda_off, lambda_diag
+    return _dip(key, problem, estimator, "dip_vae_ii", covariance, weights)
+
+
+def info_vae(
+    key: Array,
+    posterior: Any,
+    prior: Any,
+    log_likelihood: Callable[[Any], Array],
+    *,
+    kl_weight: Array | float = 0.0,
+    mmd_weight: Array | float = 100.0,
+    num_samples: int = 1,
+    estimator: str | Estimator = "reparam",
+    vectorized: bool = False,
+) -> tuple[Array, BatchAux]:
+    """Negative InfoVAE objective: E_q[log p(x|z)] - (1 - alpha) KL(q(z|x) || p(z)) - (alpha +
+    lambda - 1) MMD^2(q(z), p(z)) (Zhao et al. 2019, eq. 6, with the maximum mean discrepancy).
+
+    MMD^2 compares the batch's first draws with as many from the prior, without bias, by the kernel
+    C / (C + |z - z'|^2), C = 2 L (Tolstikhin et al. 2018, section 4).
+
+    Args:
+      kl_weight: 1 - alpha, may be traced; the paper's MMD-VAE has 0.
+      mmd_weight: alpha + lambda - 1, nats, may be traced.
+      estimator: reparam alone, since the draws stand in the discrepancy.
+      others: as in `elbo`; z is one array; the prior must give samples.
+
+    Returns:
+      loss [B], nats; BatchAux. Not a bound on log p(x) in general.
+
+    Raises:
+      ValueError: no batch; no closed-form KL known; as `elbo`.
+    """
+    check_key(key)
+    draws_key, prior_key = jax.random.split(key)
+    problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
+    kl = kl_divergence(posterior, prior)
+    surrogate, draws = reconstruction(draws_key, problem, estimator, ("reparam",))
+    _check_batch("info_vae", surrogate)
+    ours = draws.z[0].reshape(surrogate.shape[0], -1)  # [B, L]
+    theirs = sample_from(prior, prior_key, surrogate.shape).reshape(ours.shape)
+    discrepancy = squared_mmd(ours, theirs)
+    loss = surrogate + kl_weight * kl + mmd_weight * discrepancy
+    penalty = mmd_weight * discrepancy + jnp.mean((kl_weight - 1) * kl)
+    return loss, _aux(loss, draws, kl, penalty)
+
+
+def squared_mmd(one: Array, other: Array) -> Array:
+    """Unbiased estimate of MMD^2 between the laws of two samples, [A, L] and [B, L] (Gretton et al.
+    2012, eq. 3), by the inverse multiquadratic kernel C / (C + d^2), C = 2 L. May be negative.
+    """
+
+    def kernel(a: Array, b: Array) -> Array:
+        squares = jnp.sum((a[:, None] - b[None]) ** 2, axis=-1)
+        return 2 * a.shape[-1] / (2 * a.shape[-1] + squares)
+
+    def within(a: Array) -> Array:
+        number = a.shape[0]
+        return (jnp.sum(kernel(a, a)) - number) / (number * (number - 1))  # The diagonal is ones.
+
+    return within(one) + within(other) - 2 * jnp.mean(kernel(one, other))
+
+
+def _dip(
+    key: Array,
+    problem: Problem,
+    estimator: str | Estimator,
+    name: str,
+    covariance: Callable[[], Array],
+    weights: tuple[Array | float, Array | float],
+) -> tuple[Array, BatchAux]:
+    kl = kl_divergence(problem.posterior, problem.prior)
+    surrogate, draws = reconstruction(key, problem, estimator)
+    _check_batch(name, surrogate)
+    matrix = covariance()  # [L, L]
+    diagonal = jnp.diagonal(matrix)
+    off = jnp.sum(matrix**2) - jnp.sum(diagonal**2)
+    penalty = weights[0] * off + weights[1] * jnp.sum((diagonal - 1) ** 2)
+    loss = surrogate + kl + penalty
+    return loss, _aux(loss, draws, kl, penalty)
+
+
+def _covariance(values: Array) -> Array:
+    centred = values - jnp.mean(values, axis=0, keepdims=True)
+    return centred.T @ centred / values.shape[0]
+
+
+def _check_batch(name: str, loss: Array) -> None:
+    if loss.ndim != 1 or loss.shape[0] < 2:
+        raise ValueError(
+            f"{name} needs a batch, a posterior of batch shape (B,) with B >= 2; got {loss.shape}. "
+            "Call it without jax.vmap over examples."
+        )
+
+
+def _aux(loss: Array, draws: LogWeights, kl: Array, penalty: Array) -> BatchAux:
+    aux = Aux(-loss, kl, draws.log_w, draws.log_px_z, draws.log_pz, draws.log_qz_x)
+    return BatchAux(*aux, penalty)

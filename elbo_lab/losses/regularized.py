@@ -1,0 +1,137 @@
+"""Objectives of a reconstruction term and a regularizer per example: capacity, free bits, the
+textbook's lambda. Conventions as in `objectives.py`; those that look at a whole batch are in
+`aggregate.py`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from elbo_lab.losses.divergences import kl_divergence, kl_per_dimension
+from elbo_lab.losses.estimators import Estimator
+from elbo_lab.losses.objectives import Aux, kl_form, make_aux, reconstruction
+from elbo_lab.losses.weights import Problem, check_count
+
+
+def capacity_vae(
+    key: Array,
+    posterior: Any,
+    prior: Any,
+    log_likelihood: Callable[[Any], Array],
+    *,
+    gamma: Array | float = 30.0,
+    capacity: Array | float = 0.0,
+    num_samples: int = 1,
+    estimator: str | Estimator = "reparam",
+    vectorized: bool = False,
+) -> tuple[Array, Aux]:
+    """Negative capacity-controlled beta-VAE: E_q[log p(x|z)] - gamma |KL(q(z|x) || p(z)) - C|
+    (Burgess et al. 2018, eq. 3), the KL in closed form.
+
+    Args:
+      gamma: weight of the constraint, >= 0, may be traced.
+      capacity: C, nats, may be traced: annealed upwards during training, in the paper.
+      estimator: of the reconstruction term: reparam, score, score_loo or vimco.
+      others: as in `elbo`.
+
+    Returns:
+      loss [*batch], nats; Aux, whose `bound` is -loss. For gamma >= 1 and KL >= C a lower bound on
+      log p(x) + gamma C; unbiased, value and gradient.
+
+    Raises:
+      ValueError: no closed form known; as `elbo`.
+    """
+    problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
+    divergence = kl_divergence(posterior, prior)
+    surrogate, draws = reconstruction(key, problem, estimator)
+    loss = surrogate + gamma * jnp.abs(divergence - capacity)
+    return loss, make_aux(-loss, draws, divergence)
+
+
+def free_bits(
+    key: Array,
+    posterior: Any,
+    prior: Any,
+    log_likelihood: Callable[[Any], Array],
+    *,
+    min_kl: Array | float = 0.1,
+    group_size: int = 1,
+    num_samples: int = 1,
+    estimator: str | Estimator = "reparam",
+    vectorized: bool = False,
+) -> tuple[Array, Aux]:
+    """Negative ELBO whose KL costs nothing below a floor: E_q[log p(x|z)] - sum_g max(lambda,
+    KL_g(x)), per example (after Kingma et al. 2016, appendix C.8, whose KL is the batch's mean:
+    `free_bits_batch`).
+
+    Args:
+      min_kl: lambda, nats per group, may be traced.
+      group_size: neighbouring latent dimensions in a group: 1 for a floor per dimension. Divides L.
+      estimator: of the reconstruction term: reparam, score, score_loo or vimco.
+      others: as in `elbo`; posterior and prior must be products over their dimensions.
+
+    Returns:
+      loss [*batch], nats; Aux, whose `kl` is the true one. Population: at most the ELBO, so a lower
+      bound on log p(x). Unbiased, value and gradient.
+
+    Raises:
+      ValueError: no KL per dimension is known; a group size that does not divide L; as `elbo`.
+    """
+    problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
+    groups = grouped_kl(posterior, prior, group_size)  # [*batch, G]
+    surrogate, draws = reconstruction(key, problem, estimator)
+    loss = surrogate + jnp.sum(jnp.maximum(groups, min_kl), axis=-1)
+    return loss, make_aux(-loss, draws, jnp.sum(groups, axis=-1))
+
+
+def lambda_vae(
+    key: Array,
+    posterior: Any,
+    prior: Any,
+    generation_mean: Callable[[Any], Array],
+    *,
+    x: Array,
+    regularization: Array | float = 1.0,
+    num_samples: int = 1,
+    kl: str = "analytic",
+    estimator: str | Estimator = "reparam",
+    vectorized: bool = False,
+) -> tuple[Array, Aux]:
+    """The textbook's objective for p(x|z) = N(mu_G(z), lambda I): -1/2 |x - mu_G(z)|^2 - lambda
+    KL(q(z|x) || p(z)) (13.28), negated.
+
+    It is lambda (ELBO + D/2 log 2 pi lambda): the maximizer is that of the ELBO with this variance.
+
+    Args:
+      generation_mean: one draw z [*batch, L] -> mu_G [*batch, D].
+      x: [*batch, D].
+      regularization: lambda > 0, the likelihood's variance and the KL's weight; may be traced.
+      others: as in `beta_vae`.
+
+    Returns:
+      loss [*batch], nats times lambda; Aux, whose log_px_z is -1/2 |x - mu_G|^2. Not a bound on
+      log p(x) but for the constants above. Unbiased, value and gradient.
+
+    Raises:
+      ValueError: as `beta_vae`.
+    """
+
+    def half_squares(z: Any) -> Array:
+        return -0.5 * jnp.sum((x - generation_mean(z)) ** 2, axis=-1)
+
+    problem = Problem(posterior, prior, half_squares, num_samples, vectorized)
+    return kl_form(key, problem, regularization, kl, estimator)
+
+
+def grouped_kl(posterior: Any, prior: Any, group_size: int) -> Array:
+    """Closed-form KL per group of neighbouring dimensions, [*batch, L / group_size], nats."""
+    check_count("group_size", group_size)
+    divergence = kl_per_dimension(posterior, prior)
+    size = divergence.shape[-1]
+    if size % group_size:
+        raise ValueError(
+            f"group_size must divide the number of latent dimensions, {size}; got {group_size}."
+        )
+    return jnp.sum(divergence.reshape(*divergence.shape[:-1], -1, group_size), axis=-1)

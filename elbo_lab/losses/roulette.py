@@ -1,0 +1,121 @@
+"""SUMO: log p(x) without bias, by Russian roulette over IWAE bounds (Luo et al. 2020).
+
+Its price is its variance. The increments L_{k+1} - L_k fall as 1/k^2 and are divided by a survival
+probability of 1/k, so single values far from log p(x) occur; the variance is finite where the
+weights' moments are, but may be hundreds of times that of an IWAE bound of as many draws, and grows
+as q is worse. Maximizing it is stable where minimizing log p(x) is not (their section 3.4).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from elbo_lab.losses import bounds
+from elbo_lab.losses.estimators import Estimator
+from elbo_lab.losses.objectives import FIXED_DRAWS, Aux, batch_shape, of_bound
+from elbo_lab.losses.weights import Problem, check_count, check_key, log_weights
+
+
+def draw_terms(key: Array, shape: tuple[int, ...] = ()) -> Array:
+    """T, the terms that the roulette allows: P(T >= k) = `bounds.roulette_survival`(k). Integers of
+    at least 1, as float32.
+    """
+    uniform = 1 - jax.random.uniform(key, shape)  # in (0, 1]
+    knee = float(bounds.ROULETTE_KNEE)
+    harmonic = jnp.floor(1 / uniform)
+    # Beyond the knee: 0.9^(T - knee) / knee >= u.
+    beyond = knee + jnp.floor(jnp.log(jnp.minimum(uniform * knee, 1)) / jnp.log(0.9))
+    return jnp.where(uniform * knee > 1, harmonic, beyond)
+
+
+def sumo(
+    key: Array,
+    posterior: Any,
+    prior: Any,
+    log_likelihood: Callable[[Any], Array],
+    *,
+    num_samples: int = 32,
+    estimator: str | Estimator = "reparam",
+    vectorized: bool = False,
+) -> tuple[Array, Aux]:
+    """Negative SUMO of at most K draws: `bounds.sumo` with T drawn by key, for each example.
+
+    A compiled program has one shape, so that all K draws are made whatever T is, and the roulette
+    is cut at K - 1 terms: the estimate is unbiased for the IWAE bound of K draws, not for log p(x).
+    `sumo_log_px` has no such end, and no gradient.
+
+    Args:
+      num_samples: K, the most draws.
+      others: as in `iwae`.
+
+    Returns:
+      loss [*batch], nats, = -estimate; Aux. Population: the IWAE-K bound, a lower bound on log
+      p(x). Value and gradient are unbiased for it, with a variance that grows with K.
+
+    Raises:
+      ValueError: as `elbo`; estimator score_loo.
+    """
+    check_key(key)
+    draws_key, terms_key = jax.random.split(key)
+    problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
+    terms = draw_terms(terms_key, batch_shape(jax.random.key(0), problem))
+
+    def bound(log_w: Array) -> Array:
+        return bounds.sumo(log_w, terms)
+
+    return of_bound(draws_key, problem, bound, estimator, FIXED_DRAWS)
+
+
+def sumo_log_px(
+    key: Array,
+    posterior: Any,
+    prior: Any,
+    log_likelihood: Callable[[Any], Array],
+    *,
+    chunk: int = 16,
+    vectorized: bool = False,
+) -> Array:
+    """Unbiased estimate of log p(x), by SUMO with as many draws as the roulette asks for.
+
+    Draws come in chunks until every example has its terms: 6 on average for one example, up to
+    hundreds for a batch. Evaluation only: the loop has no reverse-mode derivative.
+
+    Args:
+      chunk: draws made together.
+      others: as in `iwae`.
+
+    Returns:
+      [*batch], nats. Unbiased for log p(x) where E|log w| is finite; of large variance (see the
+      module's docstring): average many, with their standard error.
+
+    Raises:
+      ValueError: see `log_weights`.
+    """
+    check_key(key)
+    check_count("chunk", chunk)
+    draws_key, terms_key = jax.random.split(key)
+    problem = Problem(posterior, prior, log_likelihood, chunk, vectorized)
+    terms = draw_terms(terms_key, batch_shape(jax.random.key(0), problem))
+
+    def more(carry) -> Array:
+        done = carry[0] * chunk
+        return jnp.any(done < terms + 1)
+
+    def fold(carry):
+        index, total, last, log_sum = carry
+        log_w = log_weights(jax.random.fold_in(draws_key, index), *problem).log_w
+        running = jnp.logaddexp(log_sum, jax.lax.cumlogsumexp(log_w, axis=0))  # [C, *batch]
+        count = index * chunk + jnp.arange(1.0, chunk + 1).reshape(-1, *(1,) * len(terms.shape))
+        values = running - jnp.log(count)  # L_count
+        before = jnp.concatenate([last[None], values[:-1]])
+        # The first draw's term is L_1 itself, of survival probability one.
+        difference = jnp.where(count == 1, values, values - before)
+        survival = bounds.roulette_survival(jnp.maximum(count - 1, 1))
+        total += jnp.sum(jnp.where(count - 1 <= terms, difference / survival, 0), axis=0)
+        return index + 1, total, values[-1], running[-1]
+
+    zero = jnp.zeros(terms.shape)
+    return jax.lax.while_loop(more, fold, (0, zero, zero, zero - jnp.inf))[1]

@@ -1,0 +1,262 @@
+"""Objectives whose two networks follow different targets.
+
+The generation network's part is evaluated with the draws and q held fixed, the inference network's
+with p held fixed, so that each gradient reaches its own network alone. That is a second backward
+pass. The *value* of the loss is the generation network's (the inference network's for `cubo`, the
+upper bound).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from elbo_lab.losses import bounds
+from elbo_lab.losses.estimators import ESTIMATORS, Bound, Estimator, log_w_of, with_gradient_of
+from elbo_lab.losses.objectives import (
+    ANY_BOUND,
+    FIXED_DRAWS,
+    NOT_WAKE,
+    Aux,
+    estimate,
+    make_aux,
+    of_bound,
+)
+from elbo_lab.losses.weights import (
+    LogWeights,
+    Problem,
+    check_count,
+    check_key,
+    densities,
+    freeze_model,
+    sample,
+    sample_from,
+)
+
+RWS_PHASES = ("wake", "sleep", "both")
+
+
+def piwae(
+    key: Array,
+    posterior: Any,
+    prior: Any,
+    log_likelihood: Callable[[Any], Array],
+    *,
+    num_outer: int = 8,
+    num_samples: int = 8,
+    estimator: str | Estimator = "reparam",
+    vectorized: bool = False,
+) -> tuple[Array, Aux]:
+    """Partially importance-weighted autoencoder (Rainforth et al. 2018, section 4): the generation
+    network ascends the IWAE bound of all M K draws, the inference network MIWAE(M, K).
+
+    Args:
+      num_outer: M, repeats in the inference network's bound.
+      num_samples: K, draws inside each of its logarithms.
+      estimator: of the inference network's gradient, a name in `ESTIMATORS` or a function.
+      others: as in `elbo`.
+
+    Returns:
+      loss [*batch], nats, = minus the IWAE bound of M K draws; Aux with log-weights [M * K,
+      *batch]. A lower bound on log p(x), of which the loss's gradient is one part.
+
+    Raises:
+      ValueError: as `miwae`.
+    """
+    check_count("num_outer", num_outer)
+    check_count("num_samples", num_samples)
+    problem = Problem(posterior, prior, log_likelihood, num_outer * num_samples, vectorized)
+    bound = functools.partial(bounds.miwae, num_outer=num_outer)
+    return _two_targets(key, problem, bounds.iwae, bound, estimator, FIXED_DRAWS)
+
+
+def iwae_elbo(
+    key: Array,
+    posterior: Any,
+    prior: Any,
+    log_likelihood: Callable[[Any], Array],
+    *,
+    num_samples: int = 5,
+    estimator: str | Estimator = "reparam",
+    vectorized: bool = False,
+) -> tuple[Array, Aux]:
+    """The lecture notes' pair: the generation network ascends the importance-weighted likelihood
+    log 1/K sum_k w_k, the inference network descends KL(q(z|x) || p(z|x)), which is to ascend the
+    ELBO (textbook 13.11 to 13.15).
+
+    Args: as `iwae`; `estimator` is of the inference network's gradient.
+
+    Returns:
+      loss [*batch], nats, = minus the IWAE bound; Aux. A lower bound on log p(x).
+
+    Raises:
+      ValueError: as `elbo`.
+    """
+    problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
+    return _two_targets(key, problem, bounds.iwae, bounds.elbo, estimator, ANY_BOUND)
+
+
+def cubo(
+    key: Array,
+    posterior: Any,
+    prior: Any,
+    log_likelihood: Callable[[Any], Array],
+    *,
+    power: Array | float = 2.0,
+    num_samples: int = 5,
+    estimator: str | Estimator = "reparam",
+    vectorized: bool = False,
+) -> tuple[Array, Aux]:
+    """Chi upper bound (Dieng et al. 2017), `bounds.cubo`: q descends it.
+
+    A generation network that descended an upper bound would make its data unlikely, so it ascends
+    the IWAE bound of the same draws. Where p has no parameters, as in the paper, that is nothing.
+
+    Args:
+      power: n >= 1, may be traced.
+      others: as in `iwae`.
+
+    Returns:
+      loss [*batch], nats, = **plus** the bound; Aux. Population (K -> inf): an upper bound on log
+      p(x). Finite K: biased downwards, and may lie below.
+
+    Raises:
+      ValueError: as `elbo`; a wake estimator.
+    """
+    problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
+    bound = functools.partial(bounds.cubo, power=power)
+    minus_bound, draws = estimate(key, freeze_model(problem), bound, log_w_of, estimator, NOT_WAKE)
+    by_p, _ = _generation_part(problem, draws.z, bounds.iwae)
+    loss = with_gradient_of(-minus_bound, by_p - minus_bound)
+    return loss, make_aux(loss, draws)
+
+
+def rws(
+    key: Array,
+    posterior: Any,
+    prior: Any,
+    log_likelihood: Callable[[Any], Array],
+    *,
+    num_samples: int = 5,
+    phase: str = "wake",
+    inference: Callable[[Array], Any] | None = None,
+    generation: Callable[[Any], Any] | None = None,
+    vectorized: bool = False,
+) -> tuple[Array, Aux]:
+    """Reweighted wake-sleep (Bornschein and Bengio 2015): the generation network ascends the IWAE
+    bound, and the inference network
+
+      phase="wake":   sum_k w_k log q(z_k|x), w the normalized weights (their eq. 6);
+      phase="sleep":  log q(z|x) of a dream z ~ p(z), x ~ p(x|z) (their eq. 7), one per example;
+      phase="both":   the mean of the two.
+
+    phase="wake" is `iwae` with estimator="wake", of which estimator="wake_dreg" is the doubly
+    reparameterized form.
+
+    Args:
+      phase: of the inference network.
+      inference: x [*batch, ...] -> q(z|x); sleep needs it, to see what it dreams.
+      generation: z [*batch, ...] -> p(x|z), with `sample`; sleep needs it.
+      others: as in `iwae`. Draws need no derivative.
+
+    Returns:
+      loss [*batch], nats, = minus the IWAE bound, a lower bound on log p(x); Aux.
+
+    Raises:
+      ValueError: unknown phase; no inference or generation for sleep; see `log_weights`.
+    """
+    if phase not in RWS_PHASES:
+        raise ValueError(f"phase must be one of {', '.join(RWS_PHASES)}; got {phase!r}.")
+    problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
+    if phase == "wake":
+        return of_bound(key, problem, bounds.iwae, "wake")
+    return _with_sleep(key, problem, bounds.iwae, inference, generation, phase == "both")
+
+
+def wake_sleep(
+    key: Array,
+    posterior: Any,
+    prior: Any,
+    log_likelihood: Callable[[Any], Array],
+    *,
+    num_samples: int = 1,
+    inference: Callable[[Array], Any] | None = None,
+    generation: Callable[[Any], Any] | None = None,
+    vectorized: bool = False,
+) -> tuple[Array, Aux]:
+    """Wake-sleep (Hinton et al. 1995): awake, the generation network ascends the ELBO; asleep, the
+    inference network ascends log q(z|x) of a dream z ~ p(z), x ~ p(x|z), one per example.
+
+    Args: as `rws` with phase="sleep".
+
+    Returns:
+      loss [*batch], nats, = minus the ELBO; Aux. The inference network follows no bound.
+
+    Raises:
+      ValueError: no inference or generation; see `log_weights`.
+    """
+    problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
+    return _with_sleep(key, problem, bounds.elbo, inference, generation, with_wake=False)
+
+
+def _two_targets(
+    key: Array,
+    problem: Problem,
+    generation_bound: Bound,
+    inference_bound: Bound,
+    estimator: str | Estimator,
+    able: tuple[str, ...],
+) -> tuple[Array, Aux]:
+    by_q, draws = estimate(key, freeze_model(problem), inference_bound, log_w_of, estimator, able)
+    by_p, _ = _generation_part(problem, draws.z, generation_bound)
+    loss = with_gradient_of(by_p, by_p + by_q)
+    return loss, make_aux(-loss, draws)
+
+
+def _generation_part(problem: Problem, z: Any, bound: Bound) -> tuple[Array, LogWeights]:
+    """-f, differentiated by the parameters of prior and log_likelihood alone."""
+    draws = densities(problem, jax.lax.stop_gradient(z), freeze_posterior=True)
+    return -bound(draws.log_w), draws
+
+
+def _with_sleep(
+    key: Array,
+    problem: Problem,
+    bound: Bound,
+    inference: Callable[[Array], Any] | None,
+    generation: Callable[[Any], Any] | None,
+    with_wake: bool,
+) -> tuple[Array, Aux]:
+    if inference is None or generation is None:
+        raise ValueError(
+            "The sleep phase needs inference (x -> q(z|x)) and generation (z -> p(x|z)), to dream "
+            "examples and to recognize them."
+        )
+    check_key(key)
+    draws_key, *dream_keys = jax.random.split(key, 3)
+    if with_wake:
+        by_p, draws = ESTIMATORS["wake"](draws_key, problem, bound, log_w_of)
+        wake_by_p, _ = _generation_part(problem, draws.z, bound)
+        by_q = by_p - wake_by_p  # of gradient: what the wake phase adds for q
+    else:
+        by_p, draws = _generation_part(problem, sample(draws_key, problem), bound)
+    asleep = _sleep(dream_keys, problem.prior, inference, generation, by_p.shape)
+    surrogate = wake_by_p + (by_q + asleep) / 2 if with_wake else by_p + asleep
+    loss = with_gradient_of(by_p, surrogate)
+    return loss, make_aux(-loss, draws)
+
+
+def _sleep(keys, prior: Any, inference, generation, shape: tuple[int, ...]) -> Array:
+    """-log q(z|x) of a dream per example, [*batch], nats."""
+    z = jax.lax.stop_gradient(sample_from(prior, keys[0], shape))
+    x = jax.lax.stop_gradient(sample_from(generation(z), keys[1], ()))
+    log_qz_x = inference(x.astype(jnp.promote_types(x.dtype, jnp.float32))).log_prob(z)
+    if log_qz_x.shape != shape:
+        raise ValueError(
+            f"inference must give log q(z|x) of shape {shape} for dreams of that batch shape; got "
+            f"{log_qz_x.shape}."
+        )
+    return -log_qz_x
