@@ -28,7 +28,7 @@ PARAMS = {
     "likelihood": -3 + 1.5 * RNG.normal(size=STATES),
 }
 BETA = 0.3
-SUMO_SEED = 4
+SUMO_SEED = 1
 SCALES = np.array([0.5, 1.0, 2.0])
 
 
