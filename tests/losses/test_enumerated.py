@@ -2,8 +2,7 @@
 
 z is one of four states. A tuple of draws has a known probability, so that the mean of an
 estimator's gradient over all tuples is its exact expectation. The reference is the derivative of
-the enumerated expectation of the bound, by complex steps of a NumPy formula, which has no
-subtraction and so no truncation error to speak of.
+the enumerated expectation of the bound, by complex steps of its NumPy formula (`numpy_bounds.py`).
 """
 
 import functools
@@ -12,6 +11,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy_bounds
 import pytest
 
 from elbo_lab import losses
@@ -29,7 +29,6 @@ PARAMS = {
 }
 BETA = 0.3
 SUMO_SEED = 1
-SCALES = np.array([0.5, 1.0, 2.0])
 
 
 @pytest.fixture(autouse=True)
@@ -84,109 +83,63 @@ def estimated(objective, num_samples, number, key=None, **options):
     return jax.value_and_grad(expected)(PARAMS)
 
 
-# Values of bounds, from log p(x|z), log p(z) and log q(z|x) of all tuples, [K, T] each, for complex
-# numbers too. Sums are of few terms between e^-8 and e^3: nothing has to be kept from overflowing.
-
-
-def log_mean_exp(log_w):
-    return np.log(np.mean(np.exp(log_w), axis=0))
-
-
-def of_log_w(function):
-    return lambda log_px_z, log_pz, log_qz_x: function(log_px_z + log_pz - log_qz_x)
+def of_log_w(function, **options):
+    return lambda log_px_z, log_pz, log_qz_x: function(log_px_z + log_pz - log_qz_x, **options)
 
 
 def power_mean(power):
-    return of_log_w(lambda log_w: log_mean_exp(power * log_w) / power)
-
-
-def greatest(log_w):
-    first = np.argmax(log_w.real, axis=0)
-    return np.take_along_axis(log_w, first[None], axis=0)[0]
-
-
-def left_out(log_w, order):
-    """Mean of IWAE over all ways to leave out so many draws."""
-    size = len(log_w) - order
-    kept = itertools.combinations(range(len(log_w)), size)
-    return np.mean([log_mean_exp(log_w[list(subset)]) for subset in kept], axis=0)
-
-
-def jackknife_1(log_w):
-    number = len(log_w)
-    return number * left_out(log_w, 0) - (number - 1) * left_out(log_w, 1)
-
-
-def jackknife_2(log_w):
-    number = len(log_w)
-    terms = [(number - j) ** 2 * left_out(log_w, j) for j in range(3)]
-    return terms[0] / 2 - terms[1] + terms[2] / 2
-
-
-def thermodynamic(log_w):
-    """Points 0, 0.2, 0.7 and 1."""
-    value = 0.2 * np.mean(log_w, axis=0)
-    for point, width in ((0.2, 0.5), (0.7, 0.3)):
-        weights = np.exp(point * log_w)
-        value = value + width * np.sum(weights * log_w, axis=0) / np.sum(weights, axis=0)
-    return value
-
-
-def roulette_2(log_w):
-    """SUMO of two terms, whose survival probabilities are 1 and 1/2."""
-    one, two, three = (log_mean_exp(log_w[: k + 1]) for k in range(3))
-    return one + (two - one) + 2 * (three - two)
-
-
-def uneven(log_w, module=np):
-    """A user's own: smooth, and of no symmetry between draws, each of which has its own weight."""
-    scales = SCALES[: len(log_w)].reshape(-1, *(1,) * (log_w.ndim - 1))
-    return module.sum(scales * module.tanh(log_w / 4 + 1), axis=0) ** 2
+    return of_log_w(numpy_bounds.power_mean, power=power)
 
 
 def user_bound(log_w):
-    return uneven(log_w, jnp)
-
-
-def mixed(log_w):
-    return BETA * np.mean(log_w, axis=0) + (1 - BETA) * log_mean_exp(log_w)
-
-
-def grouped(log_w):
-    return (log_mean_exp(log_w[:2]) + log_mean_exp(log_w[2:])) / 2
+    return numpy_bounds.uneven(log_w, jnp)
 
 
 def weighted_kl(log_px_z, log_pz, log_qz_x):
-    return np.mean(log_px_z + 2.5 * (log_pz - log_qz_x), axis=0)
+    return numpy_bounds.mean(log_px_z + 2.5 * (log_pz - log_qz_x))
 
 
-IWAE = of_log_w(log_mean_exp)
+IWAE = of_log_w(numpy_bounds.log_mean_exp)
 ALL = ("score", "score_baseline", "score_loo", "vimco")
 FIXED = ("score", "score_baseline", "vimco")
 # name: objective, K, draws, options, value, estimators.
 CASES = {
-    "elbo": (losses.elbo, 3, 3, {}, of_log_w(lambda w: np.mean(w, axis=0)), ALL),
+    "elbo": (losses.elbo, 3, 3, {}, of_log_w(numpy_bounds.mean), ALL),
     "beta_vae": (losses.beta_vae, 3, 3, {"beta": 2.5, "kl": "mc"}, weighted_kl, ALL),
     "iwae_2": (losses.iwae, 2, 2, {}, IWAE, (*ALL, "ovis")),
     "iwae_3": (losses.iwae, 3, 3, {}, IWAE, (*ALL, "ovis")),
-    "miwae": (losses.miwae, 2, 4, {"num_outer": 2}, of_log_w(grouped), FIXED),
-    "ciwae": (losses.ciwae, 3, 3, {"beta": BETA}, of_log_w(mixed), ALL),
+    "miwae": (losses.miwae, 2, 4, {"num_outer": 2}, of_log_w(numpy_bounds.grouped), FIXED),
+    "ciwae": (losses.ciwae, 3, 3, {"beta": BETA}, of_log_w(numpy_bounds.mixed, beta=BETA), ALL),
     "renyi_0.5": (losses.renyi, 3, 3, {"alpha": 0.5}, power_mean(0.5), ALL),
     "renyi_-1": (losses.renyi, 3, 3, {"alpha": -1.0}, power_mean(2.0), ALL),
     "renyi_2": (losses.renyi, 2, 2, {"alpha": 2.0}, power_mean(-1.0), ALL),
-    "vr_max": (losses.renyi, 3, 3, {"alpha": -np.inf}, of_log_w(greatest), ALL),
-    "jackknife_1": (losses.jackknife, 3, 3, {"order": 1}, of_log_w(jackknife_1), ALL),
-    "jackknife_2": (losses.jackknife, 3, 3, {"order": 2}, of_log_w(jackknife_2), FIXED),
-    "tvo": (losses.tvo, 3, 3, {"partition": [0, 0.2, 0.7, 1]}, of_log_w(thermodynamic), ALL),
+    "vr_max": (losses.renyi, 3, 3, {"alpha": -np.inf}, of_log_w(numpy_bounds.greatest), ALL),
+    "jackknife_1": (losses.jackknife, 3, 3, {"order": 1}, of_log_w(numpy_bounds.jackknife_1), ALL),
+    "jackknife_2": (
+        losses.jackknife,
+        3,
+        3,
+        {"order": 2},
+        of_log_w(numpy_bounds.jackknife_2),
+        FIXED,
+    ),
+    "tvo": (
+        losses.tvo,
+        3,
+        3,
+        {"partition": [0, 0.2, 0.7, 1]},
+        of_log_w(numpy_bounds.thermodynamic),
+        ALL,
+    ),
     "sumo": (
         losses.from_bound,
         3,
         3,
         {"bound": functools.partial(bounds.sumo, num_terms=2)},
-        of_log_w(roulette_2),
+        of_log_w(numpy_bounds.roulette_2),
         FIXED,
     ),
-    "user": (losses.from_bound, 3, 3, {"bound": user_bound}, of_log_w(uneven), ALL),
+    "user": (losses.from_bound, 3, 3, {"bound": user_bound}, of_log_w(numpy_bounds.uneven), ALL),
 }
 
 
@@ -204,7 +157,7 @@ def expectation(value, number, params):
     return np.sum(probability * value(params["likelihood"][draws], log_pz[draws], log_q[draws]))
 
 
-def complex_step(function, params, step=1e-30):
+def complex_step(function, params, step=numpy_bounds.STEP):
     """Gradient of a real function that is analytic: Im f(x + ih) / h."""
 
     def along(name, i):
@@ -265,7 +218,7 @@ def test_sumo_follows_the_roulette_that_its_key_drew():
         return estimated(losses.sumo, 3, 3, key=key, estimator="vimco")
 
     loss, gradient = compute()
-    expected_value, expected = exact(of_log_w(roulette_2), 3)
+    expected_value, expected = exact(of_log_w(numpy_bounds.roulette_2), 3)
     np.testing.assert_allclose(-loss, expected_value, rtol=0, atol=1e-12)
     assert_gradient(gradient, {name: -leaf for name, leaf in expected.items()})
 
@@ -322,8 +275,8 @@ def test_wake_follows_the_bound_for_p_and_weighted_draws_for_q(objective, option
     [
         (losses.cubo, 3, {"power": 2.0}, power_mean(2.0), IWAE, 1),
         (losses.cubo, 3, {"power": 1.5}, power_mean(1.5), IWAE, 1),
-        (losses.iwae_elbo, 3, {}, of_log_w(lambda w: np.mean(w, axis=0)), IWAE, -1),
-        (losses.piwae, 2, {"num_outer": 2}, of_log_w(grouped), IWAE, -1),
+        (losses.iwae_elbo, 3, {}, of_log_w(numpy_bounds.mean), IWAE, -1),
+        (losses.piwae, 2, {"num_outer": 2}, of_log_w(numpy_bounds.grouped), IWAE, -1),
     ],
 )
 def test_two_networks_follow_two_targets(objective, number, options, by_q, by_p, sign):
