@@ -65,7 +65,8 @@ def kl_divergence(posterior: Any, prior: Any) -> Array:
     """Closed-form KL(posterior || prior) of two distribution objects.
 
     Looked up in this order: `KL_REGISTRY` by type; NumPyro's registry where both are NumPyro's;
-    the posterior's own method `kl_divergence(prior)` (Distrax, TFP on JAX).
+    the posterior's own method `kl_divergence(prior)` (Distrax, TFP on JAX); the sum over the
+    `factors` of two products, each found in the same order.
 
     Args:
       posterior: q(z|x), batch shape [*batch].
@@ -96,6 +97,10 @@ def kl_divergence(posterior: Any, prior: Any) -> Array:
             return posterior.kl_divergence(prior)
     except NotImplementedError:
         pass
+    try:  # Libraries know Independent against Independent, and MultivariateNormalDiag likewise.
+        return jnp.sum(kl_per_dimension(posterior, prior), axis=-1)
+    except ValueError:
+        pass
     raise ValueError(
         f'No closed-form KL is known between {names}: use kl="mc", or add one to '
         "losses.KL_REGISTRY."
@@ -105,15 +110,22 @@ def kl_divergence(posterior: Any, prior: Any) -> Array:
 def factors(distribution: Any) -> Any:
     """The product's factors: a distribution whose `log_prob` is one per dimension, [*batch, L].
 
+    Known are the `Independent` of NumPyro, Distrax and TFP, and the `MultivariateNormalDiag` of the
+    last two.
+
     Raises:
       ValueError: if the distribution is not seen to be a product over one event dimension.
     """
-    for name in ("base_dist", "distribution"):  # NumPyro's Independent; Distrax's and TFP's
-        base = getattr(distribution, name, None)
-        independent = type(distribution).__name__ == "Independent"
-        if independent and base is not None and tuple(base.event_shape) == ():
-            if len(distribution.event_shape) == 1:
+    if type(distribution).__name__ == "Independent":
+        for name in ("base_dist", "distribution"):  # NumPyro's; Distrax's and TFP's
+            base = getattr(distribution, name, None)
+            single = base is not None and tuple(base.event_shape) == ()
+            if single and len(distribution.event_shape) == 1:
                 return base
+    for name in ("distrax", "tensorflow_probability.substrates.jax.distributions"):
+        library = sys.modules.get(name)  # Its user has imported it.
+        if library is not None and isinstance(distribution, library.MultivariateNormalDiag):
+            return library.Normal(distribution.mean(), distribution.stddev())
     raise ValueError(
         f"{type(distribution).__name__} is not seen to be a product over latent dimensions; use "
         "one of independent dimensions, e.g. NumPyro's Normal(mean, scale).to_event(1)."
@@ -142,7 +154,7 @@ def moments(distribution: Any) -> tuple[Array, Array]:
         raise ValueError(
             f"{type(distribution).__name__} does not give its mean and variance in closed form."
         ) from error
-    return mean, variance
+    return tuple(jnp.broadcast_arrays(mean, variance))
 
 
 def _is_numpyro(distribution: Any) -> bool:

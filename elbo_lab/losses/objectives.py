@@ -370,13 +370,20 @@ def estimate(
     estimator: str | Estimator,
     able: Sequence[str],
 ) -> tuple[Array, LogWeights]:
-    """The named estimator's surrogate, if it is among those that are able to; or a caller's own."""
+    """The estimator's surrogate; of those in `ESTIMATORS`, by name or as functions, only those that
+    are able to.
+    """
+    name = estimator
     if callable(estimator):
-        return estimator(key, problem, bound, weigh)
-    if estimator not in able:
-        known = "" if estimator not in ESTIMATORS else " here"
-        raise ValueError(f"estimator must be one of {', '.join(able)}{known}; got {estimator!r}.")
-    return ESTIMATORS[estimator](key, problem, bound, weigh)
+        bare = getattr(estimator, "func", estimator)  # Of functools.partial(score, baseline=b).
+        name = next((known for known in ESTIMATORS if ESTIMATORS[known] is bare), None)
+        if name is None:
+            return estimator(key, problem, bound, weigh)
+    if name not in able:
+        known = "" if name not in ESTIMATORS else " here"
+        raise ValueError(f"estimator must be one of {', '.join(able)}{known}; got {name!r}.")
+    function = estimator if callable(estimator) else ESTIMATORS[name]
+    return function(key, problem, bound, weigh)
 
 
 def make_aux(bound: Array, draws: LogWeights, kl: Array | None = None) -> Aux:

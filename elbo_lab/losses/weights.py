@@ -68,7 +68,14 @@ def sample(key: Array, problem: Problem) -> Any:
     """K draws z from the posterior, a pytree of [K, *batch, ...]."""
     check_key(key)
     check_count("num_samples", problem.num_samples)
-    return sample_from(problem.posterior, key, (problem.num_samples,))
+    z = sample_from(problem.posterior, key, (problem.num_samples,))
+    # A sampler of one's own that overlooks sample_shape would turn its batch into draws, unseen.
+    if any(jnp.shape(leaf)[:1] != (problem.num_samples,) for leaf in jax.tree.leaves(z)):
+        raise ValueError(
+            f"posterior.sample must return draws of shape [{problem.num_samples}, *batch, ...] for "
+            f"sample_shape ({problem.num_samples},); got {jax.tree.map(jnp.shape, z)}."
+        )
+    return z
 
 
 def densities(problem: Problem, z: Any, freeze_posterior: bool = False) -> LogWeights:
@@ -85,11 +92,20 @@ def densities(problem: Problem, z: Any, freeze_posterior: bool = False) -> LogWe
         return function if problem.vectorized else jax.vmap(function)
 
     log_q = over_draws(problem.posterior.log_prob)
-    log_qz_x = frozen(log_q)(z) if freeze_posterior else log_q(z)
+    try:
+        log_qz_x = frozen(log_q)(z) if freeze_posterior else log_q(z)
+    except NotImplementedError as error:  # A flow that is given in one direction alone.
+        raise ValueError(
+            f"{type(problem.posterior).__name__} cannot evaluate log_prob at a given z, which "
+            "log-weights need. A flow must have an inverse, as an inverse autoregressive or a "
+            f"coupling flow has. ({error})"
+        ) from error
     log_pz = over_draws(problem.prior.log_prob)(z)
     log_px_z = over_draws(problem.log_likelihood)(z)
     _check_shape("prior.log_prob", log_pz, log_qz_x.shape)
     _check_shape("log_likelihood", log_px_z, log_qz_x.shape)
+    # Each is a sum of many terms: half precision would lose more where they are added.
+    log_px_z, log_pz, log_qz_x = map(at_least_float32, (log_px_z, log_pz, log_qz_x))
     return LogWeights(log_px_z + log_pz - log_qz_x, log_px_z, log_pz, log_qz_x, z)
 
 
@@ -124,7 +140,7 @@ def freeze_model(problem: Problem) -> Problem:
 def is_reparameterizable(posterior: Any, z: Any) -> bool:
     """Whether draws carry derivatives: those of each of its `layers(z)` for a hierarchy, else
     `has_rsample` (NumPyro), else `reparameterization_type` (TFP), else whether every leaf of the
-    draw `z` is floating point.
+    draw `z` is floating point and the type is not in `NOT_SMOOTH` (Distrax).
     """
     if hasattr(posterior, "layers"):
         return all(map(is_reparameterizable, posterior.layers(z), z))
@@ -132,7 +148,34 @@ def is_reparameterizable(posterior: Any, z: Any) -> bool:
         return bool(posterior.has_rsample)
     if hasattr(posterior, "reparameterization_type"):
         return "NOT" not in repr(posterior.reparameterization_type)
-    return all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(z))
+    floating = all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(z))
+    return floating and not _has_jumps(posterior)
+
+
+# Distrax's distributions do not say whether they are reparameterizable. Of these the draws may be
+# floating point, and yet jump, or have no derivative by some parameters.
+NOT_SMOOTH = frozenset(
+    {
+        "Bernoulli",
+        "Categorical",
+        "Clipped",
+        "ClippedLogistic",
+        "ClippedNormal",
+        "EpsilonGreedy",
+        "Greedy",
+        "MixtureOfTwo",
+        "MixtureSameFamily",
+        "Multinomial",
+        "OneHotCategorical",
+        "Quantized",
+        "Softmax",
+    }
+)
+
+
+def _has_jumps(distribution: Any) -> bool:
+    inner = getattr(distribution, "distribution", None)  # Of Independent and Transformed.
+    return type(distribution).__name__ in NOT_SMOOTH or (inner is not None and _has_jumps(inner))
 
 
 def sample_from(distribution: Any, key: Array, sample_shape: tuple[int, ...]) -> Any:
@@ -164,14 +207,25 @@ def check_key(key: Array) -> None:
         )
 
 
+def at_least_float32(values: Array) -> Array:
+    """The values in float32, or in their own type if that is wider."""
+    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
+
+
 def _check_shape(name: str, value: Array, shape: tuple[int, ...]) -> None:
-    if value.shape == shape:
+    if jnp.shape(value) == shape:
         return
     cause = ""
     if value.ndim > len(shape):
-        cause = " Sum over the event dimensions, e.g. by NumPyro's `.to_event(1)`."
+        cause = (
+            " Sum over the event dimensions, e.g. by NumPyro's `.to_event(1)`; or it sees a batch "
+            "where the posterior is of one example."
+        )
     elif value.ndim < len(shape):
-        cause = " Or the posterior is one per latent dimension: give it `.to_event(1)`."
+        cause = (
+            " It must not sum over the batch. Or the posterior is one per latent dimension: give "
+            "it `.to_event(1)`."
+        )
     raise ValueError(
         f"{name} must return one value per example, shape {shape[1:]} for one draw "
         f"(as posterior.log_prob does); got {value.shape[1:]}.{cause}"
