@@ -4,9 +4,10 @@ With draws z_1..z_K ~ q(z|x), log_w_k = log p(x|z_k) + log p(z_k) - log q(z_k|x)
 nothing about how the draws were made or how it will be differentiated (`estimators.py`), and
 returns the quantity itself; only objectives negate it.
 
-Draws of zero weight (log_w = -inf) are exact. Where *every* weight of a group is zero the value is
--inf and the derivative with respect to each log-weight is taken to be 1/K, its value for any
-other K equal log-weights, so that bounds stay shift-equivariant and no NaN appears.
+Draws of zero weight (log_w = -inf) are exact: value and derivatives are the limits of those for
+log-weights -t, the same t for all of them, as t grows. So where *every* weight is zero the value
+is -inf and the derivatives are those of any other K equal log-weights, the first being 1/K each:
+bounds stay shift-equivariant and no NaN appears.
 
 A bound of several parameters is a function of log-weights once these are bound, e.g.
 `functools.partial(miwae, num_outer=8)`; anything of the same type is a bound.
@@ -163,8 +164,8 @@ def jackknife(log_w: Array, order: int = 1) -> Array:
 
     Returns:
       [*batch], nats. Population: neither bound; its expectation differs from log p(x) by
-      O(K^-(m+1)), of either sign. Finite K: may exceed log p(x). +inf where all draws of positive
-      weight are among m.
+      O(K^-(m+1)), of either sign. Finite K: may exceed log p(x). Where at most m draws have a
+      positive weight it is infinite: +inf for an odd number of them, -inf for an even one.
 
     Raises:
       ValueError: m is no integer of at least 0, or K <= m.
@@ -179,22 +180,18 @@ def jackknife(log_w: Array, order: int = 1) -> Array:
             f"out that many; got {order}."
         )
     # Large coefficients of either sign sum to one: values near zero keep the digits.
-    top = jax.lax.stop_gradient(jnp.max(log_w, axis=0, keepdims=True))
-    top = jnp.where(jnp.isfinite(top), top, 0)
-    centred, value, slope = log_w - top, 0.0, 0.0
+    top = _finite_top(log_w)
+    value = 0.0
     for j in range(order + 1):
         coefficient = (number - j) ** order / (math.factorial(j) * math.factorial(order - j))
         coefficient = -coefficient if j % 2 else coefficient
         kept = np.array(list(itertools.combinations(range(number), number - j)))  # [C, K - j]
-        subsets = jnp.swapaxes(centred[kept], 0, 1)  # [K - j, C, *batch]
-        inner = log_mean_exp(subsets)
-        empty = jnp.isneginf(inner)
-        value += coefficient * jnp.mean(jnp.where(empty, 0, inner), axis=0)
-        # As weights vanish together, log w = -t, the sum is of -t times this.
-        slope += coefficient * jnp.mean(empty.astype(log_w.dtype), axis=0)
-    everywhere = jnp.all(jnp.isneginf(log_w), axis=0)
-    limit = jnp.where(everywhere, jnp.mean(log_w, axis=0), jnp.where(slope < 0, jnp.inf, -jnp.inf))
-    return jnp.where(jnp.abs(slope) > 0, limit, value + top[0])
+        subsets = jnp.swapaxes((log_w - top)[kept], 0, 1)  # [K - j, C, *batch]
+        value += coefficient * jnp.mean(_finite_log_mean_exp(subsets), axis=0)
+    # Subsets of zero weights alone are -t each; the sign of their coefficients' sum is this.
+    positive = jnp.sum(~jnp.isneginf(log_w), axis=0)
+    limit = jnp.where(positive % 2 == 1, jnp.inf, -jnp.inf)
+    return value + top[0] + jnp.where(positive <= order, limit, 0).astype(log_w.dtype)
 
 
 def tvo(log_w: Array, partition: int | Sequence[float] = 5) -> Array:
@@ -216,16 +213,17 @@ def tvo(log_w: Array, partition: int | Sequence[float] = 5) -> Array:
     """
     log_w = _at_least_float32(log_w)
     points = partition_points(partition)
-    zero_weight = jnp.isneginf(log_w)
-    value = (points[1] - points[0]) * elbo(log_w)
+    # Centred, as weights of log_w itself lose the digits of large log-weights.
+    top = _finite_top(log_w)
+    all_zero = jnp.all(jnp.isneginf(log_w), axis=0)
+    centred = _zeros_where(all_zero, log_w - top)
+    finite = jnp.where(jnp.isneginf(centred), 0, centred)
+    value = (points[1] - points[0]) * jnp.mean(centred, axis=0)
     for left, right in itertools.pairwise(points[1:]):
-        all_zero = jnp.all(zero_weight, axis=0)
-        tempered = jnp.where(all_zero, jnp.zeros_like(log_w), left * log_w)
-        weights = jax.nn.softmax(tempered, axis=0)
+        weights = jax.nn.softmax(left * centred, axis=0)
         # A draw of no weight adds nothing, though its log-weight is infinite.
-        inner = jnp.sum(weights * jnp.where(zero_weight, 0, log_w), axis=0)
-        value += (right - left) * jnp.where(all_zero, jnp.mean(log_w, axis=0), inner)
-    return value
+        value += (right - left) * jnp.sum(weights * finite, axis=0)
+    return value + top[0] + _minus_infinity(all_zero, log_w.dtype)
 
 
 def partition_points(partition: int | Sequence[float]) -> tuple[float, ...]:
@@ -279,34 +277,59 @@ def roulette_survival(term: Array) -> Array:
 
 
 def log_mean_exp(log_w: Array) -> Array:
-    """log 1/K sum_k exp(log_w_k) over axis 0, with the derivative 1/K where all are -inf."""
-    all_zero = jnp.all(log_w == -jnp.inf, axis=0)
-    safe = jnp.where(all_zero, jnp.zeros_like(log_w), log_w)
-    value = jax.nn.logsumexp(safe, axis=0) - jnp.log(jnp.asarray(log_w.shape[0], log_w.dtype))
-    return jnp.where(all_zero, jnp.mean(log_w, axis=0), value)
+    """log 1/K sum_k exp(log_w_k) over axis 0; for -inf see the module's docstring."""
+    all_zero = jnp.all(jnp.isneginf(log_w), axis=0)
+    return _finite_log_mean_exp(log_w) + _minus_infinity(all_zero, log_w.dtype)
+
+
+def _finite_log_mean_exp(log_w: Array) -> Array:
+    """log_mean_exp, but zero instead of -inf, whose derivatives are those of equal log-weights."""
+    safe = _zeros_where(jnp.all(jnp.isneginf(log_w), axis=0), log_w)
+    return jax.nn.logsumexp(safe, axis=0) - jnp.log(jnp.asarray(log_w.shape[0], log_w.dtype))
 
 
 def _power_mean(log_w: Array, s: Array) -> Array:
     """1/s log 1/K sum_k exp(s log_w_k), with its limit, the mean, at s = 0."""
     nonzero = jnp.where(s == 0, jnp.ones_like(s), s)
-    scaled = nonzero * log_w
-    top = jnp.max(scaled, axis=0)
-    infinite = jnp.isinf(top)  # All weights are zero, or some are and s < 0.
-    at_top = scaled == top
-    limit = jnp.mean(log_w, axis=0, where=at_top)
-    far = jax.nn.logsumexp(jnp.where(infinite, jnp.zeros_like(scaled), scaled), axis=0)
-    far = (far - jnp.log(jnp.asarray(log_w.shape[0], log_w.dtype))) / nonzero
-    # Near the mean, log1p and expm1 keep the digits that the logarithm's division by s would lose.
-    mean = jnp.mean(log_w, axis=0)
-    finite = jnp.isfinite(mean)
-    distance = log_w - jnp.where(finite, mean, 0)[None]
-    near = finite & (jnp.max(jnp.abs(s * distance), axis=0) < 0.5)
-    distance = jnp.where(near, distance, jnp.zeros_like(log_w))
-    expanded = jnp.log1p(jnp.mean(jnp.expm1(nonzero * distance), axis=0)) / nonzero
-    series = s * jnp.mean(distance**2, axis=0) / 2
-    near_value = mean + jnp.where(s == 0, series, expanded)
-    at_zero = jnp.where(s == 0, mean, limit)  # The mean is infinite too where any weight is zero.
-    return jnp.where(near, near_value, jnp.where(infinite | (s == 0), at_zero, far))
+    ends = jnp.max(log_w, axis=0, keepdims=True), jnp.min(log_w, axis=0, keepdims=True)
+    top = jax.lax.stop_gradient(jnp.where(nonzero > 0, *ends))  # of s log_w
+    distance = _zeros_where(log_w == top, log_w - top)
+    far = jnp.isinf(distance)  # of no weight beside the top
+    distance = jnp.where(far, 0, distance)
+    scaled = jnp.where(far, -jnp.inf, nonzero * distance)  # <= 0
+    weights = jnp.exp(scaled)
+    # log1p and expm1 keep the digits that the logarithm's division by a small s would lose; far
+    # from zero they would lose those of small weights' derivatives, and of a small mean.
+    near = scaled > -1
+    shortfalls = jnp.where(near, jnp.expm1(jnp.where(near, scaled, 0)), weights - 1)
+    shortfall = jnp.mean(shortfalls, axis=0)
+    small = shortfall < -0.5
+    by_mean = jnp.log(jnp.where(small, jnp.mean(weights, axis=0), 1))
+    value = jnp.where(small, by_mean, jnp.log1p(jnp.where(small, 0, shortfall))) / nonzero
+    # The series in s, for derivatives by s.
+    at_zero = jnp.mean(log_w, axis=0) + s * jnp.var(distance, axis=0) / 2
+    return jnp.where(s == 0, at_zero, value + top[0])
+
+
+@jax.custom_jvp
+def _zeros_where(condition: Array, log_w: Array) -> Array:
+    """log_w with zeros where the condition holds, differentiated as log_w all the same."""
+    return jnp.where(condition, 0, log_w)
+
+
+@_zeros_where.defjvp
+def _(primals, tangents):
+    return _zeros_where(*primals), tangents[1]
+
+
+def _finite_top(log_w: Array) -> Array:
+    """The greatest log-weight, [1, *batch], or zero where it is infinite; held fixed."""
+    top = jax.lax.stop_gradient(jnp.max(log_w, axis=0, keepdims=True))
+    return jnp.where(jnp.isinf(top), 0, top)
+
+
+def _minus_infinity(where: Array, dtype: jnp.dtype) -> Array:
+    return jnp.where(where, -jnp.inf, 0).astype(dtype)
 
 
 def _cumulative_log_sum_exp(log_w: Array) -> Array:
