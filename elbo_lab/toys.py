@@ -1,0 +1,76 @@
+"""Models small enough to be known exactly, with their data and parameters near the optimum."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import Array
+
+from elbo_lab.models.base import Model, Params
+
+LATENT_DIM, NUM_EXAMPLES, OFFSET = 20, 1024, 0.01
+
+
+class Toy(NamedTuple):
+    """A model at a point in its parameter space, with data."""
+
+    model: Model
+    params: Params
+    x: np.ndarray  # [N, D], float32
+    groups: Callable[[Params], dict[str, Any]]  # params, or their gradient, by the paper's names
+    inference: tuple[str, ...]  # the groups that are the inference network's
+
+
+def gaussian(seed: int = 0) -> Toy:
+    """Rainforth et al. 2018, section 4: z ~ N(mu, I_20), x|z ~ N(z, I), q(z|x) = N(Ax + b, 2/3 I).
+
+    The 1,024 examples come from the model with mu ~ N(0, I). Parameters are those that maximize the
+    ELBO, each moved by N(0, 0.01^2), as in the paper: mu = mean x, A = I/2, b = mu/2. There q has
+    the exact posterior's mean, and its variance of 2/3 for 1/2.
+    """
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=LATENT_DIM) + rng.normal(size=(NUM_EXAMPLES, LATENT_DIM))
+    x = (z + rng.normal(size=z.shape)).astype(np.float32)
+    model = gaussian_model()
+    params = model.init(jax.random.key(seed), jnp.asarray(x))
+    return Toy(model, params, x, _gaussian_groups, ("a", "b"))
+
+
+def gaussian_model() -> Model:
+    """The model of `gaussian`, whose `init` starts near the optimum of the x that it is given."""
+
+    def init(key: Array, x: Array) -> Params:
+        mu = jnp.mean(x.reshape(-1, x.shape[-1]), axis=0)
+        optimum = {
+            "encoder": {"a": jnp.eye(x.shape[-1]) / 2, "b": mu / 2},
+            "decoder": {},
+            "prior": {"mu": mu},
+        }
+        leaves, structure = jax.tree.flatten(optimum)
+        keys = jax.random.split(key, len(leaves))
+        moved = [
+            leaf + OFFSET * jax.random.normal(own, leaf.shape)
+            for own, leaf in zip(keys, leaves, strict=True)
+        ]
+        return jax.tree.unflatten(structure, moved)
+
+    def posterior(params: Params, x: Array):
+        encoder = params["encoder"]
+        return dist.Normal(x @ encoder["a"].T + encoder["b"], np.sqrt(2 / 3)).to_event(1)
+
+    return Model(
+        init,
+        lambda params: dist.Normal(params["prior"]["mu"], 1.0).to_event(1),
+        posterior,
+        lambda params, z: dist.Normal(z, 1.0).to_event(1),
+    )
+
+
+def _gaussian_groups(params: Params) -> dict[str, Any]:
+    return {**params["encoder"], **params["prior"]}
+
+
+TOYS: dict[str, Callable[[int], Toy]] = {"gaussian": gaussian}
