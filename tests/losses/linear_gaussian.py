@@ -112,14 +112,41 @@ def relative_moment(params: Params, x, order: int):
     return np.exp(n * half_p - m * half_q - half + exponent)
 
 
-def iwae_2(params: Params, x, nodes: int = 120):
-    """Exact E[log (w_1 + w_2) / 2] by Gauss-Hermite quadrature in two dimensions, for L = 1."""
+def pairs(params: Params, x, nodes: int = 80):
+    """Pairs of draws [2, N, 1] and their weights [N], for expectations over two draws by
+    Gauss-Hermite quadrature, where L = 1.
+    """
     points, weights = np.polynomial.hermite_e.hermegauss(nodes)
     weights = weights / np.sum(weights)
     z = params.a @ x + params.c + np.exp(params.log_scale) * points[:, None]  # [nodes, 1]
-    log_w = log_weight(params, x, z)
-    values = np.logaddexp(log_w[:, None], log_w[None, :]) - np.log(2)
-    return weights @ values @ weights
+    both = np.stack([np.repeat(z, nodes, axis=0), np.tile(z, (nodes, 1))])
+    return both, np.outer(weights, weights).ravel()
+
+
+def expectation_2(params: Params, x, bound, nodes: int = 80):
+    """Exact E[bound(log w_1, log w_2)] by quadrature; bound [2, N] -> [N], L = 1."""
+    z, weights = pairs(params, x, nodes)
+    return weights @ bound(log_weight(params, x, z))
+
+
+def iwae_2(params: Params, x, nodes: int = 120):
+    """Exact E[log (w_1 + w_2) / 2] by quadrature, for L = 1."""
+    return expectation_2(params, x, lambda w: np.logaddexp(w[0], w[1]) - np.log(2), nodes)
+
+
+def log_weight_slopes(params: Params, x, z):
+    """d log w / dz through all three densities, and d log q / d mean at fixed z, [*any, L]."""
+    mean, variance = params.a @ x + params.c, np.exp(2 * params.log_scale)
+    by_mean = (z - mean) / variance
+    return (x - z @ params.w.T - params.b) @ params.w / SIGMA**2 - z + by_mean, by_mean
+
+
+def with_exact_posterior(params: Params) -> Params:
+    """The model with the columns of W made orthogonal, whose posterior is diagonal, as q is it."""
+    w = np.linalg.qr(params.w)[0] * np.linalg.norm(params.w, axis=0)
+    _, cov = exact_posterior(params._replace(w=w), np.zeros(len(w)))
+    a = cov @ w.T / SIGMA**2
+    return Params(w, params.b, a, -a @ params.b, 0.5 * np.log(np.diag(cov)))
 
 
 def finite_difference(function, params: Params, step: float = 1e-5) -> Params:

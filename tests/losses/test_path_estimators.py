@@ -1,0 +1,429 @@
+"""Estimators that differentiate through the draws: reparam, stl, dreg and wake_dreg.
+
+One gradient is compared term by term with the linear-Gaussian model's derivatives, in float64, with
+the weights that `estimators.py` states; means of many with exact expectations of two draws by
+quadrature. Keys are fixed, tolerances are four standard errors.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import linear_gaussian
+import numpy as np
+import numpy_bounds
+import numpyro.distributions as dist
+import pytest
+from numpyro.distributions.flows import InverseAutoregressiveTransform
+from scipy.special import softmax
+
+from elbo_lab import losses
+from elbo_lab.distributions import Chain
+from elbo_lab.losses import bounds, estimators
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+X = np.array([0.5, -1.0, 1.5])
+# q away from the posterior: bounds and estimators that differ visibly.
+LOOSE = linear_gaussian.make_params(seed=2)
+LOOSE = LOOSE._replace(log_scale=LOOSE.log_scale + 0.2)
+GENERATION, INFERENCE = ("w", "b"), ("a", "c", "log_scale")
+K = 4
+CUBO = functools.partial(bounds.cubo, power=2.0)
+
+# name: objective, options, the bound in NumPy for four draws (two groups of two).
+BOUNDS = {
+    "elbo": (losses.elbo, {}, numpy_bounds.mean),
+    "iwae": (losses.iwae, {}, numpy_bounds.log_mean_exp),
+    "miwae": (losses.miwae, {"num_outer": 2, "num_samples": K // 2}, numpy_bounds.grouped),
+    "ciwae": (losses.ciwae, {"beta": 0.3}, functools.partial(numpy_bounds.mixed, beta=0.3)),
+    "renyi_0.5": (
+        losses.renyi,
+        {"alpha": 0.5},
+        functools.partial(numpy_bounds.power_mean, power=0.5),
+    ),
+    "renyi_-1": (
+        losses.renyi,
+        {"alpha": -1.0},
+        functools.partial(numpy_bounds.power_mean, power=2.0),
+    ),
+    "cubo": (
+        losses.from_bound,
+        {"bound": CUBO},
+        functools.partial(numpy_bounds.power_mean, power=2.0),
+    ),
+    "jackknife": (losses.jackknife, {"order": 1}, numpy_bounds.jackknife_1),
+    "tvo": (losses.tvo, {"partition": [0, 0.2, 0.7, 1]}, numpy_bounds.thermodynamic),
+    "user": (losses.from_bound, {}, None),
+}
+
+
+def bent(log_w, module=np):
+    """A user's own smooth bound: quadratic in one place, flat in another."""
+    return module.log1p(module.mean(module.exp(log_w / 2 + 2), axis=0)) + module.mean(
+        module.tanh(log_w), axis=0
+    )
+
+
+BOUNDS["user"] = (losses.from_bound, {"bound": functools.partial(bent, module=jnp)}, bent)
+
+
+class GivenNoise:
+    """N(mean, scale^2) whose noise is given."""
+
+    def __init__(self, mean, scale, noise):
+        self.mean, self.scale, self.noise = mean, scale, noise
+
+    def sample(self, key, sample_shape=()):
+        assert self.noise.shape == (*sample_shape, *self.mean.shape)
+        return self.mean + self.scale * self.noise
+
+    def log_prob(self, z):
+        return dist.Normal(self.mean, self.scale).to_event(1).log_prob(z)
+
+
+def float32(tree):
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
+
+
+# One gradient, term by term.
+
+
+def weights_of(estimator, value, log_w):
+    """Weights of the generation network's terms, of paths and of scores, [K] each."""
+    v = numpy_bounds.gradient(value, log_w)
+    w = softmax(log_w)
+    paths, scores = {
+        "reparam": (v, -v),
+        "stl": (v, 0 * v),
+        "dreg": (v - numpy_bounds.diagonal_hessian(value, log_w), 0 * v),
+        "wake_dreg": (w - w**2, 0 * v),
+    }[estimator]
+    return v, paths, scores
+
+
+def gradient_by_terms(params, x, noise, weights):
+    of_model, of_paths, of_scores = weights
+    scale = np.exp(params.log_scale)
+    z = params.a @ x + params.c + scale * noise
+    residuals = (x - z @ params.w.T - params.b) / linear_gaussian.SIGMA**2  # [K, D]
+    slopes, by_mean = linear_gaussian.log_weight_slopes(params, x, z)
+    c = of_paths @ slopes + of_scores @ by_mean
+    return linear_gaussian.Params(
+        w=np.einsum("k,kd,kl->dl", of_model, residuals, z),
+        b=of_model @ residuals,
+        a=np.outer(c, x),
+        c=c,
+        log_scale=of_paths @ (slopes * scale * noise) + of_scores @ (noise**2 - 1),
+    )
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_each_draw_has_the_stated_weights(name):
+    objective, options, value = BOUNDS[name]
+    # The weights of wake_dreg, and that stl's are v, do not depend on the bound.
+    names = ("reparam", "dreg", *(("stl", "wake_dreg") if name == "iwae" else ()))
+    noise = np.random.default_rng(0).normal(size=(K, 2))
+
+    def loss(params, estimator):
+        posterior, prior, log_likelihood = linear_gaussian.distributions(params, X)
+        mean, scale = posterior.base_dist.loc, posterior.base_dist.scale
+        arguments = GivenNoise(mean, scale, noise), prior, log_likelihood
+        given = {"num_samples": K} | options
+        return objective(jax.random.key(0), *arguments, estimator=estimator, **given)[0]
+
+    with jax.enable_x64(True):
+        compute = jax.jit(lambda p: {n: jax.value_and_grad(loss)(p, n) for n in names})
+        results = compute(LOOSE)
+    z = LOOSE.a @ X + LOOSE.c + np.exp(LOOSE.log_scale) * noise
+    log_w = linear_gaussian.log_weight(LOOSE, X, z)
+    for estimator, (surrogate, gradient) in results.items():
+        np.testing.assert_allclose(-surrogate, value(log_w), rtol=1e-12)
+        weights = weights_of(estimator, value, log_w)
+        expected = gradient_by_terms(LOOSE, X, noise, weights)
+        for one, other in zip(gradient, expected, strict=True):
+            np.testing.assert_allclose(-one, other, rtol=0, atol=1e-8)
+
+
+def test_path_weights_of_the_iwae_bound_are_squares_and_of_others_in_closed_form():
+    log_w = 2 * np.random.default_rng(1).normal(size=(6, 3))
+    w = softmax(log_w, axis=0)
+    with jax.enable_x64(True):
+
+        @jax.jit
+        def weights(log_w):
+            ciwae, renyi = ciwae_and_renyi
+            return [estimators.path_weight(f, log_w) for f in (bounds.elbo, bounds.iwae)] + [
+                estimators.path_weight(ciwae, log_w),
+                estimators.path_weight(renyi, log_w),
+            ]
+
+        ciwae_and_renyi = (
+            functools.partial(bounds.ciwae, beta=0.3),
+            functools.partial(bounds.renyi, alpha=-1.0),
+        )
+        elbo, iwae, ciwae, renyi = weights(log_w)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-14)
+    close(elbo, np.full(w.shape, 1 / 6))
+    close(iwae, w**2)
+    close(ciwae, 0.3 / 6 + 0.7 * w**2)
+    # (1 - s) v + s v^2 with v = softmax(s log w), s = 1 - alpha.
+    v = softmax(2 * log_w, axis=0)
+    close(renyi, -v + 2 * v**2)
+
+
+# Means of many gradients.
+
+
+def many(make_loss, params, draws, names):
+    """Gradients by each estimator in turn, of the same keys, float64: {name: [draws, ...]}."""
+
+    def all_of_them(params, key):
+        keys = [jax.random.clone(key) for _ in names]
+        return [
+            jax.grad(functools.partial(make_loss, estimator=name))(params, k)
+            for name, k in zip(names, keys, strict=True)
+        ]
+
+    keys = jax.random.split(jax.random.key(3), draws)
+    found = jax.jit(jax.vmap(all_of_them, in_axes=(None, 0)))(float32(params), keys)
+    found = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), found)
+    return dict(zip(names, found, strict=True))
+
+
+def standard_errors_off(samples, expected):
+    """|mean - expected| in standard errors, beside float32's rounding."""
+    error = np.std(samples, axis=0, ddof=1) / np.sqrt(len(samples))
+    distance = np.abs(np.mean(samples, axis=0) - expected)
+    return np.max(np.maximum(distance - 1e-5, 0) / np.maximum(error, 1e-12))
+
+
+def one_latent():
+    """One latent dimension, for quadrature."""
+    params = linear_gaussian.make_params(data_dim=2, latent_dim=1, seed=1)
+    params = params._replace(c=params.c + 0.4, log_scale=params.log_scale + 0.3)
+    return params, np.array([0.7, -0.4])
+
+
+def objective_loss(objective, options, x):
+    def loss(params, key, estimator):
+        arguments = linear_gaussian.distributions(params, float32(x))
+        return objective(key, *arguments, estimator=estimator, **options)[0]
+
+    return loss
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_mean_gradient_of_two_draws_is_exact(name):
+    params, x = one_latent()
+    objective, options, value = BOUNDS[name]
+    options = {"num_samples": 2} | options
+    # Two groups of two draws have the expectation of one.
+    value = numpy_bounds.log_mean_exp if name == "miwae" else value
+    exact = linear_gaussian.finite_difference(
+        lambda params: linear_gaussian.expectation_2(params, x, value), params
+    )
+    names = ("dreg", "stl") if name in ("elbo", "iwae") else ("dreg",)
+    found = many(objective_loss(objective, options, x), params, 20_000, names)
+    off = {
+        estimator: [
+            standard_errors_off(-one, other)
+            for one, other in zip(found[estimator], exact, strict=True)
+        ]
+        for estimator in names
+    }
+    assert max(off["dreg"]) < 4
+    if name == "elbo":
+        assert max(off["stl"]) < 4
+    if name == "iwae":
+        # The comparison has the power to tell: paths that weigh v, and not v - h, are biased.
+        assert max(off["stl"]) > 6
+
+
+@pytest.mark.parametrize("estimator", ["wake", "wake_dreg"])
+def test_mean_wake_gradient_of_two_draws_is_exact(estimator):
+    params, x = one_latent()
+    z, weights = linear_gaussian.pairs(params, x)
+    w = softmax(linear_gaussian.log_weight(params, x, z), axis=0)
+    mean, scale = params.a @ x + params.c, np.exp(params.log_scale)
+    noise = (z - mean) / scale  # [2, N, 1]
+    by_mean = weights @ np.sum(w[..., None] * noise / scale, axis=0)
+    by_log_scale = weights @ np.sum(w[..., None] * (noise**2 - 1), axis=0)
+    bound = linear_gaussian.finite_difference(
+        lambda params: linear_gaussian.expectation_2(params, x, numpy_bounds.log_mean_exp), params
+    )
+    exact = bound._replace(a=np.outer(by_mean, x), c=by_mean, log_scale=by_log_scale)
+    loss = objective_loss(losses.iwae, {"num_samples": 2}, x)
+    found = many(loss, params, 20_000, (estimator,))[estimator]
+    for samples, expected in zip(found, exact, strict=True):
+        assert standard_errors_off(-samples, expected) < 4
+    assert np.max(np.abs(exact.c - bound.c)) > 0.01  # another direction than the bound's
+
+
+def squares_on_everything(key, problem, bound, weigh):
+    """A defect: the generation network weighs its terms by w^2 too."""
+    draws = losses.weights.densities(
+        problem, losses.weights.sample(key, problem), freeze_posterior=True
+    )
+    v = jax.lax.stop_gradient(estimators.derivative(bound, draws.log_w))
+    return -jnp.sum(v**2 * draws.log_w, axis=0), draws
+
+
+def paired(name_of_bound, estimator, draws=4_000, **options):
+    """Standard errors that the mean differs from reparam's, of the same keys, by parameter."""
+    objective, more, _ = BOUNDS[name_of_bound]
+    options = {"num_samples": K} | more | options
+    loss = objective_loss(objective, options, X)
+    found = many(loss, LOOSE, draws, ("reparam", estimator))
+    return {
+        field: standard_errors_off(
+            getattr(found[estimator], field) - getattr(found["reparam"], field), 0
+        )
+        for field in LOOSE._fields
+    }
+
+
+def test_dreg_has_reparams_mean_with_more_draws():
+    for name in ("iwae", "jackknife"):
+        off = paired(name, "dreg")
+        assert max(off.values()) < 4, off
+
+
+def test_the_comparison_finds_defects():
+    # Paths that weigh v, where they should v - h.
+    off = paired("iwae", "stl")
+    assert off["w"] == off["b"] == 0 and max(off[field] for field in INFERENCE) > 6
+    off = paired("iwae", squares_on_everything)
+    assert max(off[field] for field in GENERATION) > 6
+    assert max(off[field] for field in INFERENCE) < 4  # for which the squares are right
+
+
+def test_dreg_has_less_variance_than_reparam():
+    loss = objective_loss(losses.iwae, {"num_samples": 16}, X)
+    found = many(loss, LOOSE, 4_000, ("reparam", "dreg"))
+    for field in INFERENCE:
+        variances = {name: np.sum(np.var(getattr(found[name], field), axis=0)) for name in found}
+        assert variances["dreg"] < 0.5 * variances["reparam"], field
+
+
+def test_bounds_that_see_a_part_of_log_q():
+    # The estimators' own interface: a bound that is not linear, of log-weights with 2 log q in
+    # them, so that h counts twice in the paths.
+    def weigh(log_px_z, log_pz, log_qz_x):
+        return log_px_z + 2 * (log_pz - log_qz_x)
+
+    def loss(params, key, estimator):
+        problem = estimators.Problem(*linear_gaussian.distributions(params, float32(X)), K)
+        return estimators.ESTIMATORS[estimator](key, problem, bounds.iwae, weigh)[0]
+
+    found = many(loss, LOOSE, 4_000, ("reparam", "dreg", "stl"))
+    off = {
+        name: max(
+            standard_errors_off(getattr(found[name], f) - getattr(found["reparam"], f), 0)
+            for f in INFERENCE
+        )
+        for name in ("dreg", "stl")
+    }
+    assert off["dreg"] < 4 and off["stl"] > 6
+
+
+# Two stochastic layers, and what is held fixed.
+
+RNG = np.random.default_rng(3)
+LAYERS = {
+    name: 0.7 * RNG.normal(size=shape)
+    for name, shape in {"a": (3, 3), "b": (3, 2), "s": (2,), "v": (2, 3), "w": (3, 3)}.items()
+}
+
+
+def normal(mean, scale):
+    return dist.Normal(mean, scale * jnp.ones(mean.shape)).to_event(1)
+
+
+def two_layers(params, x):
+    """z = (z_1, z_2) of three and two dimensions; a, b and s are q's parameters."""
+    posterior = Chain(
+        normal(x @ params["a"], 0.6), [lambda z: normal(z @ params["b"], jnp.exp(params["s"]))]
+    )
+    prior = Chain(normal(jnp.zeros(2), 1.0), [lambda z: normal(z @ params["v"], 0.9)], True)
+    return posterior, prior, lambda z: normal(z[0] @ params["w"], 0.8).log_prob(x)
+
+
+def test_dreg_of_two_stochastic_layers():
+    def loss(params, key, estimator):
+        arguments = two_layers(params, float32(X))
+        return losses.iwae(key, *arguments, num_samples=K, estimator=estimator)[0]
+
+    found = many(loss, LAYERS, 4_000, ("reparam", "dreg", "stl"))
+    off = {
+        name: {
+            leaf: standard_errors_off(found[name][leaf] - found["reparam"][leaf], 0)
+            for leaf in "absvw"
+        }
+        for name in ("dreg", "stl")
+    }
+    assert max(off["dreg"].values()) < 4, off
+    assert off["dreg"]["v"] == off["dreg"]["w"] == 0  # The generation network's are equal.
+    assert max(off["stl"][leaf] for leaf in "abs") > 6
+
+
+class Held:
+    """A posterior whose draws carry no derivative, and do not say so."""
+
+    def __init__(self, posterior):
+        self.posterior, self.log_prob = posterior, posterior.log_prob
+
+    def sample(self, key, sample_shape=()):
+        return jax.lax.stop_gradient(self.posterior.sample(key, sample_shape))
+
+
+def flow(params, x):
+    """A flow whose network is a closure: its parameters are no leaves of the distribution."""
+    mask = np.tril(np.ones((3, 3)), -1)
+
+    def network(z):
+        return z @ (mask * params["a"]).T, z @ (mask * params["w"]).T
+
+    base = normal(x, 1.0)
+    posterior = dist.TransformedDistribution(base, InverseAutoregressiveTransform(network))
+    return posterior, normal(jnp.zeros(3), 1.0), lambda z: normal(z, 0.8).log_prob(x)
+
+
+@pytest.mark.parametrize("model, leaves", [(two_layers, "abs"), (flow, "aw")])
+def test_log_q_alone_gives_q_no_gradient(model, leaves):
+    def loss(params, estimator):
+        posterior, *others = model(params, float32(X))
+        key = jax.random.key(0)
+        return losses.iwae(key, Held(posterior), *others, num_samples=2, estimator=estimator)[0]
+
+    @jax.jit
+    def gradients(params):
+        names = "stl", "dreg", "wake_dreg", "reparam"
+        return {name: jax.grad(loss)(params, name) for name in names}
+
+    found = gradients(float32(LAYERS))
+    for leaf in leaves:
+        assert np.max(np.abs(found["reparam"][leaf])) > 1e-3
+        for name in ("stl", "dreg", "wake_dreg"):
+            np.testing.assert_array_equal(found[name][leaf], 0)
+
+
+def test_stl_has_no_variance_at_the_exact_posterior():
+    params = linear_gaussian.with_exact_posterior(LOOSE)
+    with jax.enable_x64(True):
+
+        def loss(params, key, estimator):
+            arguments = linear_gaussian.distributions(params, X)
+            return losses.elbo(key, *arguments, num_samples=3, estimator=estimator)[0]
+
+        @jax.jit
+        @jax.vmap
+        def gradients(key):
+            return [
+                jax.grad(loss)(params, jax.random.clone(key), name) for name in ("stl", "reparam")
+            ]
+
+        stl, reparam = gradients(jax.random.split(jax.random.key(0), 100))
+    for field in INFERENCE:
+        np.testing.assert_allclose(getattr(stl, field), 0, atol=1e-12)
+        assert np.max(np.abs(getattr(reparam, field))) > 0.1
