@@ -252,20 +252,29 @@ def sumo(log_w: Array, num_terms: Array | int) -> Array:
     Returns:
       [*batch], nats. Population (over draws and T): the IWAE bound of K draws, and log p(x) itself
       as K grows. Finite K: unbiased for it, with a variance that grows with K; one value may lie
-      far above log p(x).
+      far above log p(x). Where the first n > 0 draws have zero weight it is -inf if T < n, and +inf
+      if T >= n > 1.
     """
     log_w = _at_least_float32(log_w)
-    if log_w.shape[0] == 1:
-        return log_w[0]
-    counts = jnp.arange(1, log_w.shape[0] + 1, dtype=log_w.dtype)
+    number = log_w.shape[0]
+    counts = jnp.arange(1, number + 1, dtype=log_w.dtype)
     counts = counts.reshape(-1, *(1,) * (log_w.ndim - 1))
-    values = _cumulative_log_sum_exp(log_w) - jnp.log(counts)  # L_1 .. L_K
-    taken = counts[:-1] <= jnp.asarray(num_terms, log_w.dtype)
-    # Before the first draw of positive weight L_k is -inf, and so is the estimate.
-    finite = jnp.isfinite(values)
-    safe = jnp.where(finite, values, 0)
-    differences = jnp.where(taken, safe[1:] - safe[:-1], 0) / roulette_survival(counts[:-1])
-    return jnp.where(finite[0], safe[0] + jnp.sum(differences, axis=0), log_w[0])
+    top = _finite_top(log_w)
+    log_w = log_w - top  # Small numbers keep the digits.
+    # Up to the first draw of positive weight, L_k is -t (see the module's docstring), here zero.
+    leading = jnp.isneginf(jax.lax.cummax(log_w, axis=0))
+    equal = _zeros_where(leading, log_w)
+    sums = jnp.where(leading, _cumulative_log_sum_exp(equal), _cumulative_log_sum_exp(log_w))
+    values = sums - jnp.log(counts)  # L_1 .. L_K
+    num_terms = jnp.minimum(jnp.asarray(num_terms, log_w.dtype), number - 1)
+    num_terms = jnp.broadcast_to(num_terms, log_w.shape[1:])
+    taken = counts[:-1] <= num_terms[None]
+    differences = jnp.where(taken, values[1:] - values[:-1], 0) / roulette_survival(counts[:-1])
+    # The coefficients of these -t sum to 1, or to 1 - 1 / P(terms >= zeros) where a term ends them.
+    zeros = jnp.sum(leading, axis=0)
+    limit = jnp.where(zeros > num_terms, -jnp.inf, jnp.where(zeros > 1, jnp.inf, 0))
+    limit = jnp.where(zeros == 0, 0, limit).astype(log_w.dtype)
+    return values[0] + jnp.sum(differences, axis=0) + limit + top[0]
 
 
 def roulette_survival(term: Array) -> Array:
@@ -333,8 +342,13 @@ def _minus_infinity(where: Array, dtype: jnp.dtype) -> Array:
 
 
 def _cumulative_log_sum_exp(log_w: Array) -> Array:
-    # Combined pairwise: lax.cumlogsumexp has NaN derivatives where all log-weights so far are -inf.
-    return jax.lax.associative_scan(jnp.logaddexp, log_w, axis=0)
+    def add(one: Array, other: Array) -> Array:
+        # The derivatives of logaddexp and of lax.cumlogsumexp are NaN where all so far are -inf.
+        zero = jnp.isneginf(one) & jnp.isneginf(other)
+        total = jnp.logaddexp(jnp.where(zero, 0, one), jnp.where(zero, 0, other))
+        return jnp.where(zero, -jnp.inf, total)
+
+    return jax.lax.associative_scan(add, log_w, axis=0)
 
 
 def _at_least_float32(log_w: Array) -> Array:
