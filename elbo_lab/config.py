@@ -5,6 +5,9 @@ import hashlib
 import json
 from typing import Any
 
+# A hyper-parameter: a number, or the text of its course over the steps, "linear:0:1:5000".
+Hyper = float | str
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -17,9 +20,24 @@ class Config:
     objective: str = "iwae"
     k: int = 5
     m: int = 1
-    beta: float | None = None
+    estimator: str | None = None
+    # What some objectives have besides; the objective's own default where not given
     kl: str | None = None
-    estimator: str = "reparam"
+    beta: Hyper | None = None
+    alpha: Hyper | None = None
+    power: Hyper | None = None
+    order: int | None = None
+    partition: int | tuple[float, ...] | None = None
+    phase: str | None = None
+    gamma: Hyper | None = None
+    capacity: Hyper | None = None
+    min_kl: Hyper | None = None
+    group_size: int | None = None
+    regularization: Hyper | None = None
+    lambda_off: Hyper | None = None
+    lambda_diag: Hyper | None = None
+    kl_weight: Hyper | None = None
+    mmd_weight: Hyper | None = None
     # The model
     model: str = "mlp"
     latent_dims: tuple[int, ...] = (50,)
@@ -53,11 +71,30 @@ SECTIONS = {
     "What is maximized": {
         "objective": "the objective",
         "k": "K, importance draws inside the bound (elbo and beta_vae: draws that are averaged)",
-        "m": "M, independent repeats of the bound that are averaged (miwae)",
-        "beta": "weight of the KL (beta_vae; 4 if not given)",
-        "kl": "the KL term, from the draws (mc) or in closed form (analytic); elbo (mc if not "
-        "given) and beta_vae (analytic if not given)",
-        "estimator": "the gradient estimator",
+        "m": "M, independent repeats of the bound that are averaged (miwae, piwae)",
+        "estimator": "the gradient estimator (reparam if not given and the objective takes one); "
+        "docs/bounds.md tells which go with an objective",
+    },
+    "What some objectives have besides, with their defaults": {
+        "kl": "the KL term, from the draws (mc) or in closed form (analytic): {kl}",
+        "beta": "weight of the KL, of the total correlation, or of the ELBO: {beta}. Like every "
+        "number of this section that is not a count it may follow a course over the steps: "
+        "{syntax}",
+        "alpha": "order, -inf for the greatest log-weight: {alpha}",
+        "power": "n, at least 1: {power}",
+        "order": "m, below k: {order}",
+        "partition": "steps of equal length, or points that rise from 0 to 1 as 0,0.1,1: "
+        "{partition}",
+        "phase": "of the inference network: {phase}",
+        "gamma": "weight of the KL's distance to the capacity: {gamma}",
+        "capacity": "C, nats: {capacity}",
+        "min_kl": "lambda, the KL in nats per group that costs nothing: {min_kl}",
+        "group_size": "neighbouring latent dimensions in a group: {group_size}",
+        "regularization": "lambda, weight of the KL and variance of p(x|z): {regularization}",
+        "lambda_off": "weight of squared covariances: {lambda_off}",
+        "lambda_diag": "weight of squared distances of variances to one: {lambda_diag}",
+        "kl_weight": "1 - alpha of InfoVAE: {kl_weight}",
+        "mmd_weight": "alpha + lambda - 1 of InfoVAE: {mmd_weight}",
     },
     "The model": {
         "model": "the model family",
@@ -123,3 +160,9 @@ def differences(config: Config, other: dict[str, Any]) -> list[str]:
 
 def _show(fields: dict[str, Any], name: str) -> str:
     return repr(fields[name]) if name in fields else "(none)"
+
+
+# Fields that are hyper-parameters of an objective: each may follow a course over the steps.
+HYPER = tuple(field.name for field in dataclasses.fields(Config) if field.type == Hyper | None)
+# Fields that only some objectives have, as arguments of the same name.
+SETTINGS = (*HYPER, "kl", "order", "partition", "phase", "group_size")

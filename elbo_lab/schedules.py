@@ -38,3 +38,51 @@ LR_SCHEDULES: dict[str, Callable[[int], Schedule]] = {
     "cosine": cosine,
     "burda": burda,
 }
+
+
+def linear_between(start: float, end: float, steps: float) -> Schedule:
+    """From start to end in so many steps, then end: KL warm-up (Sonderby et al. 2016, eq. 17)."""
+    return lambda step: start + (end - start) * jnp.minimum(step / steps, 1.0)
+
+
+def cosine_between(start: float, end: float, steps: float) -> Schedule:
+    """From start to end in so many steps along half a cosine, then end."""
+    return lambda step: start + (end - start) * (1.0 - cosine(steps)(step))
+
+
+def cyclical_between(start: float, end: float, period: float) -> Schedule:
+    """In every period, from start to end in its first half, and end in its second (Fu et al. 2019,
+    eq. 6 and 7, with R = 0.5).
+    """
+    return lambda step: start + (end - start) * jnp.minimum(2.0 * (step % period) / period, 1.0)
+
+
+# Courses of a hyper-parameter, by the name that stands before its numbers.
+COURSES: dict[str, Callable[[float, float, float], Schedule]] = {
+    "linear": linear_between,
+    "cosine": cosine_between,
+    "cyclical": cyclical_between,
+}
+SYNTAX = f"a number, or {', '.join(f'{name}:START:END:STEPS' for name in COURSES)}"
+
+
+def course_numbers(text: str) -> tuple[str, tuple[float, float, float]]:
+    """The name and the numbers of "linear:0:1:5000".
+
+    Raises:
+      ValueError: if it is not of that form, or has less than one step.
+    """
+    name, *numbers = text.split(":")
+    if name not in COURSES or len(numbers) != 3:
+        raise ValueError(text)
+    start, end, steps = map(float, numbers)
+    if not steps >= 1:
+        raise ValueError(text)
+    return name, (start, end, steps)
+
+
+def course(text: str) -> Schedule:
+    """The schedule that "linear:0:1:5000" names: step -> value, float32."""
+    name, numbers = course_numbers(text)
+    schedule = COURSES[name](*numbers)
+    return lambda step: jnp.asarray(schedule(step), jnp.float32)

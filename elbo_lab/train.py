@@ -6,7 +6,6 @@ stopped and resumed computes the same bits as one that was not. Many steps run i
 """
 
 import functools
-import inspect
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from elbo_lab import losses, schedules
+from elbo_lab import objective as objectives
 from elbo_lab.config import Config
 from elbo_lab.data import binarization
 from elbo_lab.models.base import Model
@@ -34,8 +33,6 @@ DRAWS_PER_CALL = 50_000
 
 # Images that are binarized together, from one step or several: their random bits fit the cache.
 VISIT_ROWS = 320
-
-LossFn = Callable[[Array, Any, Array, dict[str, Array]], tuple[Array, dict[str, Array]]]
 
 
 class Failure(NamedTuple):
@@ -75,45 +72,6 @@ def base_keys(config: Config) -> Array:
     return jax.vmap(jax.random.key)(config.seed + jnp.arange(config.replicates))
 
 
-def objective_loss(config: Config, model: Model) -> LossFn:
-    """The configured objective of the configured model as a loss per image.
-
-    Returns:
-      (key, params, x [B, D], hparams) -> (loss [B], terms {name: [B]}), nats per image.
-    """
-    objective = losses.OBJECTIVES[config.objective]
-    accepted = inspect.signature(objective).parameters
-    options: dict[str, Any] = {"num_samples": config.k, "estimator": config.estimator}
-    if "num_outer" in accepted:
-        options["num_outer"] = config.m
-    if "kl" in accepted and config.kl is not None:
-        options["kl"] = config.kl
-
-    def loss_fn(key: Array, params: Any, x: Array, hparams: dict[str, Array]):
-        given = {"beta": hparams["beta"]} if "beta" in hparams else {}
-        loss, aux = objective(
-            key,
-            model.posterior(params, x),
-            model.prior(params),
-            lambda z: model.likelihood(params, z).log_prob(x),
-            vectorized=True,
-            **options,
-            **given,
-        )
-        reconstruction = jnp.mean(aux.log_px_z, axis=0)
-        return loss, {"bound": aux.bound, "kl": aux.kl, "reconstruction": reconstruction}
-
-    return loss_fn
-
-
-def hyperparameters(config: Config) -> dict[str, Array]:
-    """Scalars that a step reads as arguments, so that their values cost no compilation."""
-    hparams = {"learning_rate": config.learning_rate}
-    if config.beta is not None:
-        hparams["beta"] = config.beta
-    return {name: jnp.asarray(value, jnp.float32) for name, value in hparams.items()}
-
-
 def optimizer(config: Config) -> optax.GradientTransformation:
     """Adam's direction (the learning rate is the step's to apply), gradients clipped if asked."""
     adam = optax.scale_by_adam(config.adam_b1, config.adam_b2, config.adam_eps)
@@ -146,9 +104,9 @@ def steps_per_call(config: Config, num_train: int) -> int:
 
 
 def train_step(
-    loss_fn: LossFn,
+    loss_fn: objectives.LossFn,
     tx: optax.GradientTransformation,
-    schedule: schedules.Schedule,
+    at_step: Callable[[dict[str, Array], Array], dict[str, Array]],
     hparams: dict[str, Array],
     state: TrainState,
     key: Array,
@@ -163,13 +121,15 @@ def train_step(
       The new state, and the means over the batch of the loss's terms.
     """
 
+    hparams = at_step(hparams, state.step)
+
     def mean_loss(params: Any) -> tuple[Array, dict[str, Array]]:
         loss, terms = loss_fn(key, params, x, hparams)
         return jnp.mean(loss), jax.tree.map(jnp.mean, terms)
 
     (_, terms), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    rate = hparams["learning_rate"] * schedule(state.step)
+    rate = hparams["learning_rate"]
     params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
 
     finite = [jnp.isfinite(terms[name]) for name in sorted(terms)] + [_finite(grads)]
@@ -209,7 +169,9 @@ class Loop(NamedTuple):
     run: Callable[..., Any]  # (state, base_keys, orders, images, hparams, num_steps), many steps
 
 
-def make_loop(config: Config, model: Model, num_train: int, loss_fn: LossFn | None = None) -> Loop:
+def make_loop(
+    config: Config, model: Model, num_train: int, loss_fn: objectives.LossFn | None = None
+) -> Loop:
     """Builds the functions that `fit` calls, mapped over replicates and jitted.
 
     Args:
@@ -218,10 +180,10 @@ def make_loop(config: Config, model: Model, num_train: int, loss_fn: LossFn | No
       num_train: N, training images.
       loss_fn: what is minimized; the configured objective where not given.
     """
-    loss_fn = objective_loss(config, model) if loss_fn is None else loss_fn
+    loss_fn = objectives.objective_loss(config, model, num_train) if loss_fn is None else loss_fn
     tx = optimizer(config)
-    schedule = schedules.LR_SCHEDULES[config.lr_schedule](total_steps(config, num_train))
-    take_step = functools.partial(train_step, loss_fn, tx, schedule)
+    at_step = objectives.courses(config, total_steps(config, num_train))
+    take_step = functools.partial(train_step, loss_fn, tx, at_step)
     replicated = functools.partial(over_replicates, config.replicates)
 
     def init(base_key: Array, mean_image: Array):
@@ -369,7 +331,7 @@ def fit(
     num_train = images.shape[0]
     total, per_epoch = total_steps(config, num_train), steps_per_epoch(config, num_train)
     call = steps_per_call(config, num_train)
-    hparams = hyperparameters(config)
+    hparams = objectives.hyperparameters(config)
     step = int(state.step)
     epoch, orders = -1, None
     while step < total:

@@ -2,15 +2,19 @@
 
 import dataclasses
 import inspect
+import math
 
 import numpy as np
 
 from elbo_lab import losses, schedules
-from elbo_lab.config import Config
+from elbo_lab.config import HYPER, SETTINGS, Config
 from elbo_lab.data import Dataset, is_binary
 from elbo_lab.data.binarization import BINARIZATIONS
 from elbo_lab.errors import UserError
-from elbo_lab.losses.objectives import KL_MODES
+from elbo_lab.losses import catalogue, estimators
+from elbo_lab.losses.bounds import partition_points
+from elbo_lab.losses.objectives import KL_MODES, WITHOUT_LOG_Q
+from elbo_lab.losses.two_targets import RWS_PHASES
 from elbo_lab.models import MODELS
 from elbo_lab.models.mlp import OUTPUT_BIASES
 from elbo_lab.models.networks import ACTIVATIONS, SCALES
@@ -19,6 +23,7 @@ from elbo_lab.models.networks import ACTIVATIONS, SCALES
 CHOICES: dict[str, tuple[str, ...]] = {
     "objective": tuple(losses.OBJECTIVES),
     "kl": KL_MODES,
+    "phase": RWS_PHASES,
     "estimator": tuple(losses.ESTIMATORS),
     "model": tuple(MODELS),
     "activation": tuple(ACTIVATIONS),
@@ -28,6 +33,17 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "lr_schedule": tuple(schedules.LR_SCHEDULES),
 }
 
+# The least and the greatest value of each hyper-parameter.
+_RANGES = {
+    "beta": (0, math.inf),
+    "alpha": (-math.inf, math.inf),
+    "power": (1, math.inf),
+    "regularization": (0, math.inf),
+    **dict.fromkeys(("gamma", "capacity", "min_kl"), (0, math.inf)),
+    **dict.fromkeys(("lambda_off", "lambda_diag", "kl_weight", "mmd_weight"), (0, math.inf)),
+}
+# Kinds of objectives whose regularizers are closed forms of one layer's q(z|x).
+_ONE_LAYER = (catalogue.PER_EXAMPLE, catalogue.WHOLE_BATCH)
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -50,17 +66,19 @@ def check(config: Config) -> None:
                 f"got {','.join(map(str, sizes))!r}."
             )
     _check_numbers(config)
+    _check_settings(config)
     _check_objective(config)
+    _check_estimator(config)
 
 
 def resolved(config: Config) -> Config:
-    """The config with the objective's own defaults where beta and kl were not given, so that a
+    """The config with the objective's own defaults where its settings were not given, so that a
     run's record says what was used.
     """
     options = _options(config.objective)
     defaults = {
         name: options[name].default
-        for name in ("beta", "kl")
+        for name in ("estimator", *SETTINGS)
         if name in options and getattr(config, name) is None
     }
     return dataclasses.replace(config, **defaults)
@@ -104,36 +122,147 @@ def _check_numbers(config: Config) -> None:
         )
 
 
-def _check_objective(config: Config) -> None:
-    for name, option in (("m", "num_outer"), ("beta", "beta"), ("kl", "kl")):
+def _check_settings(config: Config) -> None:
+    """What only some objectives have: with the right one, and in range."""
+    options = _options(config.objective)
+    for name in ("m", *SETTINGS):
+        argument = "num_outer" if name == "m" else name
         given = config.m > 1 if name == "m" else getattr(config, name) is not None
-        if given and option not in _options(config.objective):
-            able = [o for o in losses.OBJECTIVES if option in _options(o)]
+        if given and argument not in options:
             raise UserError(
-                f"--{name}={getattr(config, name)} does not go with --objective="
-                f"{config.objective}; objectives that have it: {', '.join(able)}."
+                f"--{name}={_shown(getattr(config, name))} does not go with --objective="
+                f"{config.objective}; objectives that have it: {', '.join(having(argument))}."
             )
-    if "num_outer" in _options(config.objective) and config.m < 2:
+    for name in HYPER:
+        if getattr(config, name) is not None:
+            _check_hyper(config, name)
+    for name, least in (("order", 0), ("group_size", 1)):
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name} must be at least {least}; got {value}.")
+    if config.partition is not None:
+        try:
+            partition_points(config.partition)
+        except ValueError:
+            raise UserError(
+                "--partition must be a number of steps of at least 1, or points that rise from 0 "
+                f"to 1; got {_shown(config.partition)!r}."
+            ) from None
+
+
+def _check_hyper(config: Config, name: str) -> None:
+    value, (least, greatest) = getattr(config, name), _RANGES[name]
+    if name == "beta" and config.objective == "ciwae":
+        greatest = 1
+    ends = (value,)
+    if isinstance(value, str):
+        try:
+            ends = schedules.course_numbers(value)[1][:2]
+        except ValueError:
+            raise UserError(f"--{name} must be {schedules.SYNTAX}; got {value!r}.") from None
+    fits = all(least <= end <= greatest and abs(end) <= _LARGEST for end in ends)
+    if name == "regularization":
+        fits = fits and all(end > 0 for end in ends)
+    if not fits and not (name == "alpha" and value == -math.inf):
+        bounds = f"of at least {least} and at most {min(greatest, _LARGEST):.3g}"
+        if name == "alpha":
+            bounds = "that float32 can hold, or -inf"
+        elif name == "regularization":
+            bounds = f"above 0 and at most {_LARGEST:.3g}"
+        raise UserError(f"--{name} must be a number {bounds}; got {value}.")
+
+
+def _check_objective(config: Config) -> None:
+    options, layers = _options(config.objective), len(config.latent_dims)
+    if "num_outer" in options and config.m < 2:
         raise UserError(
             f"--objective={config.objective} needs --m of at least 2, e.g. --m=8 (with one repeat "
             f"it is iwae); got {config.m}."
         )
-    if len(config.latent_dims) == 1 and config.upper_hidden_dims != Config.upper_hidden_dims:
+    if layers == 1 and config.upper_hidden_dims != Config.upper_hidden_dims:
         raise UserError(
             "--upper_hidden_dims needs two or more --latent_dims, since it is between stochastic "
             "layers."
         )
-    if config.beta is not None and not 0 <= config.beta <= _LARGEST:
+    if layers > 1 and _kl(config) == "analytic":
         raise UserError(
-            f"--beta must be a number of at least 0 and at most {_LARGEST:.1e}; got {config.beta}."
+            f"--objective={config.objective} with --kl=analytic needs one stochastic layer, since "
+            f"the KL of {layers} has no closed form; use --kl=mc."
         )
-    if "kl" in _options(config.objective) and len(config.latent_dims) > 1:
-        kl = config.kl or _options(config.objective)["kl"].default
-        if kl == "analytic":
-            raise UserError(
-                f"--objective={config.objective} with --kl=analytic needs one stochastic layer, "
-                f"since the KL of {len(config.latent_dims)} has no closed form; use --kl=mc."
-            )
+    kind = losses.CATALOGUE[config.objective].kind
+    if layers > 1 and "kl" not in options and kind in _ONE_LAYER:
+        raise UserError(
+            f"--objective={config.objective} needs one stochastic layer, since its regularizer has "
+            f"no closed form for {layers}; got --latent_dims="
+            f"{','.join(map(str, config.latent_dims))}."
+        )
+    if kind == catalogue.WHOLE_BATCH and config.batch_size < 2:
+        raise UserError(
+            f"--objective={config.objective} compares the images of a batch, and needs "
+            f"--batch_size of at least 2; got {config.batch_size}."
+        )
+    if config.group_size is not None and config.latent_dims[0] % config.group_size:
+        raise UserError(
+            f"--group_size must divide the latent dimensions, {config.latent_dims[0]}; got "
+            f"{config.group_size}."
+        )
+    order = (
+        options["order"].default if config.order is None and "order" in options else config.order
+    )
+    left_out = 1 if config.estimator == "score_loo" else 0
+    if order is not None and order >= config.k - left_out:
+        raise UserError(
+            f"--order must be below the number of draws, {config.k - left_out}, since the "
+            f"jackknife leaves out that many; got {order}."
+        )
+
+
+def _check_estimator(config: Config) -> None:
+    name, able = config.estimator, losses.CATALOGUE[config.objective].estimators
+    if name is None:
+        return
+    objective = f"--objective={config.objective}"
+    if not able:
+        raise UserError(
+            f"--estimator={name} does not go with {objective}, which has a gradient of its own."
+        )
+    if _kl(config) == "analytic":
+        able = [other for other in able if other in WITHOUT_LOG_Q]
+        objective += " --kl=analytic"
+    if config.alpha == -math.inf:
+        able = [other for other in able if other != "dreg"]
+        objective += " --alpha=-inf"
+    if name not in able:
+        raise UserError(
+            f"--estimator={name} does not go with {objective}; those that do: {', '.join(able)}."
+        )
+    draws = config.k * config.m
+    if name in estimators.COMPARING_ESTIMATORS and draws < 2:
+        able = [other for other in able if other not in estimators.COMPARING_ESTIMATORS]
+        raise UserError(
+            f"--estimator={name} compares draws, and needs --k of at least 2; got {config.k}. "
+            f"For one draw: {', '.join(able)}."
+        )
+
+
+def having(argument: str) -> list[str]:
+    """The objectives that have an argument."""
+    return [name for name in losses.OBJECTIVES if argument in _options(name)]
+
+
+def default(objective: str, argument: str):
+    """An argument's default."""
+    return _options(objective)[argument].default
+
+
+def _kl(config: Config) -> str | None:
+    """How the KL is had, where the objective lets one choose."""
+    options = _options(config.objective)
+    return (config.kl or options["kl"].default) if "kl" in options else None
+
+
+def _shown(value) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _options(objective: str):

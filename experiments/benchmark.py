@@ -32,6 +32,7 @@ import numpy as np
 from absl import flags
 
 from elbo_lab import device, evaluation, models, train
+from elbo_lab import objective as objectives
 from elbo_lab.config import Config
 from elbo_lab.errors import UserError
 from elbo_lab.report import write_summary
@@ -147,7 +148,7 @@ def training_call(batch: int, k: int, steps: int) -> Timed:
     keys = train.base_keys(config)
     images = jnp.asarray(fake_images(NUM_IMAGES))
     orders = loop.orders(keys, 0)
-    hparams = train.hyperparameters(config)
+    hparams = objectives.hyperparameters(config)
     state = loop.init(keys, jnp.full(DATA_DIM, 0.13))
     return Timed(lambda s: loop.run(s, keys, orders, images, hparams, steps)[0], state, steps)
 

@@ -15,7 +15,8 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
-from elbo_lab.config import SECTIONS, Config
+from elbo_lab import schedules, validation
+from elbo_lab.config import HYPER, SECTIONS, SETTINGS, Config
 from elbo_lab.data import DATASETS
 from elbo_lab.errors import UserError
 from elbo_lab.validation import CHOICES
@@ -42,7 +43,8 @@ RUN_DEFAULTS = {
 def define() -> None:
     """Defines a flag for every field of Config, and those of RUN_SECTION."""
     for field in dataclasses.fields(Config):
-        _define(field.name, field.default, _plain_type(field.type), _help(field.name))
+        kind = str if field.name in (*HYPER, "partition") else _plain_type(field.type)
+        _define(field.name, field.default, kind, _help(field.name))
     for name, default in RUN_DEFAULTS.items():
         _define(name, default, bool if isinstance(default, bool) else str, RUN_SECTION[name])
 
@@ -57,6 +59,9 @@ def config_from_flags() -> Config:
     for field in dataclasses.fields(Config):
         if _plain_type(field.type) is tuple:
             values[field.name] = _sizes(field.name, values[field.name])
+    for name in HYPER:
+        values[name] = _number_or_course(values[name])
+    values["partition"] = _partition(values["partition"])
     return Config(**values)
 
 
@@ -150,7 +155,35 @@ def _plain_type(annotation) -> type:
 
 def _help(name: str) -> str:
     text = next(section[name] for section in SECTIONS.values() if name in section)
+    if name in SETTINGS:
+        defaults = {o: validation.default(o, name) for o in validation.having(name)}
+        shown = ", ".join(f"{objective} ({value})" for objective, value in defaults.items())
+        return text.format(**{name: shown, "syntax": schedules.SYNTAX})
     return text.format(datasets=", ".join(DATASETS)) if "{" in text else text
+
+
+def _number_or_course(text: str | None) -> float | str | None:
+    """A number where the text is one; else the text, which `validation.check` judges."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+def _partition(text: str | None) -> int | tuple[float, ...] | None:
+    """5 or (0, 0.1, 1)."""
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(
+            f"--partition must be a number of steps, or points separated by commas; got {text!r}."
+        ) from None
 
 
 def _sizes(name: str, text: str) -> tuple[int, ...]:

@@ -65,8 +65,11 @@ def stored_table(path: Path) -> str:
     config, dataset = summary["config"], summary["data"]["name"]
     bound = f"{config['objective']}, k = {config['k']}"
     bound += f", m = {config['m']}" if config["m"] > 1 else ""
-    bound += f", beta = {config['beta']:g}" if config["beta"] is not None else ""
-    bound += f", {config['kl']} KL" if config["kl"] else ""
+    for name in configs.SETTINGS:
+        value = config[name]
+        if value is not None:
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            bound += f", {value} KL" if name == "kl" else f", {name} = {shown}"
     survivors = config["replicates"] - len(summary["failed_replicates"])
     seeds = f"seed {config['seed']}"
     if config["replicates"] > 1:
@@ -74,7 +77,10 @@ def stored_table(path: Path) -> str:
     latents = ", ".join(map(str, config["latent_dims"]))
     steps = f"{summary['steps']:,} steps"
     titles = [
-        ("objective", f"{bound}, {config['estimator']} estimator"),
+        (
+            "objective",
+            bound + (f", {config['estimator']} estimator" if config["estimator"] else ""),
+        ),
         ("data", f"{dataset}, {config['binarization']} binarization"),
         ("model", f"{config['model']}, latent dimensions {latents}; {seeds}"),
         ("trained", f"{steps} of {config['batch_size']} images on {summary['device']}"),

@@ -58,3 +58,40 @@ def test_factors_are_float32_scalars_that_start_at_one(name):
     assert factor.shape == ()
     assert factor.dtype == jnp.float32
     assert float(factor) == 1
+
+
+# Courses of a hyper-parameter
+
+
+def values(text: str, number: int) -> np.ndarray:
+    return np.asarray(jax.jit(jax.vmap(schedules.course(text)))(jnp.arange(number)))
+
+
+def test_linear_rises_and_stays():
+    expected = [min(step / 4, 1) * 3 - 1 for step in range(8)]
+    np.testing.assert_allclose(values("linear:-1:2:4", 8), expected, rtol=1e-6)
+
+
+def test_cosine_goes_along_half_a_wave_and_stays():
+    expected = [1 + (1 - np.cos(np.pi * min(step / 4, 1))) / 2 for step in range(8)]
+    np.testing.assert_allclose(values("cosine:1:2:4", 8), expected, rtol=1e-6)
+
+
+def test_cyclical_rises_in_the_first_half_of_each_period():
+    expected = [0, 0.25, 0.5, 0.75, 1, 1, 1, 1] * 2
+    np.testing.assert_allclose(values("cyclical:0:1:8", 16), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "linear", "linear:0:1", "linear:0:1:0", "steep:0:1:5", "linear:0:1:5:6"]
+)
+def test_what_is_no_course(text):
+    with pytest.raises(ValueError, match="^" + text):
+        schedules.course(text)
+
+
+@pytest.mark.parametrize("name", schedules.COURSES)
+def test_courses_are_float32_scalars(name):
+    value = schedules.course(f"{name}:0:1:10")(jnp.int32(3))
+    assert value.shape == ()
+    assert value.dtype == jnp.float32

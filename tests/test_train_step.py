@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import models
+from elbo_lab import losses, models, objective
 from elbo_lab import train as training
 from elbo_lab.config import Config
 from elbo_lab.models import Model
@@ -227,7 +227,7 @@ def test_k_and_m_reach_the_objective(options, draws):
     model = spied(config, shapes)
     x, key = jax.ShapeDtypeStruct((4, 3), jnp.float32), jax.random.key(0)
     params = jax.eval_shape(model.init, key, x)
-    loss, terms = jax.eval_shape(training.objective_loss(config, model), key, params, x, {})
+    loss, terms = jax.eval_shape(objective.objective_loss(config, model), key, params, x, {})
     assert set(shapes) == {(draws, 4, 2)}
     assert loss.shape == (4,)
     assert {name: value.shape for name, value in terms.items()} == dict.fromkeys(
@@ -240,23 +240,63 @@ def test_beta_weighs_the_closed_form_kl():
     model = models.make(config, 3)
     x = jnp.asarray(IMAGES > 100, jnp.float32)
     params = model.init(jax.random.key(0), x)
-    loss_fn, key = jax.jit(training.objective_loss(config, model)), 1
-    losses = {
+    loss_fn, key = jax.jit(objective.objective_loss(config, model)), 1
+    by_beta = {
         beta: np.asarray(loss_fn(jax.random.key(key), params, x, {"beta": beta})[0], np.float64)
         for beta in (1.0, 3.0)
     }
     q = model.posterior(params, x)
     mean, variance = np.asarray(q.mean, np.float64), np.asarray(q.variance, np.float64)
     kl = 0.5 * np.sum(mean**2 + variance - 1 - np.log(variance), axis=-1)
-    np.testing.assert_allclose(losses[3.0] - losses[1.0], 2 * kl, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(by_beta[3.0] - by_beta[1.0], 2 * kl, rtol=1e-4, atol=1e-5)
     default, _ = loss_fn(jax.random.key(key), params, x, {})
-    np.testing.assert_allclose(default, losses[1.0] + 3 * kl, rtol=1e-4)
+    np.testing.assert_allclose(default, by_beta[1.0] + 3 * kl, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", losses.OBJECTIVES)
+def test_every_objective_reaches_the_loop(name):
+    config = dataclasses.replace(SMALL, objective=name, k=3, m=2)
+    model = models.make(config, 3)
+    x, key = jax.ShapeDtypeStruct((4, 3), jnp.float32), jax.random.key(0)
+    params = jax.eval_shape(model.init, key, x)
+    loss_fn = objective.objective_loss(config, model, num_train=10)
+    loss, terms = jax.eval_shape(loss_fn, key, params, x, {})
+    assert loss.shape == (4,)
+    assert set(terms) == {"bound", "kl", "reconstruction"}
+
+
+def test_settings_reach_the_objective():
+    config = dataclasses.replace(SMALL, objective="renyi", alpha=-np.inf, k=4)
+    model = models.make(config, 3)
+    x = jnp.asarray(IMAGES > 100, jnp.float32)
+    params = model.init(jax.random.key(0), x)
+    loss_fn = objective.objective_loss(config, model)
+    loss, _ = jax.jit(loss_fn)(jax.random.key(1), params, x, objective.hyperparameters(config))
+    draws = losses.log_weights(
+        jax.random.key(1),
+        model.posterior(params, x),
+        model.prior(params),
+        lambda z: model.likelihood(params, z).log_prob(x),
+        4,
+    )
+    np.testing.assert_allclose(-loss, np.max(draws.log_w, axis=0), rtol=1e-6)
+
+
+def test_a_course_moves_over_the_steps_of_the_compiled_loop():
+    config = dataclasses.replace(FULL_BATCH, objective="beta_vae", beta="linear:2:4:4")
+
+    def loss_fn(key, params, x, hparams):
+        ones = jnp.ones(len(x))
+        return params["w"][0] * ones, {"bound": hparams["beta"] * ones}
+
+    bounds = [r.metrics["bound"] for r, _ in train(config, QUADRATIC, loss_fn)[1:]]
+    np.testing.assert_allclose(bounds, [2, 2.5, 3, 3.5, 4, 4, 4], rtol=1e-6)
 
 
 def test_hyperparameters_are_float32_scalars_and_beta_only_where_given():
-    given = training.hyperparameters(dataclasses.replace(SMALL, beta=0.5, learning_rate=0.01))
+    given = objective.hyperparameters(dataclasses.replace(SMALL, beta=0.5, learning_rate=0.01))
     assert {name: float(value) for name, value in given.items()} == pytest.approx(
         {"learning_rate": 0.01, "beta": 0.5}
     )
     assert {value.dtype for value in given.values()} == {np.dtype("float32")}
-    assert set(training.hyperparameters(SMALL)) == {"learning_rate"}
+    assert set(objective.hyperparameters(SMALL)) == {"learning_rate"}

@@ -109,12 +109,14 @@ def test_the_evaluation_needs_at_least_k_draws():
 @pytest.mark.parametrize(
     ("options", "flag", "able"),
     [
-        ({"objective": "iwae", "m": 2}, "--m=2", "miwae"),
-        ({"objective": "elbo", "m": 2}, "--m=2", "miwae"),
-        ({"objective": "iwae", "beta": 2.0}, "--beta=2.0", "beta_vae"),
-        ({"objective": "elbo", "beta": 1.0}, "--beta=1.0", "beta_vae"),
-        ({"objective": "iwae", "kl": "mc"}, "--kl=mc", "elbo, beta_vae"),
-        ({"objective": "miwae", "kl": "analytic"}, "--kl=analytic", "elbo, beta_vae"),
+        ({"objective": "iwae", "m": 2}, "--m=2", "miwae, piwae"),
+        ({"objective": "elbo", "m": 2}, "--m=2", "miwae, piwae"),
+        ({"objective": "iwae", "beta": 2.0}, "--beta=2.0", "beta_vae, ciwae, beta_tcvae"),
+        ({"objective": "elbo", "beta": 1.0}, "--beta=1.0", "beta_vae, ciwae, beta_tcvae"),
+        ({"objective": "iwae", "kl": "mc"}, "--kl=mc", "elbo, beta_vae, lambda_vae"),
+        ({"objective": "iwae", "order": 1}, "--order=1", "jackknife"),
+        ({"objective": "iwae", "partition": (0.0, 1.0)}, "--partition=0.0,1.0", "tvo"),
+        ({"objective": "iwae", "alpha": "linear:1:0:9"}, "--alpha=linear:1:0:9", "renyi"),
     ],
 )
 def test_options_of_other_objectives(options, flag, able):
@@ -190,7 +192,92 @@ def test_options_without_effect_are_refused():
 def test_the_objectives_own_defaults_are_recorded():
     vae = validation.resolved(Config(objective="beta_vae"))
     assert (vae.beta, vae.kl) == (4.0, "analytic")
-    given = Config(objective="beta_vae", beta=2.0, kl="mc")
+    given = Config(objective="beta_vae", beta=2.0, kl="mc", estimator="dreg")
     assert validation.resolved(given) == given
     assert validation.resolved(Config(objective="elbo")).kl == "mc"
-    assert validation.resolved(Config()) == Config()
+    assert validation.resolved(Config()) == Config(estimator="reparam")
+    assert validation.resolved(Config(objective="rws")) == Config(objective="rws", phase="wake")
+
+
+# The algebra
+
+
+@pytest.mark.parametrize("objective", losses.OBJECTIVES)
+def test_every_pair_of_the_catalogue_passes_and_every_other_is_refused(objective):
+    able = losses.CATALOGUE[objective].estimators
+    options = {"objective": objective, "m": 2 if objective in ("miwae", "piwae") else 1}
+    if objective in validation.having("kl"):
+        options["kl"] = "mc"
+    for estimator in losses.ESTIMATORS:
+        if estimator in able:
+            validation.check(Config(**options, estimator=estimator))
+            continue
+        message = refusal(**options, estimator=estimator)
+        assert message.startswith(
+            f"--estimator={estimator} does not go with --objective={objective}"
+        )
+        assert message.endswith(f"{', '.join(able)}." if able else "a gradient of its own.")
+
+
+def test_a_closed_form_kl_leaves_few_estimators():
+    message = refusal(objective="elbo", kl="analytic", estimator="dreg")
+    assert "--objective=elbo --kl=analytic" in message
+    assert message.endswith("those that do: reparam, score, score_loo, vimco.")
+
+
+def test_the_greatest_log_weight_has_no_dreg():
+    message = refusal(objective="renyi", alpha=-math.inf, estimator="dreg")
+    assert "--objective=renyi --alpha=-inf" in message
+    assert "dreg" not in message.split("those that do: ")[1].rstrip(".").split(", ")
+    validation.check(Config(objective="renyi", alpha=-math.inf, estimator="stl"))
+
+
+@pytest.mark.parametrize("estimator", ["vimco", "score_loo", "ovis"])
+def test_one_draw_is_not_compared(estimator):
+    message = refusal(k=1, estimator=estimator)
+    assert message.startswith(f"--estimator={estimator} compares draws, and needs --k of at least")
+    assert estimator not in message.split("For one draw:")[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "start"),
+    [
+        (
+            {"objective": "ciwae", "beta": 1.5},
+            "--beta must be a number of at least 0 and at most 1",
+        ),
+        ({"objective": "cubo", "power": 0.5}, "--power must be a number of at least 1"),
+        ({"objective": "renyi", "alpha": math.inf}, "--alpha must be a number that float32 can"),
+        ({"objective": "renyi", "alpha": math.nan}, "--alpha must be a number that float32 can"),
+        (
+            {"objective": "lambda_vae", "regularization": 0.0},
+            "--regularization must be a number ab",
+        ),
+        (
+            {"objective": "beta_vae", "beta": "linear:0:1"},
+            "--beta must be a number, or linear:START",
+        ),
+        (
+            {"objective": "beta_vae", "beta": "linear:0:-1:5"},
+            "--beta must be a number of at least 0",
+        ),
+        ({"objective": "jackknife", "order": -1}, "--order must be at least 0"),
+        ({"objective": "jackknife", "order": 5}, "--order must be below the number of draws, 5"),
+        (
+            {"objective": "jackknife", "order": 4, "estimator": "score_loo"},
+            "--order must be below the number of draws, 4",
+        ),
+        ({"objective": "tvo", "partition": 0}, "--partition must be a number of steps"),
+        ({"objective": "tvo", "partition": (0.0, 0.5)}, "--partition must be a number of steps"),
+        ({"objective": "free_bits", "group_size": 7}, "--group_size must divide the latent"),
+        (
+            {"objective": "free_bits", "latent_dims": (4, 2)},
+            "--objective=free_bits needs one stoch",
+        ),
+        ({"objective": "dip_vae_i", "batch_size": 1}, "--objective=dip_vae_i compares the images"),
+        ({"objective": "piwae"}, "--objective=piwae needs --m of at least 2"),
+    ],
+    ids=str,
+)
+def test_settings_out_of_range(options, start):
+    assert refusal(**options).startswith(start)

@@ -47,17 +47,20 @@ def test_results(config: Config, evaluation: Evaluation) -> list[Result]:
 def train_result(config: Config, records: list[dict], first_step: int, replicate: int) -> Result:
     """The training bound of one replicate: the mean over lines of metrics after `first_step`."""
     bounds = [np.ravel(r["bound"])[replicate] for r in records if r["step"] > first_step]
+    iwae = (f"L_{config.k}", config.k)
     symbol, k = {
-        "elbo": ("ELBO", 1),
-        "iwae": (f"L_{config.k}", config.k),
-        "miwae": (f"L_{config.k}", config.k),
+        **dict.fromkeys(("elbo", "wake_sleep"), ("ELBO", 1)),
+        **dict.fromkeys(("iwae", "miwae", "rws", "iwae_elbo"), iwae),
+        "piwae": (f"L_{config.m * config.k}", config.m * config.k),
     }.get(config.objective, ("", None))
+    # What else is trained by is no bound at any setting, or none of a known direction at every K.
+    is_bound = symbol or config.objective in ("ciwae", "free_bits", "free_bits_batch")
     return Result(
-        "training bound",
+        "training bound" if is_bound else "training objective",
         symbol,
         float(np.mean(bounds)),
         unit=NATS,
-        bound=None if config.objective == "beta_vae" else LOWER_BOUND,
+        bound=LOWER_BOUND if is_bound else None,
         k=k,
         split="train",
     )

@@ -10,7 +10,7 @@ from elbo_lab.losses import aggregate, objectives, regularized, roulette, two_ta
 from elbo_lab.losses.estimators import ESTIMATORS
 from elbo_lab.losses.objectives import ANY_BOUND, FIXED_DRAWS, NOT_WAKE, WITHOUT_LOG_Q
 
-LOG_WEIGHTS = "functions of log-weights"
+LOG_WEIGHTS = "that are one function of log-weights"
 PER_EXAMPLE = "with a regularizer per example"
 WHOLE_BATCH = "that need the whole batch"
 TWO_TARGETS = "of different targets for the two networks"
@@ -86,7 +86,7 @@ CATALOGUE: dict[str, Entry] = {
         LOG_WEIGHTS,
         "1/(1 - alpha) log 1/K sum_k w_k^(1 - alpha)",
         "lower bound for alpha > 0, upper for alpha < 0",
-        "alpha < 1: below it on average, so of no direction for alpha < 0; alpha > 1: above it",
+        "biased downwards for alpha < 1, upwards for alpha > 1: of no direction for alpha < 0",
         "K",
         "Li and Turner 2016",
         ANY_BOUND,
@@ -207,7 +207,7 @@ CATALOGUE: dict[str, Entry] = {
         TWO_TARGETS,
         "q: 1/n log 1/K sum_k w_k^n (minimized); p: log 1/K sum_k w_k",
         "upper bound for n > 1",
-        "biased downwards: below log p(x) at small K",
+        "biased downwards: below log p(x) at small K, where q runs away if trained by it",
         "K, two backward",
         "Dieng et al. 2017",
         NOT_WAKE,
@@ -257,3 +257,90 @@ CATALOGUE: dict[str, Entry] = {
 
 # The functions by the name that the flag takes.
 OBJECTIVES: dict[str, Callable] = {name: entry.function for name, entry in CATALOGUE.items()}
+
+
+class EstimatorNote(NamedTuple):
+    """How an estimator weighs what, and when it may be used."""
+
+    model_weight: str  # of the derivative by the parameters of prior and likelihood
+    path_weight: str  # of d log w_k / dz through the draw z_k
+    score_weight: str  # of d log q(z_k) / d phi
+    bias: str  # for the gradient of the expected bound
+    needs: str
+    paper: str
+
+
+ESTIMATOR_NOTES: dict[str, EstimatorNote] = {
+    "reparam": EstimatorNote(
+        "v",
+        "v",
+        "-v",
+        "none",
+        "draws with a derivative",
+        "Kingma and Welling 2014",
+    ),
+    "stl": EstimatorNote(
+        "v",
+        "v",
+        "0",
+        "biased but for bounds linear in log w (ELBO, beta-VAE) or K = 1",
+        "draws with a derivative, log q of a given z",
+        "Roeder et al. 2017",
+    ),
+    "dreg": EstimatorNote(
+        "v",
+        "v - h",
+        "0",
+        "none",
+        "draws with a derivative, log q of a given z, continuous df",
+        "Tucker et al. 2019 (IWAE), here any f",
+    ),
+    "score": EstimatorNote(
+        "v",
+        "0",
+        "f - baseline - v",
+        "none",
+        "nothing; a baseline of the caller's is welcome",
+        "Williams 1992",
+    ),
+    "score_loo": EstimatorNote(
+        "v",
+        "0",
+        "f - f(the others) - v",
+        "none",
+        "K >= 2, f defined for K - 1 draws",
+        "Kool et al. 2019 (ELBO), here any f",
+    ),
+    "vimco": EstimatorNote(
+        "v",
+        "0",
+        "f - f(log w_k replaced by the others' mean) - v",
+        "none",
+        "K >= 2",
+        "Mnih and Rezende 2016",
+    ),
+    "ovis": EstimatorNote(
+        "v",
+        "0",
+        "-log(1 - v) - v + gamma (v + log(1 - 1/K))",
+        "none at gamma = 0 (the name's), biased at gamma = 1",
+        "K >= 2, the IWAE bound",
+        "Lievin et al. 2020",
+    ),
+    "wake": EstimatorNote(
+        "v",
+        "0",
+        "w",
+        "follows no bound: -KL(p(z|x) || q(z|x)), biased by O(1/K)",
+        "nothing",
+        "Bornschein and Bengio 2015",
+    ),
+    "wake_dreg": EstimatorNote(
+        "v",
+        "w - w^2",
+        "0",
+        "the expectation of wake",
+        "draws with a derivative, log q of a given z",
+        "Tucker et al. 2019",
+    ),
+}

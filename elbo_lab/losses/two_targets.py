@@ -121,7 +121,9 @@ def cubo(
 
     Returns:
       loss [*batch], nats, = **plus** the bound; Aux. Population (K -> inf): an upper bound on log
-      p(x). Finite K: biased downwards, and may lie below.
+      p(x). Finite K: biased downwards, and may lie below. Descending it is sound only where K is
+      large for the spread of the weights: at K = 1 it is to descend the ELBO, and where one draw
+      outweighs all others q can run away from the posterior.
 
     Raises:
       ValueError: as `elbo`; a wake estimator.

@@ -151,6 +151,7 @@ QUICK = [
     ("--k=0", ["--k", "at least 1", "0"]),
     ("--k=abc", ["--k must be a whole number", "'abc'"]),
     ("--beta=2", ["--beta=2", "--objective=iwae", "beta_vae"]),
+    ("--objective=elbo --estimator=ovis", ["--estimator=ovis", "elbo", "reparam, stl, dreg"]),
     ("--dataset=missing.npz", ["missing.npz", "No such file"]),
     ("--binarization=none", ["--binarization=none", "grey levels", "dynamic"]),
 ]
@@ -164,6 +165,10 @@ SLOW = [
     ("--dataset=nothing", ["'nothing'", "mnist_small", ".npz"]),
     ("--batch_size=61", ["--batch_size", "60", "61"]),
     ("--latent_dims=4,2 --objective=elbo --kl=analytic", ["--kl=mc", "one stochastic"]),
+    ("--objective=rws --estimator=dreg", ["--estimator=dreg", "rws", "its own"]),
+    ("--objective=beta_vae --beta=up:0:1:5", ["--beta", "'up:0:1:5'", "linear:START:END:STEPS"]),
+    ("--objective=tvo --partition=a", ["--partition", "'a'", "number of steps"]),
+    ("--k=1 --estimator=vimco", ["--estimator=vimco", "--k", "at least 2", "reparam"]),
     ("stray", ["'stray'", "--name=value"]),
     ("--platform=foo", ["--platform=foo"]),
 ]
