@@ -1,0 +1,132 @@
+"""TensorFlow Probability's distributions, on JAX, as posteriors and priors."""
+
+import guests
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tensorflow_probability.substrates import jax as tfp
+
+from elbo_lab import losses
+
+tfb, tfd = tfp.bijectors, tfp.distributions
+pytestmark = [
+    pytest.mark.usefixtures("fast_compilation"),
+    # Of the library itself, which follows JAX's development by night.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorflow_probability"),
+]
+
+
+def normal(mean, scale, matrix):
+    del matrix
+    return tfd.Independent(tfd.Normal(mean, scale), 1)
+
+
+def diagonal(mean, scale, matrix):
+    del matrix
+    return tfd.MultivariateNormalDiag(mean, scale)
+
+
+def autoregressive(mean, scale, matrix):
+    flow = tfb.MaskedAutoregressiveFlow(lambda z: guests.conditioner(matrix, z))
+    return tfd.TransformedDistribution(normal(mean, scale, None), flow)
+
+
+def coupling(mean, scale, matrix):
+    """Real NVP, the base distribution apart from the last affine step's parameters."""
+
+    def conditioner(z, size, **kwargs):
+        shift, log_scale = guests.conditioner(
+            matrix, jnp.pad(z, [(0, 0)] * (z.ndim - 1) + [(0, 1)])
+        )
+        return shift[..., -size:], log_scale[..., -size:]
+
+    nvp = tfb.RealNVP(num_masked=1, shift_and_log_scale_fn=conditioner)
+    chain = tfb.Chain([tfb.Shift(mean), tfb.ScaleMatvecDiag(scale), nvp])
+    return tfd.TransformedDistribution(normal(jnp.zeros(mean.shape), 1.0, None), chain)
+
+
+FLOWS = [autoregressive, coupling]
+PRIOR = diagonal(jnp.zeros(guests.L), jnp.ones(guests.L), None)
+
+
+@pytest.mark.parametrize("guest", [normal, *FLOWS])
+def test_freezing(guest):
+    guests.check_freezing(guest)
+
+
+def test_estimators_follow_the_exact_gradient():
+    guests.check_gradients(diagonal, ("dreg", "score", "vimco"))
+
+
+@pytest.mark.parametrize("guest", [pytest.param(normal, marks=pytest.mark.slow), diagonal])
+def test_batch_objectives(guest):
+    guests.check_batch_objectives(guest)
+
+
+@pytest.mark.parametrize("kl", [pytest.param("mc", marks=pytest.mark.slow), "analytic"])
+def test_normals_and_the_model_reach_the_greatest_likelihood(kl):
+    optimum = guests.greatest_likelihood()
+    guests.check_training(normal, optimum, joint=True, kl=kl, num_samples=4)
+
+
+@pytest.mark.parametrize(("guest", "estimator"), guests.flow_cases(*FLOWS))
+def test_flows_reach_log_px(guest, estimator):
+    guests.check_flow(guest, PRIOR, estimator)
+
+
+def test_closed_form_kl_between_its_two_forms_of_independent_normals():
+    guests.check_closed_forms(normal, diagonal)
+
+
+def test_remembered_inverses_change_no_gradient():
+    """Bijectors keep what they were given and gave; log_prob of the very array that was sampled,
+    as vectorized evaluation has it, may be taken from there.
+    """
+    state = guests.PARAMS, np.full((guests.L, 2 * guests.L), 0.1, np.float32)
+
+    def loss(state, vectorized):
+        arguments = guests.problem_of(autoregressive, PRIOR, state[0], guests.X, state[1])
+        return jnp.sum(losses.iwae(jax.random.key(0), *arguments, vectorized=vectorized)[0])
+
+    gradients = jax.jit(lambda state: [jax.grad(loss)(state, flag) for flag in (False, True)])
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *gradients(state)
+    )
+
+
+def test_jumping_draws_are_refused_by_path_estimators():
+    logits = jnp.zeros((4, 3))
+    normals = tfd.MultivariateNormalDiag(jnp.zeros((4, 3, 2)), jnp.ones((4, 3, 2)))
+    bernoulli = tfd.Bernoulli(jnp.zeros((4, 2)), dtype=jnp.float32)
+    for posterior in (
+        tfd.MixtureSameFamily(tfd.Categorical(logits), normals),
+        tfd.Independent(bernoulli, 1),
+    ):
+        arguments = posterior, posterior, lambda z: -jnp.sum(z**2, axis=-1)
+        with pytest.raises(ValueError, match="whose draws can be differentiated"):
+            jax.eval_shape(lambda: losses.iwae(jax.random.key(0), *arguments))  # noqa: B023
+
+
+def test_joint_distributions_of_two_layers():
+    """Draws are a list of arrays; log densities against NumPy."""
+    rng = np.random.default_rng(0)
+    mean = rng.normal(size=(4, 2)).astype(np.float32)
+
+    def joint(loc):
+        scale = jnp.ones(2)
+        return tfd.JointDistributionSequential(
+            [diagonal(loc, scale, None), lambda z: diagonal(0.5 * z, scale, None)],
+            batch_ndims=loc.ndim - 1,
+        )
+
+    @jax.jit
+    def draw():
+        arguments = joint(mean), joint(jnp.zeros(2)), lambda z: -jnp.sum(z[0] * z[1], axis=-1)
+        return losses.log_weights(jax.random.key(0), *arguments, num_samples=3)
+
+    draws = draw()
+    one, other = (np.float64(z) for z in draws.z)
+    assert one.shape == other.shape == (3, 4, 2)
+    log_w = np.sum(0.5 * (one - mean) ** 2 - 0.5 * one**2 - one * other, axis=-1)
+    np.testing.assert_allclose(draws.log_w, log_w, rtol=1e-5, atol=1e-5)
