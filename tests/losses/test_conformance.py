@@ -1,0 +1,124 @@
+"""Bounds, their derivatives and their path weights against tests/conformance, made by mpmath."""
+
+import functools
+import importlib.util
+import itertools
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import pytest
+from conformance_vectors import FOLDER, NAMES, check, read
+
+from elbo_lab.losses import bounds, estimators
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+SPEC = importlib.util.spec_from_file_location("make_vectors", FOLDER / "make_vectors.py")
+make_vectors = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(make_vectors)
+
+# Parameters that may be traced where they are finite: one program for all their values.
+TRACED = {"alpha", "beta", "power"}
+
+
+def programs(name):
+    """Vectors in groups that one program takes: of one K, and of equal static parameters."""
+
+    def static(vector):
+        parameters = vector["parameters"]
+        traced = all(key in TRACED and math.isfinite(x) for key, x in parameters.items())
+        return json.dumps({} if traced else parameters), len(vector["log_weights"])
+
+    vectors = sorted(read(name), key=static)
+    for (parameters, _), group in itertools.groupby(vectors, static):
+        yield json.loads(parameters), list(group)
+
+
+def compute(name, static, group, dtype):
+    """Values [N], derivatives and path weights [N, K] of vectors."""
+    names = () if static else tuple(group[0]["parameters"])
+    traced = [jnp.asarray([v["parameters"][n] for v in group], dtype) for n in names]
+
+    def one(log_w, *traced):
+        given = static | dict(zip(names, traced, strict=True))
+        bound = functools.partial(getattr(bounds, name), **given)
+        v = estimators.derivative(bound, log_w)
+        return bound(log_w), v, estimators.path_weight(bound, log_w)
+
+    log_w = jnp.asarray([v["log_weights"] for v in group], dtype)
+    results = jax.jit(jax.vmap(one))(log_w, *traced)
+    assert all(result.dtype == dtype for result in results)
+    return results
+
+
+def check_all(name, dtype):
+    for static, group in programs(name):
+        results = compute(name, static, group, getattr(jnp, dtype))
+        for vector, *result in zip(group, *results, strict=True):
+            check(name, vector, result, dtype)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_float64(name):
+    with jax.enable_x64(True):
+        check_all(name, "float64")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_float32(name):
+    """Of all parameters; those of one value each are in test_bounds.py."""
+    check_all(name, "float32")
+
+
+def test_every_bound_has_vectors():
+    assert set(NAMES) == set(make_vectors.BOUNDS)
+    for name, (_, settings) in make_vectors.BOUNDS.items():
+        able = {
+            case
+            for case, log_w in make_vectors.LOG_WEIGHTS.items()
+            if any(make_vectors.applies(parameters, len(log_w)) for parameters in settings)
+        }
+        assert {vector["case"] for vector in read(name)} == able
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_are_what_the_script_makes(name):
+    stored = json.loads((FOLDER / f"{name}.json").read_text())
+    assert stored == {"bound": name, "vectors": make_vectors.vectors(name)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_scripts_derivatives_are_those_of_its_values(name):
+    function, settings = make_vectors.BOUNDS[name]
+    log_w = [mpmath.mpf(x) for x in make_vectors.LOG_WEIGHTS["ordinary"]]
+    for parameters in settings:
+        analytic = function(log_w, **parameters)[1:]
+        numerical = make_vectors.numerical_derivatives(name, parameters, log_w)
+        for exact, by_differences in zip(analytic, numerical, strict=True):
+            for one, other in zip(exact, by_differences, strict=True):
+                assert abs(one - other) < mpmath.mpf(10) ** -25, parameters
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_zero_weights_are_the_limit_of_small_ones(name):
+    """The convention for -inf: the same function of log-weights -t, t = 10^6 and 2 10^6."""
+    function, settings = make_vectors.BOUNDS[name]
+    cases = [case for case, log_w in make_vectors.LOG_WEIGHTS.items() if -math.inf in log_w]
+    for parameters, case in itertools.product(settings, cases):
+        log_w = make_vectors.LOG_WEIGHTS[case]
+        near_one = parameters.get("alpha") in (1 - 2**-23, 1 + 2**-23)
+        if not make_vectors.applies(parameters, len(log_w)) or near_one:
+            continue  # So near to alpha = 1 the limit takes t of 10^9.
+        limit = function([mpmath.mpf(x) for x in log_w], **parameters)
+        for t in (1_000_000, 2_000_000):
+            small = function([mpmath.mpf(max(x, -t)) for x in log_w], **parameters)
+            if mpmath.isinf(limit[0]):
+                assert mpmath.sign(limit[0]) * small[0] > t / 1000, (parameters, case)
+            else:
+                assert abs(small[0] - limit[0]) < 1e-15, (parameters, case)
+            for one, other in zip(limit[1] + limit[2], small[1] + small[2], strict=True):
+                assert abs(one - other) < 1e-15, (parameters, case)
