@@ -8,8 +8,11 @@ from typing import NamedTuple
 from elbo_lab.figures import _GREY, _LABEL, _TEXT, _TICK, _TITLE, _clean, _figure, _save
 from elbo_lab.losses import ESTIMATORS
 
-# Okabe and Ito's colours and a marker each; an estimator looks the same in every figure.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe and Ito's colours, with a grey, and a marker each: an estimator looks the same everywhere.
+_COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"),
+    *("#56B4E9", "#F0E442", "#000000", "#777777"),
+)
 _MARKERS = "osD^vPX<>"
 _PANEL, _HEIGHT = 480, 480  # pixels
 
@@ -48,7 +51,7 @@ def panels(path, parts: list[Panel], x_label: str, y_label: str) -> None:
 
 
 def _draw(axes, part: Panel) -> None:
-    from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+    from matplotlib.ticker import FixedLocator, NullLocator
 
     shown = {name: _positive(points) for name, points in part.curves.items()}
     axes.set_xscale("log")
@@ -74,7 +77,6 @@ def _draw(axes, part: Panel) -> None:
         axes.xaxis.set_major_locator(FixedLocator(xs))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
     _clean(axes)
 
 

@@ -27,7 +27,8 @@ BOUNDLESS = ("wake", "wake_dreg")
 LEVEL = 0.01
 # Uses of keys.
 _DIRECTIONS, _ORACLE, _PILOT, _MAIN, _TIMING = range(5)
-_TIMED_SECONDS, _REPEATS = 0.05, 9
+# What one round of timing takes for each estimator.
+_TIMED_SECONDS = 0.05
 
 
 class Subject(NamedTuple):
@@ -49,6 +50,7 @@ class Study(NamedTuple):
     num_gradients: int  # of each estimator in each cell
     oracle_gradients: int
     seed: int = 0
+    timing_rounds: int = 9
 
 
 class Row(NamedTuple):
@@ -219,7 +221,7 @@ class _Cell:
 
         calls = {name: call_of(name) for name in self.names}
         numbers = {name: max(1, round(_TIMED_SECONDS / pace[name])) for name in self.names}
-        return gradients.seconds_each(calls, numbers, _REPEATS)
+        return gradients.seconds_each(calls, numbers, self.study.timing_rounds)
 
     def _row(self, name: str, group: str, moments, oracles, seconds: float, level: float) -> Row:
         statistics = gradients.describe(moments)
