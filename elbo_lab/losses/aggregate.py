@@ -3,7 +3,8 @@ of q(z|x) over x, is like.
 
 Their type says so: they return `BatchAux`, and the posterior's batch shape must be [B] with B >= 2.
 Under a `jax.vmap` over examples there is no batch to see, and they refuse. The regularizer is added
-to every example's loss, so that the mean over the batch has it once.
+to every example's loss, so that the mean over the batch has it once. They pair examples with each
+other, so that a batch sharded over a mesh's Explicit axes must go through `jax.sharding.auto_axes`.
 """
 
 from collections.abc import Callable

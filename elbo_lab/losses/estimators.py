@@ -52,8 +52,8 @@ def diagonal_hessian(bound: Bound, log_w: Array) -> Array:
     number = log_w.shape[0]
 
     def entry(k: Array) -> Array:
-        along = (jnp.arange(number) == k).astype(log_w.dtype)
-        along = jnp.broadcast_to(along.reshape(-1, *(1,) * (log_w.ndim - 1)), log_w.shape)
+        along = (jnp.arange(number) == k).reshape(-1, *(1,) * (log_w.ndim - 1))
+        along = along * jnp.ones_like(log_w)  # Of its sharding too.
         slope = jax.jvp(functools.partial(derivative, bound), (log_w,), (along,))[1]
         return jnp.sum(slope * along, axis=0)
 
