@@ -1,9 +1,12 @@
 """SUMO: log p(x) without bias, by Russian roulette over IWAE bounds (Luo et al. 2020).
 
-Its price is its variance. The increments L_{k+1} - L_k fall as 1/k^2 and are divided by a survival
-probability of 1/k, so single values far from log p(x) occur; the variance is finite where the
-weights' moments are, but may be hundreds of times that of an IWAE bound of as many draws, and grows
-as q is worse. Maximizing it is stable where minimizing log p(x) is not (their section 3.4).
+Its price is its variance. An increment L_{k+1} - L_k has the mean square Var[w / p(x)] / (k (k + 1))
+for many draws and is uncorrelated with the others, so that it adds that, over P(T >= k), to the
+variance: Var[w / p(x)] / (k + 1) each up to the knee at 80 terms, and a ninth more with every term
+beyond it. The variance of at most 81 draws is some five times Var[w / p(x)], and that of the whole
+is **infinite**: values thousands of nats away occur. No other law of T has both a finite variance
+and a finite number of draws, since sum_k 1/k is infinite. Maximizing the estimate is stable where
+minimizing log p(x) is not (their section 3.4).
 """
 
 from collections.abc import Callable
@@ -53,7 +56,8 @@ def sumo(
 
     Returns:
       loss [*batch], nats, = -estimate; Aux. Population: the IWAE-K bound, a lower bound on log
-      p(x). Value and gradient are unbiased for it, with a variance that grows with K.
+      p(x). Value and gradient are unbiased for it, with a variance that grows as log K up to
+      K = 81, and as 1.1^K beyond.
 
     Raises:
       ValueError: as `elbo`; estimator score_loo.
@@ -88,8 +92,9 @@ def sumo_log_px(
       others: as in `iwae`.
 
     Returns:
-      [*batch], nats. Unbiased for log p(x) where E|log w| is finite; of large variance (see the
-      module's docstring): average many, with their standard error.
+      [*batch], nats. Unbiased for log p(x) where E|log w| is finite; of infinite variance (see the
+      module's docstring), so that means of many converge slowly and their standard errors say too
+      little.
 
     Raises:
       ValueError: see `log_weights`.

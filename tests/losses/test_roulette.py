@@ -1,0 +1,129 @@
+"""SUMO: the roulette's law, its sums, and its mean against the exact log-likelihood.
+
+The variance of `sumo_log_px` is infinite (`roulette.py` says why), so that no mean of its values is
+normal. It is compared value by value with `bounds.sumo` of the same draws, and the mean is that of
+`sumo` of 81 draws: as many as the roulette has terms before its knee, of finite variance.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import linear_gaussian
+import numpy as np
+import pytest
+
+from elbo_lab import losses
+from elbo_lab.losses import bounds, roulette
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+X = np.array([0.5, -1.0, 1.5])
+PARAMS = linear_gaussian.make_params()
+
+
+def float32(tree):
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
+
+
+def survival(term):
+    """P(T >= k): 1/k up to 80, then falling by 0.9 a term."""
+    return 1 / term if term <= 80 else 0.9 ** (term - 80) / 80
+
+
+def test_survival_probabilities():
+    terms = np.arange(1, 200)
+    expected = np.array([survival(int(term)) for term in terms])
+    found = jax.jit(bounds.roulette_survival)(jnp.asarray(terms, jnp.float32))
+    np.testing.assert_allclose(found, expected, rtol=2e-5)
+    # The terms that are expected: harmonic up to the knee, geometric beyond.
+    everything = sum(survival(term) for term in range(1, 2_000))
+    np.testing.assert_allclose(everything, np.sum(1 / np.arange(1, 81)) + 9 / 80, rtol=1e-12)
+
+
+def test_terms_follow_the_survival_probabilities():
+    draws = 1_000_000
+    terms = np.asarray(jax.jit(lambda key: roulette.draw_terms(key, (draws,)))(jax.random.key(0)))
+    assert np.min(terms) == 1 and np.all(terms == np.round(terms))
+    for term in (1, 2, 3, 7, 40, 79, 80, 81, 82, 90, 110):
+        p = survival(term)
+        error = np.sqrt(p * (1 - p) / draws)
+        assert abs(np.mean(terms >= term) - p) <= 4 * error, term
+
+
+def many(function, draws, **options):
+    def run(key):
+        arguments = linear_gaussian.distributions(float32(PARAMS), float32(X))
+        return function(key, *arguments, **options)
+
+    keys = jax.random.split(jax.random.key(1), draws)
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf, np.float64),
+        jax.jit(lambda keys: jax.lax.map(run, keys, batch_size=1_000))(keys),
+    )
+
+
+def error_of(samples):
+    return np.std(samples, ddof=1) / np.sqrt(len(samples))
+
+
+def test_sumo_has_the_mean_of_the_exact_log_likelihood():
+    values = -many(lambda *a, **o: losses.sumo(*a, **o)[0], 20_000, num_samples=81)
+    exact, moment = linear_gaussian.log_px(PARAMS, X), linear_gaussian.relative_moment
+    # The bound of 81 draws lacks Var[w / p(x)] / (2 * 81) at first order.
+    bias = (moment(PARAMS, X, 2) - 1) / (2 * 81)
+    assert bias < 0.2 * error_of(values)
+    assert abs(np.mean(values) - exact) <= 4 * error_of(values)
+    # The comparison tells log p(x) from the ELBO, which is the roulette's first term.
+    reconstruction, kl = linear_gaussian.reconstruction_and_kl(PARAMS, X)
+    assert exact - (reconstruction - kl) > 6 * error_of(values)
+
+
+@pytest.mark.parametrize("chunk", [3, 16])
+def test_sumo_log_px_is_sumo_of_as_many_draws_as_its_terms_ask_for(chunk):
+    most = 6 * 16
+
+    @jax.jit
+    @jax.vmap
+    def run(key):
+        arguments = linear_gaussian.distributions(PARAMS, X)
+        own, again = jax.random.clone(key), jax.random.clone(key)
+        value = losses.sumo_log_px(own, *arguments, chunk=chunk)
+        # The same draws and terms by the same keys: the draws' in chunks.
+        draws_key, terms_key = jax.random.split(again)
+        terms = roulette.draw_terms(terms_key)
+        log_w = [
+            losses.log_weights(jax.random.fold_in(draws_key, i), *arguments, chunk).log_w
+            for i in range(most // chunk)
+        ]
+        return value, bounds.sumo(jnp.concatenate(log_w), terms), terms
+
+    with jax.enable_x64(True):
+        value, expected, terms = map(np.asarray, run(jax.random.split(jax.random.key(2), 50)))
+    seen = terms < most
+    assert np.sum(seen & (terms > 16)) >= 2 and np.sum(seen) >= 40
+    np.testing.assert_allclose(value[seen], expected[seen], rtol=1e-9)
+
+
+def test_sumo_has_the_mean_of_the_iwae_bound_of_all_its_draws():
+    number = 4
+    sumo = -many(lambda *a, **o: losses.sumo(*a, **o)[0], 40_000, num_samples=number)
+    iwae = -many(lambda *a, **o: losses.iwae(*a, **o)[0], 40_000, num_samples=number)
+    error = np.hypot(error_of(sumo), error_of(iwae))
+    assert abs(np.mean(sumo) - np.mean(iwae)) <= 4 * error
+    fewer = -many(lambda *a, **o: losses.iwae(*a, **o)[0], 40_000, num_samples=1)
+    assert np.mean(sumo) - np.mean(fewer) > 6 * np.hypot(error, error_of(fewer))
+
+
+@pytest.mark.parametrize("terms", [1, 2, 4, 9])
+def test_sumo_is_the_sum_of_its_terms(terms):
+    log_w = -3 + 2 * np.random.default_rng(0).normal(size=(6, 3))
+
+    def bound(k):
+        return np.log(np.mean(np.exp(log_w[:k]), axis=0))
+
+    taken = range(1, min(terms, 5) + 1)  # Six draws have five differences.
+    expected = bound(1) + sum((bound(k + 1) - bound(k)) / survival(k) for k in taken)
+    with jax.enable_x64(True):
+        value = jax.jit(functools.partial(bounds.sumo, num_terms=terms))(log_w)
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
