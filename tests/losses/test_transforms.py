@@ -1,0 +1,216 @@
+"""Every objective under JAX's transformations, and under any stack of them."""
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import calls
+import jax
+import jax.numpy as jnp
+import linear_gaussian
+import numpy as np
+import pytest
+
+from elbo_lab import losses
+from elbo_lab.losses.estimators import PATH_ESTIMATORS
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+B, D, L, STEPS = 4, 3, 2, 3
+EXACT = linear_gaussian.make_params(D, L)
+PARAMS = linear_gaussian.Params(*(np.asarray(leaf, np.float32) for leaf in EXACT))
+X = np.random.default_rng(7).normal(size=(B, D)).astype(np.float32)
+
+
+def cases():
+    """Of each objective one estimator through the draws and one through the score."""
+    for name, entry in losses.CATALOGUE.items():
+        preferred = ("dreg", "reparam"), ("vimco", "score")
+        able = [[e for e in names if e in entry.estimators][:1] for names in preferred]
+        yield from ((name, estimator) for estimator in sum(able, []) or [None])
+
+
+CASES = list(cases())
+# One of each kind of program is compiled in the fast suite, and one estimator of each objective
+# traced; all others in the slow one.
+COMPILED = [("iwae", "dreg"), ("elbo", "vimco"), ("rws", None)]
+TRACED = list({name: (name, estimator) for name, estimator in reversed(CASES)}.values())
+
+
+def slow_unless(fast, every):
+    return [pytest.param(*case, marks=[] if case in fast else pytest.mark.slow) for case in every]
+
+
+def loss(params, key, name, estimator, x=X):
+    return jnp.mean(calls.call(name, key, params, x, estimator=estimator)[0])
+
+
+def mapped(params, keys, name, estimator):
+    """Values and gradients of each key, by vmap."""
+    slope = jax.value_and_grad(functools.partial(loss, name=name, estimator=estimator))
+    return jax.vmap(slope, (None, 0))(params, keys)
+
+
+def scanned(params, keys, name, estimator):
+    """The gradient of a sum over keys, by a scan of steps that keep nothing."""
+
+    loss_of = functools.partial(loss, name=name, estimator=estimator)
+
+    def total(params):
+        step = jax.checkpoint(lambda key: loss_of(params, key))
+        return jax.lax.scan(lambda sum_, key: (sum_ + step(key), None), 0.0, keys)[0]
+
+    return jax.value_and_grad(total)(params)
+
+
+def keys():
+    return jax.random.split(jax.random.key(0), STEPS)
+
+
+def assert_trees_close(one, other, rtol=2e-5, atol=2e-5):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), one, other)
+
+
+@pytest.mark.parametrize(("name", "estimator"), slow_unless(COMPILED, CASES))
+def test_vmap_equals_scan_of_checkpoints(name, estimator):
+    compile_one = functools.partial(jax.jit, static_argnums=(2, 3))
+    each = compile_one(mapped)(PARAMS, keys(), name, estimator)
+    total = compile_one(scanned)(PARAMS, keys(), name, estimator)
+    assert_trees_close(jax.tree.map(lambda leaf: np.sum(leaf, axis=0), each), total)
+
+
+@pytest.mark.parametrize(("name", "estimator"), slow_unless(TRACED, CASES))
+def test_stacked_transformations_are_traced(name, estimator):
+    """vmap over keys, of scan, of checkpoint, of grad; and over examples, where no batch is wanted:
+    shapes alone, which is where transformations refuse. (JAX's check of keys takes vmap of a scan
+    whose steps are computed again backwards for a second use, whatever the function.)
+    """
+    stacked = jax.vmap(functools.partial(scanned, name=name, estimator=estimator), (None, 0))
+    outer = jax.random.split(jax.random.key(0), (2, STEPS))
+    with jax.debug_key_reuse(False):
+        values, slopes = jax.eval_shape(stacked, PARAMS, outer)
+    assert values.shape == (2,)
+    assert all(s.shape == (2, *p.shape) for s, p in zip(slopes, PARAMS, strict=True))
+    if name not in calls.NEEDS_BATCH:
+        one = functools.partial(loss, name=name, estimator=estimator)
+        by_example = jax.vmap(jax.grad(lambda params, x, key: one(params, key, x=x)), (None, 0, 0))
+        slopes = jax.eval_shape(by_example, PARAMS, X, jax.random.split(jax.random.key(0), B))
+        assert all(s.shape == (B, *p.shape) for s, p in zip(slopes, PARAMS, strict=True))
+
+
+# Forward mode, and second derivatives.
+
+DIRECTION = linear_gaussian.Params(
+    *(np.random.default_rng(3).normal(size=leaf.shape).astype(np.float32) for leaf in PARAMS)
+)
+PATHS = [(name, e) for name, e in calls.PAIRS if e in PATH_ESTIMATORS]
+FORWARD = [("iwae", "stl"), ("iwae", "dreg")]
+
+
+@pytest.mark.parametrize(
+    ("name", "estimator"),
+    slow_unless(FORWARD, FORWARD + [case for case in CASES if case not in FORWARD]),
+)
+def test_forward_mode_equals_reverse_mode(name, estimator):
+    def forward(params, key):
+        function = functools.partial(loss, key=key, name=name, estimator=estimator)
+        return jax.jvp(function, (params,), (DIRECTION,))
+
+    def reverse(params, key):
+        function = functools.partial(loss, key=key, name=name, estimator=estimator)
+        value, slopes = jax.value_and_grad(function)(params)
+        return value, sum(jnp.vdot(s, d) for s, d in zip(slopes, DIRECTION, strict=True))
+
+    results = [jax.jit(function)(PARAMS, jax.random.key(0)) for function in (forward, reverse)]
+    assert_trees_close(*results)
+
+
+def hessian_vector(params, key, name, estimator="reparam"):
+    function = functools.partial(loss, key=key, name=name, estimator=estimator, x=X)
+    return jax.jvp(jax.grad(function), (params,), (DIRECTION,))[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "estimator"), slow_unless([p for p in PATHS if p[1] == "reparam"], PATHS)
+)
+def test_forward_mode_and_hessians_are_traced(name, estimator):
+    function = functools.partial(loss, name=name, estimator=estimator)
+    function = functools.partial(function, key=jax.random.key(0))
+    forward = functools.partial(jax.jvp, function)
+    assert [leaf.shape for leaf in jax.eval_shape(forward, (PARAMS,), (DIRECTION,))] == [(), ()]
+    if estimator == "reparam":
+        product = functools.partial(hessian_vector, name=name)
+        shapes = jax.eval_shape(product, PARAMS, jax.random.key(0))
+        assert [s.shape for s in shapes] == [p.shape for p in PARAMS]
+
+
+def test_hessian_vector_products_of_the_elbo_are_unbiased():
+    draws, step = 2_000, 1e-4
+    compiled = jax.jit(jax.vmap(functools.partial(hessian_vector, name="elbo"), (None, 0)))
+    products = compiled(PARAMS, jax.random.split(jax.random.key(0), draws))
+
+    def moved(sign):
+        leaves = zip(EXACT, DIRECTION, strict=True)
+        params = linear_gaussian.Params(*(leaf + sign * step * np.float64(d) for leaf, d in leaves))
+        slopes = [linear_gaussian.elbo_gradient(params, x) for x in np.float64(X)]
+        return [-np.mean(leaf, axis=0) for leaf in zip(*slopes, strict=True)]
+
+    for samples, up, down in zip(products, moved(1), moved(-1), strict=True):
+        samples, exact = np.asarray(samples, np.float64), (up - down) / (2 * step)
+        error = np.std(samples, axis=0, ddof=1) / np.sqrt(draws)
+        assert np.all(np.abs(np.mean(samples, axis=0) - exact) <= 4 * error + 1e-4)
+
+
+# A mesh of two devices, which must exist before JAX starts: one process for all cases.
+
+SHARDED = """
+import json, sys
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_disable_most_optimizations", True)
+import jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+import calls
+import test_transforms as ours
+
+def loss(params, x, name, estimator):
+    losses = calls.call(name, jax.random.key(0), params, x, estimator=estimator)[0]
+    return jnp.mean(losses), losses
+
+both = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=(2, 3))
+for name, estimator in json.loads(sys.argv[1]):
+    alone = both(ours.PARAMS, ours.X, name, estimator)
+    # What pairs a batch with itself leaves the sharding of the pairs to the compiler.
+    kind = AxisType.Auto if name in calls.NEEDS_BATCH else AxisType.Explicit
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,))
+    params = jax.device_put(ours.PARAMS, NamedSharding(mesh, PartitionSpec()))
+    x = jax.device_put(ours.X, NamedSharding(mesh, PartitionSpec("data")))
+    with jax.set_mesh(mesh):
+        shared = both(params, x, name, estimator)
+    ours.assert_trees_close(shared, alone)
+    assert shared[0][1].sharding.spec == PartitionSpec("data"), name
+    print(name, estimator)
+"""
+
+
+def check_on_a_mesh(cases):
+    root = pathlib.Path(__file__).parents[2]
+    command = [sys.executable, "-c", SHARDED, json.dumps(cases)]
+    paths = f"{root}:{root / 'tests/losses'}"
+    result = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == len(cases)
+
+
+def test_sharded_batches():
+    check_on_a_mesh([("iwae", "dreg"), ("dip_vae_ii", "reparam")])
+
+
+@pytest.mark.slow
+def test_sharded_batches_of_every_objective():
+    check_on_a_mesh(CASES)
