@@ -97,6 +97,7 @@ def run_directory(tmp_path_factory):
     return path / "run", state.params
 
 
+@pytest.mark.slow
 def test_a_trained_run(tmp_path, run_directory):
     path, _ = run_directory
     done = gradients_command(

@@ -363,7 +363,7 @@ def test_snr_rises_and_falls_with_k_as_rainforth_et_al_found():
     """Generation network: about K^(1/2). Inference network: about K^(-1/2) by reparam, no fall by
     dreg.
     """
-    rows = study_rows("iwae", ("reparam", "dreg"), ((1, 4), (1, 16)), 4000)
+    rows = study_rows("iwae", ("reparam", "dreg"), ((1, 4), (1, 16)), 1500)
     snr = {which: row.statistics.snr for which, row in rows.items()}
     for name in ("reparam", "dreg"):
         assert 1.7 < snr["mu", name, 1, 16] / snr["mu", name, 1, 4] < 2.3
