@@ -263,9 +263,7 @@ def sumo(log_w: Array, num_terms: Array | int) -> Array:
     log_w = log_w - top  # Small numbers keep the digits.
     # Up to the first draw of positive weight, L_k is -t (see the module's docstring), here zero.
     leading = jnp.isneginf(jax.lax.cummax(log_w, axis=0))
-    equal = _zeros_where(leading, log_w)
-    sums = jnp.where(leading, _cumulative_log_sum_exp(equal), _cumulative_log_sum_exp(log_w))
-    values = sums - jnp.log(counts)  # L_1 .. L_K
+    values = _cumulative_log_sum_exp(log_w, leading) - jnp.log(counts)  # L_1 .. L_K
     num_terms = jnp.minimum(jnp.asarray(num_terms, log_w.dtype), number - 1)
     num_terms = jnp.broadcast_to(num_terms, log_w.shape[1:])
     taken = counts[:-1] <= num_terms[None]
@@ -341,14 +339,20 @@ def _minus_infinity(where: Array, dtype: jnp.dtype) -> Array:
     return jnp.where(where, -jnp.inf, 0).astype(dtype)
 
 
-def _cumulative_log_sum_exp(log_w: Array) -> Array:
-    def add(one: Array, other: Array) -> Array:
-        # The derivatives of logaddexp and of lax.cumlogsumexp are NaN where all so far are -inf.
-        zero = jnp.isneginf(one) & jnp.isneginf(other)
-        total = jnp.logaddexp(jnp.where(zero, 0, one), jnp.where(zero, 0, other))
-        return jnp.where(zero, -jnp.inf, total)
+def _cumulative_log_sum_exp(log_w: Array, leading: Array) -> Array:
+    """log sum_{j<=k} exp(log_w_j). The leading log-weights, all -inf, count as zeros up to the
+    first that is not, which leaves them without weight.
+    """
 
-    return jax.lax.associative_scan(add, log_w, axis=0)
+    def add(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
+        (before, a), (after, b) = one, other
+        a = jnp.where(before & ~after, -jnp.inf, a)
+        # The derivatives of logaddexp and of lax.cumlogsumexp are NaN where both are -inf.
+        zero = jnp.isneginf(a) & jnp.isneginf(b)
+        total = jnp.logaddexp(jnp.where(zero, 0, a), jnp.where(zero, 0, b))
+        return after, jnp.where(zero, -jnp.inf, total)
+
+    return jax.lax.associative_scan(add, (leading, _zeros_where(leading, log_w)), axis=0)[1]
 
 
 def _at_least_float32(log_w: Array) -> Array:

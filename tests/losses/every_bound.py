@@ -1,0 +1,114 @@
+"""Every bound as a function of six log-weights, compiled once for all tests of a process."""
+
+import functools
+
+import jax
+import numpy as np
+import numpy_bounds
+
+from elbo_lab.losses import bounds, estimators
+
+M, K = 2, 6
+# Columns of log-weights that a program takes; fewer are filled up.
+COLUMNS = 24
+PARTITION = [0.0, 0.03125, 0.5, 1.0]
+
+# Function of `bounds`, and its parameters, by a name of both.
+PARAMETERS = {
+    "elbo": ("elbo", {}),
+    "iwae": ("iwae", {}),
+    "miwae": ("miwae", {"num_outer": M}),
+    "ciwae": ("ciwae", {"beta": 0.25}),
+    "renyi(.5)": ("renyi", {"alpha": 0.5}),
+    "renyi(-1)": ("renyi", {"alpha": -1.0}),
+    "renyi(2)": ("renyi", {"alpha": 2.0}),
+    "vr_max": ("vr_max", {}),
+    "cubo(2)": ("cubo", {"power": 2.0}),
+    "jackknife(1)": ("jackknife", {"order": 1}),
+    "jackknife(2)": ("jackknife", {"order": 2}),
+    "tvo": ("tvo", {"partition": PARTITION}),
+    "sumo": ("sumo", {"num_terms": 2}),
+}
+BOUNDS = {
+    name: functools.partial(getattr(bounds, function), **parameters)
+    for name, (function, parameters) in PARAMETERS.items()
+}
+# One name for each implementation, where the parameters are no matter.
+DISTINCT = [name for name in BOUNDS if name not in ("renyi(-1)", "renyi(2)", "cubo(2)")]
+# Never below the least log-weight, nor above the greatest, nor falling in any.
+MEANS = [name for name in BOUNDS if name not in ("jackknife(1)", "jackknife(2)", "tvo", "sumo")]
+# By how much coefficients of either sign multiply rounding errors: the sum of their sizes at K = 6.
+AMPLIFICATION = {"jackknife(1)": 11, "jackknife(2)": 51, "sumo": 4}
+
+
+def _groups(log_w):
+    return sum(numpy_bounds.log_mean_exp(group) for group in np.split(log_w, M)) / M
+
+
+def _thermodynamic(log_w):
+    value = 0
+    for left, right in zip(PARTITION, PARTITION[1:], strict=False):
+        weights = np.exp(left * log_w)
+        value = value + (right - left) * np.sum(weights * log_w, axis=0) / np.sum(weights, axis=0)
+    return value
+
+
+# The same in NumPy, of float64 or complex numbers; for log-weights that do not overflow.
+VALUES = {
+    "elbo": numpy_bounds.mean,
+    "iwae": numpy_bounds.log_mean_exp,
+    "miwae": _groups,
+    "ciwae": functools.partial(numpy_bounds.mixed, beta=0.25),
+    "renyi(.5)": functools.partial(numpy_bounds.power_mean, power=0.5),
+    "renyi(-1)": functools.partial(numpy_bounds.power_mean, power=2.0),
+    "renyi(2)": functools.partial(numpy_bounds.power_mean, power=-1.0),
+    "vr_max": numpy_bounds.greatest,
+    "cubo(2)": functools.partial(numpy_bounds.power_mean, power=2.0),
+    "jackknife(1)": numpy_bounds.jackknife_1,
+    "jackknife(2)": numpy_bounds.jackknife_2,
+    "tvo": _thermodynamic,
+    "sumo": numpy_bounds.roulette_2,
+}
+
+
+def all_of(bound, log_w):
+    """Value, derivative v and path weight v - h."""
+    return bound(log_w), estimators.derivative(bound, log_w), estimators.path_weight(bound, log_w)
+
+
+@functools.cache
+def compiled(name):
+    """The program of a bound for log-weights [K, COLUMNS] and, for SUMO, terms [COLUMNS]."""
+
+    def program(log_w, terms):
+        sumo = functools.partial(bounds.sumo, num_terms=terms)
+        return all_of(sumo if name == "sumo" else BOUNDS[name], log_w)
+
+    return jax.jit(program)
+
+
+def evaluate(name, log_w, num_terms=2):
+    """Value [*batch], v and path weight [K, *batch] in float32, of log-weights [K, *batch].
+
+    num_terms: SUMO's, a scalar or [*batch].
+    """
+    log_w = np.asarray(log_w, np.float32)
+    terms = np.full(COLUMNS, 2, np.float32)
+    terms[: np.size(num_terms)] = np.ravel(num_terms)
+    columns = log_w.reshape(K, -1)
+    number = columns.shape[1]
+    filled = np.zeros((K, COLUMNS), np.float32)
+    filled[:, :number] = columns
+    value, v, path = (np.asarray(part) for part in compiled(name)(filled, terms))
+    shape = log_w.shape
+    return (
+        value[:number].reshape(shape[1:]),
+        v[:, :number].reshape(shape),
+        path[:, :number].reshape(shape),
+    )
+
+
+def random_log_w(seed: int = 0, scale: float = 3.0, shape=(K, COLUMNS)) -> np.ndarray:
+    """Log-weights as of images: around -90 nats; exactly representable in float32."""
+    draws = -90 + scale * np.random.default_rng(seed).normal(size=shape)
+    return draws.astype(np.float32).astype(np.float64)
