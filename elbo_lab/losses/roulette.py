@@ -1,12 +1,12 @@
 """SUMO: log p(x) without bias, by Russian roulette over IWAE bounds (Luo et al. 2020).
 
-Its price is its variance. An increment L_{k+1} - L_k has the mean square Var[w / p(x)] / (k (k + 1))
-for many draws and is uncorrelated with the others, so that it adds that, over P(T >= k), to the
-variance: Var[w / p(x)] / (k + 1) each up to the knee at 80 terms, and a ninth more with every term
-beyond it. The variance of at most 81 draws is some five times Var[w / p(x)], and that of the whole
-is **infinite**: values thousands of nats away occur. No other law of T has both a finite variance
-and a finite number of draws, since sum_k 1/k is infinite. Maximizing the estimate is stable where
-minimizing log p(x) is not (their section 3.4).
+Its price is its variance. For many draws the increments L_{k+1} - L_k are uncorrelated, with the
+mean square Var[w / p(x)] / (k (k + 1)), and each adds that times 1 / P(T >= k) - 1: some Var[w /
+p(x)] / k up to the knee at 80 terms, and a ninth more with every term beyond it. The variance of at
+most 81 draws is some three times Var[w / p(x)], and that of the whole is **infinite**: values
+thousands of nats away occur. No other law of T has both a finite variance and a finite mean, since
+sum_k 1/k is infinite. Maximizing the estimate is stable where minimizing log p(x) is not (their
+section 3.4).
 """
 
 from collections.abc import Callable
