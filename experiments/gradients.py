@@ -9,6 +9,7 @@ docs/gradients.md tells what is measured and how.
 """
 
 import inspect
+import sys
 from pathlib import Path
 
 import jax
@@ -50,9 +51,14 @@ def main() -> int:
     def on_gradients(more: int) -> None:
         progress.to(progress.done + more)
 
-    for cell in gradient_study.measure(study, subject, on_gradients):
-        rows += cell
-    progress.close()
+    try:
+        for cell in gradient_study.measure(study, subject, on_gradients):
+            rows += cell
+    except ArithmeticError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        progress.close()
     text = gradient_reporting.table(named, study, subject, rows)
     print(text)
     if folder is not None:
@@ -224,7 +230,7 @@ def define() -> None:
         f"examples whose mean loss is differentiated (if not given, {TOY_EXAMPLES}, or the run's)",
         lower_bound=1,
     )
-    flags.DEFINE_integer("seed", 0, "of the toy and of all draws", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "of the toy and of all draws", 0, 2**31 - 1)
     flags.DEFINE_string("output", None, "a folder for table, JSON and figures")
     for name in ("platform", "compilation_cache_dir"):
         default, text = run_flags.RUN_DEFAULTS[name], run_flags.RUN_SECTION[name]

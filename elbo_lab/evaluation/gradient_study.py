@@ -89,8 +89,8 @@ def make_loss(model: Model, objective: str, estimator: str, m: int, k: int) -> L
 
 
 def oracle_of(estimator: str) -> str:
-    """The unbiased estimator that another one is compared with: dreg, whose variance is the lowest,
-    and for dreg itself reparam.
+    """The unbiased estimator that another one is compared with: dreg for its low variance, and for
+    dreg itself reparam.
     """
     return "reparam" if estimator == "dreg" else "dreg"
 

@@ -139,6 +139,9 @@ def sample(
       directions: [J, P] for each group.
       number: of gradients.
       on_chunk: called with the number of gradients done.
+
+    Raises:
+      ArithmeticError: a gradient is not finite.
     """
     rows = {name: jnp.asarray(value, jnp.float32) for name, value in directions.items()}
     total: dict[str, Moments] = {}
@@ -147,6 +150,8 @@ def sample(
         part = jax.device_get(sampler(key, params, x, rows, start, size, False))
         for name, found in part.items():
             found = Moments(*(np.asarray(field, np.float64) for field in found))
+            if not np.all(np.isfinite(found.gradient_squares)):
+                raise ArithmeticError(f"A gradient of {name} is not finite.")
             total[name] = merged(total[name], found) if name in total else found
         on_chunk(start + size)
     return total

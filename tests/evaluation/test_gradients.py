@@ -77,6 +77,18 @@ def test_streamed_moments_are_those_of_all_gradients(name):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5, err_msg=field)
 
 
+def test_gradients_that_are_not_finite_are_not_averaged():
+    def loss(key, params, x):
+        return jnp.log(params["w"]) + 0 * x[:, 0] + 0 * jax.random.uniform(key)
+
+    sampler = gradients.make_sampler(loss, lambda tree: tree)
+    rows = {"w": np.ones((1, 1))}
+    with pytest.raises(ArithmeticError, match="A gradient of w is not finite"):
+        gradients.sample(
+            sampler, jax.random.key(0), {"w": jnp.zeros(())}, jnp.zeros((2, 1)), rows, 5
+        )
+
+
 def test_snr_and_its_relatives_by_their_definitions():
     values = np.random.default_rng(0).normal([3.0, -1.0, 0.0, 0.0], [1.0, 2.0, 0.0, 1.0], (50, 4))
     found = gradients.describe(moments_of(values, np.eye(4)[:1]))
