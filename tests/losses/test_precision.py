@@ -1,0 +1,202 @@
+"""The accuracy that `elbo_lab.losses` documents, in each floating-point type."""
+
+import functools
+import itertools
+import math
+
+import calls
+import jax
+import jax.numpy as jnp
+import linear_gaussian
+import ml_dtypes
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+from elbo_lab import losses
+from elbo_lab.losses import bounds
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+# Of the documentation, relative to max(1, max |log_w|). In double precision XLA's own log1p, on CPUs,
+# is only good to 1.4e-14, and is divided by 1 - alpha = 1/2 below.
+DOUBLE, SINGLE = 5e-14, 5e-7
+K, TERMS = 8, 5
+
+
+def log_mean_exp(log_w):
+    return np.logaddexp.reduce(log_w, axis=0) - np.log(len(log_w))
+
+
+def renyi(log_w, alpha):
+    return log_mean_exp((1 - alpha) * log_w) / (1 - alpha)
+
+
+def jackknife(log_w, order):
+    total, count = 0, len(log_w)
+    for j in range(order + 1):
+        subsets = itertools.combinations(range(count), count - j)
+        mean = np.mean([log_mean_exp(log_w[list(kept)]) for kept in subsets], axis=0)
+        factor = (-1) ** j / (math.factorial(j) * math.factorial(order - j))
+        total = total + factor * (count - j) ** order * mean
+    return total
+
+
+def tvo(log_w, steps):
+    total = 0
+    for s in range(steps):
+        weights = np.exp(s / steps * (log_w - np.max(log_w, axis=0)))
+        total = total + np.sum(weights * log_w, axis=0) / np.sum(weights, axis=0) / steps
+    return total
+
+
+def sumo(log_w):
+    values = [log_mean_exp(log_w[:k]) for k in range(1, len(log_w) + 1)]
+    return values[0] + sum(k * (values[k] - values[k - 1]) for k in range(1, TERMS + 1))
+
+
+# By name: our bound, NumPy's, and the sum of its coefficients' magnitudes.
+BOUNDS = {
+    "elbo": (bounds.elbo, lambda w: np.mean(w, axis=0), 1),
+    "iwae": (bounds.iwae, log_mean_exp, 1),
+    "miwae": (
+        functools.partial(bounds.miwae, num_outer=2),
+        lambda w: (log_mean_exp(w[: K // 2]) + log_mean_exp(w[K // 2 :])) / 2,
+        1,
+    ),
+    "ciwae": (
+        functools.partial(bounds.ciwae, beta=0.3),
+        lambda w: 0.3 * np.mean(w, axis=0) + 0.7 * log_mean_exp(w),
+        1,
+    ),
+    "renyi": (functools.partial(bounds.renyi, alpha=0.5), lambda w: renyi(w, 0.5), 1),
+    "renyi below zero": (functools.partial(bounds.renyi, alpha=-1), lambda w: renyi(w, -1), 1),
+    "cubo": (bounds.cubo, lambda w: renyi(w, -1), 1),
+    "vr_max": (bounds.vr_max, lambda w: np.max(w, axis=0), 1),
+    "jackknife": (bounds.jackknife, lambda w: jackknife(w, 1), 2 * K - 1),
+    "jackknife of order 2": (
+        functools.partial(bounds.jackknife, order=2),
+        lambda w: jackknife(w, 2),
+        K**2 / 2 + (K - 1) ** 2 + (K - 2) ** 2 / 2,
+    ),
+    "tvo": (bounds.tvo, lambda w: tvo(w, 5), 1),
+    # Each of the terms k is divided by 1 / k.
+    "sumo": (functools.partial(bounds.sumo, num_terms=TERMS), sumo, TERMS * (TERMS + 1)),
+}
+NOISE = np.random.default_rng(0).normal(size=(3, K, 64))
+LOG_W = [NOISE[0], -100 + 5 * NOISE[1], -1e4 + 30 * NOISE[2]]  # Of toys, images, large images.
+
+
+def assert_accurate(name, values, exact, log_w, tolerance):
+    size = np.maximum(1, np.max(np.abs(log_w), axis=0))
+    error = np.max(np.abs(np.float64(values) - exact) / size)
+    assert error < tolerance, (name, error)
+
+
+def of_all_bounds(log_w):
+    return {name: [bound(values) for values in log_w] for name, (bound, *_) in BOUNDS.items()}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "result", "tolerance"),
+    [
+        (np.float64, np.float64, DOUBLE),
+        (np.float32, np.float32, SINGLE),
+        # What half-precision log-weights say is computed as float32 would.
+        (ml_dtypes.bfloat16, np.float32, SINGLE),
+        (np.float16, np.float32, SINGLE),
+    ],
+)
+def test_bounds_equal_numpy_float64(dtype, result, tolerance):
+    given = [values.astype(dtype) for values in LOG_W]
+    with jax.enable_x64(dtype == np.float64):
+        computed = jax.jit(of_all_bounds)(given)
+    for name, (_, reference, coefficients) in BOUNDS.items():
+        for values, log_w in zip(computed[name], given, strict=True):
+            assert values.dtype == result, name
+            log_w = np.float64(log_w)
+            assert_accurate(name, values, reference(log_w), log_w, coefficients * tolerance)
+
+
+# Whole objectives.
+
+D, L, B = 3, 2, 4
+EXACT = linear_gaussian.make_params(D, L)
+X = np.random.default_rng(7).normal(size=(B, D))
+
+
+@pytest.mark.parametrize("name", losses.OBJECTIVES)
+def test_objectives_stay_in_float64(name):
+    """Traced: no term is rounded on its way, in the losses or their gradients."""
+
+    def loss(params):
+        values, aux = calls.call(name, jax.random.key(0), params, X)
+        return jnp.sum(values), (values, aux)
+
+    with jax.enable_x64(True):
+        slopes, terms = jax.eval_shape(jax.grad(loss, has_aux=True), EXACT)
+        jaxpr = jax.make_jaxpr(jax.grad(lambda params: loss(params)[0]))(EXACT)
+    assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves((slopes, terms)))
+    assert "f32[" not in str(jaxpr)
+
+
+class GivenNoise:
+    """N(mean, scale^2), whose draws are given."""
+
+    def __init__(self, mean, scale, noise):
+        self.inner, self.z = dist.Normal(mean, scale).to_event(1), mean + scale * noise
+        self.log_prob = self.inner.log_prob
+
+    def sample(self, key, sample_shape=()):
+        return self.z
+
+
+def test_gradients_in_float64_and_float32():
+    """IWAE's, for given noise, against central differences of NumPy's value."""
+    noise, x = np.random.default_rng(3).normal(size=(K, L)), X[0]
+
+    def value(params):
+        z = params.a @ x + params.c + np.exp(params.log_scale) * noise
+        return log_mean_exp(linear_gaussian.log_weight(params, x, z))
+
+    exact = linear_gaussian.finite_difference(value, EXACT)
+
+    def loss(params, x, noise):
+        _, *others = linear_gaussian.distributions(params, x)
+        posterior = GivenNoise(x @ params.a.T + params.c, jnp.exp(params.log_scale), noise)
+        return losses.iwae(jax.random.key(0), posterior, *others, num_samples=K)[0]
+
+    for dtype, digits in ((np.float64, 1e-12), (np.float32, 2e-6)):
+        given = jax.tree.map(lambda leaf: leaf.astype(dtype), (EXACT, x, noise))  # noqa: B023
+        with jax.enable_x64(dtype == np.float64):
+            bound, slopes = jax.jit(jax.value_and_grad(loss))(*given)
+        np.testing.assert_allclose(bound, -value(EXACT), rtol=digits)
+        # Central differences of step 1e-5 have errors of about 1e-9.
+        for slope, expected in zip(slopes, exact, strict=True):
+            assert slope.dtype == dtype
+            np.testing.assert_allclose(slope, -expected, rtol=0, atol=1e-8 + 10 * digits)
+
+
+def test_half_precision_densities_are_added_in_float32():
+    """Three densities of hundreds of nats: bfloat16 numbers there are two nats apart."""
+    parts = (-543.0, -131.0, -140.5)  # log p(x|z), log p(z), log q(z|x)
+    held = [np.asarray(part, ml_dtypes.bfloat16) for part in parts]
+
+    class Constant:
+        def __init__(self, value):
+            self.value = value
+
+        def sample(self, key, sample_shape=()):
+            return jnp.zeros((*sample_shape, 1), jnp.bfloat16)
+
+        def log_prob(self, z):
+            return self.value + 0 * z[..., 0]
+
+    log_likelihood, prior, posterior = (Constant(jnp.asarray(part)) for part in held)
+    exact = np.float64(held[0]) + np.float64(held[1]) - np.float64(held[2])
+    assert np.float64(exact.astype(ml_dtypes.bfloat16)) != exact
+    for objective in (losses.elbo, losses.iwae):
+        arguments = posterior, prior, log_likelihood.log_prob
+        loss, aux = objective(jax.random.key(0), *arguments, num_samples=3)
+        assert loss.dtype == aux.log_w.dtype == np.float32
+        np.testing.assert_allclose(loss, -exact, rtol=SINGLE)
