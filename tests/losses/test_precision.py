@@ -18,8 +18,8 @@ from elbo_lab.losses import bounds
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
-# Of the documentation, relative to max(1, max |log_w|). In double precision XLA's own log1p, on CPUs,
-# is only good to 1.4e-14, and is divided by 1 - alpha = 1/2 below.
+# Of the documentation, relative to max(1, max |log_w|). In double precision XLA's own log1p, on
+# CPUs, is only good to 1.4e-14, and is divided by 1 - alpha = 1/2 below.
 DOUBLE, SINGLE = 5e-14, 5e-7
 K, TERMS = 8, 5
 

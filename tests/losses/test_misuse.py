@@ -1,0 +1,241 @@
+"""What callers get wrong, and what they are told: the argument's name, what it should be, and the
+likely cause.
+"""
+
+import functools
+
+import calls
+import jax
+import jax.numpy as jnp
+import linear_gaussian
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+from elbo_lab import losses
+from elbo_lab.losses import estimators
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+B, D, L, K = 4, 3, 2, calls.K
+PARAMS = linear_gaussian.Params(
+    *(np.asarray(leaf, np.float32) for leaf in linear_gaussian.make_params(D, L))
+)
+X = np.random.default_rng(7).normal(size=(B, D)).astype(np.float32)
+POSTERIOR, PRIOR, LOG_LIKELIHOOD = linear_gaussian.distributions(PARAMS, X)
+every_objective = pytest.mark.parametrize("name", losses.OBJECTIVES)
+
+
+def trace(name="iwae", key=None, x=X, **options):
+    """Shapes alone, which is where arguments are checked."""
+    return jax.eval_shape(
+        lambda: calls.call(name, jax.random.key(0) if key is None else key, PARAMS, x, **options)
+    )
+
+
+def per_dimension(mean, scale=1.0):
+    """A normal whose maker forgot `.to_event(1)`."""
+    return dist.Normal(mean, scale * jnp.ones(jnp.shape(mean)))
+
+
+def log_px_z(z, x=X):
+    return dist.Normal(z @ PARAMS.w.T + PARAMS.b, 1.0).log_prob(x)  # [*batch, D]
+
+
+# Shapes. What has one value per example is checked in every objective by the same lines.
+
+
+@pytest.mark.parametrize("vectorized", [False, True])
+@pytest.mark.parametrize("estimator", ["reparam", "dreg", "score"])
+def test_log_likelihood_that_is_not_summed_over_data(estimator, vectorized):
+    options = {"estimator": estimator, "vectorized": vectorized}
+    message = (
+        r"log_likelihood must return one value per example, shape \(4,\).*got \(4, 3\)\. "
+        r"Sum over the event dimensions, e\.g\. by NumPyro's `\.to_event\(1\)`"
+    )
+    with pytest.raises(ValueError, match=message):
+        trace(log_likelihood=log_px_z, **options)
+
+
+@every_objective
+def test_log_likelihood_of_wrong_shape_in_every_objective(name):
+    # The textbook's objective takes the generation network's mean, and sums over its last axis.
+    wrong = (lambda z: jnp.zeros((D, B, D))) if name == "lambda_vae" else log_px_z
+    with pytest.raises(ValueError, match=r"log_likelihood .*one value per example.*got \((4|3), "):
+        trace(name, log_likelihood=wrong)
+
+
+def test_log_likelihood_that_sums_over_the_batch_too():
+    with pytest.raises(
+        ValueError, match=r"shape \(4,\).*got \(\)\. It must not sum over the batch"
+    ):
+        trace(log_likelihood=lambda z: jnp.sum(log_px_z(z)))
+
+
+def test_posterior_or_prior_that_is_one_per_dimension():
+    mean = jnp.zeros((B, L))
+    with pytest.raises(ValueError, match=r"prior\.log_prob .*shape \(4, 2\).*give it `\.to_event"):
+        trace(posterior=per_dimension(mean))
+    with pytest.raises(
+        ValueError, match=r"prior\.log_prob .*shape \(4,\).*got \(4, 2\)\. Sum over"
+    ):
+        trace(prior=per_dimension(mean[0]))
+    with pytest.raises(
+        ValueError, match=r"log_likelihood .*shape \(4, 2\).*posterior is one per la"
+    ):
+        trace(posterior=per_dimension(mean), prior=per_dimension(mean[0]))
+
+
+def test_one_example_and_a_batch_confused():
+    one = linear_gaussian.distributions(PARAMS, X[0])[0]
+    with pytest.raises(
+        ValueError, match=r"shape \(\).*got \(4,\)\..* or it sees a batch where the"
+    ):
+        trace(posterior=one)
+
+    def mapped(x, key):
+        posterior = linear_gaussian.distributions(PARAMS, x)[0]
+        return losses.iwae(key, posterior, PRIOR, LOG_LIKELIHOOD)[0]  # Of all of X.
+
+    with pytest.raises(
+        ValueError, match=r"log_likelihood .*it sees a batch where the posterior is"
+    ):
+        jax.eval_shape(jax.vmap(mapped), X, jax.random.split(jax.random.key(0), B))
+
+
+@pytest.mark.parametrize("name", calls.NEEDS_BATCH)
+def test_objectives_of_a_batch_refuse_single_examples(name):
+    with pytest.raises(ValueError, match=f"{name} needs a batch.*without jax.vmap"):
+        trace(name, x=X[0])
+
+
+def test_posterior_and_prior_of_different_dimensions():
+    prior = dist.Normal(jnp.zeros(L + 1), 1.0).to_event(1)
+    with pytest.raises(ValueError, match=r"event shape \(2,\) differs from the prior's \(3,\)"):
+        trace("elbo", prior=prior, kl="analytic")
+
+
+class Careless:
+    """Its sampler overlooks how many draws are asked for."""
+
+    def sample(self, key, sample_shape=()):
+        return jax.random.normal(key, (B, L))
+
+    def log_prob(self, z):
+        return -0.5 * jnp.sum(z**2, axis=-1)
+
+
+@pytest.mark.parametrize("estimator", ["reparam", "score"])
+def test_samplers_that_overlook_sample_shape(estimator):
+    with pytest.raises(ValueError, match=r"posterior\.sample must return draws.*\[6, .*\(4, 2\)"):
+        trace(posterior=Careless(), estimator=estimator)
+
+
+# Keys.
+
+
+@every_objective
+def test_old_and_missing_keys_are_refused(name):
+    for key, kind in ((jax.random.PRNGKey(0), "uint32"), (0, "int"), (jnp.zeros(2), "float32")):
+        with pytest.raises(ValueError, match=f"key must be a typed PRNG key.*; got {kind}"):
+            trace(name, key=key)
+
+
+@every_objective
+def test_many_keys_are_refused(name):
+    with pytest.raises(ValueError, match=r"one key; got keys of shape \(4,\).*jax\.vmap"):
+        trace(name, key=jax.random.split(jax.random.key(0), B))
+
+
+@pytest.mark.parametrize("other", ["iwae", "sumo", "info_vae", "rws"])
+def test_a_key_given_to_two_objectives_is_noticed(other):
+    """By JAX's own check, which `jax_debug_key_reuse` turns on: each objective consumes its key."""
+
+    @jax.jit
+    def both(key):
+        return calls.call("elbo", key, PARAMS, X)[0], calls.call(other, key, PARAMS, X)[0]
+
+    with pytest.raises(jax.errors.KeyReuseError):
+        both.lower(jax.random.key(0))
+
+
+# Estimators.
+
+
+@pytest.mark.parametrize("name", [n for n, e in losses.CATALOGUE.items() if e.estimators])
+def test_pairs_outside_the_catalogue_name_the_valid_ones(name):
+    able = losses.CATALOGUE[name].estimators
+    for estimator in [*losses.ESTIMATORS, "pathwise", None]:
+        if estimator in able:
+            continue
+        here = " here" if estimator in losses.ESTIMATORS else ""
+        message = f"estimator must be one of {', '.join(able)}{here}; got {estimator!r}"
+        options = {"estimator": estimator}
+        positional, others = calls.arguments(name, PARAMS, X)
+        with pytest.raises(ValueError, match=f"^{message}"):
+            key = jax.random.key(0)
+            call = functools.partial(losses.OBJECTIVES[name], **(others | options))
+            jax.eval_shape(lambda: call(key, *positional))  # noqa: B023
+
+
+@pytest.mark.parametrize("name", ["beta_tcvae", "info_vae", "miwae", "beta_vae", "elbo"])
+def test_a_known_estimator_passed_as_a_function_is_as_unable(name):
+    able = losses.CATALOGUE[name].estimators
+    unable = next(e for e in ("score_loo", "wake", "ovis") if e not in able)
+    for function in (losses.ESTIMATORS[unable], functools.partial(losses.ESTIMATORS[unable])):
+        with pytest.raises(ValueError, match=f"estimator must be one of .* here; got '{unable}'"):
+            trace(name, estimator=function)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, e in losses.CATALOGUE.items() if "score" in e.estimators]
+)
+def test_estimators_with_arguments_bound_and_a_users_own(name):
+    with_baseline = functools.partial(estimators.score, baseline=jnp.full(B, -3.0))
+
+    def mine(key, problem, bound, weigh):
+        return estimators.reparam(key, problem, bound, weigh)
+
+    named = trace(name)
+    for estimator in (with_baseline, mine):
+        assert jax.tree.map(lambda leaf: leaf.shape, trace(name, estimator=estimator)) == (
+            jax.tree.map(lambda leaf: leaf.shape, named)
+        )
+
+
+def test_a_baseline_changes_the_gradient_and_not_the_value():
+    """By -baseline times the gradient of sum_k log q(z_k|x), z held; here for c, by hand."""
+    baseline = np.float32(-3)
+
+    def loss(params, estimator):
+        values, _ = calls.call("iwae", jax.random.key(0), params, X, estimator=estimator)
+        return jnp.sum(values)
+
+    @jax.jit
+    def both(params):
+        draws = losses.log_weights(jax.random.key(0), *linear_gaussian.distributions(params, X), K)
+        names = "score", functools.partial(estimators.score, baseline=baseline)
+        return draws.z, [jax.value_and_grad(loss)(params, name) for name in names]
+
+    z, ((value, plain), (value_too, moved)) = both(PARAMS)
+    np.testing.assert_array_equal(value, value_too)
+    scores = (np.float64(z) - (X @ PARAMS.a.T + PARAMS.c)) / np.exp(2 * PARAMS.log_scale)
+    # The loss's score part is -(f - baseline) sum_k log q(z_k).
+    expected = baseline * np.sum(scores, axis=(0, 1))
+    np.testing.assert_allclose(np.float64(moved.c) - plain.c, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["score_loo", "vimco", "ovis"])
+def test_comparing_estimators_refuse_a_single_draw_and_name_others(name):
+    message = f'"{name}" compares draws.*at least 2; got 1.*use reparam, stl, dreg, score, wake'
+    with pytest.raises(ValueError, match=message):
+        trace(estimator=name, num_samples=1)
+
+
+@pytest.mark.parametrize("name", sorted(estimators.PATH_ESTIMATORS))
+def test_path_estimators_refuse_discrete_draws_and_name_others(name):
+    posterior = dist.BernoulliLogits(jnp.zeros((B, L))).to_event(1)
+    prior = dist.BernoulliLogits(jnp.zeros(L)).to_event(1)
+    message = f'"{name}" needs .* differentiated.*score, score_loo, vimco, ovis, wake'
+    with pytest.raises(ValueError, match=message):
+        trace(posterior=posterior, prior=prior, estimator=name)
