@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("fast_compilation")
 MIWAE = jax.jit(bounds.miwae, static_argnames="num_outer")
 
 # Of hundreds of operations.
-LONG = ["jackknife(1)", "jackknife(2)", "sumo"]
+LONG = ["jackknife(1)", "sumo"]
 
 every_bound = pytest.mark.parametrize("name", BOUNDS)
 
@@ -267,8 +267,9 @@ def test_sumo_with_leading_zero_weights(zeros, terms, expected):
 # Precisions.
 
 
-@pytest.mark.parametrize("name", DISTINCT)
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize(
+    "name, dtype", [(name, jnp.bfloat16) for name in DISTINCT] + [("iwae", jnp.float16)]
+)
 def test_half_precision_accumulates_in_float32(name, dtype):
     log_w = jnp.asarray(random_log_w(shape=(K, 5)), dtype)
     value = jax.jit(BOUNDS[name])(log_w)
