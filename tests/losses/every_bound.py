@@ -112,3 +112,7 @@ def random_log_w(seed: int = 0, scale: float = 3.0, shape=(K, COLUMNS)) -> np.nd
     """Log-weights as of images: around -90 nats; exactly representable in float32."""
     draws = -90 + scale * np.random.default_rng(seed).normal(size=shape)
     return draws.astype(np.float32).astype(np.float64)
+
+
+# Values near 90 nats carry rounding errors of a few units in the last place, 7.6e-6 each.
+close = functools.partial(np.testing.assert_allclose, rtol=0, atol=4e-5)
