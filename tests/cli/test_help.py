@@ -16,6 +16,10 @@ CONFIG = {name for section in SECTIONS.values() for name in section}
 FLAGS = {
     "run": CONFIG | set(RUN_SECTION),
     "benchmark": {"parts", "cells", "rounds", "burst", "json"},
+    "gradients": {
+        *("objective", "estimators", "k", "m", "run", "toy", "num_gradients", "oracle_gradients"),
+        *("batch_size", "seed", "output", "platform", "compilation_cache_dir"),
+    },
     "make_mnist_small": {"idx_dir", "output"},
 }
 INTERRUPTED = """\
