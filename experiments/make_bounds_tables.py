@@ -1,6 +1,8 @@
 """Writes the tables of docs/bounds.md anew, from the catalogue of objectives and the estimators.
 
-python -m experiments.make_bounds_tables
+    python -m experiments.make_bounds_tables
+
+A test fails where they are out of date.
 """
 
 import re
