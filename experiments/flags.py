@@ -209,7 +209,8 @@ def _explained(error: flags.Error) -> str:
     if not wrong or wrong[1] not in flags.FLAGS:
         return f"{str(error).rstrip('.')}."
     if ranged := re.search(r" is not (.*(?:integer|number|range).*)$", str(error)):
-        return f"--{wrong[1]} must be {ranged[1]}; got {wrong[2]!r}."
+        kind = re.sub("^integer", "an integer", ranged[1])
+        return f"--{wrong[1]} must be {kind}; got {wrong[2]!r}."
     kinds = {"int": "a whole number", "float": "a number", "bool": "true or false"}
     kind = kinds.get(flags.FLAGS[wrong[1]].flag_type(), "text")
     return f"--{wrong[1]} must be {kind}; got {wrong[2]!r}."
