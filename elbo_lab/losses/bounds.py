@@ -268,10 +268,7 @@ def sumo(log_w: Array, num_terms: Array | int) -> Array:
     num_terms = jnp.broadcast_to(num_terms, log_w.shape[1:])
     taken = counts[:-1] <= num_terms[None]
     differences = jnp.where(taken, values[1:] - values[:-1], 0) / roulette_survival(counts[:-1])
-    # The coefficients of these -t sum to 1, or to 1 - 1 / P(terms >= zeros) where a term ends them.
-    zeros = jnp.sum(leading, axis=0)
-    limit = jnp.where(zeros > num_terms, -jnp.inf, jnp.where(zeros > 1, jnp.inf, 0))
-    limit = jnp.where(zeros == 0, 0, limit).astype(log_w.dtype)
+    limit = roulette_limit(jnp.sum(leading, axis=0).astype(log_w.dtype), num_terms)
     return values[0] + jnp.sum(differences, axis=0) + limit + top[0]
 
 
@@ -281,6 +278,16 @@ def roulette_survival(term: Array) -> Array:
     """
     harmonic = jnp.minimum(term, ROULETTE_KNEE)
     return 0.9 ** (term - harmonic) / harmonic
+
+
+def roulette_limit(zeros: Array, num_terms: Array) -> Array:
+    """What `sumo` tends to beside its finite part, by the number of first draws of zero weight:
+    their bounds -t have coefficients that sum to 1, or to 1 - 1 / P(terms >= zeros) where a term
+    ends them.
+    """
+    unended = zeros > num_terms
+    limit = jnp.where(unended, -jnp.inf, jnp.where(zeros > 1, jnp.inf, 0))
+    return jnp.where(zeros == 0, 0, limit).astype(zeros.dtype)
 
 
 def log_mean_exp(log_w: Array) -> Array:

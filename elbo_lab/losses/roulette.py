@@ -94,7 +94,7 @@ def sumo_log_px(
     Returns:
       [*batch], nats. Unbiased for log p(x) where E|log w| is finite; of infinite variance (see the
       module's docstring), so that means of many converge slowly and their standard errors say too
-      little.
+      little. Where the first draws have zero weight it may be infinite, as `bounds.sumo`.
 
     Raises:
       ValueError: see `log_weights`.
@@ -110,17 +110,22 @@ def sumo_log_px(
         return jnp.any(done < terms + 1)
 
     def fold(carry):
-        index, total, last, log_sum = carry
+        index, total, last, log_sum, zeros = carry
         log_w = log_weights(jax.random.fold_in(draws_key, index), *problem).log_w
         running = jnp.logaddexp(log_sum, jax.lax.cumlogsumexp(log_w, axis=0))  # [C, *batch]
         count = index * chunk + jnp.arange(1.0, chunk + 1).reshape(-1, *(1,) * len(terms.shape))
-        values = running - jnp.log(count)  # L_count
+        # Up to the first draw of positive weight, L_count is -t for t to infinity, here zero.
+        leading = jnp.isneginf(running)
+        values = jnp.where(leading, 0, running - jnp.log(count))  # L_count
+        zeros += jnp.sum(leading, axis=0)
         before = jnp.concatenate([last[None], values[:-1]])
         # The first draw's term is L_1 itself, of survival probability one.
         difference = jnp.where(count == 1, values, values - before)
         survival = bounds.roulette_survival(jnp.maximum(count - 1, 1))
         total += jnp.sum(jnp.where(count - 1 <= terms, difference / survival, 0), axis=0)
-        return index + 1, total, values[-1], running[-1]
+        return index + 1, total, values[-1], running[-1], zeros
 
     zero = jnp.zeros(terms.shape)
-    return jax.lax.while_loop(more, fold, (0, zero, zero, zero - jnp.inf))[1]
+    start = 0, zero, zero, zero - jnp.inf, zero
+    _, total, _, _, zeros = jax.lax.while_loop(more, fold, start)
+    return total + bounds.roulette_limit(zeros, terms)

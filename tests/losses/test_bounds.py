@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import linear_gaussian
 import numpy as np
 import numpy_bounds
+import numpyro.distributions as dist
 import pytest
 from every_bound import BOUNDS, DISTINCT, PARTITION, VALUES, K, all_of, close, random_log_w
 from scipy.special import logsumexp
 
-from elbo_lab.losses import bounds, estimators
+from elbo_lab import losses
+from elbo_lab.losses import bounds, estimators, roulette
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -250,6 +252,36 @@ def test_tvo_lies_between_the_elbo_and_log_px(draws):
     _, _, log_px, elbo = model()
     mean, error = mean_and_error(functools.partial(bounds.tvo, partition=PARTITION), draws)
     assert elbo + 4 * error < mean < log_px - 4 * error
+
+
+# SUMO's loop, which makes as many draws as it needs.
+
+
+def test_sumo_log_px_equals_the_bound_of_its_draws_where_weights_are_zero():
+    number, longest = 200, 64
+    posterior = dist.Normal(jnp.zeros((number, 1)), 1.0).to_event(1)
+    prior = dist.Normal(jnp.zeros(1), 1.0).to_event(1)
+    problem = posterior, prior, lambda z: jnp.where(z[..., 0] > 0, z[..., 0] - 90, -jnp.inf)
+
+    @jax.jit
+    def both(key, same_key):
+        draws_key, terms_key = jax.random.split(same_key)
+        terms = roulette.draw_terms(terms_key, (number,))
+        chunks = [
+            losses.log_weights(jax.random.fold_in(draws_key, i), *problem, 16).log_w
+            for i in range(longest // 16)
+        ]
+        log_w = jnp.concatenate(chunks)
+        estimate = roulette.sumo_log_px(key, *problem, chunk=16)
+        return estimate, bounds.sumo(log_w, terms), log_w, terms
+
+    estimate, expected, log_w, terms = both(jax.random.key(0), jax.random.key(0))
+    short = np.asarray(terms) < longest
+    # Some estimates of each kind: one zero weight first, and several, ended by a term or not.
+    zeros = np.argmax(np.isfinite(log_w), axis=0)
+    for kind in (zeros == 1, (zeros > 1) & (zeros <= terms), zeros > terms):
+        assert np.any(kind & short)
+    np.testing.assert_allclose(estimate[short], expected[short], rtol=3e-6)
 
 
 # Errors.
