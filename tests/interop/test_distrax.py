@@ -48,13 +48,13 @@ FLOWS = [coupling, inverse_chain]
 PRIOR = normal(jnp.zeros(guests.L), jnp.ones(guests.L), None)
 
 
-@pytest.mark.parametrize("guest", [normal, *FLOWS])
+@pytest.mark.parametrize("guest", [pytest.param(normal, marks=pytest.mark.slow), *FLOWS])
 def test_freezing(guest):
     guests.check_freezing(guest)
 
 
 def test_estimators_follow_the_exact_gradient():
-    guests.check_gradients(diagonal, ("dreg", "score", "vimco"))
+    guests.check_gradients(diagonal, ("dreg", "vimco"))
 
 
 @pytest.mark.parametrize("guest", [pytest.param(normal, marks=pytest.mark.slow), diagonal])

@@ -35,7 +35,7 @@ FLOWS = [autoregressive, affine_chain]
 PRIOR = normal(jnp.zeros(guests.L), jnp.ones(guests.L), None)
 
 
-@pytest.mark.parametrize("guest", [normal, *FLOWS])
+@pytest.mark.parametrize("guest", [pytest.param(normal, marks=pytest.mark.slow), *FLOWS])
 def test_freezing(guest):
     guests.check_freezing(guest)
 
@@ -45,11 +45,13 @@ def test_estimators_follow_the_exact_gradient():
     guests.check_gradients(normal)
 
 
+@pytest.mark.slow
 def test_batch_objectives():
     guests.check_batch_objectives(normal)
 
 
-@pytest.mark.parametrize("kl", [pytest.param("mc", marks=pytest.mark.slow), "analytic"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kl", ["mc", "analytic"])
 def test_normals_and_the_model_reach_the_greatest_likelihood(kl):
     optimum = guests.greatest_likelihood()
     guests.check_training(normal, optimum, joint=True, kl=kl, num_samples=4)
