@@ -341,7 +341,7 @@ def kl_form(
         return loss, make_aux(-loss, draws, divergence)
 
     def weigh(log_px_z: Array, log_pz: Array, log_qz_x: Array) -> Array:
-        return log_px_z + beta * (log_pz - log_qz_x)
+        return log_px_z + beta * log_pz - beta * log_qz_x  # beta = 1: log w, bit for bit
 
     loss, draws = estimate(key, problem, bounds.elbo, weigh, estimator, NOT_WAKE)
     return loss, make_aux(-loss, draws)

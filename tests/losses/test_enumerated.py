@@ -100,14 +100,13 @@ def weighted_kl(log_px_z, log_pz, log_qz_x):
 
 
 IWAE = of_log_w(numpy_bounds.log_mean_exp)
-ALL = ("score", "score_baseline", "score_loo", "vimco")
-FIXED = ("score", "score_baseline", "vimco")
+ALL = ("score", "score_loo", "vimco")
+FIXED = ("score", "vimco")
 # name: objective, K, draws, options, value, estimators.
 CASES = {
     "elbo": (losses.elbo, 3, 3, {}, of_log_w(numpy_bounds.mean), ALL),
     "beta_vae": (losses.beta_vae, 3, 3, {"beta": 2.5, "kl": "mc"}, weighted_kl, ALL),
-    "iwae_2": (losses.iwae, 2, 2, {}, IWAE, (*ALL, "ovis")),
-    "iwae_3": (losses.iwae, 3, 3, {}, IWAE, (*ALL, "ovis")),
+    "iwae": (losses.iwae, 3, 3, {}, IWAE, (*ALL, "score_baseline", "ovis")),
     "miwae": (losses.miwae, 2, 4, {"num_outer": 2}, of_log_w(numpy_bounds.grouped), FIXED),
     "ciwae": (losses.ciwae, 3, 3, {"beta": BETA}, of_log_w(numpy_bounds.mixed, beta=BETA), ALL),
     "renyi_0.5": (losses.renyi, 3, 3, {"alpha": 0.5}, power_mean(0.5), ALL),
@@ -197,7 +196,7 @@ def test_mean_gradient_is_exact(case):
         assert_gradient(gradient, {name: -leaf for name, leaf in expected.items()})
 
 
-@pytest.mark.parametrize("estimator", ["score", "score_loo", "vimco"])
+@pytest.mark.parametrize("estimator", ["score", "score_loo"])
 def test_mean_gradient_is_exact_with_the_kl_in_closed_form(estimator):
     loss, gradient = jax.jit(
         lambda: estimated(losses.beta_vae, 2, 2, beta=2.5, kl="analytic", estimator=estimator)
@@ -274,7 +273,6 @@ def test_wake_follows_the_bound_for_p_and_weighted_draws_for_q(objective, option
     "objective, number, options, by_q, by_p, sign",
     [
         (losses.cubo, 3, {"power": 2.0}, power_mean(2.0), IWAE, 1),
-        (losses.cubo, 3, {"power": 1.5}, power_mean(1.5), IWAE, 1),
         (losses.iwae_elbo, 3, {}, of_log_w(numpy_bounds.mean), IWAE, -1),
         (losses.piwae, 2, {"num_outer": 2}, of_log_w(numpy_bounds.grouped), IWAE, -1),
     ],

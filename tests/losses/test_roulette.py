@@ -79,9 +79,8 @@ def test_sumo_has_the_mean_of_the_exact_log_likelihood():
     assert exact - (reconstruction - kl) > 6 * error_of(values)
 
 
-@pytest.mark.parametrize("chunk", [3, 16])
-def test_sumo_log_px_is_sumo_of_as_many_draws_as_its_terms_ask_for(chunk):
-    most = 6 * 16
+def test_sumo_log_px_is_sumo_of_as_many_draws_as_its_terms_ask_for():
+    chunk, most = 3, 96
 
     @jax.jit
     @jax.vmap
@@ -92,11 +91,9 @@ def test_sumo_log_px_is_sumo_of_as_many_draws_as_its_terms_ask_for(chunk):
         # The same draws and terms by the same keys: the draws' in chunks.
         draws_key, terms_key = jax.random.split(again)
         terms = roulette.draw_terms(terms_key)
-        log_w = [
-            losses.log_weights(jax.random.fold_in(draws_key, i), *arguments, chunk).log_w
-            for i in range(most // chunk)
-        ]
-        return value, bounds.sumo(jnp.concatenate(log_w), terms), terms
+        keys = jax.vmap(functools.partial(jax.random.fold_in, draws_key))(np.arange(most // chunk))
+        log_w = jax.vmap(lambda key: losses.log_weights(key, *arguments, chunk).log_w)(keys)
+        return value, bounds.sumo(log_w.ravel(), terms), terms
 
     with jax.enable_x64(True):
         value, expected, terms = map(np.asarray, run(jax.random.split(jax.random.key(2), 50)))
@@ -105,17 +102,16 @@ def test_sumo_log_px_is_sumo_of_as_many_draws_as_its_terms_ask_for(chunk):
     np.testing.assert_allclose(value[seen], expected[seen], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_sumo_has_the_mean_of_the_iwae_bound_of_all_its_draws():
     number = 4
     sumo = -many(lambda *a, **o: losses.sumo(*a, **o)[0], 40_000, num_samples=number)
     iwae = -many(lambda *a, **o: losses.iwae(*a, **o)[0], 40_000, num_samples=number)
     error = np.hypot(error_of(sumo), error_of(iwae))
     assert abs(np.mean(sumo) - np.mean(iwae)) <= 4 * error
-    fewer = -many(lambda *a, **o: losses.iwae(*a, **o)[0], 40_000, num_samples=1)
-    assert np.mean(sumo) - np.mean(fewer) > 6 * np.hypot(error, error_of(fewer))
 
 
-@pytest.mark.parametrize("terms", [1, 2, 4, 9])
+@pytest.mark.parametrize("terms", [1, 4, 9])
 def test_sumo_is_the_sum_of_its_terms(terms):
     log_w = -3 + 2 * np.random.default_rng(0).normal(size=(6, 3))
 

@@ -53,11 +53,10 @@ def assert_same(one, other, names, sign=1):
 close = functools.partial(np.testing.assert_allclose, rtol=1e-13)
 
 
-@pytest.mark.parametrize("estimator", ["dreg", "vimco"])
-def test_piwae_is_iwae_for_p_and_miwae_for_q_draw_for_draw(estimator):
-    groups = {"num_outer": 3, "num_samples": 4, "estimator": estimator}
+def test_piwae_is_iwae_for_p_and_miwae_for_q_draw_for_draw():
+    groups = {"num_outer": 3, "num_samples": 2, "estimator": "dreg"}
     value, gradient = value_and_gradient(losses.piwae, **groups)
-    of_p, iwae = value_and_gradient(losses.iwae, num_samples=12)
+    of_p, iwae = value_and_gradient(losses.iwae, num_samples=6)
     of_q, miwae = value_and_gradient(losses.miwae, **groups)
     close(value, of_p)
     assert abs(of_p - of_q) > 1e-3
@@ -65,9 +64,8 @@ def test_piwae_is_iwae_for_p_and_miwae_for_q_draw_for_draw(estimator):
     assert_same(gradient, miwae, INFERENCE)
 
 
-@pytest.mark.parametrize("estimator", ["stl", "score_loo"])
-def test_iwae_elbo_is_iwae_for_p_and_the_elbo_for_q_draw_for_draw(estimator):
-    options = {"num_samples": 6, "estimator": estimator}
+def test_iwae_elbo_is_iwae_for_p_and_the_elbo_for_q_draw_for_draw():
+    options = {"num_samples": 6, "estimator": "stl"}
     value, gradient = value_and_gradient(losses.iwae_elbo, **options)
     of_p, iwae = value_and_gradient(losses.iwae, num_samples=6)
     _, elbo = value_and_gradient(losses.elbo, **options)
@@ -85,13 +83,6 @@ def test_cubo_is_descended_by_q_while_p_ascends_iwae():
     close(value, -minus)
     assert_same(gradient, cubo, INFERENCE, sign=-1)
     assert_same(gradient, iwae, (*GENERATION, "prior"))
-
-
-def test_rws_awake_is_iwae_by_the_wake_estimator():
-    value, gradient = value_and_gradient(losses.rws, num_samples=5, phase="wake")
-    other, iwae = value_and_gradient(losses.iwae, num_samples=5, estimator="wake")
-    close(value, other)
-    assert_same(gradient, iwae, (*GENERATION, *INFERENCE, "prior"))
 
 
 # The sleep phase.
