@@ -203,17 +203,13 @@ def vector(name, parameters, case):
     }
 
 
-def numerical_derivatives(name, parameters, log_w):
-    """v and h of finite log-weights by mpmath's differentiation of the value alone."""
-    function = BOUNDS[name][0]
+def numerical_derivatives(name, parameters, log_w, k):
+    """v_k and h_k of finite log-weights by mpmath's differentiation of the value alone."""
 
-    def along(k, order):
-        def value(x):
-            return function([*log_w[:k], x, *log_w[k + 1 :]], **parameters)[0]
+    def value(x):
+        return BOUNDS[name][0]([*log_w[:k], x, *log_w[k + 1 :]], **parameters)[0]
 
-        return mpmath.diff(value, log_w[k], order)
-
-    return tuple([along(k, order) for k in range(len(log_w))] for order in (1, 2))
+    return tuple(mpmath.diff(value, log_w[k], order) for order in (1, 2))
 
 
 def plain(x):
