@@ -45,8 +45,12 @@ def test_results(config: Config, evaluation: Evaluation) -> list[Result]:
 
 
 def train_result(config: Config, records: list[dict], first_step: int, replicate: int) -> Result:
-    """The training bound of one replicate: the mean over lines of metrics after `first_step`."""
-    bounds = [np.ravel(r["bound"])[replicate] for r in records if r["step"] > first_step]
+    """The training bound of one replicate: the mean over the steps of the lines of metrics that end
+    after `first_step`.
+    """
+    steps = np.diff([0, *(r["step"] for r in records)])  # of each line: the last may be shorter
+    late = [i for i, r in enumerate(records) if r["step"] > first_step]
+    bounds = [np.ravel(records[i]["bound"])[replicate] for i in late]
     iwae = (f"L_{config.k}", config.k)
     symbol, k = {
         **dict.fromkeys(("elbo", "wake_sleep"), ("ELBO", 1)),
@@ -58,7 +62,7 @@ def train_result(config: Config, records: list[dict], first_step: int, replicate
     return Result(
         "training bound" if is_bound else "training objective",
         symbol,
-        float(np.mean(bounds)),
+        float(np.average(bounds, weights=steps[late])),
         unit=NATS,
         bound=LOWER_BOUND if is_bound else None,
         k=k,

@@ -151,6 +151,12 @@ def test_the_training_bound_is_the_mean_of_the_last_pass(objective, symbol, k, b
     assert (result.unit, result.split) == ("nats per image", "train")
 
 
+def test_defect_7_a_short_last_line_of_metrics_weighs_by_its_steps():
+    records = [{"step": 10, "bound": -9.0}, {"step": 20, "bound": -4.0}, {"step": 22, "bound": -1}]
+    result = results.train_result(Config(), records, 10, 0)
+    assert result.value == pytest.approx((10 * -4 + 2 * -1) / 12)
+
+
 def test_the_training_bound_of_one_replicate():
     records = [{"step": 10, "bound": [-9.0, -1.0]}, {"step": 20, "bound": [-4.0, -7.0]}]
     assert results.train_result(Config(), records, 0, 1).value == pytest.approx(-4)
