@@ -34,8 +34,8 @@ def cases():
 
 
 CASES = list(cases())
-# One of each kind of program is compiled, the first two in the fast suite, which traces one estimator
-# of each objective. Every objective is compiled for the mesh below.
+# One of each kind of program is compiled, the first two in the fast suite, which traces one
+# estimator of each objective. Every objective is compiled for the mesh below.
 COMPILED = [
     ("iwae", "dreg"),
     ("elbo", "vimco"),
