@@ -44,11 +44,11 @@ def inverse_chain(mean, scale, matrix):
     return distrax.Transformed(base, distrax.Inverse(distrax.Chain([affine, coupled])))
 
 
-FLOWS = [coupling, inverse_chain]
+FLOWS = [inverse_chain, coupling]
 PRIOR = normal(jnp.zeros(guests.L), jnp.ones(guests.L), None)
 
 
-@pytest.mark.parametrize("guest", [pytest.param(normal, marks=pytest.mark.slow), *FLOWS])
+@pytest.mark.parametrize("guest", guests.slow_but_last(normal, *FLOWS))
 def test_freezing(guest):
     guests.check_freezing(guest)
 
@@ -68,7 +68,7 @@ def test_normals_and_the_model_reach_the_greatest_likelihood(kl):
     guests.check_training(normal, optimum, joint=True, kl=kl, num_samples=4)
 
 
-@pytest.mark.parametrize(("guest", "estimator"), guests.flow_cases(*FLOWS))
+@pytest.mark.parametrize(("guest", "estimator"), guests.flow_cases(*FLOWS, fast="stl"))
 def test_flows_reach_log_px(guest, estimator):
     guests.check_flow(guest, PRIOR, estimator)
 

@@ -31,11 +31,11 @@ def affine_chain(mean, scale, matrix):
     return dist.TransformedDistribution(base, chain)
 
 
-FLOWS = [autoregressive, affine_chain]
+FLOWS = [affine_chain, autoregressive]
 PRIOR = normal(jnp.zeros(guests.L), jnp.ones(guests.L), None)
 
 
-@pytest.mark.parametrize("guest", [pytest.param(normal, marks=pytest.mark.slow), *FLOWS])
+@pytest.mark.parametrize("guest", guests.slow_but_last(normal, *FLOWS))
 def test_freezing(guest):
     guests.check_freezing(guest)
 

@@ -50,7 +50,7 @@ FLOWS = [autoregressive, coupling]
 PRIOR = diagonal(jnp.zeros(guests.L), jnp.ones(guests.L), None)
 
 
-@pytest.mark.parametrize("guest", [pytest.param(normal, marks=pytest.mark.slow), *FLOWS])
+@pytest.mark.parametrize("guest", guests.slow_but_last(normal, *FLOWS))
 def test_freezing(guest):
     guests.check_freezing(guest)
 

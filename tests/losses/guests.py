@@ -137,9 +137,13 @@ def check_training(
 FLOW_OBJECTIVES = {"reparam": losses.elbo, "stl": losses.elbo, "dreg": losses.iwae}
 
 
-def flow_cases(one, other):
-    """Both flows with the estimators above; two in the fast suite, the others in the slow one."""
-    fast = [(one, "stl"), (other, "dreg")]
+def slow_but_last(*guests):
+    return [*(pytest.param(guest, marks=pytest.mark.slow) for guest in guests[:-1]), guests[-1]]
+
+
+def flow_cases(one, other, fast="dreg"):
+    """Both flows with the estimators above; one pair in the fast suite, the others in the slow."""
+    fast = [(other, fast)]
     every = [(flow, estimator) for flow in (one, other) for estimator in FLOW_OBJECTIVES]
     return [pytest.param(*case, marks=[] if case in fast else pytest.mark.slow) for case in every]
 
