@@ -39,6 +39,7 @@ def test_every_estimator_trains_two_layers(cli, tmp_path, estimator):
     assert f"iwae, k = 5, {estimator} estimator" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_hyper_parameter_follows_its_course(cli, tmp_path):
     # log_every=6 is a pass: the mean of beta * KL rises as beta does.
     course = "linear:0:50:120"

@@ -47,6 +47,7 @@ def gradients_command(folder: Path, *flags: str) -> subprocess.CompletedProcess:
     return done
 
 
+@pytest.mark.slow
 def test_the_toy_by_default(tmp_path):
     done = gradients_command(
         tmp_path,

@@ -289,6 +289,7 @@ def test_means_and_snr_of_the_toy_are_the_exact_ones():
 REPARAM_VARIANCE, STL_VARIANCE = 8 / 3, 1 / 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator, of_one_example",
     [("reparam", REPARAM_VARIANCE), ("stl", STL_VARIANCE), ("dreg", STL_VARIANCE)],

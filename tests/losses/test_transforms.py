@@ -218,10 +218,6 @@ def check_on_a_mesh(cases):
     assert len(result.stdout.splitlines()) == len(cases)
 
 
-def test_sharded_batches():
-    check_on_a_mesh([("iwae", "dreg"), ("dip_vae_ii", "reparam")])
-
-
 @pytest.mark.slow
 def test_sharded_batches_of_every_objective():
     check_on_a_mesh(TRACED)
