@@ -251,6 +251,7 @@ def test_replicates_equal_single_runs_of_consecutive_seeds():
                 np.testing.assert_allclose(a.metrics[name][r], values, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_replicates_sharded_over_two_devices_equal_single_runs(tmp_path):
     here = Path(__file__).resolve()
     script = f"""

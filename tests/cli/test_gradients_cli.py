@@ -112,6 +112,7 @@ def test_a_trained_run(tmp_path, run_directory):
     assert "prior," not in done.stdout
 
 
+@pytest.mark.slow
 def test_the_subject_of_a_run_is_its_first_replicate_and_its_images(run_directory):
     path, params = run_directory
     name, subject = gradients.run_subject(path, 7)

@@ -157,6 +157,7 @@ def bounds():
     return {k: -many_losses(losses.iwae, LOOSE, draws=n, num_samples=k) for k, n in draws.items()}
 
 
+@pytest.mark.slow
 def test_iwae_rises_with_k_towards_log_px(bounds):
     log_px = linear_gaussian.log_px(LOOSE, X)
     reconstruction, kl = linear_gaussian.reconstruction_and_kl(LOOSE, X)
@@ -169,6 +170,7 @@ def test_iwae_rises_with_k_towards_log_px(bounds):
     assert all(means[k] < log_px + 4 * errors[k] for k in bounds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [50, 500])
 def test_iwae_gap_follows_its_expansion(k, bounds):
     # mean weight / p(x) = 1 + d with E d = 0, E d^2 = m2 / K, E d^3 = m3 / K^2 and

@@ -97,6 +97,7 @@ def of_all_bounds(log_w):
     return {name: [bound(values) for values in log_w] for name, (bound, *_) in BOUNDS.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "result", "tolerance"),
     [

@@ -216,7 +216,7 @@ def iwae_gradient(depth: int, vectorized: bool):
     return jax.jit(jax.grad(loss))(params)
 
 
-@every_depth
+@pytest.mark.parametrize("depth", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_all_parameters_receive_gradients(depth):
     gradient = iwae_gradient(depth, vectorized=False)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
