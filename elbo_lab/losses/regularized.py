@@ -115,11 +115,17 @@ def lambda_vae(
       log p(x) but for the constants above. Unbiased, value and gradient.
 
     Raises:
-      ValueError: as `beta_vae`.
+      ValueError: a mean of another shape than x; as `beta_vae`.
     """
 
     def half_squares(z: Any) -> Array:
-        return -0.5 * jnp.sum((x - generation_mean(z)) ** 2, axis=-1)
+        mean = generation_mean(z)
+        if mean.shape[mean.ndim - x.ndim :] != x.shape:
+            raise ValueError(
+                f"generation_mean must return the shape of x, {x.shape}, for one draw; got "
+                f"{mean.shape}."
+            )
+        return -0.5 * jnp.sum((x - mean) ** 2, axis=-1)
 
     problem = Problem(posterior, prior, half_squares, num_samples, vectorized)
     return kl_form(key, problem, regularization, kl, estimator)

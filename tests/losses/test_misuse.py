@@ -239,3 +239,8 @@ def test_path_estimators_refuse_discrete_draws_and_name_others(name):
     message = f'"{name}" needs .* differentiated.*score, score_loo, vimco, ovis, wake'
     with pytest.raises(ValueError, match=message):
         trace(posterior=posterior, prior=prior, estimator=name)
+
+
+def test_a_mean_of_another_shape_than_x_is_refused():
+    with pytest.raises(ValueError, match=r"generation_mean .*shape of x, \(4, 3\).*got \(4, 2\)"):
+        trace("lambda_vae", log_likelihood=lambda z: z)
