@@ -79,7 +79,7 @@ SECTIONS = {
         "kl": "the KL term, from the draws (mc) or in closed form (analytic): {kl}",
         "beta": "weight of the KL, of the total correlation, or of the ELBO: {beta}. Like every "
         "number of this section that is not a count it may follow a course over the steps: "
-        "{syntax}",
+        "{syntax} (constant:4 is 4)",
         "alpha": "order, -inf for the greatest log-weight: {alpha}",
         "power": "n, at least 1: {power}",
         "order": "m, below k: {order}",

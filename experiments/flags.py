@@ -60,7 +60,7 @@ def config_from_flags() -> Config:
         if _plain_type(field.type) is tuple:
             values[field.name] = _sizes(field.name, values[field.name])
     for name in HYPER:
-        values[name] = _number_or_course(values[name])
+        values[name] = number_or_course(values[name])
     values["partition"] = _partition(values["partition"])
     return Config(**values)
 
@@ -162,10 +162,10 @@ def _help(name: str) -> str:
     return text.format(datasets=", ".join(DATASETS)) if "{" in text else text
 
 
-def _number_or_course(text: str | None) -> float | str | None:
-    """A number where the text is one; else the text, which `validation.check` judges."""
+def number_or_course(text: str | None) -> float | str | None:
+    """A number where the text is one (constant:4 is 4); else the text, for `validation.check`."""
     try:
-        return None if text is None else float(text)
+        return None if text is None else float(text.removeprefix("constant:"))
     except ValueError:
         return text
 

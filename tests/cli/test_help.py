@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from elbo_lab.config import SECTIONS
-from experiments.flags import RUN_SECTION
+from experiments.flags import RUN_SECTION, number_or_course
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = {name for section in SECTIONS.values() for name in section}
@@ -56,6 +56,14 @@ def test_help_shows_the_default_and_the_text_of_a_flag():
     shown = python("-m", "experiments.benchmark", "--help").stdout
     assert "  --rounds=15\n      alternations of the library and the limit\n" in shown
     assert "  --json\n      also write all figures to this file\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("4", 4.0), ("constant:4", 4.0), ("-inf", -float("inf")), (None, None)]
+)
+def test_numbers_of_hyper_parameters(text, value):
+    assert number_or_course(text) == value
+    assert number_or_course("linear:0:1:9") == "linear:0:1:9"
 
 
 def test_an_interrupt_is_one_word():
