@@ -45,23 +45,33 @@ class Config:
     upper_hidden_dims: tuple[int, ...] = (100, 100)
     activation: str = "tanh"
     scale: str = "log_std"
+    likelihood: str = "bernoulli"
     output_bias: str = "train_mean"
+    init: str = "glorot"
+    center_inputs: bool = False
     # The data
     dataset: str = "mnist_small"
+    held_out: int = 0
     binarization: str = "dynamic"
+    test_draw: str = "common"
     # Optimization
     batch_size: int = 20
     epochs: int = 100
     learning_rate: float = 1e-3
     lr_schedule: str = "cosine"
+    shuffle: bool = True
+    batch_gradient: str = "mean"
     adam_b1: float = 0.9
     adam_b2: float = 0.999
     adam_eps: float = 1e-4
+    adam_eps_hat: bool = False
+    adam_nu_start: float = 0.0
     clip_norm: float | None = None
     seed: int = 0
     replicates: int = 1
     # Evaluation and the run's rhythm
     eval_k: int = 5000
+    au_images: int | None = None
     log_every: int | None = None
     checkpoint_every: int | None = None
 
@@ -103,30 +113,46 @@ SECTIONS = {
         "upper_hidden_dims": "hidden widths between two stochastic layers",
         "activation": "of the hidden layers",
         "scale": "what a Gaussian's scale output is: log sigma, log sigma^2, softplus's sigma^2",
+        "likelihood": "p(x|z)",
         "output_bias": "start of the output bias: the logit of the training mean, or zero",
+        "init": "start of the weights: Glorot's uniform law, every layer by a key of its own or "
+        "all by the same one (as the IWAE paper's code does)",
+        "center_inputs": "subtract the training mean from what the inference network sees",
     },
     "The data": {
         "dataset": "{datasets}, or a path ending in .npz with arrays x_train and x_test (and, if "
         "there are labels, y_train and y_test)",
+        "held_out": "training images, the last ones, that are not trained on",
         "binarization": "Bernoulli draws at every visit (dynamic), one such draw (fixed), lit from "
         "one half on (threshold), or as they are (none, for binary images)",
+        "test_draw": "whether dynamic binarization draws the test images in common for all runs, "
+        "which then compare image by image, or anew by each run's seed",
     },
     "Optimization": {
         "batch_size": "B, images per step",
         "epochs": "passes over the training images",
-        "learning_rate": "Adam's learning rate, for the gradient of the mean over the batch",
+        "learning_rate": "Adam's learning rate",
         "lr_schedule": "the learning rate's course: constant, by a cosine to zero, or the eight "
-        "stages of the IWAE paper scaled to this run's length",
+        "stages of the IWAE paper scaled to this run's length (burda_rounded: with two digits of "
+        "each rate, as its code)",
+        "shuffle": "a new order of the images in every pass, instead of the one they are stored in",
+        "batch_gradient": "gradient of the loss's mean or of its sum over the batch; for Adam they "
+        "differ by what its epsilon means",
         "adam_b1": "Adam's beta_1",
         "adam_b2": "Adam's beta_2",
         "adam_eps": "Adam's epsilon",
+        "adam_eps_hat": "add epsilon to the second moment's root before its bias is corrected, not "
+        "after (the last formula of section 2 of Adam's paper)",
+        "adam_nu_start": "Adam's second moment before the first step",
         "clip_norm": "clip the gradient to this global norm (never if not given)",
-        "seed": "of initialization, batches and draws; the test images' binarization and that of "
-        "--binarization=fixed do not depend on it",
+        "seed": "of initialization, batches and draws; the test images' common binarization and "
+        "that of --binarization=fixed do not depend on it",
         "replicates": "R, runs of the seeds seed .. seed + R - 1 trained in one compiled program",
     },
     "Evaluation and rhythm": {
         "eval_k": "draws per test image of the log-likelihood estimate",
+        "au_images": "training images, the first ones, over which active units are counted (all "
+        "test images if not given)",
         "log_every": "steps per compiled call and line of metrics, at most a pass over the data "
         "(if not given, as many as take about 50,000 draws)",
         "checkpoint_every": "steps between checkpoints, which are saved at the end of a compiled "

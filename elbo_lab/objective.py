@@ -3,7 +3,7 @@
 import functools
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -58,12 +58,20 @@ def objective_loss(config: Config, model: Model, num_train: int | None = None) -
     return loss_fn
 
 
-def hyperparameters(config: Config) -> dict[str, Array]:
-    """Scalars that a step reads as arguments, so that their values cost no compilation."""
+def hyperparameters(runs: Sequence[Config]) -> dict[str, Array]:
+    """Scalars that a step reads as arguments, so that their values cost no compilation: [] of one
+    run, [R] of several, which share everything else.
+    """
+    rows = [_numbers(run) for run in runs]
+    if len(rows) == 1:
+        return {name: jnp.asarray(value, jnp.float32) for name, value in rows[0].items()}
+    return {n: jnp.asarray([row[n] for row in rows], jnp.float32) for n in rows[0]}
+
+
+def _numbers(config: Config) -> dict[str, float]:
     values = {name: getattr(config, name) for name in ("learning_rate", *HYPER)}
     # Courses are compiled in (`courses`), and so is an infinite order, which is another bound.
-    numbers = {n: v for n, v in values.items() if isinstance(v, float | int) and math.isfinite(v)}
-    return {name: jnp.asarray(value, jnp.float32) for name, value in numbers.items()}
+    return {n: v for n, v in values.items() if isinstance(v, float | int) and math.isfinite(v)}
 
 
 def courses(config: Config, total: int) -> Callable[[dict[str, Array], Array], dict[str, Array]]:

@@ -5,9 +5,10 @@ stopped and resumed computes the same bits as one that was not. Many steps run i
 `lax.scan` with a donated state; images lie on the device; the host sees one transfer a call.
 """
 
+import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,16 +18,21 @@ import optax
 from jax import Array
 
 from elbo_lab import objective as objectives
+from elbo_lab import optimizer
 from elbo_lab.config import Config
 from elbo_lab.data import binarization
 from elbo_lab.models.base import Model
 
 # One constant per use of randomness, so that no two uses share a key.
 STEPS, PERMUTATIONS, INITIALIZATION, EVALUATION, FIGURES, FIXED_BINARIZATION = range(6)
+ACTIVE_UNITS = 6
 # Binarization of a data set by a fixed key does not depend on the run's seed: runs compare on the
 # same test images.
 FIXED_BINARIZATION_SEED = 0
 TRAIN_SPLIT, TEST_SPLIT = range(2)
+
+# What a step differentiates, of the batch's losses [B].
+BATCH_GRADIENTS: dict[str, Callable[[Array], Array]] = {"mean": jnp.mean, "sum": jnp.sum}
 
 # Draws that one compiled call works through where log_every is not given: about a second on a CPU.
 DRAWS_PER_CALL = 50_000
@@ -65,19 +71,19 @@ def stream_key(base_key: Array, stream: int, index: Array | int = 0) -> Array:
     return jax.random.fold_in(jax.random.fold_in(base_key, stream), index)
 
 
-def base_keys(config: Config) -> Array:
-    """The base key of the run, or [R] of them for seeds seed, seed + 1, ..."""
-    if config.replicates == 1:
-        return jax.random.key(config.seed)
-    return jax.vmap(jax.random.key)(config.seed + jnp.arange(config.replicates))
+def replicas(config: Config) -> tuple[Config, ...]:
+    """The runs of one seed each, seed .. seed + R - 1, that a config stands for."""
+    return tuple(
+        dataclasses.replace(config, seed=config.seed + r, replicates=1)
+        for r in range(config.replicates)
+    )
 
 
-def optimizer(config: Config) -> optax.GradientTransformation:
-    """Adam's direction (the learning rate is the step's to apply), gradients clipped if asked."""
-    adam = optax.scale_by_adam(config.adam_b1, config.adam_b2, config.adam_eps)
-    if config.clip_norm is None:
-        return adam
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
+def base_keys(runs: Sequence[Config]) -> Array:
+    """The base key of one run, or [R] of them."""
+    if len(runs) == 1:
+        return jax.random.key(runs[0].seed)
+    return jax.vmap(jax.random.key)(jnp.asarray([run.seed for run in runs]))
 
 
 def steps_per_epoch(config: Config, num_train: int) -> int:
@@ -107,6 +113,7 @@ def train_step(
     loss_fn: objectives.LossFn,
     tx: optax.GradientTransformation,
     at_step: Callable[[dict[str, Array], Array], dict[str, Array]],
+    reduce: Callable[[Array], Array],
     hparams: dict[str, Array],
     state: TrainState,
     key: Array,
@@ -114,8 +121,8 @@ def train_step(
 ) -> tuple[TrainState, dict[str, Array]]:
     """One optimizer step on one batch x [B, D] (float32 in [0, 1]), for one replicate.
 
-    Takes the only mean over the batch. The first step whose loss terms or gradient are not finite
-    is recorded with those terms; `make_loop` undoes what follows from it.
+    Takes the only mean (or sum: `reduce`) over the batch. The first step whose loss terms or
+    gradient are not finite is recorded with those terms; `make_loop` undoes what follows from it.
 
     Returns:
       The new state, and the means over the batch of the loss's terms.
@@ -123,11 +130,11 @@ def train_step(
 
     hparams = at_step(hparams, state.step)
 
-    def mean_loss(params: Any) -> tuple[Array, dict[str, Array]]:
+    def batch_loss(params: Any) -> tuple[Array, dict[str, Array]]:
         loss, terms = loss_fn(key, params, x, hparams)
-        return jnp.mean(loss), jax.tree.map(jnp.mean, terms)
+        return reduce(loss), jax.tree.map(jnp.mean, terms)
 
-    (_, terms), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+    (_, terms), grads = jax.value_and_grad(batch_loss, has_aux=True)(state.params)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     rate = hparams["learning_rate"]
     params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
@@ -166,7 +173,7 @@ class Loop(NamedTuple):
 
     init: Callable[..., TrainState]  # (base_keys, mean image [D]) -> state
     orders: Callable[..., Array]  # (base_keys, epoch) -> [2, N] or [R, 2, N], see `many_steps`
-    run: Callable[..., Any]  # (state, base_keys, orders, images, hparams, num_steps), many steps
+    run: Callable[..., Any]  # (state, base_keys, orders, hparams, images, num_steps), many steps
 
 
 def make_loop(
@@ -181,9 +188,11 @@ def make_loop(
       loss_fn: what is minimized; the configured objective where not given.
     """
     loss_fn = objectives.objective_loss(config, model, num_train) if loss_fn is None else loss_fn
-    tx = optimizer(config)
+    tx = optimizer.make(config)
     at_step = objectives.courses(config, total_steps(config, num_train))
-    take_step = functools.partial(train_step, loss_fn, tx, at_step)
+    take_step = functools.partial(
+        train_step, loss_fn, tx, at_step, BATCH_GRADIENTS[config.batch_gradient]
+    )
     replicated = functools.partial(over_replicates, config.replicates)
 
     def init(base_key: Array, mean_image: Array):
@@ -192,15 +201,17 @@ def make_loop(
 
     def orders(base_key: Array, epoch: Array) -> Array:
         def order(epoch: Array) -> Array:
+            if not config.shuffle:
+                return jnp.arange(num_train)
             return jax.random.permutation(stream_key(base_key, PERMUTATIONS, epoch), num_train)
 
         return jax.lax.map(order, epoch + jnp.arange(2))
 
     @functools.partial(jax.jit, donate_argnums=0, static_argnames="num_steps")
-    def run_all(state: TrainState, keys, orders, images, hparams, num_steps: int):
+    def run_all(state: TrainState, keys, orders, hparams, images, num_steps: int):
         run = functools.partial(many_steps, config, take_step, num_steps)
-        carried, terms = replicated(run, mapped=3)(
-            tuple(state[1:]), keys, orders, state.step, images, hparams
+        carried, terms = replicated(run, mapped=4)(
+            tuple(state[1:]), keys, orders, hparams, state.step, images
         )
         return TrainState(state.step + num_steps, *carried), terms
 
@@ -218,15 +229,16 @@ def many_steps(
     carried: tuple[Any, Any, Failure],
     base_key: Array,
     orders: Array,
+    hparams: dict[str, Array],
     step: Array,
     images: Array,
-    hparams: dict[str, Array],
 ) -> tuple[tuple[Any, Any, Failure], dict[str, Array]]:
     """`num_steps` steps of one replicate from `step` on, in one scan.
 
     Args:
       carried: params, optimizer state and failure (the state but for its step).
       orders: [2, N], the images' order in the pass of the first step, and in the next pass.
+      hparams: scalars by name, `objective.hyperparameters`.
       images: stored training images [N, D].
 
     Returns:
@@ -315,6 +327,7 @@ def fit(
     images: Array,
     state: TrainState,
     keys: Array,
+    hparams: dict[str, Array] | None = None,
 ) -> Iterator[Record]:
     """Trains from `state` to the run's last step, yielding after every compiled call.
 
@@ -326,12 +339,14 @@ def fit(
       loop: from `make_loop`.
       images: stored training images [N, D] on the device (`binarization.stored`).
       state: from `loop.init` or a checkpoint.
-      keys: `base_keys(config)`.
+      keys: `base_keys` of the replicas.
+      hparams: `objective.hyperparameters` of the replicas; the config's own if not given.
     """
     num_train = images.shape[0]
     total, per_epoch = total_steps(config, num_train), steps_per_epoch(config, num_train)
     call = steps_per_call(config, num_train)
-    hparams = objectives.hyperparameters(config)
+    if hparams is None:
+        hparams = objectives.hyperparameters(replicas(config))
     step = int(state.step)
     epoch, orders = -1, None
     while step < total:
@@ -339,7 +354,7 @@ def fit(
         if step // per_epoch != epoch:
             epoch = step // per_epoch
             orders = loop.orders(keys, epoch)
-        state, terms = loop.run(state, keys, orders, images, hparams, num_steps)
+        state, terms = loop.run(state, keys, orders, hparams, images, num_steps)
         step += num_steps
         terms, failed_at = jax.device_get((terms, state.failure.step))
         yield Record(state, step, terms, failed_at)

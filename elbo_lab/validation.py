@@ -16,8 +16,9 @@ from elbo_lab.losses.bounds import partition_points
 from elbo_lab.losses.objectives import KL_MODES, WITHOUT_LOG_Q
 from elbo_lab.losses.two_targets import RWS_PHASES
 from elbo_lab.models import MODELS
-from elbo_lab.models.mlp import OUTPUT_BIASES
-from elbo_lab.models.networks import ACTIVATIONS, SCALES
+from elbo_lab.models.mlp import LIKELIHOODS, OUTPUT_BIASES
+from elbo_lab.models.networks import ACTIVATIONS, INITS, SCALES
+from elbo_lab.train import BATCH_GRADIENTS
 
 # The valid values of every field that has a closed list of them.
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -28,9 +29,13 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model": tuple(MODELS),
     "activation": tuple(ACTIVATIONS),
     "scale": tuple(SCALES),
+    "likelihood": LIKELIHOODS,
     "output_bias": OUTPUT_BIASES,
+    "init": tuple(INITS),
     "binarization": BINARIZATIONS,
+    "test_draw": ("common", "by_seed"),
     "lr_schedule": tuple(schedules.LR_SCHEDULES),
+    "batch_gradient": tuple(BATCH_GRADIENTS),
 }
 
 # The least and the greatest value of each hyper-parameter.
@@ -55,7 +60,7 @@ def check(config: Config) -> None:
             raise UserError(f"--{name} must be one of {', '.join(choices)}; got {value!r}.")
     for name in ("k", "m", "batch_size", "epochs", "replicates", "eval_k"):
         _check_count(name, getattr(config, name))
-    for name in ("log_every", "checkpoint_every"):
+    for name in ("au_images", "log_every", "checkpoint_every"):
         if getattr(config, name) is not None:
             _check_count(name, getattr(config, name))
     for name in ("latent_dims", "hidden_dims", "upper_hidden_dims"):
@@ -87,6 +92,17 @@ def resolved(config: Config) -> Config:
 def check_data(config: Config, dataset: Dataset) -> None:
     """Raises a UserError where the data do not fit the configuration."""
     number = len(dataset.x_train)
+    if config.held_out >= number:
+        raise UserError(
+            f"--held_out must be below the number of training images, {number:,} in "
+            f"{dataset.name}; got {config.held_out}."
+        )
+    number -= config.held_out
+    if config.au_images is not None and config.au_images > number:
+        raise UserError(
+            f"--au_images must be at most the number of training images, {number:,} in "
+            f"{dataset.name}; got {config.au_images}."
+        )
     if config.batch_size > number:
         raise UserError(
             f"--batch_size must be at most the number of training images, {number:,} in "
@@ -109,6 +125,9 @@ def _check_numbers(config: Config) -> None:
             raise UserError(
                 f"--{name} must be a number above 0 and at most {_LARGEST:.1e}; got {value}."
             )
+    for name, least in (("held_out", 0), ("adam_nu_start", 0)):
+        if not least <= getattr(config, name) <= _LARGEST:
+            raise UserError(f"--{name} must be at least {least}; got {getattr(config, name)}.")
     for name in ("adam_b1", "adam_b2"):
         if not 0 <= getattr(config, name) < 1:
             raise UserError(f"--{name} must lie in [0, 1); got {getattr(config, name)}.")

@@ -145,12 +145,12 @@ def training_call(batch: int, k: int, steps: int) -> Timed:
     config = Config(k=k, batch_size=batch, log_every=steps)
     model = models.make(config, DATA_DIM)
     loop = train.make_loop(config, model, NUM_IMAGES)
-    keys = train.base_keys(config)
+    keys = train.base_keys(train.replicas(config))
     images = jnp.asarray(fake_images(NUM_IMAGES))
     orders = loop.orders(keys, 0)
-    hparams = objectives.hyperparameters(config)
+    hparams = objectives.hyperparameters([config])
     state = loop.init(keys, jnp.full(DATA_DIM, 0.13))
-    return Timed(lambda s: loop.run(s, keys, orders, images, hparams, steps)[0], state, steps)
+    return Timed(lambda s: loop.run(s, keys, orders, hparams, images, steps)[0], state, steps)
 
 
 def fake_images(number: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
-from elbo_lab import schedules, validation
+from elbo_lab import protocols, schedules, validation
 from elbo_lab.config import HYPER, SECTIONS, SETTINGS, Config
 from elbo_lab.data import DATASETS
 from elbo_lab.errors import UserError
@@ -40,20 +40,31 @@ RUN_DEFAULTS = {
 }
 
 
+PROTOCOL_SECTION = {
+    "protocol": "a published protocol, whose settings replace the defaults below; flags that are "
+    f"given go before it ({', '.join(protocols.PROTOCOLS)})",
+    "budget": "train for this share of the epochs; the learning rate's course keeps its shape",
+    "print_config": "print the configuration as JSON, and end",
+}
+PROTOCOL_DEFAULTS = {"protocol": None, "budget": 1.0, "print_config": False}
+
+
 def define() -> None:
-    """Defines a flag for every field of Config, and those of RUN_SECTION."""
+    """Defines a flag for every field of Config, and those of the other sections."""
     for field in dataclasses.fields(Config):
         kind = str if field.name in (*HYPER, "partition") else _plain_type(field.type)
         _define(field.name, field.default, kind, _help(field.name))
-    for name, default in RUN_DEFAULTS.items():
-        _define(name, default, bool if isinstance(default, bool) else str, RUN_SECTION[name])
+    for name, default in {**PROTOCOL_DEFAULTS, **RUN_DEFAULTS}.items():
+        kind = str if default is None else type(default)
+        _define(name, default, kind, {**PROTOCOL_SECTION, **RUN_SECTION}[name])
 
 
 def config_from_flags() -> Config:
-    """The Config that the command line describes.
+    """The Config that the command line describes: the protocol's if there is one, with the flags
+    that were given, for the budget's share of its epochs.
 
     Raises:
-      UserError: sizes that are not numbers.
+      UserError: an unknown protocol, a budget that is none, or sizes that are not numbers.
     """
     values = {f.name: getattr(flags.FLAGS, f.name) for f in dataclasses.fields(Config)}
     for field in dataclasses.fields(Config):
@@ -62,7 +73,21 @@ def config_from_flags() -> Config:
     for name in HYPER:
         values[name] = number_or_course(values[name])
     values["partition"] = _partition(values["partition"])
-    return Config(**values)
+    given = {name: value for name, value in values.items() if flags.FLAGS[name].present}
+    budget = flags.FLAGS.budget
+    if not 0 < budget <= 1000:
+        raise UserError(f"--budget must be above 0 and at most 1000; got {budget}.")
+    return protocols.scaled(dataclasses.replace(_base(), **given), budget)
+
+
+def _base() -> Config:
+    name = flags.FLAGS.protocol
+    if name is None:
+        return Config()
+    if name not in protocols.PROTOCOLS:
+        choices = ", ".join(protocols.PROTOCOLS)
+        raise UserError(f"--protocol must be one of {choices}; got {name!r}.")
+    return protocols.PROTOCOLS[name]
 
 
 def run(main: Callable[[], int | None], description: str) -> None:
@@ -117,11 +142,13 @@ def help_text(description: str) -> str:
 
 def _config_help() -> list[str]:
     lines = []
-    defaults = {f.name: f.default for f in dataclasses.fields(Config)} | RUN_DEFAULTS
-    for title, section in {**SECTIONS, "The run": RUN_SECTION}.items():
+    configured = {f.name: f.default for f in dataclasses.fields(Config)}
+    defaults = configured | PROTOCOL_DEFAULTS | RUN_DEFAULTS
+    sections = {"A protocol": PROTOCOL_SECTION, **SECTIONS, "The run": RUN_SECTION}
+    for title, section in sections.items():
         lines += ["", f"{title}:"]
         for name in section:
-            text = _help(name) if name in defaults and title != "The run" else section[name]
+            text = _help(name) if name in configured else section[name]
             if name in CHOICES:
                 text += f" ({', '.join(CHOICES[name])})"
             lines += _flag_help(name, defaults[name], text)

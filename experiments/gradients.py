@@ -173,7 +173,7 @@ def trained_params(path: Path, config: Config, model: models.Model, x_train):
     """The parameters of the newest checkpoint; the first replicate's."""
     from elbo_lab import checkpoint
 
-    keys = train.base_keys(config)
+    keys = train.base_keys(train.replicas(config))
     loop = train.make_loop(config, model, len(x_train))
     mean = jax.ShapeDtypeStruct(x_train.shape[1:], jnp.float32)
     like = jax.eval_shape(loop.init, keys, mean)

@@ -5,10 +5,12 @@
 The same command goes on with a run that was stopped, and prints the result of one that is complete.
 """
 
+import json
 import sys
 
 from absl import flags
 
+from elbo_lab import config as configs
 from elbo_lab import data, device, rundir, validation
 from experiments import flags as run_flags
 
@@ -18,6 +20,9 @@ def main() -> int:
     config = run_flags.config_from_flags()
     validation.check(config)
     config = validation.resolved(config)
+    if flags.FLAGS.print_config:
+        print(json.dumps(configs.to_dict(config), indent=2))
+        return 0
     dataset = data.load(config.dataset)
     validation.check_data(config, dataset)
     values = flags.FLAGS

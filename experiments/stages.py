@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from elbo_lab import device, models, rundir
+from elbo_lab import objective as objectives
 from elbo_lab import train as training
 from elbo_lab.config import Config
-from elbo_lab.data import Dataset, binarization
+from elbo_lab.data import Dataset, binarization, hold_out
 from elbo_lab.errors import UserError
 from elbo_lab.metrics import MetricLog, read_metrics
 from experiments.progress import Interrupt, Progress
@@ -36,10 +38,29 @@ class Run:
     Making one turns SIGINT and SIGTERM into a gentle stop.
     """
 
-    def __init__(self, config: Config, path: Path, dataset: Dataset, tensorboard: bool):
-        self.config, self.path, self.dataset, self.tensorboard = config, path, dataset, tensorboard
+    def __init__(
+        self,
+        config: Config,
+        path: Path,
+        dataset: Dataset,
+        tensorboard: bool,
+        replicas: Sequence[Config] | None = None,
+    ):
+        """Prepares a run.
+
+        Args:
+          config: what all replicas share, and their number.
+          path: the run's directory.
+          dataset: all of it; the config says what is held out.
+          tensorboard: whether to write events.
+          replicas: R configs that differ in seed and numeric hyper-parameters alone; those of the
+            config's seeds if not given.
+        """
+        self.config, self.path, self.tensorboard = config, path, tensorboard
+        self.dataset = hold_out(dataset, config.held_out)
         self.model = models.make(config, dataset.x_train.shape[1])
-        self.keys = training.base_keys(config)
+        self.replicas = training.replicas(config) if replicas is None else tuple(replicas)
+        self.keys = training.base_keys(self.replicas)
         self.interrupt = Interrupt()
         self.state: training.TrainState | None = None
         self.failed_at = np.full(config.replicates, -1)
@@ -55,14 +76,16 @@ class Run:
         return [r for r in range(self.config.replicates) if self.failed_at[r] < 0]
 
 
-def stored(x: np.ndarray, split: int, mode: str) -> jax.Array:
+def stored(
+    x: np.ndarray, split: int, mode: str, seed: int = training.FIXED_BINARIZATION_SEED
+) -> jax.Array:
     """A split's images as they lie on the device. What is drawn once is drawn by a key that does
-    not depend on the run's seed.
+    not depend on the run's seed, unless another seed is given.
     """
     images = jnp.asarray(x)
     if mode in ("dynamic", "none"):
         return images  # and no key is made, which takes a start's time
-    base_key = jax.random.key(training.FIXED_BINARIZATION_SEED)
+    base_key = jax.random.key(seed)
     key = training.stream_key(base_key, training.FIXED_BINARIZATION, split)
     return binarization.stored(key, images, mode)
 
@@ -100,7 +123,8 @@ def _train_from(run: Run, loop: training.Loop, images, start: int, total: int) -
         seconds = earlier[-1]["seconds"] if earlier else 0.0
         progress = Progress("training", total, start, "steps")
         clock = time.perf_counter()
-        for record in training.fit(config, loop, images, run.state, run.keys):
+        hparams = objectives.hyperparameters(run.replicas)
+        for record in training.fit(config, loop, images, run.state, run.keys, hparams):
             run.state = record.state
             now = time.perf_counter()
             seconds, clock = seconds + now - clock, now
@@ -150,7 +174,7 @@ def _check_finite(run: Run, record: training.Record, saved: int) -> None:
     for r in np.flatnonzero((failed_at >= 0) & (run.failed_at < 0)):
         bits = int(np.atleast_1d(record.state.failure.terms)[r])
         found = ", ".join(training.failed_terms(list(record.metrics), bits))
-        sentence = f"not finite at step {failed_at[r]}, seed {run.config.seed + r}: {found}"
+        sentence = f"not finite at step {failed_at[r]}, seed {run.replicas[r].seed}: {found}"
         if np.all(failed_at >= 0):
             kept = "before the first checkpoint"
             if saved:
@@ -163,11 +187,21 @@ def _check_finite(run: Run, record: training.Record, saved: int) -> None:
     run.failed_at = failed_at
 
 
-def test_images(run: Run) -> jax.Array:
-    """The test split as every evaluation sees it: [N, D], float32 in [0, 1]."""
-    # Dynamic binarization draws the test images once too, by the fixed key.
+def test_images(run: Run, r: int = 0) -> jax.Array:
+    """The test split as every evaluation of replicate r sees it: [N, D], float32 in [0, 1]."""
+    # Dynamic binarization draws the test images once too.
     mode = "fixed" if run.config.binarization == "dynamic" else run.config.binarization
-    return binarization.grey_levels(stored(run.dataset.x_test, training.TEST_SPLIT, mode))
+    seed = training.FIXED_BINARIZATION_SEED
+    if run.config.test_draw == "by_seed":
+        seed = run.replicas[r].seed
+    return binarization.grey_levels(stored(run.dataset.x_test, training.TEST_SPLIT, mode, seed))
+
+
+def first_train_images(run: Run) -> jax.Array:
+    """The training images over which active units are counted: [au_images, D], drawn once."""
+    mode = "fixed" if run.config.binarization == "dynamic" else run.config.binarization
+    x = run.dataset.x_train[: run.config.au_images]
+    return binarization.grey_levels(stored(x, training.TRAIN_SPLIT, mode))
 
 
 def evaluate(run: Run) -> dict[int, Any]:
@@ -185,6 +219,7 @@ def evaluate(run: Run) -> dict[int, Any]:
     device.release_memory()
     config, file = run.config, run.path / rundir.EVALUATION
     images, survivors = test_images(run), run.survivors()
+    train_images = first_train_images(run) if config.au_images else None
     evaluator = evaluation.make_evaluator(run.model, config.k, config.eval_k)
     done = evaluation.read_evaluations(file)
     progress = Progress("evaluation", len(images) * len(survivors), 0, "images")
@@ -197,9 +232,16 @@ def evaluate(run: Run) -> dict[int, Any]:
                 raise StoppedError("Stopped in the evaluation; the trained model is saved.")
 
         if r not in done:
+            if r and config.test_draw == "by_seed":
+                images = test_images(run, r)
             key, params = run.replicate(r)
             key = training.stream_key(key, training.EVALUATION)
-            done[r] = evaluation.evaluate(evaluator, key, params, images, on_batch)
+            found = evaluation.evaluate(evaluator, key, params, images, on_batch)
+            if train_images is not None:
+                key = training.stream_key(run.replicate(r)[0], training.ACTIVE_UNITS)
+                means = evaluation.layer_means(key, run.model.posterior(params, train_images))
+                found = found._replace(train_means=jax.device_get(means))
+            done[r] = found
             evaluation.write_evaluations(file, done)
         on_batch(len(images))
     progress.close()

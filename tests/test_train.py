@@ -71,7 +71,7 @@ def on_device(tree):
 
 def run(config: Config, loop: training.Loop, images: np.ndarray, state=None) -> list:
     """All records of a run (the rest of it, if a state is given), their states copied."""
-    keys = training.base_keys(config)
+    keys = training.base_keys(training.replicas(config))
     if state is None:
         state = loop.init(keys, jnp.asarray(images.mean(axis=0) / 255, jnp.float32))
     records = training.fit(config, loop, jnp.asarray(images), state, keys)
@@ -263,7 +263,8 @@ def test_replicates_sharded_over_two_devices_equal_single_runs(tmp_path):
         assert jax.device_count() == 2
         config = helpers.dataclasses.replace(helpers.TINY, replicates=2)
         images = helpers.striped_images()
-        loop, keys = helpers.toy_loop(config), helpers.training.base_keys(config)
+        loop = helpers.toy_loop(config)
+        keys = helpers.training.base_keys(helpers.training.replicas(config))
         state = loop.init(keys, images.mean(axis=0) / 255)
         for record in helpers.training.fit(config, loop, helpers.jnp.asarray(images), state, keys):
             pass

@@ -22,7 +22,7 @@ FULL_BATCH = Config(
 def train(config: Config, model: Model, loss_fn, images: np.ndarray = IMAGES) -> list:
     """All records of a run, their states copied, the state before it first."""
     loop = training.make_loop(config, model, len(images), loss_fn)
-    keys = training.base_keys(config)
+    keys = training.base_keys(training.replicas(config))
     state = loop.init(keys, jnp.asarray(images.mean(axis=0) / 255, jnp.float32))
     copied = [jax.tree.map(lambda leaf: np.array(leaf), state)]
     records = [None]
@@ -271,7 +271,7 @@ def test_settings_reach_the_objective():
     x = jnp.asarray(IMAGES > 100, jnp.float32)
     params = model.init(jax.random.key(0), x)
     loss_fn = objective.objective_loss(config, model)
-    loss, _ = jax.jit(loss_fn)(jax.random.key(1), params, x, objective.hyperparameters(config))
+    loss, _ = jax.jit(loss_fn)(jax.random.key(1), params, x, objective.hyperparameters([config]))
     draws = losses.log_weights(
         jax.random.key(1),
         model.posterior(params, x),
@@ -294,9 +294,9 @@ def test_a_course_moves_over_the_steps_of_the_compiled_loop():
 
 
 def test_hyperparameters_are_float32_scalars_and_beta_only_where_given():
-    given = objective.hyperparameters(dataclasses.replace(SMALL, beta=0.5, learning_rate=0.01))
+    given = objective.hyperparameters([dataclasses.replace(SMALL, beta=0.5, learning_rate=0.01)])
     assert {name: float(value) for name, value in given.items()} == pytest.approx(
         {"learning_rate": 0.01, "beta": 0.5}
     )
     assert {value.dtype for value in given.values()} == {np.dtype("float32")}
-    assert set(objective.hyperparameters(SMALL)) == {"learning_rate"}
+    assert set(objective.hyperparameters([SMALL])) == {"learning_rate"}

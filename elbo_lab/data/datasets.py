@@ -64,6 +64,13 @@ def load(name: str) -> Dataset:
     )
 
 
+def hold_out(dataset: Dataset, number: int) -> Dataset:
+    """The dataset without the last so many training images."""
+    kept = len(dataset.x_train) - number
+    y_train = None if dataset.y_train is None else dataset.y_train[:kept]
+    return dataset._replace(x_train=dataset.x_train[:kept], y_train=y_train)
+
+
 def digest(dataset: Dataset) -> str:
     """sha256 of the images of both splits, types and shapes included, as 64 hexadecimal digits."""
     value = hashlib.sha256()

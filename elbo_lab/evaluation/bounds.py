@@ -33,6 +33,8 @@ class Evaluation(NamedTuple):
     reconstruction: np.ndarray  # [N], mean of log p(x|z)
     effective_sample_size: np.ndarray  # [N], draws, (sum w)^2 / sum w^2
     means: tuple[np.ndarray, ...]  # [N, L_i] per stochastic layer, E_q[z_i|x]
+    # The same of training images, where active units are counted over those.
+    train_means: tuple[np.ndarray, ...] = ()
 
 
 class _Sums(NamedTuple):

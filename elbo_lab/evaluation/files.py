@@ -21,10 +21,12 @@ _DAMAGE = (
     RuntimeError,
 )
 
+_PER_LAYER = ("means", "train_means")
+
 
 def write_evaluations(path, evaluations: dict[int, Evaluation]) -> None:
     """Writes evaluations by replicate as one .npz: `<field>_<replicate>` [N], and
-    `means_<layer>_<replicate>` [N, L].
+    `means_<layer>_<replicate>` [N, L], `train_means_<layer>_<replicate>` where there are any.
 
     Raises:
       UserError: the disk refuses, with its reason.
@@ -32,9 +34,9 @@ def write_evaluations(path, evaluations: dict[int, Evaluation]) -> None:
     arrays = {}
     for r, evaluation in evaluations.items():
         for name, values in evaluation._asdict().items():
-            if name == "means":
+            if name in _PER_LAYER:
                 for i, means in enumerate(values):
-                    arrays[f"means_{i + 1}_{r}"] = means
+                    arrays[f"{name}_{i + 1}_{r}"] = means
             else:
                 arrays[f"{name}_{r}"] = values
     buffer = io.BytesIO()
@@ -57,7 +59,9 @@ def read_evaluations(path) -> dict[int, Evaluation]:
 
 
 def _evaluation(arrays: dict[str, np.ndarray], r: int) -> Evaluation:
-    layers = sum(name.startswith("means_") and name.endswith(f"_{r}") for name in arrays)
-    means = tuple(arrays[f"means_{i + 1}_{r}"] for i in range(layers))
-    plain = {name: arrays[f"{name}_{r}"] for name in Evaluation._fields if name != "means"}
-    return Evaluation(**plain, means=means)
+    def layers(name: str) -> tuple[np.ndarray, ...]:
+        number = sum(n.startswith(f"{name}_") and n.endswith(f"_{r}") for n in arrays)
+        return tuple(arrays[f"{name}_{i + 1}_{r}"] for i in range(number))
+
+    plain = {n: arrays[f"{n}_{r}"] for n in Evaluation._fields if n not in _PER_LAYER}
+    return Evaluation(**plain, **{name: layers(name) for name in _PER_LAYER})

@@ -36,11 +36,14 @@ def test_results(config: Config, evaluation: Evaluation) -> list[Result]:
             "effective sample size", f"ESS of {draws}", evaluation.effective_sample_size, "draws"
         ),
     ]
-    for i, means in enumerate(evaluation.means):
-        layer = f", layer {i + 1}" if len(evaluation.means) > 1 else ""
+    of_train = bool(evaluation.train_means)
+    layers = evaluation.train_means if of_train else evaluation.means
+    for i, means in enumerate(layers):
+        layer = f", layer {i + 1}" if len(layers) > 1 else ""
         active = float(np.sum(activity(means) > ACTIVE_THRESHOLD))
         name = f"active units{layer} of {means.shape[1]}"
-        results.append(Result(name, "AU", active, unit="units", split="test"))
+        split = "train" if of_train else "test"
+        results.append(Result(name, "AU", active, unit="units", split=split))
     return results
 
 

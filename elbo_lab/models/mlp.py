@@ -11,8 +11,9 @@ from jax import Array
 from elbo_lab.config import Config
 from elbo_lab.distributions import BernoulliVector, Chain
 from elbo_lab.models.base import Model, Params
-from elbo_lab.models.networks import BernoulliMLP, GaussianMLP, gaussian
+from elbo_lab.models.networks import INITS, BernoulliMLP, GaussianMLP, gaussian
 
+LIKELIHOODS = ("bernoulli",)
 # Where the output bias starts.
 OUTPUT_BIASES = ("train_mean", "zero")
 
@@ -21,7 +22,8 @@ def make(config: Config, data_dim: int) -> Model:
     """Gaussian layers, Bernoulli likelihood by logits, standard normal prior on the top layer.
 
     Args:
-      config: reads latent_dims, hidden_dims, upper_hidden_dims, activation, scale, output_bias.
+      config: reads latent_dims, hidden_dims, upper_hidden_dims, activation, scale, output_bias,
+        init, center_inputs.
       data_dim: D, the number of pixels.
     """
     sizes = config.latent_dims  # (L_1, ..., L_n), from the data up
@@ -39,6 +41,7 @@ def make(config: Config, data_dim: int) -> Model:
         return lambda given: gaussian(*network.apply({"params": params}, given))
 
     def init(key: Array, x: Array) -> Params:
+        one_key = jax.random.clone(key)
         keys = iter(jax.random.split(key, 2 * len(sizes)))
         inputs = (data_dim, *sizes)
 
@@ -50,8 +53,11 @@ def make(config: Config, data_dim: int) -> Model:
             "decoder": start(decoder, sizes[0]),
             "prior": {_layer(i): start(net, sizes[i + 1]) for i, net in enumerate(priors)},
         }
+        params = INITS[config.init](one_key, params)
+        mean = jnp.mean(x.reshape(-1, data_dim), axis=0)
+        if config.center_inputs:
+            params["encoder"]["center"] = mean
         if config.output_bias == "train_mean":
-            mean = jnp.mean(x.reshape(-1, data_dim), axis=0)
             # Clipped, since pixels that are never (or always) lit have infinite logits.
             params["decoder"]["logits"]["bias"] = jax.scipy.special.logit(
                 jnp.clip(mean, 0.001, 0.999)
@@ -69,6 +75,9 @@ def make(config: Config, data_dim: int) -> Model:
 
     def posterior(params: Params, x: Array) -> Chain | object:
         layers = [conditional(net, params["encoder"][_layer(i)]) for i, net in enumerate(encoders)]
+        if config.center_inputs:
+            # A constant that lies among the parameters: no gradient, so no step.
+            x = x - jax.lax.stop_gradient(params["encoder"]["center"])
         first = layers[0](x)
         return first if len(layers) == 1 else Chain(first, layers[1:])
 

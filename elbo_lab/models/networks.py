@@ -1,6 +1,7 @@
 """Shared network blocks (Flax linen)."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -22,6 +23,23 @@ SCALES: dict[str, Callable[[Array], Array]] = {
     "log_std": jnp.exp,
     "log_var": lambda s: jnp.exp(0.5 * s),
     "softplus_var": lambda s: jnp.sqrt(jax.nn.softplus(s)),
+}
+
+
+def drawn_alike(key: Array, params: Any) -> Any:
+    """Every weight matrix [inputs, outputs] drawn anew by the same key: as in the public code of
+    Burda et al. (2016), all are filled from the same stream of numbers, by Glorot's scale of each.
+    """
+    glorot = nn.initializers.glorot_uniform()
+    return jax.tree.map(
+        lambda p: glorot(jax.random.clone(key), p.shape, p.dtype) if p.ndim == 2 else p, params
+    )
+
+
+# Starts of the weights: what is done, with a key, to parameters that Flax drew layer by layer.
+INITS: dict[str, Callable[[Array, Any], Any]] = {
+    "glorot": lambda key, params: params,
+    "glorot_same_key": drawn_alike,
 }
 
 

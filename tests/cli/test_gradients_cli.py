@@ -90,7 +90,7 @@ def run_directory(tmp_path_factory):
     )
     dataset = data.load(config.dataset)
     loop = train.make_loop(config, models.make(config, 16), 12)
-    keys = train.base_keys(config)
+    keys = train.base_keys(train.replicas(config))
     state = loop.init(keys, jnp.full(16, 0.5))
     digest = data.digest(dataset)
     with rundir.claim(str(path / "run"), config, digest, overwrite=False) as workdir:
