@@ -28,6 +28,8 @@ RUN_SECTION = {
     "empty for none",
     "tensorboard": "write TensorBoard events too",
     "platform": "the device to run on, e.g. cpu or cuda (the best there is if not given)",
+    "data_dir": "where prepared data sets are kept (TFDS's own place if not given)",
+    "manual_dir": "a folder with the data set's official files, instead of a download",
 }
 RUN_DEFAULTS = {
     "workdir": None,
@@ -37,6 +39,8 @@ RUN_DEFAULTS = {
     ),
     "tensorboard": True,
     "platform": None,
+    "data_dir": None,
+    "manual_dir": None,
 }
 
 
@@ -57,6 +61,13 @@ def define() -> None:
     for name, default in {**PROTOCOL_DEFAULTS, **RUN_DEFAULTS}.items():
         kind = str if default is None else type(default)
         _define(name, default, kind, {**PROTOCOL_SECTION, **RUN_SECTION}[name])
+
+
+def define_run(*names: str) -> None:
+    """Defines some of RUN_SECTION's flags, for a script with a configuration of its own."""
+    for name in names:
+        default = RUN_DEFAULTS[name]
+        _define(name, default, bool if isinstance(default, bool) else str, RUN_SECTION[name])
 
 
 def config_from_flags() -> Config:
@@ -128,11 +139,10 @@ def run(main: Callable[[], int | None], description: str) -> None:
 
 
 def help_text(description: str) -> str:
-    """The script's flags: Config's in sections with choices if it called `define`, and its own."""
+    """The script's flags: those defined here in sections with choices, and its own."""
     lines = [description.strip()]
     defined = flags.FLAGS.flags_by_module_dict()
-    if __name__ in defined:
-        lines += _config_help()
+    lines += _sections_help({flag.name for flag in defined.get(__name__, [])})
     if own := defined.get(sys.argv[0]):  # absl's name of the main module
         lines += ["", "Flags:"]
         for flag in own:
@@ -140,14 +150,15 @@ def help_text(description: str) -> str:
     return "\n".join(lines)
 
 
-def _config_help() -> list[str]:
+def _sections_help(names: set[str]) -> list[str]:
     lines = []
     configured = {f.name: f.default for f in dataclasses.fields(Config)}
     defaults = configured | PROTOCOL_DEFAULTS | RUN_DEFAULTS
     sections = {"A protocol": PROTOCOL_SECTION, **SECTIONS, "The run": RUN_SECTION}
     for title, section in sections.items():
-        lines += ["", f"{title}:"]
-        for name in section:
+        shown = [name for name in section if name in names]
+        lines += ["", f"{title}:"] if shown else []
+        for name in shown:
             text = _help(name) if name in configured else section[name]
             if name in CHOICES:
                 text += f" ({', '.join(CHOICES[name])})"

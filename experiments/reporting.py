@@ -22,8 +22,8 @@ from experiments import stages
 SAMPLES, RECONSTRUCTIONS, GRID = 100, 20, 20
 
 
-def report(run: stages.Run, evaluations: dict[int, Evaluation]) -> str:
-    """Draws the figures, writes summary.json, and returns the table to print."""
+def report(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
+    """Draws the figures and writes summary.json."""
     draw(run, evaluations)
     records = read_metrics(run.path)
     if not records:
@@ -52,7 +52,6 @@ def report(run: stages.Run, evaluations: dict[int, Evaluation]) -> str:
         },
     }
     write_summary(run.path / rundir.SUMMARY, summary)
-    return stored_table(run.path)
 
 
 def stored_table(path: Path) -> str:

@@ -12,6 +12,7 @@ from absl import flags
 
 from elbo_lab import config as configs
 from elbo_lab import data, device, rundir, validation
+from experiments import completing
 from experiments import flags as run_flags
 
 
@@ -23,9 +24,9 @@ def main() -> int:
     if flags.FLAGS.print_config:
         print(json.dumps(configs.to_dict(config), indent=2))
         return 0
-    dataset = data.load(config.dataset)
-    validation.check_data(config, dataset)
     values = flags.FLAGS
+    dataset = data.load(config.dataset, values.data_dir, values.manual_dir)
+    validation.check_data(config, dataset)
     device.set_up(
         values.platform,
         config.replicates,
@@ -33,25 +34,22 @@ def main() -> int:
         cache_dir_given=values["compilation_cache_dir"].present > 0,
     )
     workdir = values.workdir or rundir.default_name(config)
-    with rundir.claim(workdir, config, data.digest(dataset), values.overwrite) as path:
-        from experiments import reporting, stages
+    from experiments import reporting, stages
 
-        if rundir.is_complete(path):
-            print(f"This run is complete ({path}); --overwrite starts it anew.\n")
-            print(reporting.stored_table(path))
-            return 0
-        run = stages.Run(config, path, dataset, values.tensorboard)
-        try:
-            stages.train(run)
-            evaluations = stages.evaluate(run)
-            print("\n" + reporting.report(run, evaluations))
-        except stages.StoppedError as stopped:
-            but = " without --overwrite" if values.overwrite else ""
-            print(f"{stopped} The same command{but} goes on ({path}).", file=sys.stderr)
-            return run.interrupt.status()
-        except stages.DivergedError as diverged:
-            print(f"Error: {diverged}", file=sys.stderr)
-            return 1
+    try:
+        path, before = completing.complete(
+            config, workdir, dataset, values.tensorboard, values.overwrite
+        )
+    except stages.StoppedError as stopped:
+        but = " without --overwrite" if values.overwrite else ""
+        print(f"{stopped} The same command{but} goes on ({workdir}).", file=sys.stderr)
+        return stopped.status
+    except stages.DivergedError as diverged:
+        print(f"Error: {diverged}", file=sys.stderr)
+        return 1
+    if before:
+        print(f"This run is complete ({path}); --overwrite starts it anew.")
+    print("\n" + reporting.stored_table(path))
     return 0
 
 

@@ -25,7 +25,15 @@ CALLS_PER_CHECKPOINT = 20
 
 
 class StoppedError(Exception):
-    """A signal ended a stage at a place from which it can go on."""
+    """A signal ended a stage at a place from which it can go on.
+
+    Attributes:
+      status: the exit status that shells expect of a process ended by the signal.
+    """
+
+    def __init__(self, sentence: str, status: int):
+        super().__init__(sentence)
+        self.status = status
 
 
 class DivergedError(Exception):
@@ -139,7 +147,9 @@ def _train_from(run: Run, loop: training.Loop, images, start: int, total: int) -
                 saved = record.step
             if run.interrupt.signal and record.step < total:
                 progress.close()
-                raise StoppedError(f"Stopped at step {record.step} of {total}, saved.")
+                raise StoppedError(
+                    f"Stopped at step {record.step} of {total}, saved.", run.interrupt.status()
+                )
         progress.close()
 
 
@@ -229,7 +239,9 @@ def evaluate(run: Run) -> dict[int, Any]:
             progress.to(before + images_done)
             if run.interrupt.signal:
                 progress.close()
-                raise StoppedError("Stopped in the evaluation; the trained model is saved.")
+                raise StoppedError(
+                    "Stopped in the evaluation; the trained model is saved.", run.interrupt.status()
+                )
 
         if r not in done:
             if r and config.test_draw == "by_seed":

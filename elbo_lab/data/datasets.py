@@ -32,7 +32,7 @@ class Dataset(NamedTuple):
     image_shape: tuple[int, int]  # (H, W) with H * W = D
 
 
-def load(name: str) -> Dataset:
+def load(name: str, data_dir: str | None = None, manual_dir: str | None = None) -> Dataset:
     """Loads a dataset by its registered name, or from a path that ends in .npz.
 
     A .npz file holds `x_train` and `x_test`, and may hold `y_train` and `y_test`; other arrays in

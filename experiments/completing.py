@@ -1,0 +1,53 @@
+"""A run from wherever it stopped to its summary: what run, table1 and ablate_protocol share."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from elbo_lab import data, rundir
+from elbo_lab.config import Config
+from elbo_lab.data import Dataset
+from elbo_lab.report import read_json
+
+
+def complete(
+    config: Config,
+    workdir: str,
+    dataset: Dataset,
+    tensorboard: bool = True,
+    overwrite: bool = False,
+    replicas: Sequence[Config] | None = None,
+) -> tuple[Path, bool]:
+    """Trains, evaluates and reports, unless the directory holds the run complete already.
+
+    Args:
+      config: a checked and resolved configuration.
+      workdir: the run's directory.
+      dataset: the config's.
+      tensorboard: whether to write events too.
+      overwrite: start anew.
+      replicas: see `stages.Run`.
+
+    Returns:
+      The directory, and whether it was complete before.
+
+    Raises:
+      UserError: the directory is not this run's, or the disk refuses.
+      stages.StoppedError: after a signal.
+      stages.DivergedError: nothing is left to train.
+    """
+    with rundir.claim(workdir, config, data.digest(dataset), overwrite) as path:
+        if rundir.is_complete(path):
+            return path, True
+        # Not sooner: JAX's settings are made before these are imported.
+        from experiments import reporting, stages
+
+        run = stages.Run(config, path, dataset, tensorboard, replicas)
+        stages.train(run)
+        reporting.report(run, stages.evaluate(run))
+        return path, False
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """What a complete run says of itself."""
+    return read_json(path / rundir.SUMMARY)

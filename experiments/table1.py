@@ -1,0 +1,156 @@
+"""Table 1 of the IWAE paper (Burda et al. 2016), ours beside the paper's.
+
+    python -m experiments.table1 --manual_dir=mnist --k=1,5 --budget=0.01
+    python -m experiments.table1 --data=mnist,omniglot --layers=1,2 --k=1,5,50
+
+Cells are trained one after the other, each in a directory of its own under --workdir, and the same
+command goes on with what is missing. A table of what is there stands at the end, also after Ctrl-C.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from elbo_lab import data, device, protocols, validation
+from elbo_lab.config import Config
+from elbo_lab.errors import UserError
+from experiments import completing
+from experiments import flags as run_flags
+from experiments import table1_results as results
+
+LATENTS = {1: (50,), 2: (100, 50)}
+MODELS = {"vae": "elbo", "iwae": "iwae"}
+
+
+def main() -> int:
+    """Flags -> cells -> runs -> results and table. Returns the exit status."""
+    cells = cells_from_flags()
+    values = flags.FLAGS
+    device.set_up(
+        values.platform,
+        values.replicates,
+        values.compilation_cache_dir,
+        values["compilation_cache_dir"].present > 0,
+    )
+    from experiments import stages
+
+    status, datasets = 0, {}
+    for number, cell in enumerate(cells, 1):
+        print(f"[{number} of {len(cells)}] {results.title(cell)}", file=sys.stderr, flush=True)
+        name = cell.config.dataset
+        if name not in datasets:
+            datasets = {name: data.load(name, values.data_dir, values.manual_dir)}
+        validation.check_data(cell.config, datasets[name])
+        workdir = Path(values.workdir) / results.slug(cell)
+        try:
+            path, _ = completing.complete(
+                cell.config, str(workdir), datasets[name], values.tensorboard
+            )
+        except stages.StoppedError as stopped:
+            print(f"{stopped} The same command goes on.", file=sys.stderr)
+            status = stopped.status
+            break
+        except stages.DivergedError as diverged:
+            print(f"{results.title(cell)}: {diverged}", file=sys.stderr)
+            status = 1
+            continue
+        row = results.row(cell, path, sys.argv[1:])
+        results.write(Path(values.results_dir or values.workdir), cell, row)
+    print("\n" + results.text(results.read(Path(values.results_dir or values.workdir))))
+    return status
+
+
+def cells_from_flags() -> list[results.Cell]:
+    """The cells that the flags name, the quick ones first, and each once: IWAE of one draw is VAE.
+
+    Raises:
+      UserError: an unknown choice, or a configuration that cannot work.
+    """
+    values = flags.FLAGS
+    if values.protocol not in protocols.PROTOCOLS:
+        choices = ", ".join(protocols.PROTOCOLS)
+        raise UserError(f"--protocol must be one of {choices}; got {values.protocol!r}.")
+    if not 0 < values.budget <= 1000:
+        raise UserError(f"--budget must be above 0 and at most 1000; got {values.budget}.")
+    found = []
+    for k in numbers("k", values.k):
+        for layers in numbers("layers", values.layers, tuple(LATENTS)):
+            for name in values.data.split(","):
+                for model in choices_of("models", values.models, tuple(MODELS)):
+                    found.append(cell(name, layers, "vae" if k == 1 else model, k))
+    return list(dict.fromkeys(found))
+
+
+def cell(name: str, layers: int, model: str, k: int) -> results.Cell:
+    """One cell of the table as a configuration."""
+    values = flags.FLAGS
+    config = dataclasses.replace(
+        protocols.PROTOCOLS[values.protocol],
+        dataset=name,
+        objective=MODELS[model],
+        k=k,
+        latent_dims=LATENTS[layers],
+        seed=values.seed,
+        replicates=values.replicates,
+        eval_k=values.eval_k,
+    )
+    if name == "omniglot" and config.held_out:
+        config = dataclasses.replace(config, held_out=1345)
+    config = protocols.scaled(config, values.budget)
+    validation.check(config)
+    config = validation.resolved(config)
+    return results.Cell(name, layers, model, k, values.protocol, values.budget, config)
+
+
+def choices_of(flag: str, text: str, choices: tuple) -> list[str]:
+    """The values of a list flag.
+
+    Raises:
+      UserError: one that is not among the choices.
+    """
+    found = text.split(",")
+    for value in found:
+        if value not in choices:
+            raise UserError(f"--{flag} must be of {', '.join(choices)}; got {value!r}.")
+    return found
+
+
+def numbers(flag: str, text: str, choices: tuple[int, ...] | None = None) -> list[int]:
+    """The values of a list flag as numbers of at least 1, rising.
+
+    Raises:
+      UserError: one that is none, or not among the choices.
+    """
+    try:
+        found = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        found = [0]
+    if found[0] < 1 or (choices and not set(found) <= set(choices)):
+        valid = f"of {', '.join(map(str, choices))}" if choices else "whole numbers of at least 1"
+        raise UserError(f"--{flag} must be {valid}, separated by commas; got {text!r}.")
+    return found
+
+
+def define() -> None:
+    """The script's flags."""
+    flags.DEFINE_string("data", "mnist", "data sets; mnist and omniglot are the paper's")
+    flags.DEFINE_string("layers", "1", "stochastic layers, of 1, 2")
+    flags.DEFINE_string("models", "vae,iwae", "objectives, of vae (the ELBO), iwae")
+    flags.DEFINE_string("k", "1,5,50", "K, draws inside the bound (vae: draws that are averaged)")
+    flags.DEFINE_string("protocol", "burda2015_code", f"of {', '.join(protocols.PROTOCOLS)}")
+    flags.DEFINE_float("budget", 1.0, "share of the protocol's passes over the data")
+    flags.DEFINE_integer("seed", Config.seed, "of the first replicate", 0)
+    flags.DEFINE_integer("replicates", 1, "runs of each cell, in one compiled program", 1)
+    flags.DEFINE_integer("eval_k", Config.eval_k, "draws per test image of the NLL", 1)
+    flags.DEFINE_string("workdir", "runs/table1", "where the cells' directories are")
+    flags.DEFINE_string("results_dir", None, "where results are written (--workdir if not given)")
+    run_flags.define_run(
+        "data_dir", "manual_dir", "platform", "compilation_cache_dir", "tensorboard"
+    )
+
+
+if __name__ == "__main__":
+    define()
+    run_flags.run(main, __doc__)

@@ -1,0 +1,173 @@
+"""What table1 leaves: a small JSON file per cell, and the table made of them."""
+
+import datetime
+import json
+import math
+import textwrap
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from elbo_lab import config as configs
+from elbo_lab import evaluation, rundir
+from elbo_lab.config import Config
+from elbo_lab.evaluation import ACTIVE_THRESHOLD
+from elbo_lab.report import read_json, write_summary
+from experiments import published
+
+PREFIX = "table1-"
+HEAD = ("data", "layers", "model", "k", "protocol", "epochs", "NLL", "AU", "paper", "AU", "diff.")
+
+
+class Cell(NamedTuple):
+    """One cell of Table 1, by one protocol at one budget."""
+
+    data: str
+    layers: int
+    model: str  # "vae", "iwae"
+    k: int
+    protocol: str
+    budget: float
+    config: Config
+
+
+def title(cell: Cell) -> str:
+    """The cell in words."""
+    layers = f"{cell.layers} stochastic layer" + "s" * (cell.layers > 1)
+    return (
+        f"{cell.data}, {layers}, {cell.model}, k = {cell.k}, {cell.protocol}, "
+        f"budget {cell.budget:g}"
+    )
+
+
+def slug(cell: Cell) -> str:
+    """A directory's or file's name, of its own for each cell."""
+    name = f"{Path(cell.data).stem}-{cell.layers}-{cell.model}-k{cell.k}-{cell.protocol}"
+    return f"{name}-{cell.budget:g}-s{cell.config.seed}-r{cell.config.replicates}"
+
+
+def row(cell: Cell, path: Path, arguments: list[str]) -> dict[str, Any]:
+    """The result of a complete run."""
+    summary = read_json(path / rundir.SUMMARY)
+    evaluations = evaluation.read_evaluations(path / rundir.EVALUATION)
+    kept = [e for r, e in evaluations.items() if r not in summary["failed_replicates"]]
+    nll = [float(-np.mean(e.log_likelihood, dtype=np.float64)) for e in kept]
+    layers = [e.train_means or e.means for e in kept]
+    active = [[int(np.sum(evaluation.activity(m) > ACTIVE_THRESHOLD)) for m in ms] for ms in layers]
+    images = -np.mean([e.log_likelihood for e in kept], axis=0, dtype=np.float64)
+    timing = {r["name"]: r["value"] for r in summary["results"] if not r["split"]}
+    return {
+        "data": cell.data,
+        "layers": cell.layers,
+        "model": cell.model,
+        "k": cell.k,
+        "protocol": cell.protocol,
+        "budget": cell.budget,
+        "nll": nll,
+        "nll_standard_error_over_images": float(np.std(images, ddof=1) / math.sqrt(len(images))),
+        "unit": f"nats per test image, minus L_{cell.config.eval_k}",
+        "test_images": len(images),
+        "active_units": active,
+        "seeds": [cell.config.seed + r for r in evaluations],
+        "failed_replicates": summary["failed_replicates"],
+        "steps": summary["steps"],
+        "training_seconds": timing["wall time of training"],
+        "steps_per_second": timing["speed"],
+        "device": summary["device"],
+        "elbo_lab": summary["elbo_lab"],
+        "jax": summary["jax"],
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "command": " ".join(["python -m experiments.table1", *arguments]),
+        "config": configs.to_dict(cell.config),
+    }
+
+
+def write(folder: Path, cell: Cell, found: dict[str, Any]) -> None:
+    """Writes a result beside the others, unless the same one is there (its date stays)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{PREFIX}{slug(cell)}.json"
+    if path.exists():
+        old = read_json(path)
+        if all(old.get(key) == found[key] for key in ("nll", "active_units", "config")):
+            return
+    write_summary(path, found)
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The results in a folder, in the table's order."""
+    rows = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{PREFIX}*.json"))]
+    return sorted(
+        rows,
+        key=lambda r: (
+            r["data"],
+            r["layers"],
+            r["protocol"],
+            -r["budget"],
+            r["k"],
+            r["model"] != "vae",
+        ),
+    )
+
+
+def cells_of(found: dict[str, Any]) -> tuple[str, ...]:
+    """A result as the texts of a row under HEAD."""
+    nll = np.asarray(found["nll"])
+    mean = float(np.mean(nll))
+    ours = f"{mean:.2f}"
+    if len(nll) > 1:
+        ours += f" +- {np.std(nll, ddof=1) / math.sqrt(len(nll)):.2f} ({len(nll)})"
+    units = np.mean(found["active_units"], axis=0)
+    paper = published.TABLE1.get(tuple(found[n] for n in ("data", "layers", "model", "k")))
+    theirs = ("", "", "")
+    if paper:
+        mark = "" if paper.verified else "?"
+        theirs = (f"{paper.nll:.2f}{mark}", paper.active_units + mark, f"{mean - paper.nll:+.2f}")
+    return (
+        found["data"],
+        str(found["layers"]),
+        found["model"],
+        str(found["k"]),
+        found["protocol"],
+        f"{found['config']['epochs']} ({found['budget']:g})",
+        ours,
+        "+".join(f"{unit:g}" for unit in units),
+        *theirs,
+    )
+
+
+def notes(rows: list[dict[str, Any]]) -> list[str]:
+    """What the columns mean, as far as the rows need it."""
+    found = [
+        "NLL: nats per test image by L_5000, lower is better; +- one standard error over "
+        "(replicates) where there are several. Over the test images the standard error of a value "
+        f"is {min(r['nll_standard_error_over_images'] for r in rows):.2f} to "
+        f"{max(r['nll_standard_error_over_images'] for r in rows):.2f}, most of which runs on the "
+        "same images share.",
+        "epochs (budget): passes over the training images, and as a share of the protocol's.",
+        f"Devices: {'; '.join(sorted({r['device'] for r in rows}))}.",
+    ]
+    keys = [tuple(r[n] for n in ("data", "layers", "model", "k")) for r in rows]
+    if any(key in published.TABLE1 and not published.TABLE1[key].verified for key in keys):
+        found.append("?: the paper's number is quoted from elsewhere, and was not verified.")
+    return found
+
+
+def text(rows: list[dict[str, Any]]) -> str:
+    """The table for a terminal."""
+    if not rows:
+        return "No cell is complete yet."
+    lines = [HEAD, *map(cells_of, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
+    shown = [
+        "  ".join(t.ljust(w) for t, w in zip(line, widths, strict=True)).rstrip() for line in lines
+    ]
+    wrapped = [textwrap.fill(note, 100, subsequent_indent="  ") for note in notes(rows)]
+    return "\n".join([*shown, "", *wrapped])
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The table for the README."""
+    lines = [HEAD, ("---",) * len(HEAD), *map(cells_of, rows)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([table, "", *notes(rows)])
