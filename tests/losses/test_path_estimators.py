@@ -7,6 +7,7 @@ quadrature. Keys are fixed, tolerances are four standard errors.
 
 import functools
 
+import hierarchy
 import jax
 import jax.numpy as jnp
 import linear_gaussian
@@ -14,11 +15,9 @@ import numpy as np
 import numpy_bounds
 import numpyro.distributions as dist
 import pytest
-from numpyro.distributions.flows import InverseAutoregressiveTransform
 from scipy.special import softmax
 
 from elbo_lab import losses
-from elbo_lab.distributions import Chain
 from elbo_lab.losses import bounds, estimators
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -313,79 +312,19 @@ def test_bounds_that_see_a_part_of_log_q():
     assert max(dreg.values()) < 4 and max(stl.values()) > 6
 
 
-# Two stochastic layers, and what is held fixed.
-
-RNG = np.random.default_rng(3)
-LAYERS = {
-    name: 0.7 * RNG.normal(size=shape)
-    for name, shape in {"a": (3, 3), "b": (3, 2), "s": (2,), "v": (2, 3), "w": (3, 3)}.items()
-}
-
-
-def normal(mean, scale):
-    return dist.Normal(mean, scale * jnp.ones(mean.shape)).to_event(1)
-
-
-def two_layers(params, x):
-    """z = (z_1, z_2) of three and two dimensions; a, b and s are q's parameters."""
-    posterior = Chain(
-        normal(x @ params["a"], 0.6), [lambda z: normal(z @ params["b"], jnp.exp(params["s"]))]
-    )
-    prior = Chain(normal(jnp.zeros(2), 1.0), [lambda z: normal(z @ params["v"], 0.9)], True)
-    return posterior, prior, lambda z: normal(z[0] @ params["w"], 0.8).log_prob(x)
+# Two stochastic layers, and no variance at the optimum.
 
 
 def test_dreg_of_two_stochastic_layers():
     def loss(params, key, estimator):
-        arguments = two_layers(params, float32(X))
+        arguments = hierarchy.two_layers(params, float32(X))
         return losses.iwae(key, *arguments, num_samples=K, estimator=estimator)[0]
 
-    found = many(loss, LAYERS, 4_000, ("reparam", "dreg", "stl"))
+    found = many(loss, hierarchy.LAYERS, 4_000, ("reparam", "dreg", "stl"))
     dreg, stl = off_reparam(found, "dreg"), off_reparam(found, "stl")
     assert max(dreg.values()) < 4, dreg
     assert dreg["v"] == dreg["w"] == 0  # The generation network's are equal.
     assert max(stl[leaf] for leaf in "abs") > 6
-
-
-class Held:
-    """A posterior whose draws carry no derivative, and do not say so."""
-
-    def __init__(self, posterior):
-        self.posterior, self.log_prob = posterior, posterior.log_prob
-
-    def sample(self, key, sample_shape=()):
-        return jax.lax.stop_gradient(self.posterior.sample(key, sample_shape))
-
-
-def flow(params, x):
-    """A flow whose network is a closure: its parameters are no leaves of the distribution."""
-    mask = np.tril(np.ones((3, 3)), -1)
-
-    def network(z):
-        return z @ (mask * params["a"]).T, z @ (mask * params["w"]).T
-
-    base = normal(x, 1.0)
-    posterior = dist.TransformedDistribution(base, InverseAutoregressiveTransform(network))
-    return posterior, normal(jnp.zeros(3), 1.0), lambda z: normal(z, 0.8).log_prob(x)
-
-
-@pytest.mark.parametrize("model, leaves", [(two_layers, "abs"), (flow, "aw")])
-def test_log_q_alone_gives_q_no_gradient(model, leaves):
-    def loss(params, estimator):
-        posterior, *others = model(params, float32(X))
-        key = jax.random.key(0)
-        return losses.iwae(key, Held(posterior), *others, num_samples=2, estimator=estimator)[0]
-
-    @jax.jit
-    def gradients(params):
-        names = "stl", "dreg", "wake_dreg", "reparam"
-        return {name: jax.grad(loss)(params, name) for name in names}
-
-    found = gradients(float32(LAYERS))
-    for leaf in leaves:
-        assert np.max(np.abs(found["reparam"][leaf])) > 1e-3
-        for name in ("stl", "dreg", "wake_dreg"):
-            np.testing.assert_array_equal(found[name][leaf], 0)
 
 
 def test_stl_has_no_variance_at_the_exact_posterior():
