@@ -5,11 +5,11 @@
 A test fails where they are out of date.
 """
 
-import re
 from pathlib import Path
 
 from elbo_lab import losses
 from elbo_lab.losses import catalogue
+from experiments import documents
 from experiments import flags as run_flags
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "bounds.md"
@@ -31,7 +31,7 @@ def objectives() -> str:
             for n, e in of_kind.items()
         ]
         head = ("", "quantity", "unlimited draws", "K draws", "draws per example", "source")
-        parts.append(f"**Objectives {kind}**\n\n{_table((*head, 'estimators'), rows)}")
+        parts.append(f"**Objectives {kind}**\n\n{documents.table((*head, 'estimators'), rows)}")
     return "\n\n".join(parts)
 
 
@@ -43,15 +43,13 @@ def estimators() -> str:
         if name in losses.ESTIMATORS
     ]
     head = ("", "p's parameters", "path of a draw", "d log q(z_k)", "bias", "needs", "source")
-    return _table(head, rows)
+    return documents.table(head, rows)
 
 
 def document(text: str) -> str:
     """The document with its tables made anew."""
-    for name, table in (("objectives", objectives()), ("estimators", estimators())):
-        marked = re.compile(f"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        text = marked.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text)
-    return text
+    text = documents.replaced(text, "objectives", objectives())
+    return documents.replaced(text, "estimators", estimators())
 
 
 def _pairs(entry: catalogue.Entry) -> str:
@@ -63,13 +61,6 @@ def _pairs(entry: catalogue.Entry) -> str:
     if len(missing) <= 4:
         return f"all but {', '.join(missing)}"
     return ", ".join(entry.estimators)
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(
-        f"| {' | '.join(c.replace('|', chr(92) + '|') for c in line)} |" for line in lines
-    )
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from elbo_lab import evaluation, rundir
 from elbo_lab.config import Config
 from elbo_lab.evaluation import ACTIVE_THRESHOLD
 from elbo_lab.report import read_json, write_summary
-from experiments import published
+from experiments import documents, published
 
 PREFIX = "table1-"
 HEAD = ("data", "layers", "model", "k", "protocol", "epochs", "NLL", "AU", "paper", "AU", "diff.")
@@ -167,7 +167,7 @@ def text(rows: list[dict[str, Any]]) -> str:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """The table for the README."""
-    lines = [HEAD, ("---",) * len(HEAD), *map(cells_of, rows)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join([table, "", *notes(rows)])
+    """The table for a document."""
+    if not rows:
+        return "No cell is complete yet."
+    return "\n\n".join([documents.table(HEAD, [*map(cells_of, rows)]), *notes(rows)])

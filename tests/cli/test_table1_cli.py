@@ -1,0 +1,73 @@
+"""Table 1's script on tiny data: cells, results, going on, and its refusals."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def table1(cli):
+    workdir = cli.folder / "table1"
+
+    def run(*flags: str, status: int = 0):
+        command = [sys.executable, "-m", "experiments.table1", f"--data={cli.data}"]
+        command += ["--k=1,2", "--budget=0.0003", "--eval_k=20", f"--workdir={workdir}"]
+        command += [f"--compilation_cache_dir={cli.folder / 'cache'}", *flags]
+        done = subprocess.run(
+            command,
+            cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__))),
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return workdir, run
+
+
+def test_cells_results_and_going_on(table1):
+    workdir, run = table1
+    flags = ("--protocol=rainforth2018", "--replicates=2")
+    first = run(*flags)
+    files = sorted(workdir.glob("table1-*.json"))
+    # IWAE of one draw is the VAE of one draw.
+    rows = [json.loads(file.read_text()) for file in files]
+    assert sorted((r["model"], r["k"]) for r in rows) == [("iwae", 2), ("vae", 1), ("vae", 2)]
+    for row, file in zip(rows, files, strict=True):
+        folder = workdir / file.stem.removeprefix("table1-")
+        with np.load(folder / "evaluation.npz") as arrays:
+            nll = [-np.mean(arrays[f"log_likelihood_{r}"], dtype=np.float64) for r in (0, 1)]
+        np.testing.assert_allclose(row["nll"], nll, rtol=1e-12)
+        assert row["seeds"] == [0, 1] and row["test_images"] == 23 and row["budget"] == 0.0003
+        assert row["config"]["objective"] == ("elbo" if row["model"] == "vae" else "iwae")
+        assert row["command"].startswith("python -m experiments.table1 ")
+        assert f"{np.mean(nll):.2f} +- " in first.stdout
+    written = [file.stat().st_mtime_ns for file in files]
+    again = run(*flags)
+    assert again.stdout == first.stdout and "training" not in again.stderr
+    assert [file.stat().st_mtime_ns for file in files] == written
+
+
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("--protocol=x", "--protocol must be one of burda2015_paper, "),
+        ("--layers=3", "--layers must be of 1, 2, separated by commas; got '3'."),
+        ("--k=0", "--k must be whole numbers of at least 1, separated by commas; got '0'."),
+        ("--models=gan", "--models must be of vae, iwae; got 'gan'."),
+        ("--budget=0", "--budget must be above 0 and at most 1000; got 0.0."),
+        ("--protocol=burda2015_code", "--held_out must be below the number of training images"),
+    ],
+)
+def test_refusals(table1, flag, sentence):
+    _, run = table1
+    lines = run(flag, status=2).stderr.splitlines()
+    assert lines[-1].startswith(f"Error: {sentence}")

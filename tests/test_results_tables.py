@@ -1,0 +1,62 @@
+"""README's tables are what the code and results/ say; cells of Table 1 against numbers by hand."""
+
+import math
+
+import pytest
+
+from experiments import documents, make_results_tables, published, table1_results
+
+
+def found(**changes):
+    row = {
+        "data": "mnist",
+        "layers": 1,
+        "model": "iwae",
+        "k": 5,
+        "protocol": "burda2015_code",
+        "budget": 0.1,
+        "nll": [86.0, 87.0, 88.0],
+        "nll_standard_error_over_images": 0.27,
+        "active_units": [[20], [22], [24]],
+        "config": {"epochs": 328},
+        "device": "cpu, 2 cores",
+    }
+    return row | changes
+
+
+def test_the_readme_is_up_to_date():
+    text = make_results_tables.DOCUMENT.read_text()
+    assert make_results_tables.document(text) == text
+
+
+def test_a_cell_shows_mean_error_and_distance_to_the_paper():
+    cells = dict(zip(table1_results.HEAD[:7], table1_results.cells_of(found()), strict=False))
+    # The sample standard deviation of 86, 87, 88 is 1, over the root of three replicates.
+    assert cells["NLL"] == f"87.00 +- {1 / math.sqrt(3):.2f} (3)"
+    assert table1_results.cells_of(found())[7:] == ("22", "85.54", "22", "+1.46")
+    assert cells["epochs"] == "328 (0.1)"
+
+
+def test_one_replicate_has_no_error_and_unknown_data_no_paper():
+    cells = table1_results.cells_of(found(nll=[86.0], active_units=[[20, 5]], data="mine"))
+    assert cells[6:] == ("86.00", "20+5", "", "", "")
+
+
+def test_numbers_that_were_not_read_in_the_paper_are_marked():
+    row = found(data="omniglot", k=50)
+    assert table1_results.cells_of(row)[8:10] == ("104.67?", "41?")
+    assert any(note.startswith("?:") for note in table1_results.notes([row]))
+    assert not any(note.startswith("?:") for note in table1_results.notes([found()]))
+
+
+def test_the_published_table_is_whole_and_in_the_published_order():
+    assert len(published.TABLE1) == 2 * 2 * 2 * 3
+    for (name, layers, model, k), cell in published.TABLE1.items():
+        assert cell.active_units.count("+") == layers - 1
+        if model == "iwae" and k > 1:
+            assert cell.nll < published.TABLE1[name, layers, "vae", k].nll
+
+
+def test_texts_without_a_place_for_a_table_are_refused():
+    with pytest.raises(ValueError, match="<!-- missing -->"):
+        documents.replaced("nothing", "missing", "table")
