@@ -77,7 +77,8 @@ class Run:
         """Base key and params of replicate r."""
         if self.config.replicates == 1:
             return self.keys, self.state.params
-        return self.keys[r], jax.tree.map(lambda leaf: leaf[r], self.state.params)
+        # Streams of the same base key are different keys, which JAX's check of reuse cannot know.
+        return jax.random.clone(self.keys)[r], jax.tree.map(lambda leaf: leaf[r], self.state.params)
 
     def survivors(self) -> list[int]:
         """The replicates whose loss stayed finite."""
@@ -247,10 +248,10 @@ def evaluate(run: Run) -> dict[int, Any]:
             if r and config.test_draw == "by_seed":
                 images = test_images(run, r)
             key, params = run.replicate(r)
-            key = training.stream_key(key, training.EVALUATION)
-            found = evaluation.evaluate(evaluator, key, params, images, on_batch)
+            draws_key = training.stream_key(key, training.EVALUATION)
+            found = evaluation.evaluate(evaluator, draws_key, params, images, on_batch)
             if train_images is not None:
-                key = training.stream_key(run.replicate(r)[0], training.ACTIVE_UNITS)
+                key = training.stream_key(key, training.ACTIVE_UNITS)
                 means = evaluation.layer_means(key, run.model.posterior(params, train_images))
                 found = found._replace(train_means=jax.device_get(means))
             done[r] = found

@@ -158,3 +158,22 @@ def test_more_than_there_is_of_the_data(options, words):
     with pytest.raises(UserError) as caught:
         validation.check_data(dataclasses.replace(TINY, **options), dataset)
     assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"objective": "elbo", "k": 1},
+        {"objective": "miwae", "k": 8, "m": 8},
+        {"objective": "piwae", "k": 8, "m": 8},
+        {"objective": "ciwae", "beta": 0.5},
+        {"latent_dims": (100, 50)},
+    ],
+    ids=str,
+)
+def test_every_protocol_serves_the_objectives_of_its_tables(name, options):
+    config = dataclasses.replace(protocols.PROTOCOLS[name], **options)
+    if options.get("objective") == "piwae":
+        config = dataclasses.replace(config, estimator=None)
+    validation.check(config)

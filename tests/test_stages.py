@@ -1,0 +1,86 @@
+"""What a run holds out, how its test images are drawn, and over which images units are counted."""
+
+import dataclasses
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from elbo_lab import evaluation, train
+from elbo_lab.config import Config
+from elbo_lab.data import Dataset
+from elbo_lab.evaluation import results
+from experiments import stages
+
+CONFIG = Config(
+    hidden_dims=(6,), latent_dims=(3,), batch_size=4, epochs=1, k=2, eval_k=4, replicates=2
+)
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A function that makes a run that is not trained; the signals' handlers are put back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    grey = np.random.default_rng(0).integers(0, 256, (30, 16)).astype(np.uint8)
+    dataset = Dataset("grey", grey[:20], grey[20:], None, None, (4, 4))
+
+    def begin(**options) -> stages.Run:
+        run = stages.Run(dataclasses.replace(CONFIG, **options), tmp_path, dataset, False)
+        loop = train.make_loop(run.config, run.model, len(run.dataset.x_train))
+        run.state = loop.init(run.keys, jnp.full(16, 0.5))
+        return run
+
+    yield begin
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def drawn(x: np.ndarray, seed: int, split: int) -> np.ndarray:
+    """Image i is lit where uniform draws by the split's key, folded with i, lie below its grey."""
+    key = train.stream_key(jax.random.key(seed), train.FIXED_BINARIZATION, split)
+    rows = [
+        jax.random.uniform(jax.random.fold_in(jax.random.clone(key), i), x[i].shape) < x[i] / 255
+        for i in range(len(x))
+    ]
+    return np.stack(rows)
+
+
+def test_test_images_are_common_or_drawn_by_each_seed(begun):
+    run = begun()
+    expected = drawn(run.dataset.x_test, train.FIXED_BINARIZATION_SEED, train.TEST_SPLIT)
+    for r in (0, 1):
+        np.testing.assert_array_equal(stages.test_images(run, r), expected)
+    run = begun(test_draw="by_seed", seed=7)
+    for r in (0, 1):
+        expected = drawn(run.dataset.x_test, 7 + r, train.TEST_SPLIT)
+        np.testing.assert_array_equal(stages.test_images(run, r), expected)
+
+
+def test_each_replicate_is_evaluated_on_its_own_test_images(begun):
+    run = begun(test_draw="by_seed", seed=7)
+    found = stages.evaluate(run)
+    for r in (0, 1):
+        # q's means, which no draw enters, tell which images they are of.
+        _, params = run.replicate(r)
+        x = drawn(run.dataset.x_test, 7 + r, train.TEST_SPLIT).astype(np.float32)
+        expected = run.model.posterior(params, x).mean
+        np.testing.assert_allclose(found[r].means[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_active_units_are_counted_over_the_first_training_images(begun):
+    run = begun(au_images=5, held_out=3)
+    assert run.dataset.x_train.shape == (17, 16)
+    found = stages.evaluate(run)
+    x = drawn(run.dataset.x_train[:5], train.FIXED_BINARIZATION_SEED, train.TRAIN_SPLIT)
+    for r in (0, 1):
+        _, params = run.replicate(r)
+        expected = run.model.posterior(params, x.astype(np.float32)).mean
+        np.testing.assert_allclose(found[r].train_means[0], expected, rtol=1e-4, atol=1e-5)
+        row = results.test_results(run.config, found[r])[-1]
+        assert (row.split, row.symbol) == ("train", "AU")
+        assert row.value == np.sum(np.var(np.asarray(expected, np.float64), axis=0) > 0.01)
+    kept = evaluation.read_evaluations(run.path / "evaluation.npz")
+    np.testing.assert_array_equal(kept[1].train_means[0], found[1].train_means[0])
+    assert begun().config.au_images is None
