@@ -23,9 +23,9 @@ def main() -> int:
     if flags.FLAGS.print_config:
         print(json.dumps(configs.to_dict(config), indent=2))
         return 0
-    dataset = data.load(config.dataset)
-    validation.check_data(config, dataset)
     values = flags.FLAGS
+    dataset = data.load(config.dataset, values.data_dir, values.manual_dir)
+    validation.check_data(config, dataset)
     device.set_up(
         values.platform,
         config.replicates,
