@@ -17,8 +17,9 @@ FLAGS = {
     "run": CONFIG | set(RUN_SECTION),
     "benchmark": {"parts", "cells", "rounds", "burst", "json"},
     "gradients": {
-        *("objective", "estimators", "k", "m", "run", "toy", "data_dir manual_dir num_gradients", "oracle_gradients"),
+        *("objective", "estimators", "k", "m", "run", "toy", "num_gradients", "oracle_gradients"),
         *("batch_size", "seed", "output", "platform", "compilation_cache_dir"),
+        *("data_dir", "manual_dir"),
     },
     "make_mnist_small": {"idx_dir", "output"},
 }
