@@ -28,7 +28,7 @@ RUN_SECTION = {
     "empty for none",
     "tensorboard": "write TensorBoard events too",
     "platform": "the device to run on, e.g. cpu or cuda (the best there is if not given)",
-    "data_dir": "where prepared data sets are kept (TFDS's own place if not given)",
+    "data_dir": "where prepared data sets are kept (tensorflow-datasets' own place if not given)",
     "manual_dir": "a folder with the data set's official files, instead of a download",
 }
 RUN_DEFAULTS = {

@@ -156,9 +156,10 @@ def run_subject(path: Path, wanted: int | None) -> tuple[str, Subject]:
         config = Config(**fields)
     except (TypeError, KeyError, AttributeError) as error:
         raise UserError(f"--run={path} is not a run of this version ({error}).") from error
-    dataset = data.load(config.dataset)
+    dataset = data.load(config.dataset, flags.FLAGS.data_dir, flags.FLAGS.manual_dir)
     if data.digest(dataset) != stored.get("data_sha256"):
         raise UserError(f"--run={path}: the images of {config.dataset} have changed since.")
+    dataset = data.hold_out(dataset, config.held_out)
     model = models.make(config, dataset.x_train.shape[1])
     params = trained_params(path, config, model, dataset.x_train)
     size = batch_size(wanted or config.batch_size, len(dataset.x_train))
@@ -232,7 +233,7 @@ def define() -> None:
     )
     flags.DEFINE_integer("seed", 0, "of the toy and of all draws", 0, 2**31 - 1)
     flags.DEFINE_string("output", None, "a folder for table, JSON and figures")
-    for name in ("platform", "compilation_cache_dir"):
+    for name in ("platform", "compilation_cache_dir", "data_dir", "manual_dir"):
         default, text = run_flags.RUN_DEFAULTS[name], run_flags.RUN_SECTION[name]
         flags.DEFINE_string(name, default, text)
 

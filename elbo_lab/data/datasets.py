@@ -46,15 +46,18 @@ def load(name: str, data_dir: str | None = None, manual_dir: str | None = None) 
 
     Args:
       name: a key of `DATASETS`, or the path of a .npz file (a leading ~ is expanded).
+      data_dir: where tensorflow-datasets keeps prepared sets; its own place if None.
+      manual_dir: a folder with a set's official files, which then are not downloaded.
 
     Returns:
       The Dataset: images [N, D] and [N', D], labels [N] and [N'] or None.
 
     Raises:
-      UserError: the name is unknown, or the file is not as described; one sentence says where.
+      UserError: the name is unknown, the file is not as described, or the set can be neither found
+        nor prepared; one sentence says where.
     """
     if name in DATASETS:
-        return DATASETS[name]()
+        return DATASETS[name](data_dir, manual_dir)
     if name.lower().endswith(".npz"):
         return _load_npz(name)
     what = "is a folder, not a dataset" if os.path.isdir(name) else "is not a known dataset"
@@ -93,15 +96,58 @@ def is_binary(x: np.ndarray) -> bool:
     return bool(np.all((x == 0) | (x == white)))
 
 
-def _load_mnist_small() -> Dataset:
+def _load_mnist_small(data_dir: str | None, manual_dir: str | None) -> Dataset:
     """10,000 + 2,000 images of MNIST, balanced over the digits; see NOTICE.mnist_small.md."""
+    del data_dir, manual_dir  # it comes with the package
     return _load_npz(str(Path(__file__).with_name("mnist_small.npz")))
 
 
-# Dataset name -> function that loads it. Flags offer the keys as choices.
-DATASETS: dict[str, Callable[[], Dataset]] = {
+def _load_mnist(data_dir: str | None, manual_dir: str | None) -> Dataset:
+    """60,000 + 10,000 handwritten digits, 28 x 28 grey levels (LeCun et al. 1998)."""
+    return _load_train_and_test("mnist", data_dir, manual_dir)
+
+
+def _load_fashion_mnist(data_dir: str | None, manual_dir: str | None) -> Dataset:
+    """60,000 + 10,000 pieces of clothing, 28 x 28 grey levels (Xiao et al. 2017)."""
+    return _load_train_and_test("fashion_mnist", data_dir, manual_dir)
+
+
+def _load_binarized_mnist(data_dir: str | None, manual_dir: str | None) -> Dataset:
+    """60,000 + 10,000 images of MNIST binarized once (Larochelle and Murray 2011; no labels).
+
+    The last 10,000 training images are the published validation images: held_out=10000 leaves the
+    published 50,000.
+    """
+    from elbo_lab.data import tfds
+
+    splits = tfds.load("binarized_mnist", data_dir, manual_dir)
+    images = {split: _flat(found["image"]) * np.uint8(255) for split, found in splits.items()}
+    x_train = np.concatenate([images["train"], images["validation"]])
+    return Dataset("binarized_mnist", x_train, images["test"], None, None, (28, 28))
+
+
+# Dataset name -> function of data_dir and manual_dir. Flags offer the keys as choices.
+DATASETS: dict[str, Callable[[str | None, str | None], Dataset]] = {
     "mnist_small": _load_mnist_small,
+    "mnist": _load_mnist,
+    "fashion_mnist": _load_fashion_mnist,
+    "binarized_mnist": _load_binarized_mnist,
 }
+
+
+def _load_train_and_test(name: str, data_dir: str | None, manual_dir: str | None) -> Dataset:
+    """A set that tensorflow-datasets has with the splits train and test."""
+    from elbo_lab.data import tfds  # which imports tensorflow_datasets
+
+    splits = tfds.load(name, data_dir, manual_dir)
+    train, test = splits["train"], splits["test"]
+    shape = train["image"].shape[1:3]
+    x_train, x_test = _flat(train["image"]), _flat(test["image"])
+    return Dataset(name, x_train, x_test, train.get("label"), test.get("label"), shape)
+
+
+def _flat(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1)
 
 
 def _load_npz(path: str) -> Dataset:

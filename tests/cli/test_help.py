@@ -19,6 +19,7 @@ FLAGS = {
     "gradients": {
         *("objective", "estimators", "k", "m", "run", "toy", "num_gradients", "oracle_gradients"),
         *("batch_size", "seed", "output", "platform", "compilation_cache_dir"),
+        *("data_dir", "manual_dir"),
     },
     "make_mnist_small": {"idx_dir", "output"},
 }
