@@ -49,39 +49,58 @@ PROTOCOL_SECTION = {
 PROTOCOL_DEFAULTS = {"protocol": None, "budget": 1.0, "print_config": False}
 
 
-def define() -> None:
-    """Defines a flag for every field of Config, and those of the other sections."""
+def define(among: flags.FlagValues = flags.FLAGS, texts: bool = False) -> None:
+    """Defines a flag for every field of Config, and those of the other sections.
+
+    Args:
+      among: the flags that they join.
+      texts: whether Config's are taken as texts, for `config_of` to read later.
+    """
     for field in dataclasses.fields(Config):
         kind = str if field.name in (*HYPER, "partition") else _plain_type(field.type)
-        _define(field.name, field.default, kind, _help(field.name))
+        _define(field.name, field.default, kind, _help(field.name), among, texts)
     for name, default in {**PROTOCOL_DEFAULTS, **RUN_DEFAULTS}.items():
         kind = str if default is None else type(default)
-        _define(name, default, kind, {**PROTOCOL_SECTION, **RUN_SECTION}[name])
+        _define(name, default, kind, {**PROTOCOL_SECTION, **RUN_SECTION}[name], among)
 
 
-def config_from_flags() -> Config:
+def config_of(texts: dict[str, str]) -> Config:
+    """The Config of flags given as texts, as a command line of them describes it.
+
+    Raises:
+      UserError: as of `config_from_flags`, or a text that is no value of its flag.
+    """
+    given = flags.FlagValues()
+    define(given)
+    try:
+        given(["", *(f"--{name}={text}" for name, text in texts.items())])
+    except flags.Error as error:
+        raise UserError(_explained(error, given)) from error
+    return config_from_flags(given)
+
+
+def config_from_flags(given_flags: flags.FlagValues = flags.FLAGS) -> Config:
     """The Config that the command line describes: the protocol's if there is one, with the flags
     that were given, for the budget's share of its epochs.
 
     Raises:
       UserError: an unknown protocol, a budget that is none, or sizes that are not numbers.
     """
-    values = {f.name: getattr(flags.FLAGS, f.name) for f in dataclasses.fields(Config)}
+    values = {f.name: getattr(given_flags, f.name) for f in dataclasses.fields(Config)}
     for field in dataclasses.fields(Config):
         if _plain_type(field.type) is tuple:
             values[field.name] = _sizes(field.name, values[field.name])
     for name in HYPER:
         values[name] = number_or_course(values[name])
     values["partition"] = _partition(values["partition"])
-    given = {name: value for name, value in values.items() if flags.FLAGS[name].present}
-    budget = flags.FLAGS.budget
+    given = {name: value for name, value in values.items() if given_flags[name].present}
+    budget = given_flags.budget
     if not 0 < budget <= 1000:
         raise UserError(f"--budget must be above 0 and at most 1000; got {budget}.")
-    return protocols.scaled(dataclasses.replace(_base(), **given), budget)
+    return protocols.scaled(dataclasses.replace(_base(given_flags.protocol), **given), budget)
 
 
-def _base() -> Config:
-    name = flags.FLAGS.protocol
+def _base(name: str | None) -> Config:
     if name is None:
         return Config()
     if name not in protocols.PROTOCOLS:
@@ -160,7 +179,9 @@ def _flag_help(name: str, default, text: str) -> list[str]:
     return [f"  --{name}{_shown_default(default)}", *wrapped]
 
 
-def _define(name: str, default, kind: type, text: str) -> None:
+def _define(
+    name: str, default, kind: type, text: str, among: flags.FlagValues, as_text: bool = False
+) -> None:
     define_flag = {
         int: flags.DEFINE_integer,
         float: flags.DEFINE_float,
@@ -170,7 +191,9 @@ def _define(name: str, default, kind: type, text: str) -> None:
     }[kind]
     if kind is tuple:
         default = ",".join(map(str, default))
-    define_flag(name, default, text)
+    if as_text:
+        define_flag, default = flags.DEFINE_string, None if default is None else str(default)
+    define_flag(name, default, text, flag_values=among)
 
 
 def _plain_type(annotation) -> type:
@@ -230,16 +253,16 @@ def _shown_default(default) -> str:
     return f"={str(default).lower() if isinstance(default, bool) else default}"
 
 
-def _explained(error: flags.Error) -> str:
+def _explained(error: flags.Error, among: flags.FlagValues = flags.FLAGS) -> str:
     """The error in words of a person at a shell; absl's own are Python's for a wrong type."""
     wrong = re.match(r"flag --(\w+)=(.*?): ", str(error), re.DOTALL)
-    if not wrong or wrong[1] not in flags.FLAGS:
+    if not wrong or wrong[1] not in among:
         return f"{str(error).rstrip('.')}."
     if ranged := re.search(r" is not (.*(?:integer|number|range).*)$", str(error)):
         kind = re.sub("^integer", "an integer", ranged[1])
         return f"--{wrong[1]} must be {kind}; got {wrong[2]!r}."
     kinds = {"int": "a whole number", "float": "a number", "bool": "true or false"}
-    kind = kinds.get(flags.FLAGS[wrong[1]].flag_type(), "text")
+    kind = kinds.get(among[wrong[1]].flag_type(), "text")
     return f"--{wrong[1]} must be {kind}; got {wrong[2]!r}."
 
 
