@@ -1,7 +1,8 @@
 """Grids of configurations: their cells, what is trained in one program, and how long it takes.
 
 A cell is one choice of every axis, and stands for R replicates: Configs of one seed each.
-Replicates of any cells that differ in seeds and numeric hyper-parameters alone share a compiled program.
+Replicates of any cells that differ in seeds and numeric hyper-parameters alone share a compiled
+program.
 """
 
 import dataclasses

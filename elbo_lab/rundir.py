@@ -63,7 +63,7 @@ def claim(
       UserError: the directory cannot be written, is in use, holds something else, or is the run of
         another configuration (the differing fields are listed).
     """
-    with _locked(workdir) as path:
+    with locked(workdir) as path:
         _prepare(path, config, data_digest, overwrite, replicas)
         yield path
 
@@ -74,7 +74,7 @@ def remove(path: Path) -> None:
     Raises:
       UserError: it is in use, or cannot be removed.
     """
-    with _locked(str(path)):
+    with locked(str(path)):
         _remove(path)
         (path / _UNFINISHED).unlink(missing_ok=True)
         if os.listdir(path) == [_LOCK]:
@@ -97,7 +97,12 @@ def stored_replicas(path: Path) -> tuple[list[dict[str, Any]], str]:
 
 
 @contextlib.contextmanager
-def _locked(workdir: str) -> Iterator[Path]:
+def locked(workdir: str) -> Iterator[Path]:
+    """Makes a directory if there is none, and keeps other processes out of it.
+
+    Raises:
+      UserError: it cannot be written, or is in use.
+    """
     path = Path(workdir).expanduser()
     try:
         path.mkdir(parents=True, exist_ok=True)

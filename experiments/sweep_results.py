@@ -1,0 +1,206 @@
+"""A sweep's numbers, from the runs in its folder: what sweep.json holds and reports show."""
+
+import datetime
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+import elbo_lab
+from elbo_lab import config as configs
+from elbo_lab import evaluation, grid, rundir, train
+from elbo_lab.config import Config
+from elbo_lab.evaluation import comparison
+from elbo_lab.metrics import read_metrics
+from experiments import sweep_folder
+from experiments.sweep_folder import Place, Store
+
+# Values per test image that are averaged, by their names in sweep.json.
+PER_IMAGE = {
+    "log_likelihood": "log_likelihood",
+    "elbo": "elbo",
+    "iwae_bound": "iwae",
+    "kl": "kl",
+    "reconstruction": "reconstruction",
+}
+# Those of them that cells are compared by, on the same test images.
+COMPARED = ("log_likelihood", "elbo")
+
+
+def collect(
+    cells: Sequence[grid.Cell],
+    baseline: int,
+    store: Store,
+    failed: dict[grid.Group, str],
+    command: str,
+) -> dict[str, Any]:
+    """Everything about a sweep, ready for JSON.
+
+    Args:
+      cells: all of the grid's.
+      baseline: the index of the one that others are compared with.
+      store: the folder's runs.
+      failed: why groups of this session failed.
+      command: that makes the sweep.
+    """
+    reasons = {replica: why for group, why in failed.items() for replica in group.replicas}
+    runs = {place.path for place in store.done.values()}
+    summaries = {path: sweep_folder.summary(Place(path, 0)) for path in sorted(runs)}
+    measured = [_measure(cell, store, summaries, reasons) for cell in cells]
+    listed = []
+    for cell, (fields, values) in zip(cells, measured, strict=True):
+        other = measured[baseline][1]
+        if values and other:
+            fields["difference"] = _differences(cell, cells[baseline], values, other)
+        listed.append(fields)
+    used = {run["run"] for fields in listed for run in fields.get("runs", [])}
+    devices = sorted({s["device"] for path, s in summaries.items() if str(path) in used})
+    return {
+        "elbo_lab": elbo_lab.__version__,
+        "jax": jax.__version__,
+        "numpy": np.__version__,
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "devices": devices,
+        "command": command,
+        "grid": {name: _unique(c.values[name] for c in cells) for name in cells[0].values},
+        "data": next((s["data"] for p, s in summaries.items() if str(p) in used), None),
+        "baseline": cells[baseline].name,
+        "complete": all(f["status"] in ("done", "skipped") for f in listed),
+        "cells": listed,
+    }
+
+
+def plan(cells: Sequence[grid.Cell], baseline: int, command: str) -> dict[str, Any]:
+    """What sweep.json holds before there are results."""
+    return collect(cells, baseline, Store({}, []), {}, command)
+
+
+def command_of(config: Config) -> str:
+    """The command that trains one replicate alone."""
+    default, given = configs.to_dict(Config()), configs.to_dict(config)
+    parts = ["python", "-m", "experiments.run"]
+    for name, value in given.items():
+        if value != default[name]:
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            parts.append(f"--{name}={text.lower() if isinstance(value, bool) else text}")
+    return shlex.join(parts)
+
+
+def _measure(cell, store: Store, summaries, reasons) -> tuple[dict[str, Any], dict]:
+    """A cell's entry in sweep.json, and its values: seed -> Evaluation."""
+    fields: dict[str, Any] = {"name": cell.name, "values": cell.values}
+    if cell.config is None:
+        return fields | {"status": "skipped", "reason": cell.reason}, {}
+    replicas = train.replicas(cell.config)
+    fields |= {
+        "config": configs.to_dict(cell.config),
+        "command": command_of(replicas[0]),
+        "failures": {},
+        "runs": [],
+    }
+    values: dict[int, evaluation.Evaluation] = {}
+    for replica in replicas:
+        place = store.done.get(replica)
+        if place is None:
+            fields["failures"][replica.seed] = reasons.get(replica, "not trained yet")
+            continue
+        step = summaries[place.path].get("failed_at", {}).get(str(place.r), -1)
+        if step >= 0:
+            fields["failures"][replica.seed] = f"training diverged: not finite at step {step:,}"
+            continue
+        found = evaluation.read_evaluations(place.path / rundir.EVALUATION).get(place.r)
+        if found is None:
+            fields["failures"][replica.seed] = f"{place.path / rundir.EVALUATION} is damaged"
+            continue
+        values[replica.seed] = found
+        fields["runs"].append({"seed": replica.seed, "run": str(place.path), "replicate": place.r})
+    fields["status"] = "partly" if fields["failures"] else "done"
+    if not values:
+        waiting = set(fields["failures"].values()) == {"not trained yet"}
+        return fields | {"status": "waiting" if waiting else "failed"}, {}
+    fields["results"] = _averages(values) | _times(fields["runs"], summaries)
+    return fields, values
+
+
+def _averages(values: dict[int, evaluation.Evaluation]) -> dict[str, Any]:
+    results = {}
+    for name, field in PER_IMAGE.items():
+        mean, error, over = comparison.mean_and_error(
+            {seed: getattr(e, field) for seed, e in values.items()}
+        )
+        results[name] = {"mean": mean, "standard_error": error, "over": over, "unit": "nats"}
+    first = next(iter(values.values()))
+    layers = []
+    for i, means in enumerate(first.train_means or first.means):
+        counts = {
+            seed: np.sum(
+                evaluation.activity((e.train_means or e.means)[i]) > evaluation.ACTIVE_THRESHOLD,
+                keepdims=True,
+            )
+            for seed, e in values.items()
+        }
+        mean, error, over = comparison.mean_and_error(counts)
+        layers.append({"mean": mean, "standard_error": error, "over": over, "of": means.shape[1]})
+    return results | {"active_units": layers, "replicates": len(values)}
+
+
+def _times(runs: list[dict], summaries) -> dict[str, Any]:
+    """Seconds of training of a replicate: a group's, divided among its replicates."""
+    seconds, curves = [], []
+    for run in runs:
+        path = next(p for p in summaries if str(p) == run["run"])
+        records = read_metrics(path)
+        together = len(summaries[path]["replicas"])
+        seconds.append(records[-1]["seconds"] / together)
+        bounds = [np.ravel(record["bound"])[run["replicate"]] for record in records]
+        curves.append((np.array([r["seconds"] for r in records]) / together, np.array(bounds)))
+    length = min(len(times) for times, _ in curves)
+    return {
+        "training_seconds": float(np.mean(seconds)),
+        "curve": {
+            "seconds": np.mean([times[:length] for times, _ in curves], axis=0).tolist(),
+            "bound": np.mean([bounds[:length] for _, bounds in curves], axis=0).tolist(),
+        },
+    }
+
+
+def _differences(cell, other, values, baseline) -> dict[str, Any]:
+    """Of each compared quantity, or why there is none."""
+    if cell is other:
+        return {"reason": "the baseline"}
+    if reason := _incomparable(cell.config, other.config, set(values) == set(baseline)):
+        return {"reason": reason}
+    found: dict[str, Any] = {}
+    for name in COMPARED:
+        if name == "log_likelihood" and cell.config.eval_k != other.config.eval_k:
+            continue  # bounds of different K
+        field = PER_IMAGE[name]
+        sides = [{s: getattr(e, field) for s, e in side.items()} for side in (values, baseline)]
+        try:
+            found[name] = comparison.difference(*sides)._asdict()
+        except ValueError as error:
+            return {"reason": str(error)}
+    if not found.get("log_likelihood"):
+        found["reason"] = "another eval_k: bounds of different K"
+    return found
+
+
+def _incomparable(config: Config, other: Config, same_seeds: bool) -> str:
+    """Why two cells' values are not of the same test images; "" if they are."""
+
+    def test_images(c: Config) -> tuple:
+        # Dynamic binarization draws the test images once, as fixed binarization does.
+        mode = "fixed" if c.binarization == "dynamic" else c.binarization
+        return c.dataset, mode, c.likelihood, c.test_draw
+
+    if test_images(config) != test_images(other):
+        return "other test images or another likelihood"
+    if config.test_draw == "by_seed" and not same_seeds:
+        return "test images drawn by other seeds"
+    return ""
+
+
+def _unique(texts) -> list[str]:
+    return list(dict.fromkeys(texts))
