@@ -24,7 +24,7 @@ from elbo_lab import config as configs
 from elbo_lab import data, grid, train, validation
 from elbo_lab.config import Config
 from elbo_lab.errors import UserError
-from elbo_lab.report import write_summary
+from elbo_lab.report import read_json, write_summary
 from experiments import flags as run_flags
 from experiments import grid_flags, sweep_folder, sweep_jobs
 from experiments.progress import GridProgress, Interrupt
@@ -54,8 +54,9 @@ def main() -> int:
             plan = sweep_results.plan(cells, baseline, command)
             write_summary(path / sweep_folder.SWEEP, plan)
         interrupt, failed = Interrupt(), {}
+        jobs = read_json(path / sweep_folder.SWEEP).get("jobs")
         if any(replica not in store.done for replica in wanted):
-            failed = train_missing(path, store, wanted, sizes, interrupt)
+            failed, jobs = train_missing(path, store, wanted, sizes, interrupt)
             store = sweep_folder.read(path, digests)
         if interrupt.signal:
             left = sum(replica not in store.done for replica in wanted)
@@ -65,7 +66,7 @@ def main() -> int:
                 file=sys.stderr,
             )
             return interrupt.status()
-        results = sweep_results.collect(cells, baseline, store, failed, command)
+        results = sweep_results.collect(cells, baseline, store, failed, command, jobs)
         print("\n" + sweep_reporting.report(path, results))
         return 0 if results["complete"] else 1
 
@@ -102,8 +103,12 @@ def train_missing(
     wanted: list[Config],
     sizes: dict[str, tuple[int, int]],
     interrupt: Interrupt,
-) -> dict[grid.Group, str]:
-    """Trains what the folder does not have yet; returns why groups failed."""
+) -> tuple[dict[grid.Group, str], int]:
+    """Trains what the folder does not have yet.
+
+    Returns:
+      Why groups failed, and how many were trained at a time.
+    """
     values = flags.FLAGS
     settings = sweep_jobs.Settings(
         values.platform,
@@ -137,7 +142,8 @@ def train_missing(
         progress.to(earlier + done, left, text, ended)
 
     try:
-        return sweep_jobs.run(groups, works, path, settings, jobs, on_cpu, interrupt, show)
+        failed = sweep_jobs.run(groups, works, path, settings, jobs, on_cpu, interrupt, show)
+        return failed, jobs
     finally:
         progress.close()
 

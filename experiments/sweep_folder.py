@@ -109,9 +109,9 @@ def missing(store: Store, wanted: Iterable[Config]) -> tuple[list[grid.Group], l
     return begun, list(left)
 
 
-def summary(place: Place) -> dict[str, Any]:
+def summary(run: Path) -> dict[str, Any]:
     """A complete run's summary.json."""
-    return report.read_json(place.path / rundir.SUMMARY)
+    return report.read_json(run / rundir.SUMMARY)
 
 
 def _runs(path: Path) -> list[Path]:

@@ -220,8 +220,8 @@ def default_jobs(on_cpu: bool, replicates: int) -> int:
 def _state(groups, ended: int, failed, running: list[Job]) -> str:
     words = f"{ended} of {len(groups)} groups done" + (f", {len(failed)} failed" if failed else "")
     doing = [
-        f"{job.group.config.objective} k={job.group.config.k} x{len(job.group.replicas)} "
-        f"{job.stage} {job.share:.0%}"
+        f"{len(job.group.replicas)} x {job.group.name.rpartition('-')[0]} {job.stage} "
+        f"{job.share:.0%}"
         for job in running
     ]
     return "; ".join([words, *doing])

@@ -27,6 +27,8 @@ PER_IMAGE = {
 }
 # Those of them that cells are compared by, on the same test images.
 COMPARED = ("log_likelihood", "elbo")
+# Of a curve in sweep.json, about.
+CURVE_POINTS = 100
 
 
 def collect(
@@ -35,6 +37,7 @@ def collect(
     store: Store,
     failed: dict[grid.Group, str],
     command: str,
+    jobs: int | None = None,
 ) -> dict[str, Any]:
     """Everything about a sweep, ready for JSON.
 
@@ -44,10 +47,12 @@ def collect(
       store: the folder's runs.
       failed: why groups of this session failed.
       command: that makes the sweep.
+      jobs: how many processes ran at a time, where it is known.
     """
     reasons = {replica: why for group, why in failed.items() for replica in group.replicas}
-    runs = {place.path for place in store.done.values()}
-    summaries = {path: sweep_folder.summary(Place(path, 0)) for path in sorted(runs)}
+    wanted = {r for c in cells if c.config for r in train.replicas(c.config)}
+    runs = sorted({place.path for r, place in store.done.items() if r in wanted})
+    summaries = {path: sweep_folder.summary(path) for path in runs}
     measured = [_measure(cell, store, summaries, reasons) for cell in cells]
     listed = []
     for cell, (fields, values) in zip(cells, measured, strict=True):
@@ -55,17 +60,16 @@ def collect(
         if values and other:
             fields["difference"] = _differences(cell, cells[baseline], values, other)
         listed.append(fields)
-    used = {run["run"] for fields in listed for run in fields.get("runs", [])}
-    devices = sorted({s["device"] for path, s in summaries.items() if str(path) in used})
     return {
         "elbo_lab": elbo_lab.__version__,
         "jax": jax.__version__,
         "numpy": np.__version__,
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "devices": devices,
+        "devices": sorted({summary["device"] for summary in summaries.values()}),
+        "jobs": jobs,
         "command": command,
         "grid": {name: _unique(c.values[name] for c in cells) for name in cells[0].values},
-        "data": next((s["data"] for p, s in summaries.items() if str(p) in used), None),
+        "data": _unique_data(summaries.values()),
         "baseline": cells[baseline].name,
         "complete": all(f["status"] in ("done", "skipped") for f in listed),
         "cells": listed,
@@ -115,12 +119,14 @@ def _measure(cell, store: Store, summaries, reasons) -> tuple[dict[str, Any], di
             fields["failures"][replica.seed] = f"{place.path / rundir.EVALUATION} is damaged"
             continue
         values[replica.seed] = found
-        fields["runs"].append({"seed": replica.seed, "run": str(place.path), "replicate": place.r})
+        folder = f"{sweep_folder.RUNS}/{place.path.name}"
+        fields["runs"].append({"seed": replica.seed, "run": folder, "replicate": place.r})
     fields["status"] = "partly" if fields["failures"] else "done"
     if not values:
         waiting = set(fields["failures"].values()) == {"not trained yet"}
         return fields | {"status": "waiting" if waiting else "failed"}, {}
-    fields["results"] = _averages(values) | _times(fields["runs"], summaries)
+    places = [store.done[replica] for replica in replicas if replica.seed in values]
+    fields["results"] = _averages(values) | _times(places, summaries)
     return fields, values
 
 
@@ -146,23 +152,22 @@ def _averages(values: dict[int, evaluation.Evaluation]) -> dict[str, Any]:
     return results | {"active_units": layers, "replicates": len(values)}
 
 
-def _times(runs: list[dict], summaries) -> dict[str, Any]:
-    """Seconds of training of a replicate: a group's, divided among its replicates."""
+def _times(places: list[Place], summaries) -> dict[str, Any]:
+    """Seconds of training of a replicate, a group's divided among its replicates, and the mean
+    course of the training bound over them.
+    """
     seconds, curves = [], []
-    for run in runs:
-        path = next(p for p in summaries if str(p) == run["run"])
+    for path, r in places:
         records = read_metrics(path)
         together = len(summaries[path]["replicas"])
+        thinned = records[:: max(1, len(records) // CURVE_POINTS)]
+        curves.append([[x["seconds"] / together, np.ravel(x["bound"])[r]] for x in thinned])
         seconds.append(records[-1]["seconds"] / together)
-        bounds = [np.ravel(record["bound"])[run["replicate"]] for record in records]
-        curves.append((np.array([r["seconds"] for r in records]) / together, np.array(bounds)))
-    length = min(len(times) for times, _ in curves)
+    length = min(map(len, curves))
+    curve = np.mean([points[:length] for points in curves], axis=0).T  # [2, T]
     return {
         "training_seconds": float(np.mean(seconds)),
-        "curve": {
-            "seconds": np.mean([times[:length] for times, _ in curves], axis=0).tolist(),
-            "bound": np.mean([bounds[:length] for _, bounds in curves], axis=0).tolist(),
-        },
+        "curve": {"seconds": curve[0].tolist(), "training_bound": curve[1].tolist()},
     }
 
 
@@ -200,6 +205,11 @@ def _incomparable(config: Config, other: Config, same_seeds: bool) -> str:
     if config.test_draw == "by_seed" and not same_seeds:
         return "test images drawn by other seeds"
     return ""
+
+
+def _unique_data(summaries) -> list[dict[str, Any]]:
+    """The data sets, each with its binarization, once."""
+    return list({str(sorted(s["data"].items())): s["data"] for s in summaries}.values())
 
 
 def _unique(texts) -> list[str]:
