@@ -46,6 +46,7 @@ tbody th { font-weight: 500; }
 .wide { overflow-x: auto; }
 .wide:focus-visible { outline: 2px solid var(--series-1); }
 .wide table { min-width: 46rem; }
+.wide caption { width: min(44rem, calc(100vw - 2rem)); }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr));
   gap: 1.5rem 2rem; align-items: start; }
 figure { margin: 0; max-width: 31rem; }
