@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from typing import Any
 
 # A hyper-parameter: a number, or the text of its course over the steps, "linear:0:1:5000".
@@ -162,13 +163,44 @@ SECTIONS = {
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """The config as JSON-ready values."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    """The config as JSON-ready values; infinities as text, for which JSON has no word."""
+    fields = json.loads(json.dumps(dataclasses.asdict(config)))
+    infinite = {n: str(v) for n, v in fields.items() if isinstance(v, float) and math.isinf(v)}
+    return fields | infinite
+
+
+def shown(value: Any) -> str:
+    """A field's value as its flag takes it; "" for None."""
+    if value is None:
+        return ""
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def from_dict(fields: dict[str, Any]) -> Config:
+    """The config that `to_dict` made these values of.
+
+    Raises:
+      TypeError: a field that this version does not have.
+    """
+
+    def value(name: str, stored: Any) -> Any:
+        if isinstance(stored, list):
+            return tuple(stored)
+        return float(stored) if name in HYPER and stored in ("inf", "-inf") else stored
+
+    return Config(**{name: value(name, stored) for name, stored in fields.items()})
 
 
 def digest(config: Config) -> str:
     """Eight hexadecimal digits that tell configs apart, for names of run directories."""
-    text = json.dumps(to_dict(config), sort_keys=True)
+    return digest_of(to_dict(config))
+
+
+def digest_of(values: Any) -> str:
+    """The same of any values that JSON can hold."""
+    text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

@@ -48,7 +48,7 @@ def describe() -> str:
     """The device as a line for reports, e.g. "cpu, 2 cores"."""
     device = jax.devices()[0]
     if device.platform == "cpu":
-        return f"cpu, {_cores()} cores"
+        return f"cpu, {_cores()} core{'s' if _cores() > 1 else ''}"
     return f"{device.device_kind}, {jax.device_count()} device(s)"
 
 

@@ -208,7 +208,7 @@ def _result_lines(results: list[Result]) -> list[str]:
     marks = _marks(results)
     rows = []
     for result in results:
-        value, error = _numbers(result)
+        value, error = number_and_error(result.value, result.standard_error, result.unit)
         whole, point, fraction = value.partition(".")
         mark = marks.get((result.over, result.count), "") if error else ""
         rows.append(
@@ -264,13 +264,14 @@ def _notes(results: list[Result]) -> list[str]:
     return [line for note in notes for line in textwrap.wrap(note, _WIDTH, subsequent_indent="  ")]
 
 
-def _numbers(result: Result) -> tuple[str, str]:
-    """The value to the digits that its standard error leaves, and two digits of that error."""
-    value, error = result.value, result.standard_error
+def number_and_error(value: float, error: float | None, unit: str = "") -> tuple[str, str]:
+    """The value to the digits that its standard error leaves, and two digits of that error; "" for
+    the error where there is none.
+    """
     if error is None or not math.isfinite(value):
-        return _number(value, result.unit), "" if error is None else _number(error, "")
+        return _number(value, unit), "" if error is None else _number(error, "")
     if not math.isfinite(error) or error == 0:
-        return _number(value, result.unit), _number(error, "")
+        return _number(value, unit), _number(error, "")
     # From the rounded number: an error of 0.0996 counts as 0.10.
     decimals = max(0, 1 - int(f"{error:.1e}".partition("e")[2]))
     if decimals > 7 or max(abs(value), error) >= 1e9:

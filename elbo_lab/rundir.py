@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,13 @@ def default_name(config: Config) -> str:
 
 
 @contextlib.contextmanager
-def claim(workdir: str, config: Config, data_digest: str, overwrite: bool) -> Iterator[Path]:
+def claim(
+    workdir: str,
+    config: Config,
+    data_digest: str,
+    overwrite: bool,
+    replicas: Sequence[Config] | None = None,
+) -> Iterator[Path]:
     """Opens a run's directory for this process alone; creates it, or checks that it is this run's.
 
     Args:
@@ -51,10 +57,51 @@ def claim(workdir: str, config: Config, data_digest: str, overwrite: bool) -> It
       config: the run's.
       data_digest: of the images, since a file may change under the same name.
       overwrite: remove an earlier run's files first (and no others).
+      replicas: the configs of one seed each, where they are others than the config's own seeds.
 
     Raises:
       UserError: the directory cannot be written, is in use, holds something else, or is the run of
         another configuration (the differing fields are listed).
+    """
+    with locked(workdir) as path:
+        _prepare(path, config, data_digest, overwrite, replicas)
+        yield path
+
+
+def remove(path: Path) -> None:
+    """Removes a run, and its directory if nothing else is in it.
+
+    Raises:
+      UserError: it is in use, or cannot be removed.
+    """
+    with locked(str(path)):
+        _remove(path)
+        (path / _UNFINISHED).unlink(missing_ok=True)
+        if os.listdir(path) == [_LOCK]:
+            (path / _LOCK).unlink()
+            path.rmdir()
+
+
+def stored_replicas(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """The configs of one seed each that a directory's run is of, as JSON-ready values, and the
+    digest of its images; ([], "") if it holds no run.
+    """
+    try:
+        stored = report.read_json(path / CONFIG)
+        config, own = stored["config"], stored.get("replicas")
+        if own is None:
+            own = [{"seed": config["seed"] + r} for r in range(config["replicates"])]
+        return [{**config, "replicates": 1, **fields} for fields in own], stored["data_sha256"]
+    except (UserError, KeyError, TypeError):
+        return [], ""
+
+
+@contextlib.contextmanager
+def locked(workdir: str) -> Iterator[Path]:
+    """Makes a directory if there is none, and keeps other processes out of it.
+
+    Raises:
+      UserError: it cannot be written, or is in use.
     """
     path = Path(workdir).expanduser()
     try:
@@ -71,7 +118,6 @@ def claim(workdir: str, config: Config, data_digest: str, overwrite: bool) -> It
             raise UserError(f"--workdir={workdir} is in use by another process.") from error
         except OSError as error:
             raise UserError(f"--workdir={workdir} cannot be locked: {error.strerror}.") from error
-        _prepare(path, config, data_digest, overwrite)
         yield path
 
 
@@ -80,7 +126,13 @@ def is_complete(path: Path) -> bool:
     return (path / SUMMARY).exists()
 
 
-def _prepare(path: Path, config: Config, data_digest: str, overwrite: bool) -> None:
+def _prepare(
+    path: Path,
+    config: Config,
+    data_digest: str,
+    overwrite: bool,
+    replicas: Sequence[Config] | None,
+) -> None:
     try:
         others = sorted(name for name in os.listdir(path) if name not in (_LOCK, _UNFINISHED))
     except OSError as error:
@@ -102,9 +154,14 @@ def _prepare(path: Path, config: Config, data_digest: str, overwrite: bool) -> N
         _remove(path)
     if not others or overwrite:
         stored = {"config": configs.to_dict(config), "data_sha256": data_digest}
+        if replicas is not None:
+            stored["replicas"] = _own_fields(config, replicas)
         report.write_summary(path / CONFIG, stored)
         return
     differing = _differences(config, data_digest, stored)
+    wanted = None if replicas is None else _own_fields(config, replicas)
+    if stored.get("replicas") != wanted:
+        differing.append("the replicates")
     if differing:
         raise UserError(
             f"--workdir={path} holds the run of another configuration; use --overwrite to replace "
@@ -117,6 +174,15 @@ def _differences(config: Config, data_digest: str, stored: dict[str, Any]) -> li
     if stored.get("data_sha256") != data_digest:
         differing.append(f"the images of {config.dataset} have changed")
     return differing
+
+
+def _own_fields(config: Config, replicas: Sequence[Config]) -> list[dict[str, Any]]:
+    """What each replica has of its own, beside the config."""
+    shared = configs.to_dict(config) | {"replicates": 1, "seed": None}
+    return [
+        {n: v for n, v in configs.to_dict(replica).items() if v != shared[n]}
+        for replica in replicas
+    ]
 
 
 def _remove(path: Path) -> None:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from elbo_lab import config as configs
 from elbo_lab import losses, schedules
 from elbo_lab.config import HYPER, SETTINGS, Config
 from elbo_lab.data import Dataset, is_binary
@@ -149,7 +150,7 @@ def _check_settings(config: Config) -> None:
         given = config.m > 1 if name == "m" else getattr(config, name) is not None
         if given and argument not in options:
             raise UserError(
-                f"--{name}={_shown(getattr(config, name))} does not go with --objective="
+                f"--{name}={configs.shown(getattr(config, name))} does not go with --objective="
                 f"{config.objective}; objectives that have it: {', '.join(having(argument))}."
             )
     for name in HYPER:
@@ -165,7 +166,7 @@ def _check_settings(config: Config) -> None:
         except ValueError:
             raise UserError(
                 "--partition must be a number of steps of at least 1, or points that rise from 0 "
-                f"to 1; got {_shown(config.partition)!r}."
+                f"to 1; got {configs.shown(config.partition)!r}."
             ) from None
 
 
@@ -278,10 +279,6 @@ def _kl(config: Config) -> str | None:
     """How the KL is had, where the objective lets one choose."""
     options = _options(config.objective)
     return (config.kl or options["kl"].default) if "kl" in options else None
-
-
-def _shown(value) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _options(objective: str):

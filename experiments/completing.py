@@ -1,13 +1,11 @@
-"""A run from wherever it stopped to its summary: what run, table1 and ablate_protocol share."""
+"""A run from wherever it stopped to its summary: what run, sweep and table1 share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from elbo_lab import data, rundir
 from elbo_lab.config import Config
 from elbo_lab.data import Dataset
-from elbo_lab.report import read_json
 
 
 def complete(
@@ -17,6 +15,7 @@ def complete(
     tensorboard: bool = True,
     overwrite: bool = False,
     replicas: Sequence[Config] | None = None,
+    progress: Callable | None = None,
 ) -> tuple[Path, bool]:
     """Trains, evaluates and reports, unless the directory holds the run complete already.
 
@@ -27,6 +26,7 @@ def complete(
       tensorboard: whether to write events too.
       overwrite: start anew.
       replicas: see `stages.Run`.
+      progress: see `stages.Run`; what a person watches if not given.
 
     Returns:
       The directory, and whether it was complete before.
@@ -36,18 +36,13 @@ def complete(
       stages.StoppedError: after a signal.
       stages.DivergedError: nothing is left to train.
     """
-    with rundir.claim(workdir, config, data.digest(dataset), overwrite) as path:
+    with rundir.claim(workdir, config, data.digest(dataset), overwrite, replicas) as path:
         if rundir.is_complete(path):
             return path, True
         # Not sooner: JAX's settings are made before these are imported.
         from experiments import reporting, stages
 
-        run = stages.Run(config, path, dataset, tensorboard, replicas)
+        run = stages.Run(config, path, dataset, tensorboard, replicas, progress or stages.Progress)
         stages.train(run)
         reporting.report(run, stages.evaluate(run))
         return path, False
-
-
-def summary(path: Path) -> dict[str, Any]:
-    """What a complete run says of itself."""
-    return read_json(path / rundir.SUMMARY)

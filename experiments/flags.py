@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
+from elbo_lab import config as configs
 from elbo_lab import protocols, schedules, validation
 from elbo_lab.config import HYPER, SECTIONS, SETTINGS, Config
 from elbo_lab.data import DATASETS
@@ -53,46 +54,66 @@ PROTOCOL_SECTION = {
 PROTOCOL_DEFAULTS = {"protocol": None, "budget": 1.0, "print_config": False}
 
 
-def define() -> None:
-    """Defines a flag for every field of Config, and those of the other sections."""
+def define(among: flags.FlagValues = flags.FLAGS, texts: bool = False) -> None:
+    """Defines a flag for every field of Config, and those of the other sections.
+
+    Args:
+      among: the flags that they join.
+      texts: whether Config's are taken as texts, for `config_of` to read later.
+    """
     for field in dataclasses.fields(Config):
         kind = str if field.name in (*HYPER, "partition") else _plain_type(field.type)
-        _define(field.name, field.default, kind, _help(field.name))
+        _define(field.name, field.default, kind, _help(field.name), among, texts)
     for name, default in {**PROTOCOL_DEFAULTS, **RUN_DEFAULTS}.items():
         kind = str if default is None else type(default)
-        _define(name, default, kind, {**PROTOCOL_SECTION, **RUN_SECTION}[name])
+        _define(name, default, kind, {**PROTOCOL_SECTION, **RUN_SECTION}[name], among)
 
 
 def define_run(*names: str) -> None:
     """Defines some of RUN_SECTION's flags, for a script with a configuration of its own."""
     for name in names:
         default = RUN_DEFAULTS[name]
-        _define(name, default, bool if isinstance(default, bool) else str, RUN_SECTION[name])
+        kind = bool if isinstance(default, bool) else str
+        _define(name, default, kind, RUN_SECTION[name], flags.FLAGS)
 
 
-def config_from_flags() -> Config:
+def config_of(texts: dict[str, str]) -> Config:
+    """The Config of flags given as texts, as a command line of them describes it.
+
+    Raises:
+      UserError: as of `config_from_flags`, or a text that is no value of its flag.
+    """
+    given = flags.FlagValues()
+    define(given)
+    try:
+        given(["", *(f"--{name}={text}" for name, text in texts.items())])
+    except flags.Error as error:
+        raise UserError(_explained(error, given)) from error
+    return config_from_flags(given)
+
+
+def config_from_flags(given_flags: flags.FlagValues = flags.FLAGS) -> Config:
     """The Config that the command line describes: the protocol's if there is one, with the flags
     that were given, for the budget's share of its epochs.
 
     Raises:
       UserError: an unknown protocol, a budget that is none, or sizes that are not numbers.
     """
-    values = {f.name: getattr(flags.FLAGS, f.name) for f in dataclasses.fields(Config)}
+    values = {f.name: getattr(given_flags, f.name) for f in dataclasses.fields(Config)}
     for field in dataclasses.fields(Config):
         if _plain_type(field.type) is tuple:
             values[field.name] = _sizes(field.name, values[field.name])
     for name in HYPER:
         values[name] = number_or_course(values[name])
     values["partition"] = _partition(values["partition"])
-    given = {name: value for name, value in values.items() if flags.FLAGS[name].present}
-    budget = flags.FLAGS.budget
+    given = {name: value for name, value in values.items() if given_flags[name].present}
+    budget = given_flags.budget
     if not 0 < budget <= 1000:
         raise UserError(f"--budget must be above 0 and at most 1000; got {budget}.")
-    return protocols.scaled(dataclasses.replace(_base(), **given), budget)
+    return protocols.scaled(dataclasses.replace(_base(given_flags.protocol), **given), budget)
 
 
-def _base() -> Config:
-    name = flags.FLAGS.protocol
+def _base(name: str | None) -> Config:
     if name is None:
         return Config()
     if name not in protocols.PROTOCOLS:
@@ -143,10 +164,12 @@ def help_text(description: str) -> str:
     lines = [description.strip()]
     defined = flags.FLAGS.flags_by_module_dict()
     lines += _sections_help({flag.name for flag in defined.get(__name__, [])})
-    if own := defined.get(sys.argv[0]):  # absl's name of the main module
-        lines += ["", "Flags:"]
-        for flag in own:
-            lines += _flag_help(flag.name, flag.default, flag.help)
+    # absl's names of the main module, and of those of ours that it takes flags from.
+    own = [n for n in defined if n == sys.argv[0] or n.startswith("experiments.") and n != __name__]
+    found = [flag for name in own for flag in defined[name]]
+    lines += ["", "Flags:"] if found else []
+    for flag in found:
+        lines += _flag_help(flag.name, flag.default, flag.help)
     return "\n".join(lines)
 
 
@@ -162,16 +185,19 @@ def _sections_help(names: set[str]) -> list[str]:
             text = _help(name) if name in configured else section[name]
             if name in CHOICES:
                 text += f" ({', '.join(CHOICES[name])})"
-            lines += _flag_help(name, defaults[name], text)
+            default = flags.FLAGS[name].default if title == "A protocol" else defaults[name]
+            lines += _flag_help(name, default, text)
     return lines
 
 
 def _flag_help(name: str, default, text: str) -> list[str]:
     wrapped = textwrap.wrap(text, 80, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    return [f"  --{name}{_shown_default(default)}", *wrapped]
+    return [f"  --{name}{'' if default is None else f'={configs.shown(default)}'}", *wrapped]
 
 
-def _define(name: str, default, kind: type, text: str) -> None:
+def _define(
+    name: str, default, kind: type, text: str, among: flags.FlagValues, as_text: bool = False
+) -> None:
     define_flag = {
         int: flags.DEFINE_integer,
         float: flags.DEFINE_float,
@@ -181,7 +207,9 @@ def _define(name: str, default, kind: type, text: str) -> None:
     }[kind]
     if kind is tuple:
         default = ",".join(map(str, default))
-    define_flag(name, default, text)
+    if as_text:
+        define_flag, default = flags.DEFINE_string, None if default is None else str(default)
+    define_flag(name, default, text, flag_values=among)
 
 
 def _plain_type(annotation) -> type:
@@ -233,24 +261,16 @@ def _sizes(name: str, text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _shown_default(default) -> str:
-    if default is None:
-        return ""
-    if isinstance(default, tuple):
-        default = ",".join(map(str, default))
-    return f"={str(default).lower() if isinstance(default, bool) else default}"
-
-
-def _explained(error: flags.Error) -> str:
+def _explained(error: flags.Error, among: flags.FlagValues = flags.FLAGS) -> str:
     """The error in words of a person at a shell; absl's own are Python's for a wrong type."""
     wrong = re.match(r"flag --(\w+)=(.*?): ", str(error), re.DOTALL)
-    if not wrong or wrong[1] not in flags.FLAGS:
+    if not wrong or wrong[1] not in among:
         return f"{str(error).rstrip('.')}."
     if ranged := re.search(r" is not (.*(?:integer|number|range).*)$", str(error)):
         kind = re.sub("^integer", "an integer", ranged[1])
         return f"--{wrong[1]} must be {kind}; got {wrong[2]!r}."
     kinds = {"int": "a whole number", "float": "a number", "bool": "true or false"}
-    kind = kinds.get(flags.FLAGS[wrong[1]].flag_type(), "text")
+    kind = kinds.get(among[wrong[1]].flag_type(), "text")
     return f"--{wrong[1]} must be {kind}; got {wrong[2]!r}."
 
 

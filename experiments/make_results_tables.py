@@ -6,6 +6,7 @@ python -m experiments.make_results_tables
 import dataclasses
 from pathlib import Path
 
+from elbo_lab import config as configs
 from elbo_lab.config import Config
 from elbo_lab.protocols import PROTOCOLS
 from experiments import documents, table1_results
@@ -20,7 +21,7 @@ def protocols() -> str:
     fields = [field.name for field in dataclasses.fields(Config)]
     values = {name: [getattr(config, name) for config in PROTOCOLS.values()] for name in fields}
     differing = [name for name in fields if len(set(values[name])) > 1]
-    rows = [(f"`--{name}`", *map(_shown, values[name])) for name in differing]
+    rows = [(f"`--{name}`", *map(configs.shown, values[name])) for name in differing]
     return documents.table(("", *(f"`{name}`" for name in PROTOCOLS)), rows)
 
 
@@ -28,12 +29,6 @@ def document(text: str) -> str:
     """The document with its tables made anew."""
     text = documents.replaced(text, "protocols", protocols())
     return documents.replaced(text, "table1", table1_results.markdown(table1_results.read(RESULTS)))
-
-
-def _shown(value) -> str:
-    if value is None:
-        return ""
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def main() -> int:

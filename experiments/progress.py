@@ -32,6 +32,60 @@ class Progress:
             self.bar.close()
 
 
+class GridProgress:
+    """Shows how far many runs are together, and about how long they still take."""
+
+    def __init__(self, name: str, total: float, start: float):
+        self.name, self.total, self.tenth = name, total, int(start / total * 10)
+        self.bar, self.ended = None, 0
+        if sys.stderr.isatty():
+            import tqdm
+
+            self.bar = tqdm.tqdm(
+                total=1000,
+                initial=int(1000 * start / total),
+                dynamic_ncols=True,
+                bar_format=name + " {percentage:3.0f}%|{bar:20}| {elapsed}{postfix}",
+            )
+
+    def to(self, done: float, left: float | None, text: str, ended: int) -> None:
+        """Moves on to `done` of the total.
+
+        Args:
+          done: in the total's units.
+          left: seconds that are left, None if nothing is known of them.
+          text: what is being done.
+          ended: how many runs have ended; each has a line where there is no terminal.
+        """
+        words = f"about {duration(left)} left, " if left is not None else ""
+        if self.bar is not None:
+            self.bar.set_postfix_str(words + text, refresh=False)
+            self.bar.update(int(1000 * done / self.total) - self.bar.n)
+            return
+        tenth = int(done / self.total * 10 + 1e-9)
+        if tenth > self.tenth or ended > self.ended:
+            print(f"{self.name} {done / self.total:.0%}, {words}{text}", file=sys.stderr)
+        self.tenth, self.ended = tenth, ended
+
+    def close(self) -> None:
+        """Leaves the terminal's last line as it is."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def duration(seconds: float) -> str:
+    """ "40 s", "12 min", "3 h 5 min", "2 d 3 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    hours = round(minutes / 60)
+    return f"{hours // 24} d {hours % 24} h"
+
+
 class Interrupt:
     """Set by the first SIGINT or SIGTERM, so that a loop can end at a good place; a second one ends
     the process at once.

@@ -45,7 +45,9 @@ def report(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
         "config": configs.to_dict(config),
         "data": _data(run),
         "steps": records[-1]["step"],
+        "failed_at": {str(r): int(run.failed_at[r]) for r in range(config.replicates)},
         "failed_replicates": [r for r in range(config.replicates) if r not in evaluations],
+        "replicas": [configs.to_dict(replica) for replica in run.replicas],
         "results": _listed(config, replicate_results(per_replicate) + timing),
         "replicates": {
             str(r): _listed(config, own) for r, own in zip(evaluations, per_replicate, strict=True)

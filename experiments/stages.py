@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class Run:
         dataset: Dataset,
         tensorboard: bool,
         replicas: Sequence[Config] | None = None,
+        progress: Callable[[str, int, int, str], Progress] = Progress,
     ):
         """Prepares a run.
 
@@ -63,8 +64,10 @@ class Run:
           tensorboard: whether to write events.
           replicas: R configs that differ in seed and numeric hyper-parameters alone; those of the
             config's seeds if not given.
+          progress: makes what shows how far a stage is.
         """
         self.config, self.path, self.tensorboard = config, path, tensorboard
+        self.progress = progress
         self.dataset = hold_out(dataset, config.held_out)
         self.model = models.make(config, dataset.x_train.shape[1])
         self.replicas = training.replicas(config) if replicas is None else tuple(replicas)
@@ -130,7 +133,7 @@ def _train_from(run: Run, loop: training.Loop, images, start: int, total: int) -
     with MetricLog(run.path, start, run.tensorboard) as log:
         earlier = read_metrics(run.path)
         seconds = earlier[-1]["seconds"] if earlier else 0.0
-        progress = Progress("training", total, start, "steps")
+        progress = run.progress("training", total, start, "steps")
         clock = time.perf_counter()
         hparams = objectives.hyperparameters(run.replicas)
         for record in training.fit(config, loop, images, run.state, run.keys, hparams):
@@ -233,7 +236,7 @@ def evaluate(run: Run) -> dict[int, Any]:
     train_images = first_train_images(run) if config.au_images else None
     evaluator = evaluation.make_evaluator(run.model, config.k, config.eval_k)
     done = evaluation.read_evaluations(file)
-    progress = Progress("evaluation", len(images) * len(survivors), 0, "images")
+    progress = run.progress("evaluation", len(images) * len(survivors), 0, "images")
     for i, r in enumerate(survivors):
 
         def on_batch(images_done: int, before: int = i * len(images)) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from elbo_lab import config as configs
 from elbo_lab import rundir
 from elbo_lab.config import Config
 from elbo_lab.errors import UserError
@@ -55,6 +57,44 @@ def test_the_same_configuration_may_come_back_and_nothing_is_touched(tmp_path):
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
     claim(tmp_path)
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_an_infinite_order_comes_back(tmp_path):
+    config = Config(objective="renyi", alpha=-math.inf)
+    claim(tmp_path, config)
+    claim(tmp_path, config)
+    stored = json.loads((tmp_path / "config.json").read_text())["config"]
+    assert configs.from_dict(stored) == config
+
+
+def test_the_replicates_are_part_of_the_run(tmp_path):
+    runs = [Config(objective="renyi", alpha=a, seed=s) for a in (0.5, -1.0) for s in (3, 4)]
+    shared = dataclasses.replace(runs[0], replicates=4)
+    for _ in range(2):
+        with rundir.claim(str(tmp_path), shared, DATA, False, runs):
+            stored, digest = rundir.stored_replicas(tmp_path)
+    assert [configs.from_dict(fields) for fields in stored] == runs
+    assert digest == DATA
+    with pytest.raises(UserError, match="the replicates"):
+        with rundir.claim(str(tmp_path), shared, DATA, False, runs[::-1]):
+            pass
+    assert "the replicates" in refusal(tmp_path, shared)
+
+
+def test_replicates_by_seed_are_read_back_as_well(tmp_path):
+    claim(tmp_path, Config(seed=5, replicates=2))
+    stored, _ = rundir.stored_replicas(tmp_path)
+    assert [configs.from_dict(fields) for fields in stored] == [Config(seed=5), Config(seed=6)]
+    assert rundir.stored_replicas(tmp_path / "nothing") == ([], "")
+
+
+def test_a_removed_run_leaves_other_files(tmp_path):
+    fill(tmp_path / "a")
+    rundir.remove(tmp_path / "a")
+    assert [p.name for p in (tmp_path / "a").iterdir() if p.name != ".lock"] == ["notes.txt"]
+    claim(tmp_path / "b")
+    rundir.remove(tmp_path / "b")
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_home_directory_is_expanded(tmp_path, monkeypatch):
@@ -168,7 +208,8 @@ def test_a_second_claim_is_refused_while_the_first_lasts(tmp_path):
 
 def test_another_process_holds_the_directory_until_it_dies(tmp_path):
     script = f"""
-        from elbo_lab import rundir
+        from elbo_lab import config as configs
+from elbo_lab import rundir
         from elbo_lab.config import Config
         with rundir.claim({str(tmp_path)!r}, Config(), {DATA!r}, False):
             print("claimed", flush=True)

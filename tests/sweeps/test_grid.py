@@ -1,0 +1,135 @@
+"""Grids: cells, groups of one program, and time left."""
+
+import dataclasses
+import itertools
+import math
+
+import pytest
+
+from elbo_lab import grid, validation
+from elbo_lab.config import Config
+from elbo_lab.errors import UserError
+
+
+def make(values: dict[str, str]) -> Config:
+    numbers = {n: int(v) if n in ("k", "m") else v for n, v in values.items()}
+    config = Config(**numbers, replicates=2)
+    validation.check(config)
+    return validation.resolved(config)
+
+
+def test_cells_are_all_choices_and_the_invalid_ones_say_why():
+    axes = {"objective": ["elbo", "iwae"], "k": ["1", "5"], "estimator": ["reparam", "vimco"]}
+    cells = grid.expand(axes, make)
+    assert [tuple(c.values.values()) for c in cells] == list(itertools.product(*axes.values()))
+    skipped = [c for c in cells if c.config is None]
+    assert {(c.values["k"], c.values["estimator"]) for c in skipped} == {("1", "vimco")}
+    assert all("needs --k of at least 2" in c.reason for c in skipped)
+    assert cells[0].name == "objective=elbo, k=1, estimator=reparam"
+    assert cells[0].config == make(dict(objective="elbo", k="1", estimator="reparam"))
+
+
+def test_a_grid_without_axes_is_one_cell():
+    (cell,) = grid.expand({}, make)
+    assert cell.name == "objective=iwae, k=5"
+
+
+@pytest.mark.parametrize(
+    ("axes", "words"),
+    [
+        ({"objective": ["elbo", "elboo"]}, "got 'elboo'"),
+        ({"k": ["1"], "estimator": ["reparam", "vimco"]}, "compares draws"),
+        ({"estimator": ["vimco"], "k": ["1"]}, "compares draws"),
+    ],
+)
+def test_a_value_that_is_invalid_everywhere_is_an_error(axes, words):
+    with pytest.raises(UserError, match=words):
+        grid.expand(axes, make)
+
+
+def test_the_baseline_is_the_first_cell_that_fits():
+    axes = {"objective": ["elbo", "iwae"], "k": ["1", "5"], "estimator": ["reparam", "vimco"]}
+    cells = grid.expand(axes, make)
+    assert grid.find(cells, {}) == 0
+    assert cells[grid.find(cells, {"k": "5"})].values["objective"] == "elbo"
+    # Of the cells that fit, a skipped one is passed over.
+    assert cells[grid.find(cells, {"estimator": "vimco"})].values["k"] == "5"
+    for wanted, words in [
+        ({"beta": "1"}, "no axis of the grid"),
+        ({"k": "7"}, "no cell of the grid"),
+        ({"k": "1", "estimator": "vimco"}, "skipped"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            grid.find(cells, wanted)
+
+
+def seeds(config: Config, count: int) -> list[Config]:
+    return [dataclasses.replace(config, seed=s) for s in range(count)]
+
+
+def test_numbers_share_a_program_and_the_rest_does_not():
+    base = Config(objective="renyi", alpha=0.5)
+    same = [
+        dataclasses.replace(base, seed=7),
+        dataclasses.replace(base, learning_rate=0.1),
+        dataclasses.replace(base, alpha=-3.0),
+    ]
+    other = [
+        dataclasses.replace(base, k=6),
+        dataclasses.replace(base, alpha=-math.inf),
+        dataclasses.replace(base, alpha="linear:0:1:50"),
+        dataclasses.replace(base, alpha="linear:0:1:60"),
+        dataclasses.replace(base, adam_eps=1e-8),
+    ]
+    found = grid.groups([base, *same, *other, base], lambda _: 1.0, jobs=1)
+    assert [len(g.replicas) for g in found] == [4, 1, 1, 1, 1, 1]
+    assert found[0].replicas == (base, *same)
+    assert found[0].config == dataclasses.replace(base, replicates=4)
+
+
+def test_groups_are_bounded_and_keep_every_replicate_once():
+    wanted = seeds(Config(), 70) + seeds(Config(k=1), 3)
+    found = grid.groups(wanted, lambda c: float(c.k), jobs=1)
+    assert max(len(g.replicas) for g in found) <= grid.LARGEST_GROUP
+    assert sorted(r.seed for g in found for r in g.replicas if r.k == 5) == list(range(70))
+    assert found[-1].config.k == 1
+
+
+@pytest.mark.parametrize("jobs", [2, 3, 8])
+def test_several_jobs_end_at_nearly_the_same_time(jobs):
+    wanted = seeds(Config(k=50), 12) + seeds(Config(k=1), 12)
+    found = grid.groups(wanted, lambda c: float(c.k), jobs)
+    assert sorted((r.k, r.seed) for g in found for r in g.replicas) == sorted(
+        (r.k, r.seed) for r in wanted
+    )
+    work = [sum(r.k for r in g.replicas) for g in found]
+    assert work == sorted(work, reverse=True)
+    # Where every group is at most half a share, the last to end is at most that much late.
+    largest = max(50, sum(work) / (2 * jobs))
+    assert grid.time_left(work, [], jobs, 1.0) <= sum(work) / jobs + largest
+
+
+def test_a_groups_name_is_its_replicates():
+    one, other = grid.group(seeds(Config(), 2)), grid.group(seeds(Config(), 3))
+    assert one.name == grid.group(seeds(Config(), 2)).name != other.name
+    assert one.name.startswith("iwae-k5-")
+
+
+def test_time_left():
+    # One job: everything in turn. Two: 4 + 5 beside 3 + 3, and 5 + 2 + 1 beside 4 + 3.
+    assert grid.time_left([4.0, 3.0, 2.0], [1.0], 1, 2.0) == 5.0
+    assert grid.time_left([4.0, 3.0, 3.0, 5.0], [], 2, 1.0) == 9.0
+    assert grid.time_left([5.0, 4.0, 3.0, 2.0, 1.0], [], 2, 1.0) == 8.0
+    assert grid.time_left([], [2.0, 7.0], 4, 1.0) == 7.0
+
+
+def test_relative_work():
+    config = Config(epochs=10, batch_size=20)
+    base = grid.training_work(config, 1000)
+    assert grid.training_work(dataclasses.replace(config, epochs=20), 1000) == 2 * base
+    assert grid.training_work(dataclasses.replace(config, held_out=500), 1000) == base / 2
+    assert grid.training_work(dataclasses.replace(config, k=50), 1000) == base * 54 / 9
+    assert grid.evaluation_work(config, 100) == 0.4 * 100 * 5000
+    # 784 x 400 + 400 x 50 of 784 x 200 + 200 x 200 + 200 x 50 multiplications
+    wide = dataclasses.replace(config, hidden_dims=(400,))
+    assert grid.evaluation_work(wide, 100) == pytest.approx(0.4 * 100 * 5000 * 333_600 / 206_800)

@@ -1,0 +1,121 @@
+"""The page of a sweep in headless Chromium: it fits, loads nothing, says nothing, and prints."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import made_sweeps as sweeps
+import numpy as np
+import pytest
+
+from elbo_lab import html_report, report
+from experiments import sweep_folder
+from experiments import sweep_results as results
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", os.environ.get("CHROME") or "chrome")
+BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--hide-scrollbars", "--enable-logging=stderr", "--no-pdf-header-footer"),
+)
+# What a copy of the page is asked once it stands. It is shown in a frame, since a window is at
+# least 500 pixels wide, and tells the answer to the page around it.
+PROBE = """
+<script>
+addEventListener("load", () => {
+  const outside = [...document.querySelectorAll("body *")].filter(e => !e.closest(".wide, svg")
+    && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName);
+  const letters = [...document.querySelectorAll("svg text")];
+  parent.postMessage(JSON.stringify({
+    width: innerWidth, scroll: document.documentElement.scrollWidth, outside,
+    text: Math.min(...letters.map(e => e.getBoundingClientRect().height)),
+    loaded: performance.getEntriesByType("resource").map(e => e.name),
+    rows: document.querySelectorAll("tbody tr").length,
+    paper: getComputedStyle(document.body).backgroundColor }), "*");
+});
+</script>
+"""
+AROUND = """
+<!doctype html><title>frame</title><link rel="icon" href="data:,"><pre id="probe"></pre><script>
+addEventListener("message", e => { document.getElementById("probe").textContent = e.data; });
+</script><iframe src="copy.html" style="border: 0; width: {width}px; height: 800px"></iframe>
+"""
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        BROWSER is None, reason="no Chromium or Chrome in PATH or $CHROME: the page is not opened"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A page of a grid as large as a person would make, with failed and skipped cells."""
+    folder = tmp_path_factory.mktemp("page")
+    axes = {
+        "objective": ["elbo", "iwae"],
+        "k": ["1", "5", "50"],
+        "estimator": ["reparam", "dreg", "vimco"],
+    }
+    cells = sweeps.cells(axes, replicates=3)
+    sweeps.fill(folder, cells[:-1])
+    store = sweep_folder.read(folder, {"blobs.npz": sweeps.DIGEST})
+    command = "python -m experiments.sweep " + " ".join(f"--{n}={','.join(axes[n])}" for n in axes)
+    found = report.jsonable(results.collect(cells, 0, store, {}, command))
+    path = folder / "report.html"
+    path.write_text(html_report.page(found))
+    return path
+
+
+def browse(tmp_path, page, *flags: str) -> subprocess.CompletedProcess:
+    command = [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *flags, page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+    assert not said, said
+    return done
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_page_fits_and_loads_nothing(page, tmp_path, width, dark):
+    copy, around = tmp_path / "copy.html", tmp_path / "around.html"
+    copy.write_text(page.read_text().replace("</body>", f"{PROBE}</body>"))
+    around.write_text(AROUND.replace("{width}", str(width)))
+    scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
+    done = browse(tmp_path, around, scheme, "--window-size=1400,900", "--dump-dom")
+    found = json.loads(re.search(r'<pre id="probe">(.*?)</pre>', done.stdout)[1])
+    assert found["width"] == width
+    assert found["scroll"] <= width
+    assert found["outside"] == []
+    assert found["loaded"] == []
+    assert found["text"] > 9  # pixels, the least height of a figure's letters
+    cells = 2 * 3 * 3 - 2 - 1  # two skipped, one not trained
+    assert found["rows"] == 2 * cells
+    paper = sum(map(int, re.findall(r"\d+", found["paper"])[:3])) / 3
+    assert paper < 60 if dark else paper > 240
+
+
+def test_a_console_error_would_be_seen(page, tmp_path):
+    copy = tmp_path / "copy.html"
+    copy.write_text(page.read_text().replace("</body>", "<script>console.error(1)</script></body>"))
+    with pytest.raises(AssertionError, match="CONSOLE"):
+        browse(tmp_path, copy, "--dump-dom")
+
+
+def test_it_is_drawn_and_printed(page, tmp_path):
+    import matplotlib.image
+
+    browse(tmp_path, page, "--window-size=360,2000", f"--screenshot={tmp_path / 'page.png'}")
+    pixels = matplotlib.image.imread(tmp_path / "page.png")[..., :3]
+    assert pixels.shape == (2000, 360, 3)
+    # The outermost columns are paper: nothing runs off the page.
+    assert np.all(pixels[:, [0, -1]] == 1.0)
+    assert np.ptp(pixels, axis=(0, 2)).max() == pytest.approx(1.0, abs=0.2)
+    browse(tmp_path, page, f"--print-to-pdf={tmp_path / 'page.pdf'}")
+    content = (tmp_path / "page.pdf").read_bytes()
+    assert content.startswith(b"%PDF-") and b"%%EOF" in content[-16:]
+    assert len(re.findall(rb"/Type\s*/Page\b", content)) >= 2

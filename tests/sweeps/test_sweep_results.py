@@ -1,0 +1,307 @@
+"""Sweeps without processes: folders, what is missing, numbers, and the page."""
+
+import dataclasses
+import html.parser
+import json
+import re
+
+import made_sweeps as sweeps
+import numpy as np
+import pytest
+from scipy import stats
+
+from elbo_lab import grid, html_report, report, rundir, train
+from elbo_lab.config import Config
+from elbo_lab.errors import UserError
+from experiments import flags as run_flags
+from experiments import grid_flags, progress, sweep_folder, sweep_jobs, sweep_reporting
+from experiments import sweep_results as results
+
+AXES = {"objective": ["elbo", "iwae"], "k": ["1", "5"], "estimator": ["reparam", "vimco"]}
+DIGESTS = {"blobs.npz": sweeps.DIGEST}
+COMMAND = "python -m experiments.sweep --objective='<b>&'"
+
+
+def collected(folder, cells, baseline=0, failed=None):
+    store = sweep_folder.read(folder, DIGESTS)
+    return report.jsonable(results.collect(cells, baseline, store, failed or {}, COMMAND, 2))
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    cells = sweeps.cells(AXES, replicates=3)
+    return sweeps.fill(folder, cells), collected(folder, cells)
+
+
+@pytest.fixture(scope="module")
+def page(sweep):
+    """Drawn once, since figures take a second."""
+    return html_report.page(sweep[1])
+
+
+def means(values, name, field="log_likelihood"):
+    return np.array([np.mean(getattr(values[name, seed], field)) for seed in range(3)])
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would see: tags opened and closed, texts of table cells, ids, addresses."""
+
+    VOID = ("meta", "link", "br", "use", "path")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.rows, self.ids, self.tags, self.addresses = [], [], [], [], []
+        self.text = ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append((tag, attrs))
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        self.addresses += [v for n, v in attrs.items() if n in ("src", "href", "xlink:href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("th", "td"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "th" in self.open or "td" in self.open:
+            self.rows[-1][-1] += data
+        if "style" not in self.open:
+            self.text += data
+
+
+def numbers(text):
+    return [float(n) for n in re.findall(r"[-+]?[\d.]+", text.replace("\N{MINUS SIGN}", "-"))]
+
+
+def test_the_numbers_are_those_of_the_images(sweep):
+    values, found = sweep
+    assert found["complete"] and found["baseline"] == "objective=elbo, k=1, estimator=reparam"
+    for cell in found["cells"]:
+        if cell["status"] == "skipped":
+            continue
+        for name, field in results.PER_IMAGE.items():
+            own = means(values, cell["name"], field)
+            stored = cell["results"][name]
+            assert stored["mean"] == pytest.approx(own.mean())
+            assert stored["standard_error"] == pytest.approx(stats.sem(own))
+        own, base = (means(values, name) for name in (cell["name"], found["baseline"]))
+        if cell["name"] == found["baseline"]:
+            assert cell["difference"] == {"reason": "the baseline"}
+        else:
+            low, high = stats.ttest_rel(own, base).confidence_interval()
+            stored = cell["difference"]["log_likelihood"]
+            assert (stored["low"], stored["high"]) == pytest.approx((low, high))
+        # Three replicates in one program that trained for five seconds.
+        assert cell["results"]["training_seconds"] == pytest.approx(5 / 3)
+        counts = [np.sum(np.var(values[cell["name"], s].means[0], axis=0) > 0.01) for s in range(3)]
+        assert cell["results"]["active_units"][0]["mean"] == pytest.approx(np.mean(counts))
+
+
+def test_the_page_is_whole_and_loads_nothing(page):
+    text, page = page, Page(page)
+    assert len(page.ids) == len(set(page.ids))
+    assert all(a.startswith("#") or a == "data:," for a in page.addresses)
+    assert not re.search(r"url\((?!#)|@import|<script", text)
+    tags = [tag for tag, _ in page.tags]
+    assert tags.count("h1") == 1 and tags.count("caption") == tags.count("table") == 2
+    assert dict(page.tags)["html"]["lang"] == "en"
+    assert all(attrs.get("scope") in ("col", "row") for tag, attrs in page.tags if tag == "th")
+    pictures = [attrs for tag, attrs in page.tags if tag == "svg"]
+    assert len(pictures) == tags.count("figcaption") == 5
+    assert all(p["role"] == "img" and len(p["aria-label"]) > 50 for p in pictures)
+    assert "<b>&" in page.text and "<b>&" not in text
+    for words in (
+        "nats",
+        "dynamic",
+        "cpu, 1 core of each process, 2 at a time",
+        "JAX",
+        "2 skipped",
+    ):
+        assert words in page.text
+    assert f"L_K with K = {Config.eval_k:,}" in page.text
+    assert re.search(r"date\s*\d{4}-\d\d-\d\d", page.text)
+
+
+def test_the_page_shows_the_numbers(sweep, page):
+    values, found = sweep
+    rows = Page(page).rows
+    assert rows[0] == ["cell", "L5000, nats", "minus baseline, nats"]
+    names = [c["name"] for c in found["cells"] if c["status"] == "done"]
+    base = means(values, found["baseline"])
+    for name, row in zip(names, rows[1 : 1 + len(names)], strict=True):
+        own = means(values, name)
+        value, error = numbers(row[1])
+        assert value == pytest.approx(own.mean(), abs=0.6 * 10 ** -_decimals(row[1]))
+        assert error == pytest.approx(stats.sem(own), rel=0.06)
+        if name == found["baseline"]:
+            assert row[2] == "the baseline"
+            continue
+        low, high = stats.ttest_rel(own, base).confidence_interval()
+        shown = numbers(row[2])
+        assert shown == pytest.approx([np.mean(own - base), low, high], abs=0.06 * (high - low))
+
+
+def _decimals(text):
+    return len(re.search(r"\.(\d+)", text)[1])
+
+
+def test_the_printed_table(sweep):
+    values, found = sweep
+    lines = sweep_reporting.table(found).splitlines()
+    assert lines[0].split()[:5] == ["objective", "k", "estimator", "runs", "L_5000"]
+    assert lines[1].startswith("elbo       1  reparam    3     -")
+    assert "the baseline" in lines[1]
+    assert any("does not cover the choice of test images" in line for line in lines)
+    assert sum(line.startswith("skipped: ") for line in lines) == 2
+
+
+def test_one_replicate_is_compared_by_images_and_says_so(tmp_path):
+    cells = sweeps.cells({"k": ["1", "5"]}, replicates=1)
+    values = sweeps.fill(tmp_path, cells)
+    found = collected(tmp_path, cells, baseline=1)
+    own, base = (values[f"k={k}", 0].log_likelihood for k in (1, 5))
+    low, high = stats.ttest_rel(own, base).confidence_interval()
+    stored = found["cells"][0]["difference"]["log_likelihood"]
+    assert (stored["low"], stored["high"]) == pytest.approx((low, high))
+    assert "does not cover what another seed would change" in sweep_reporting.table(found)
+
+
+def test_failed_replicates_are_left_out_and_named(tmp_path):
+    cells = sweeps.cells({"k": ["1", "5", "50"]}, replicates=3)
+    rng = np.random.default_rng(0)
+    first = list(train.replicas(cells[0].config))
+    own = {r: sweeps.evaluation(rng, -90.0) for r in (0, 2)}
+    sweeps.write_run(tmp_path, first, own, {"0": -1, "1": 17, "2": -1})
+    killed = grid.group(train.replicas(cells[1].config))
+    found = collected(tmp_path, cells, failed={killed: "its process was ended by <signal> 9"})
+    assert [c["status"] for c in found["cells"]] == ["partly", "failed", "waiting"]
+    assert not found["complete"]
+    assert found["cells"][0]["results"]["replicates"] == 2
+    text = Page(html_report.page(found)).text
+    assert "seed 1: training diverged: not finite at step 17" in text
+    assert "seeds 0, 1, 2: its process was ended by <signal> 9" in text
+    assert "seed 1: training diverged" in sweep_reporting.table(found)
+    # Where the baseline has nothing, no cell has a difference.
+    other = collected(tmp_path, cells, baseline=1)
+    assert "difference" not in other["cells"][0]
+    assert "no baseline" in sweep_reporting.table(other)
+
+
+def test_cells_of_other_test_images_are_not_compared(tmp_path):
+    cells = sweeps.cells({"binarization": ["dynamic", "fixed", "threshold"]}, replicates=2)
+    sweeps.fill(tmp_path, cells)
+    _, fixed, threshold = collected(tmp_path, cells)["cells"]
+    assert "log_likelihood" in fixed["difference"]  # drawn alike for both
+    assert threshold["difference"] == {"reason": "other test images or another likelihood"}
+    assert html_report.best_cell(collected(tmp_path, cells)["cells"]) is None
+
+
+def test_what_is_missing_from_a_folder(tmp_path):
+    small, large = (sweeps.cells({"k": ["1", "5"]}, replicates=r) for r in (2, 3))
+    sweeps.fill(tmp_path, small[:1])
+    begun = grid.group(train.replicas(small[1].config))
+    path = tmp_path / "runs" / begun.name
+    with rundir.claim(str(path), begun.config, sweeps.DIGEST, False, begun.replicas):
+        pass
+    store = sweep_folder.read(tmp_path, DIGESTS)
+    wanted = [r for cell in large for r in train.replicas(cell.config)]
+    assert sweep_folder.missing(store, wanted) == ([begun], [wanted[2], wanted[5]])
+    # Of a smaller grid, a stopped run that has more than is wanted is left alone.
+    assert sweep_folder.missing(store, wanted[3:4]) == ([], wanted[3:4])
+    with pytest.raises(UserError, match="have changed since"):
+        sweep_folder.read(tmp_path, {"blobs.npz": "another"})
+
+
+def test_a_run_that_has_lost_its_values_is_done_again(tmp_path):
+    (cell,) = sweeps.cells({}, replicates=2)
+    sweeps.fill(tmp_path, [cell])
+    assert not sweep_folder.read(tmp_path, DIGESTS).begun
+    next(tmp_path.glob("runs/*/evaluation.npz")).unlink()
+    store = sweep_folder.read(tmp_path, DIGESTS)
+    assert not store.done and store.begun[0].replicas == train.replicas(cell.config)
+
+
+def test_a_folder_that_is_no_sweeps_is_refused_and_overwriting_spares_other_files(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="not a sweep's folder"):
+        with sweep_folder.claim(str(tmp_path / "a"), True):
+            pass
+    sweeps.fill(tmp_path / "b", sweeps.cells({}, replicates=2))
+    (tmp_path / "b" / "sweep.json").write_text(json.dumps({"grid": {}}))
+    (tmp_path / "b" / "notes.txt").write_text("mine")
+    with sweep_folder.claim(str(tmp_path / "b"), False) as path:
+        assert len(list(path.glob("runs/*"))) == 1
+        with pytest.raises(UserError, match="in use"), sweep_folder.claim(str(path), False):
+            pass
+    with sweep_folder.claim(str(tmp_path / "b"), True) as path:
+        assert sorted(p.name for p in path.iterdir()) == [".lock", "notes.txt"]
+
+
+def test_commands_of_cells_make_their_configs():
+    config = sweeps.config({"objective": "renyi", "k": "7"}, seed=3)
+    config = dataclasses.replace(config, alpha=-float("inf"), estimator=None, shuffle=False)
+    config = dataclasses.replace(config, latent_dims=(4, 2), batch_size=9)
+    words = results.command_of(config).split()
+    texts = dict(word.removeprefix("--").split("=", 1) for word in words[3:])
+    assert run_flags.config_of(texts) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "parts"),
+    [
+        ("k", "1,5, 50,5", ["1", "5", "50"]),
+        ("latent_dims", "100,50", ["100,50"]),
+        ("latent_dims", "50;100,50", ["50", "100,50"]),
+        ("dataset", "a,b.npz;c.npz", ["a,b.npz", "c.npz"]),
+        ("beta", "1,linear:0:1:5000", ["1", "linear:0:1:5000"]),
+    ],
+)
+def test_values_of_an_axis(name, text, parts):
+    assert grid_flags.split(name, text) == parts
+
+
+def test_baselines_by_name():
+    cells = sweeps.cells({"objective": ["elbo", "iwae"], "k": ["1", "5"]})
+    assert grid_flags.baseline(cells, None) == 0
+    assert grid_flags.baseline(cells, "objective=iwae,k=5") == 3
+    assert grid_flags.baseline(cells, "--k=5; objective=elbo") == 1
+    with pytest.raises(UserError, match="as objective=elbo,k=1"):
+        grid_flags.baseline(cells, "iwae")
+
+
+def test_a_value_of_the_wrong_kind_is_one_sentence():
+    with pytest.raises(UserError, match="--k must be a whole number; got 'five'."):
+        run_flags.config_of({"k": "five"})
+
+
+def test_shares_of_the_cores(monkeypatch):
+    monkeypatch.setattr(
+        sweep_jobs.os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4}, raising=False
+    )
+    assert sweep_jobs.core_shares(1) == [None]
+    assert sweep_jobs.core_shares(2) == [[0, 1], [2, 3, 4]]
+    assert sweep_jobs.core_shares(7) == [[0], [1], [2], [3], [4], [0], [1]]
+    assert sweep_jobs.default_jobs(True, 3) == 3
+    assert sweep_jobs.default_jobs(True, 30) == 5
+    assert sweep_jobs.default_jobs(False, 30) == 1
+
+
+def test_durations():
+    shown = [progress.duration(s) for s in (40, 119, 700, 11_100, 3600 * 51)]
+    assert shown == ["40 s", "2 min", "12 min", "3 h 5 min", "2 d 3 h"]
