@@ -231,6 +231,8 @@ def test_help_lists_every_flag_with_its_default_and_choices(cli):
     text = done.stdout
     for field in dataclasses.fields(Config):
         default = field.default
+        if isinstance(default, bool):
+            default = "true" if default else "false"
         if isinstance(default, tuple):
             default = ",".join(map(str, default))
         shown = f"--{field.name}" + ("" if default is None else f"={default}")
