@@ -30,6 +30,17 @@ RUN_SECTION = {
     "platform": "the device to run on, e.g. cpu or cuda (the best there is if not given)",
     "data_dir": "where prepared data sets are kept (tensorflow-datasets' own place if not given)",
     "manual_dir": "a folder with the data set's official files, instead of a download",
+    "shard_batch": "share each batch among devices that --replicates leaves: true, false, or auto, "
+    "which does on GPUs, TPUs and several processes, not on one CPU",
+    "stream": "keep the training images in the host's memory (or in the file, where an .npz is not "
+    "compressed) and stream them to the device: true, false, or auto, which does where they would "
+    "take a quarter of a GPU's or TPU's memory",
+    "distributed": "one of several processes that train together, as jax.distributed does; started "
+    "with the same command each, by SLURM, Open MPI or on a TPU pod, or with the next three flags",
+    "coordinator_address": "HOST:PORT, where process 0 listens",
+    "num_processes": "how many processes there are",
+    "process_id": "which one of them this is, from 0 on; process 0 writes and speaks",
+    "initialization_timeout": "seconds to wait for the other processes",
 }
 RUN_DEFAULTS = {
     "workdir": None,
@@ -41,7 +52,15 @@ RUN_DEFAULTS = {
     "platform": None,
     "data_dir": None,
     "manual_dir": None,
+    "shard_batch": "auto",
+    "stream": "auto",
+    "distributed": False,
+    "coordinator_address": None,
+    "num_processes": None,
+    "process_id": None,
+    "initialization_timeout": 60,
 }
+_WHOLE_NUMBERS = ("num_processes", "process_id")
 
 
 PROTOCOL_SECTION = {
@@ -60,6 +79,7 @@ def define() -> None:
         _define(field.name, field.default, kind, _help(field.name))
     for name, default in {**PROTOCOL_DEFAULTS, **RUN_DEFAULTS}.items():
         kind = str if default is None else type(default)
+        kind = int if name in _WHOLE_NUMBERS else kind
         _define(name, default, kind, {**PROTOCOL_SECTION, **RUN_SECTION}[name])
 
 
