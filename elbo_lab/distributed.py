@@ -95,7 +95,9 @@ def check(
 
 
 def _chatter_to_stderr() -> None:
-    """What C libraries print (Gloo, whom it connected) goes to standard error, not among results."""
+    """What C libraries print (Gloo, whom it connected) goes to standard error, not the results'
+    standard output.
+    """
     sys.stdout.flush()
     sys.stdout = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

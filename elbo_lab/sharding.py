@@ -160,7 +160,9 @@ def place(tree: Any, mesh: Mesh, spec: P) -> Any:
     Where a mesh spans several processes each of them must have the same values.
     """
 
-    def put(leaf: Any) -> jax.Array:
+    def put(leaf: Any) -> Any:
+        if not hasattr(leaf, "dtype"):
+            return leaf  # Python's own numbers are everywhere
         sharding = NamedSharding(mesh, spec if np.ndim(leaf) else P())
         if isinstance(leaf, jax.Array) and (
             not leaf.is_fully_addressable or leaf.sharding == sharding

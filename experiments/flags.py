@@ -15,9 +15,10 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
-from elbo_lab import protocols, schedules, validation
+from elbo_lab import distributed, protocols, schedules, validation
 from elbo_lab.config import HYPER, SECTIONS, SETTINGS, Config
 from elbo_lab.data import DATASETS
+from elbo_lab.device import Placement
 from elbo_lab.errors import UserError
 from elbo_lab.validation import CHOICES
 
@@ -109,6 +110,38 @@ def config_from_flags() -> Config:
     if not 0 < budget <= 1000:
         raise UserError(f"--budget must be above 0 and at most 1000; got {budget}.")
     return protocols.scaled(dataclasses.replace(_base(), **given), budget)
+
+
+def placement_from_flags() -> Placement:
+    """--shard_batch and --stream.
+
+    Raises:
+      UserError: neither true, false nor auto.
+    """
+    choices = {"auto": None, "true": True, "false": False}
+    names = ("shard_batch", "stream")
+    for name in names:
+        value = getattr(flags.FLAGS, name)
+        if value not in choices:
+            raise UserError(f"--{name} must be one of auto, true, false; got {value!r}.")
+    return Placement(*(choices[getattr(flags.FLAGS, name)] for name in names))
+
+
+def connect_from_flags() -> bool:
+    """Joins the other processes, if there are to be any; says so.
+
+    Raises:
+      UserError: flags that do not fit together, or no cluster to be found.
+    """
+    values = flags.FLAGS
+    where = (values.coordinator_address, values.num_processes, values.process_id)
+    if values.distributed:
+        distributed.connect(*where, values.initialization_timeout)
+    elif any(value is not None for value in where):
+        raise UserError(
+            "--coordinator_address, --num_processes and --process_id need --distributed."
+        )
+    return values.distributed
 
 
 def _base() -> Config:
