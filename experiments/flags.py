@@ -33,9 +33,9 @@ RUN_SECTION = {
     "manual_dir": "a folder with the data set's official files, instead of a download",
     "shard_batch": "share each batch among devices that --replicates leaves: true, false, or auto, "
     "which does on GPUs, TPUs and several processes, not on one CPU",
-    "stream": "keep the training images in the host's memory (or in the file, where an .npz is not "
-    "compressed) and stream them to the device: true, false, or auto, which does where they would "
-    "take a quarter of a GPU's or TPU's memory",
+    "stream": "stream the training images to the device while it trains: true (from an "
+    "uncompressed .npz they are not even loaded), false, or auto, which does from the host's "
+    "memory where they would take a quarter of a GPU's or TPU's",
     "distributed": "one of several processes that train together, as jax.distributed does; started "
     "with the same command each, by SLURM, Open MPI or on a TPU pod, or with the next three flags",
     "coordinator_address": "HOST:PORT, where process 0 listens",

@@ -29,7 +29,11 @@ def main() -> int:
     several = run_flags.connect_from_flags()
     if several:  # What follows here may fail on one process alone, and the others must learn of it.
         _set_up(1)
-    dataset = distributed.on_all(lambda: _load(config)) if several else _load(config)
+    dataset = (
+        distributed.on_all(lambda: _load(config, placement))
+        if several
+        else _load(config, placement)
+    )
     if not several:
         _set_up(config.replicates)
     workdir = values.workdir or rundir.default_name(config)
@@ -56,9 +60,10 @@ def main() -> int:
     return 0
 
 
-def _load(config: configs.Config) -> data.Dataset:
+def _load(config: configs.Config, placement: device.Placement) -> data.Dataset:
     values = flags.FLAGS
-    dataset = data.load(config.dataset, values.data_dir, values.manual_dir)
+    in_file = bool(placement.stream)
+    dataset = data.load(config.dataset, values.data_dir, values.manual_dir, in_file)
     validation.check_data(config, dataset)
     return dataset
 

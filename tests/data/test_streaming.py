@@ -1,6 +1,7 @@
 """Streamed images against images on the device: the same batches, the same bits."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,11 @@ import pytest
 
 from elbo_lab import train as training
 from elbo_lab.config import Config
-from elbo_lab.data import binarization, streaming
+from elbo_lab.data import binarization, load, streaming
+from elbo_lab.errors import UserError
 from elbo_lab.models import Model
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 NUMBER, DIMS = 24, 6
 BASE = Config(batch_size=5, epochs=3, log_every=3)  # 4 steps a pass: calls cross from one to next
 
@@ -32,9 +35,14 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (NUMBER, DIMS)).astype(np.uint8)
 
 
-def outcome(config: Config, x, state=None, loop=None) -> tuple[list, list]:
-    """Metrics and final state, as bytes can be compared."""
-    loop = loop or training.make_loop(config, Model(toy_init, None, None, None), NUMBER, toy_loss)
+@functools.cache
+def toy_loop(config: Config) -> training.Loop:
+    return training.make_loop(config, Model(toy_init, None, None, None), NUMBER, toy_loss)
+
+
+def outcome(config: Config, x, state=None) -> tuple[list, list]:
+    """Metrics and states after each call."""
+    loop = toy_loop(config)
     keys = training.base_keys(training.replicas(config))
     state = loop.init(keys, jnp.full(DIMS, 0.5)) if state is None else state
     metrics, states = [], []
@@ -52,9 +60,11 @@ def assert_identical(a, b) -> None:
     ("mode", "replicates", "shuffle", "x"),
     [
         ("dynamic", 1, True, images()),
-        ("dynamic", 2, True, images()),
-        ("fixed", 2, True, images()),
-        ("threshold", 1, False, (images() / 255).astype(np.float32)),
+        pytest.param("dynamic", 2, True, images(), marks=pytest.mark.slow),
+        pytest.param("fixed", 2, True, images(), marks=pytest.mark.slow),
+        pytest.param(
+            *("threshold", 1, False, (images() / 255).astype(np.float32)), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_streamed_runs_equal_those_in_memory_to_the_bit(mode, replicates, shuffle, x):
@@ -66,13 +76,13 @@ def test_streamed_runs_equal_those_in_memory_to_the_bit(mode, replicates, shuffl
     assert_identical(streamed, in_memory)
 
 
+@pytest.mark.slow
 def test_a_streamed_run_resumes_at_any_boundary_and_from_a_file(tmp_path):
     np.save(tmp_path / "x.npy", images())
     mapped = streaming.Images(np.load(tmp_path / "x.npy", mmap_mode="r"), "dynamic")
-    loop = training.make_loop(BASE, Model(toy_init, None, None, None), NUMBER, toy_loss)
-    whole = outcome(BASE, jnp.asarray(images()), loop=loop)
+    whole = outcome(BASE, jnp.asarray(images()))
     for i, state in enumerate(whole[1]):
-        rest = outcome(BASE, mapped, jax.tree.map(jnp.array, state), loop)
+        rest = outcome(BASE, mapped, jax.tree.map(jnp.array, state))
         assert_identical(rest, (whole[0][i + 1 :], whole[1][i + 1 :]))
 
 
@@ -108,3 +118,23 @@ def test_images_are_streamed_where_they_would_take_a_quarter_of_a_devices_memory
     assert streaming.too_large(251, Device("gpu", 1000))
     assert not streaming.too_large(10**12, Device("tpu", None))
     assert not streaming.too_large(10**12)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_npz_is_read_from_the_file_if_it_is_not_compressed(tmp_path, save):
+    x = images()
+    save(tmp_path / "x.npz", x_train=x, x_test=x[:3], y_train=np.arange(NUMBER))
+    whole, found = (load(str(tmp_path / "x.npz"), in_file=in_file) for in_file in (False, True))
+    np.testing.assert_array_equal(found.x_train, x)
+    np.testing.assert_array_equal(found.x_test, whole.x_test)
+    np.testing.assert_array_equal(found.y_train, whole.y_train)
+    assert isinstance(found.x_train.base, np.memmap) == (save is np.savez)
+    assert not isinstance(whole.x_train.base, np.memmap)
+
+
+def test_an_npz_that_was_cut_short_is_refused_from_the_file_too(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, x_train=images(), x_test=images())
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UserError, match=str(path)):
+        load(str(path), in_file=True)
