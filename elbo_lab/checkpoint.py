@@ -211,7 +211,17 @@ def _orbax():
     try:
         import orbax.checkpoint as ocp  # Half a second that starting a run does not have.
 
-        with ocp.PyTreeCheckpointer(use_ocdbt=True, use_zarr3=True, use_compression=False) as orbax:
+        # Of several processes the one that is here saves alone, and waits for no other.
+        this = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=this,
+            active_processes={this} if jax.process_count() > 1 else None,
+            barrier_sync_key_prefix=f"process_{this}",
+        )
+        handler = ocp.PyTreeCheckpointHandler(
+            use_ocdbt=True, use_zarr3=True, use_compression=False, multiprocessing_options=alone
+        )
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as orbax:
             yield orbax
     finally:
         logger.removeFilter(keep)

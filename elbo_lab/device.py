@@ -3,10 +3,18 @@
 import contextlib
 import ctypes
 import os
+from typing import NamedTuple
 
 import jax
 
 from elbo_lab.errors import UserError
+
+
+class Placement(NamedTuple):
+    """Where a run computes, and where its training images lie; None leaves it to the device."""
+
+    shard_batch: bool | None = None  # see `sharding.make_mesh`
+    stream: bool | None = None  # see `streaming.too_large`
 
 
 def set_up(platform: str | None, replicates: int, cache_dir: str, cache_dir_given: bool) -> None:
@@ -14,7 +22,8 @@ def set_up(platform: str | None, replicates: int, cache_dir: str, cache_dir_give
 
     Args:
       platform: "cpu", "cuda", ...; None for the best there is.
-      replicates: R; on CPU as many devices as cores divide R evenly are made.
+      replicates: R; on CPU as many devices as cores divide R evenly are made, unless
+        JAX_NUM_CPU_DEVICES or XLA_FLAGS say how many.
       cache_dir: where compiled programs are kept; "" for nowhere.
       cache_dir_given: whether a person named that folder, so that it must be writable.
 
@@ -23,7 +32,8 @@ def set_up(platform: str | None, replicates: int, cache_dir: str, cache_dir_give
     """
     if platform:
         jax.config.update("jax_platforms", platform)
-    if replicates > 1:
+    forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if replicates > 1 and not forced and jax.config.jax_num_cpu_devices < 0:
         # Counts for the CPU platform only; GPUs and TPUs have the devices they have.
         devices = max(d for d in range(1, _cores() + 1) if replicates % d == 0)
         jax.config.update("jax_num_cpu_devices", devices)
@@ -48,7 +58,9 @@ def describe() -> str:
     """The device as a line for reports, e.g. "cpu, 2 cores"."""
     device = jax.devices()[0]
     if device.platform == "cpu":
-        return f"cpu, {_cores()} core{'s' if _cores() > 1 else ''}"
+        cores = f"{_cores()} core{'s' if _cores() > 1 else ''}"
+        several = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
+        return f"cpu, {cores}{several}"
     return f"{device.device_kind}, {jax.device_count()} device(s)"
 
 

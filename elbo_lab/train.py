@@ -14,14 +14,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
 from elbo_lab import objective as objectives
-from elbo_lab import optimizer
+from elbo_lab import optimizer, sharding
 from elbo_lab.config import Config
-from elbo_lab.data import binarization
+from elbo_lab.data import binarization, streaming
 from elbo_lab.models.base import Model
+from elbo_lab.step import BATCH_GRADIENTS, Failure, TrainState, train_step
+from elbo_lab.step import failed_terms as failed_terms
 
 # One constant per use of randomness, so that no two uses share a key.
 STEPS, PERMUTATIONS, INITIALIZATION, EVALUATION, FIGURES, FIXED_BINARIZATION = range(6)
@@ -31,30 +32,11 @@ ACTIVE_UNITS = 6
 FIXED_BINARIZATION_SEED = 0
 TRAIN_SPLIT, TEST_SPLIT = range(2)
 
-# What a step differentiates, of the batch's losses [B].
-BATCH_GRADIENTS: dict[str, Callable[[Array], Array]] = {"mean": jnp.mean, "sum": jnp.sum}
-
 # Draws that one compiled call works through where log_every is not given: about a second on a CPU.
 DRAWS_PER_CALL = 50_000
 
 # Images that are binarized together, from one step or several: their random bits fit the cache.
 VISIT_ROWS = 320
-
-
-class Failure(NamedTuple):
-    """The first step at which something was not finite."""
-
-    step: Array  # [], int32, -1 while all is well
-    terms: Array  # [], int32, one bit for each: see `failed_terms`
-
-
-class TrainState(NamedTuple):
-    """What a step changes. With R replicates all but `step` has a leading axis [R]."""
-
-    step: Array  # [], int32, steps taken
-    params: Any
-    opt_state: Any
-    failure: Failure
 
 
 class Record(NamedTuple):
@@ -109,83 +91,33 @@ def steps_per_call(config: Config, num_train: int) -> int:
     return min(divisors, key=lambda d: abs(math.log(d / wanted)), default=wanted)
 
 
-def train_step(
-    loss_fn: objectives.LossFn,
-    tx: optax.GradientTransformation,
-    at_step: Callable[[dict[str, Array], Array], dict[str, Array]],
-    reduce: Callable[[Array], Array],
-    hparams: dict[str, Array],
-    state: TrainState,
-    key: Array,
-    x: Array,
-) -> tuple[TrainState, dict[str, Array]]:
-    """One optimizer step on one batch x [B, D] (float32 in [0, 1]), for one replicate.
-
-    Takes the only mean (or sum: `reduce`) over the batch. The first step whose loss terms or
-    gradient are not finite is recorded with those terms; `make_loop` undoes what follows from it.
-
-    Returns:
-      The new state, and the means over the batch of the loss's terms.
-    """
-
-    hparams = at_step(hparams, state.step)
-
-    def batch_loss(params: Any) -> tuple[Array, dict[str, Array]]:
-        loss, terms = loss_fn(key, params, x, hparams)
-        return reduce(loss), jax.tree.map(jnp.mean, terms)
-
-    (_, terms), grads = jax.value_and_grad(batch_loss, has_aux=True)(state.params)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    rate = hparams["learning_rate"]
-    params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
-
-    finite = [jnp.isfinite(terms[name]) for name in sorted(terms)] + [_finite(grads)]
-    bits = sum(jnp.where(well, 0, 1 << i) for i, well in enumerate(finite))
-    first = (state.failure.step < 0) & (bits > 0)
-    failure = Failure(
-        jnp.where(first, state.step, state.failure.step),
-        jnp.where(first, bits, state.failure.terms),
-    )
-    return TrainState(state.step + 1, params, opt_state, failure), terms
-
-
-def failed_terms(names: list[str], bits: int) -> list[str]:
-    """Which of a loss's terms, "gradient" and "parameters" a `Failure.terms` stands for."""
-    checked = [*sorted(names), "gradient", "parameters"]
-    return [name for i, name in enumerate(checked) if bits >> i & 1]
-
-
-def _finite(grads: Any) -> Array:
-    """Whether a gradient is finite, judged by its vectors where it has any.
-
-    A bias's gradient is the sum over rows of what its layer's weight gradient is a product with, so
-    a layer's shows in its bias; looking at the matrices as well would cost a small step a tenth of
-    its time. What only they show makes the next step's loss not finite, or is found in
-    the parameters at the end of the compiled call.
-    """
-    leaves = jax.tree.leaves(grads)
-    vectors = [leaf for leaf in leaves if leaf.ndim <= 1]
-    return jnp.isfinite(jnp.sum(jnp.concatenate([leaf.ravel() for leaf in vectors or leaves])))
-
-
 class Loop(NamedTuple):
     """The compiled functions of a run."""
 
     init: Callable[..., TrainState]  # (base_keys, mean image [D]) -> state
-    orders: Callable[..., Array]  # (base_keys, epoch) -> [2, N] or [R, 2, N], see `many_steps`
+    orders: Callable[..., Array]  # (base_keys, epoch) -> [2, N] or [R, 2, N], see `chosen`
     run: Callable[..., Any]  # (state, base_keys, orders, hparams, images, num_steps), many steps
+    # (state, base_keys, hparams, batches, num_steps), the same steps on batches [T, B, D] or
+    # [R, T, B, D] of stored images
+    run_batches: Callable[..., Any]
+    mesh: jax.sharding.Mesh | None = None  # None: one device
 
 
 def make_loop(
-    config: Config, model: Model, num_train: int, loss_fn: objectives.LossFn | None = None
+    config: Config,
+    model: Model,
+    num_train: int,
+    loss_fn: objectives.LossFn | None = None,
+    shard_batch: bool | None = None,
 ) -> Loop:
-    """Builds the functions that `fit` calls, mapped over replicates and jitted.
+    """Builds the functions that `fit` calls, mapped over replicates, sharded and jitted.
 
     Args:
       config: the run's.
       model: its `init` starts the parameters.
       num_train: N, training images.
       loss_fn: what is minimized; the configured objective where not given.
+      shard_batch: see `sharding.make_mesh`, of all devices.
     """
     loss_fn = objectives.objective_loss(config, model, num_train) if loss_fn is None else loss_fn
     tx = optimizer.make(config)
@@ -193,25 +125,36 @@ def make_loop(
     take_step = functools.partial(
         train_step, loss_fn, tx, at_step, BATCH_GRADIENTS[config.batch_gradient]
     )
-    replicated = functools.partial(over_replicates, config.replicates)
+    mesh = sharding.make_mesh(config.replicates, config.batch_size, shard_batch)
+    pin = sharding.pin(mesh)
+    replicated = functools.partial(sharding.over_replicates, config.replicates, mesh=mesh)
+    placing = functools.partial(sharding.placing, mesh=mesh, replicates=config.replicates)
 
     def init(base_key: Array, mean_image: Array):
         params = model.init(stream_key(base_key, INITIALIZATION), mean_image)
         return params, tx.init(params), Failure(jnp.int32(-1), jnp.int32(0))
 
-    def orders(base_key: Array, epoch: Array) -> Array:
-        def order(epoch: Array) -> Array:
-            if not config.shuffle:
-                return jnp.arange(num_train)
-            return jax.random.permutation(stream_key(base_key, PERMUTATIONS, epoch), num_train)
-
-        return jax.lax.map(order, epoch + jnp.arange(2))
-
     @functools.partial(jax.jit, donate_argnums=0, static_argnames="num_steps")
     def run_all(state: TrainState, keys, orders, hparams, images, num_steps: int):
-        run = functools.partial(many_steps, config, take_step, num_steps)
+        def run(carried, key, orders, hparams, step, images):
+            steps = step + jnp.arange(num_steps)
+            indices = chosen(config, orders, images.shape[0], step, steps)
+            pick = images.__getitem__
+            return many_steps(config, take_step, pin, pick, carried, key, indices, hparams, step)
+
         carried, terms = replicated(run, mapped=4)(
             tuple(state[1:]), keys, orders, hparams, state.step, images
+        )
+        return TrainState(state.step + num_steps, *carried), terms
+
+    @functools.partial(jax.jit, donate_argnums=0, static_argnames="num_steps")
+    def run_batches(state: TrainState, keys, hparams, batches, num_steps: int):
+        def run(carried, key, hparams, batches, step):
+            pick = _as_it_is
+            return many_steps(config, take_step, pin, pick, carried, key, batches, hparams, step)
+
+        carried, terms = replicated(run, mapped=4)(
+            tuple(state[1:]), keys, hparams, batches, state.step
         )
         return TrainState(state.step + num_steps, *carried), terms
 
@@ -219,48 +162,88 @@ def make_loop(
     def init_all(keys, mean_image):
         return TrainState(jnp.int32(0), *replicated(init, mapped=1)(keys, mean_image))
 
-    return Loop(init_all, jax.jit(replicated(orders, mapped=1)), run_all)
+    orders = functools.partial(passes, config, num_train)
+    return Loop(
+        init=placing(init_all, kinds="rs"),
+        orders=placing(jax.jit(replicated(orders, mapped=1)), kinds="rs"),
+        run=placing(run_all, kinds="rrrrs-"),
+        run_batches=placing(run_batches, kinds="rrr--"),
+        mesh=mesh,
+    )
+
+
+def passes(config: Config, num_train: int, base_key: Array, epoch: Array) -> Array:
+    """The images' order in a pass and in the next one, [2, N]."""
+
+    def order(epoch: Array) -> Array:
+        if not config.shuffle:
+            return jnp.arange(num_train)
+        return jax.random.permutation(stream_key(base_key, PERMUTATIONS, epoch), num_train)
+
+    return jax.lax.map(order, epoch + jnp.arange(2))
+
+
+def chosen(config: Config, orders: Any, num_train: int, step: Any, steps: Any) -> Any:
+    """Row s of [T, B]: the images of step s, from the first step's pass or the next one.
+
+    Args:
+      config: the run's.
+      orders: [2, N], `passes` of the first step's.
+      num_train: N.
+      step: [], the first of steps.
+      steps: [T], consecutive, within the two passes; JAX's or NumPy's arrays, as all of these.
+    """
+    xp = steps.__array_namespace__()
+    per_epoch = steps_per_epoch(config, num_train)
+    within = (steps % per_epoch)[:, None] * config.batch_size + xp.arange(config.batch_size)
+    same_pass = (steps // per_epoch == step // per_epoch)[:, None]
+    return xp.where(same_pass, orders[0][within], orders[1][within])
+
+
+def _as_it_is(rows: Array) -> Array:
+    return rows
 
 
 def many_steps(
     config: Config,
     take_step: Callable[..., tuple[TrainState, dict[str, Array]]],
-    num_steps: int,
+    pin: Callable[..., Array],
+    pick: Callable[[Array], Array],
     carried: tuple[Any, Any, Failure],
     base_key: Array,
-    orders: Array,
+    batches: Array,
     hparams: dict[str, Array],
     step: Array,
-    images: Array,
 ) -> tuple[tuple[Any, Any, Failure], dict[str, Array]]:
-    """`num_steps` steps of one replicate from `step` on, in one scan.
+    """T steps of one replicate from `step` on, in one scan.
 
     Args:
+      config: the run's.
+      take_step: one step, `train_step`.
+      pin: says which axis of images is the batch, `sharding.pin`.
+      pick: rows of `batches` -> stored images [..., D].
       carried: params, optimizer state and failure (the state but for its step).
-      orders: [2, N], the images' order in the pass of the first step, and in the next pass.
+      base_key: the replicate's.
+      batches: what `pick` takes, one row [B, ...] a step.
       hparams: scalars by name, `objective.hyperparameters`.
-      images: stored training images [N, D].
+      step: [], steps taken before.
 
     Returns:
       The new `carried`, and the means of the terms over the steps. A replicate that fails in this
       call keeps the params and optimizer state that it had before, and the record of the failure;
       its terms are NaN from then on.
     """
-    per_epoch = steps_per_epoch(config, images.shape[0])
-    steps = step + jnp.arange(num_steps)
-    # Row s of [T, B]: the images of step s, from this pass's order or the next one's.
-    within = (steps % per_epoch)[:, None] * config.batch_size + jnp.arange(config.batch_size)
-    same_pass = (steps // per_epoch == step // per_epoch)[:, None]
-    indices = jnp.where(same_pass, orders[0][within], orders[1][within])
+    steps = step + jnp.arange(batches.shape[0])
+    batches = pin(batches, 1)
     keys = jax.vmap(lambda s: jax.random.split(stream_key(base_key, STEPS, s)))(steps)
-    visits = _visits(config.binarization, keys[:, 0], images, indices)
+    visits = _visits(config.binarization, keys[:, 0], batches, pick)
 
     def body(state: TrainState, inputs: tuple[Array, Array]):
         rows, key = inputs
-        x = binarization.grey_levels(images[rows] if visits is None else rows)
-        return take_step(hparams, state, key, x)
+        x = binarization.grey_levels(pick(rows) if visits is None else rows)
+        return take_step(hparams, state, key, pin(x))
 
-    inputs = (indices if visits is None else visits, keys[:, 1])
+    inputs = (batches if visits is None else pin(visits, 1), keys[:, 1])
     end, terms = jax.lax.scan(body, TrainState(step, *carried), inputs)
     sound = jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in jax.tree.leaves(end.params)]))
     missed = (end.failure.step < 0) & ~sound
@@ -275,7 +258,7 @@ def many_steps(
     return (*kept, failure), {n: jnp.where(well, jnp.mean(t), jnp.nan) for n, t in terms.items()}
 
 
-def _visits(mode: str, keys: Array, images: Array, indices: Array) -> Array | None:
+def _visits(mode: str, keys: Array, batches: Array, pick: Callable[[Array], Array]) -> Array | None:
     """[T, B, D] binary images of all steps, uint8; None where images are taken as they lie.
 
     They are drawn in blocks of steps: random bits for one small batch at a time, as for its key,
@@ -284,47 +267,16 @@ def _visits(mode: str, keys: Array, images: Array, indices: Array) -> Array | No
     if mode != "dynamic":
         return None
     return jax.lax.map(
-        lambda step: binarization.visited(step[0], images[step[1]], "dynamic"),
-        (keys, indices),
-        batch_size=max(1, VISIT_ROWS // indices.shape[1]),
+        lambda step: binarization.visited(step[0], pick(step[1]), "dynamic"),
+        (keys, batches),
+        batch_size=max(1, VISIT_ROWS // batches.shape[1]),
     )
-
-
-def over_replicates(replicates: int, function: Callable, mapped: int) -> Callable:
-    """Maps a function over the leading axis [R] of its first `mapped` arguments.
-
-    On a GPU or TPU by `vmap`. On CPUs one after the other (small matrices in a batch are slower
-    there than in turn), sharded over as many CPU devices as divide R. R = 1 changes nothing.
-    """
-    if replicates == 1:
-        return function
-    devices = jax.devices()
-    if devices[0].platform != "cpu":
-        return lambda *args: jax.vmap(
-            function, in_axes=(0,) * mapped + (None,) * (len(args) - mapped)
-        )(*args)
-
-    def one_after_the_other(*args):
-        return jax.lax.map(lambda own: function(*own, *args[mapped:]), args[:mapped])
-
-    count = math.gcd(replicates, len(devices))
-    auto = (jax.sharding.AxisType.Auto,)
-    mesh = jax.make_mesh((count,), ("replicates",), axis_types=auto, devices=devices[:count])
-    own, shared = jax.P("replicates"), jax.P()
-
-    def sharded(*args):
-        specs = (own,) * mapped + (shared,) * (len(args) - mapped)
-        return jax.shard_map(
-            one_after_the_other, mesh=mesh, in_specs=specs, out_specs=own, check_vma=False
-        )(*args)
-
-    return sharded
 
 
 def fit(
     config: Config,
     loop: Loop,
-    images: Array,
+    images: Array | streaming.Images,
     state: TrainState,
     keys: Array,
     hparams: dict[str, Array] | None = None,
@@ -337,24 +289,64 @@ def fit(
     Args:
       config: the run's.
       loop: from `make_loop`.
-      images: stored training images [N, D] on the device (`binarization.stored`).
+      images: stored training images [N, D] on the device (`binarization.stored`), or images that
+        stay where they are and are streamed to the device in the same order.
       state: from `loop.init` or a checkpoint.
       keys: `base_keys` of the replicas.
       hparams: `objective.hyperparameters` of the replicas; the config's own if not given.
     """
-    num_train = images.shape[0]
+    num_train = len(images)
     total, per_epoch = total_steps(config, num_train), steps_per_epoch(config, num_train)
     call = steps_per_call(config, num_train)
     if hparams is None:
         hparams = objectives.hyperparameters(replicas(config))
     step = int(state.step)
+    calls = [(s, min(s + call, total)) for s in range(step - step % call, total, call)]
+    calls = [(max(start, step), end) for start, end in calls if end > step]
+    streamed = isinstance(images, streaming.Images)
+    if streamed:
+        batches = iter(_streamed(config, loop.mesh, images, keys, calls))
+    elif loop.mesh is not None:
+        images = sharding.place(images, loop.mesh, jax.P())
     epoch, orders = -1, None
-    while step < total:
-        num_steps = min(call - step % call, total - step)
-        if step // per_epoch != epoch:
-            epoch = step // per_epoch
-            orders = loop.orders(keys, epoch)
-        state, terms = loop.run(state, keys, orders, hparams, images, num_steps)
-        step += num_steps
-        terms, failed_at = jax.device_get((terms, state.failure.step))
-        yield Record(state, step, terms, failed_at)
+    for step, end in calls:
+        if streamed:
+            state, terms = loop.run_batches(state, keys, hparams, next(batches), end - step)
+        else:
+            if step // per_epoch != epoch:
+                epoch = step // per_epoch
+                orders = loop.orders(keys, epoch)
+            state, terms = loop.run(state, keys, orders, hparams, images, end - step)
+        terms, failed_at = sharding.fetch((terms, state.failure.step))
+        yield Record(state, end, terms, failed_at)
+
+
+def _streamed(
+    config: Config,
+    mesh: jax.sharding.Mesh | None,
+    images: streaming.Images,
+    keys: Array,
+    calls: list[tuple[int, int]],
+) -> Iterator[Array]:
+    """The batches of each call, [T, B, D] or [R, T, B, D], in the order of the pass in memory."""
+    num_train = len(images)
+    per_epoch = steps_per_epoch(config, num_train)
+    # On this process's device alone: each process reads all of the order.
+    both = functools.partial(passes, config, num_train)
+    both = jax.jit(both if config.replicates == 1 else jax.vmap(both, in_axes=(0, None)))
+    orders = functools.lru_cache(maxsize=2)(lambda epoch: np.asarray(both(keys, epoch)))
+
+    def indices(start: int, end: int) -> np.ndarray:
+        """[T, B] or [R, T, B]."""
+        found = orders(start // per_epoch)
+        rows = [
+            chosen(config, order, num_train, np.asarray(start), np.arange(start, end))
+            for order in found.reshape(-1, 2, num_train)
+        ]
+        return np.stack(rows) if config.replicates > 1 else rows[0]
+
+    where = None
+    if mesh is not None:
+        spec = sharding.chunk_spec(mesh, config.replicates)
+        where = jax.sharding.NamedSharding(mesh, spec)
+    return streaming.batches(images, calls, indices, where)

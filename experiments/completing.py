@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from elbo_lab import data, rundir
+from elbo_lab import __version__, data, distributed, rundir
 from elbo_lab.config import Config
 from elbo_lab.data import Dataset
+from elbo_lab.device import Placement
 
 
 def complete(
@@ -16,6 +17,7 @@ def complete(
     overwrite: bool = False,
     replicas: Sequence[Config] | None = None,
     progress: Callable | None = None,
+    placement: Placement | None = None,
 ) -> tuple[Path, bool]:
     """Trains, evaluates and reports, unless the directory holds the run complete already.
 
@@ -27,6 +29,7 @@ def complete(
       overwrite: start anew.
       replicas: see `stages.Run`.
       progress: see `stages.Run`; what a person watches if not given.
+      placement: see `stages.Run`.
 
     Returns:
       The directory, and whether it was complete before.
@@ -36,13 +39,22 @@ def complete(
       stages.StoppedError: after a signal.
       stages.DivergedError: nothing is left to train.
     """
-    with rundir.claim(workdir, config, data.digest(dataset), overwrite, replicas) as path:
-        if rundir.is_complete(path):
+    digest = data.digest(dataset)
+    distributed.check_same(f"{__version__} {config} {placement} {digest}")
+
+    def claim():
+        return rundir.claim(workdir, config, digest, overwrite, replicas)
+
+    with distributed.held_by_first(claim) as path:
+        path = path or Path(workdir)
+        if distributed.on_first(lambda: rundir.is_complete(path)):
             return path, True
         # Not sooner: JAX's settings are made before these are imported.
         from experiments import reporting, stages
 
-        run = stages.Run(config, path, dataset, tensorboard, replicas, progress or stages.Progress)
+        shown = progress or stages.Progress
+        run = stages.Run(config, path, dataset, tensorboard, replicas, shown, placement)
         stages.train(run)
-        reporting.report(run, stages.evaluate(run))
+        evaluations = stages.evaluate(run)
+        distributed.on_first(lambda: reporting.report(run, evaluations))
         return path, False

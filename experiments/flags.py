@@ -16,9 +16,10 @@ from collections.abc import Callable
 from absl import app, flags, logging
 
 from elbo_lab import config as configs
-from elbo_lab import protocols, schedules, validation
+from elbo_lab import distributed, protocols, schedules, validation
 from elbo_lab.config import HYPER, SECTIONS, SETTINGS, Config
 from elbo_lab.data import DATASETS
+from elbo_lab.device import Placement
 from elbo_lab.errors import UserError
 from elbo_lab.validation import CHOICES
 
@@ -31,6 +32,17 @@ RUN_SECTION = {
     "platform": "the device to run on, e.g. cpu or cuda (the best there is if not given)",
     "data_dir": "where prepared data sets are kept (tensorflow-datasets' own place if not given)",
     "manual_dir": "a folder with the data set's official files, instead of a download",
+    "shard_batch": "share each batch among devices that --replicates leaves: true, false, or auto, "
+    "which does on GPUs, TPUs and several processes, not on one CPU",
+    "stream": "stream the training images to the device while it trains: true (from an "
+    "uncompressed .npz they are not even loaded), false, or auto, which does from the host's "
+    "memory where they would take a quarter of a GPU's or TPU's",
+    "distributed": "one of several processes that train together, as jax.distributed does; started "
+    "with the same command each, by SLURM, Open MPI or on a TPU pod, or with the next three flags",
+    "coordinator_address": "HOST:PORT, where process 0 listens",
+    "num_processes": "how many processes there are",
+    "process_id": "which one of them this is, from 0 on; process 0 writes and speaks",
+    "initialization_timeout": "seconds to wait for the other processes",
 }
 RUN_DEFAULTS = {
     "workdir": None,
@@ -42,7 +54,15 @@ RUN_DEFAULTS = {
     "platform": None,
     "data_dir": None,
     "manual_dir": None,
+    "shard_batch": "auto",
+    "stream": "auto",
+    "distributed": False,
+    "coordinator_address": None,
+    "num_processes": None,
+    "process_id": None,
+    "initialization_timeout": 60,
 }
+_WHOLE_NUMBERS = ("num_processes", "process_id")
 
 
 PROTOCOL_SECTION = {
@@ -66,6 +86,7 @@ def define(among: flags.FlagValues = flags.FLAGS, texts: bool = False) -> None:
         _define(field.name, field.default, kind, _help(field.name), among, texts)
     for name, default in {**PROTOCOL_DEFAULTS, **RUN_DEFAULTS}.items():
         kind = str if default is None else type(default)
+        kind = int if name in _WHOLE_NUMBERS else kind
         _define(name, default, kind, {**PROTOCOL_SECTION, **RUN_SECTION}[name], among)
 
 
@@ -111,6 +132,38 @@ def config_from_flags(given_flags: flags.FlagValues = flags.FLAGS) -> Config:
     if not 0 < budget <= 1000:
         raise UserError(f"--budget must be above 0 and at most 1000; got {budget}.")
     return protocols.scaled(dataclasses.replace(_base(given_flags.protocol), **given), budget)
+
+
+def placement_from_flags() -> Placement:
+    """--shard_batch and --stream.
+
+    Raises:
+      UserError: neither true, false nor auto.
+    """
+    choices = {"auto": None, "true": True, "false": False}
+    names = ("shard_batch", "stream")
+    for name in names:
+        value = getattr(flags.FLAGS, name)
+        if value not in choices:
+            raise UserError(f"--{name} must be one of auto, true, false; got {value!r}.")
+    return Placement(*(choices[getattr(flags.FLAGS, name)] for name in names))
+
+
+def connect_from_flags() -> bool:
+    """Joins the other processes, if there are to be any; says so.
+
+    Raises:
+      UserError: flags that do not fit together, or no cluster to be found.
+    """
+    values = flags.FLAGS
+    where = (values.coordinator_address, values.num_processes, values.process_id)
+    if values.distributed:
+        distributed.connect(*where, values.initialization_timeout)
+    elif any(value is not None for value in where):
+        raise UserError(
+            "--coordinator_address, --num_processes and --process_id need --distributed."
+        )
+    return values.distributed
 
 
 def _base(name: str | None) -> Config:

@@ -3,14 +3,19 @@
 import os
 import sys
 
+from elbo_lab import distributed
+
 
 class Progress:
-    """Shows how far a long task is, with a short text beside it, on standard error."""
+    """Shows how far a long task is, with a short text beside it, on standard error.
+
+    Of several processes the first one shows it.
+    """
 
     def __init__(self, name: str, total: int, start: int, unit: str):
         self.name, self.total, self.done, self.unit = name, total, start, unit
-        self.bar = None
-        if sys.stderr.isatty():
+        self.bar, self.shown = None, distributed.is_first()
+        if self.shown and sys.stderr.isatty():
             import tqdm
 
             self.bar = tqdm.tqdm(
@@ -22,7 +27,7 @@ class Progress:
         if self.bar is not None:
             self.bar.set_postfix_str(text, refresh=False)
             self.bar.update(done - self.done)
-        elif done * 10 // self.total > self.done * 10 // self.total:
+        elif self.shown and done * 10 // self.total > self.done * 10 // self.total:
             print(f"{self.name} {done}/{self.total} {self.unit} {text}".rstrip(), file=sys.stderr)
         self.done = done
 
@@ -88,7 +93,7 @@ def duration(seconds: float) -> str:
 
 class Interrupt:
     """Set by the first SIGINT or SIGTERM, so that a loop can end at a good place; a second one ends
-    the process at once.
+    the process at once. One that any of several processes got counts for all: see `agreed`.
     """
 
     def __init__(self):
@@ -106,6 +111,11 @@ class Interrupt:
         signal.signal(number, signal.SIG_DFL)
         # Not by print, which fails where the signal interrupts another print.
         os.write(2, b"\nStopping at the next checkpoint; once more ends at once.\n")
+
+    def agreed(self) -> int:
+        """The signal that any of the processes got, 0 if none; they all call it together."""
+        self.signal = distributed.greatest(self.signal)
+        return self.signal
 
     def status(self) -> int:
         """The exit status that shells expect of a process ended by this signal."""

@@ -11,7 +11,7 @@ import sys
 from absl import flags
 
 from elbo_lab import config as configs
-from elbo_lab import data, device, rundir, validation
+from elbo_lab import data, device, distributed, rundir, validation
 from experiments import completing
 from experiments import flags as run_flags
 
@@ -25,32 +25,57 @@ def main() -> int:
         print(json.dumps(configs.to_dict(config), indent=2))
         return 0
     values = flags.FLAGS
-    dataset = data.load(config.dataset, values.data_dir, values.manual_dir)
-    validation.check_data(config, dataset)
-    device.set_up(
-        values.platform,
-        config.replicates,
-        values.compilation_cache_dir,
-        cache_dir_given=values["compilation_cache_dir"].present > 0,
+    placement = run_flags.placement_from_flags()
+    several = run_flags.connect_from_flags()
+    if several:  # What follows here may fail on one process alone, and the others must learn of it.
+        _set_up(1)
+    dataset = (
+        distributed.on_all(lambda: _load(config, placement))
+        if several
+        else _load(config, placement)
     )
+    if not several:
+        _set_up(config.replicates)
     workdir = values.workdir or rundir.default_name(config)
     from experiments import reporting, stages
 
+    first = distributed.is_first()
     try:
         path, before = completing.complete(
-            config, workdir, dataset, values.tensorboard, values.overwrite
+            config, workdir, dataset, values.tensorboard, values.overwrite, placement=placement
         )
     except stages.StoppedError as stopped:
         but = " without --overwrite" if values.overwrite else ""
-        print(f"{stopped} The same command{but} goes on ({workdir}).", file=sys.stderr)
+        if first:
+            print(f"{stopped} The same command{but} goes on ({workdir}).", file=sys.stderr)
         return stopped.status
     except stages.DivergedError as diverged:
-        print(f"Error: {diverged}", file=sys.stderr)
+        if first:
+            print(f"Error: {diverged}", file=sys.stderr)
         return 1
-    if before:
+    if first and before:
         print(f"This run is complete ({path}); --overwrite starts it anew.")
-    print("\n" + reporting.stored_table(path))
+    if first:
+        print("\n" + reporting.stored_table(path))
     return 0
+
+
+def _load(config: configs.Config, placement: device.Placement) -> data.Dataset:
+    values = flags.FLAGS
+    in_file = bool(placement.stream)
+    dataset = data.load(config.dataset, values.data_dir, values.manual_dir, in_file)
+    validation.check_data(config, dataset)
+    return dataset
+
+
+def _set_up(replicates: int) -> None:
+    values = flags.FLAGS
+    device.set_up(
+        values.platform,
+        replicates,
+        values.compilation_cache_dir,
+        cache_dir_given=values["compilation_cache_dir"].present > 0,
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The stages of a run: train, evaluate, report. Each goes on where an earlier process stopped."""
 
+import functools
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -10,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elbo_lab import device, models, rundir
+from elbo_lab import device, distributed, models, rundir, sharding
 from elbo_lab import objective as objectives
 from elbo_lab import train as training
 from elbo_lab.config import Config
-from elbo_lab.data import Dataset, binarization, hold_out
+from elbo_lab.data import Dataset, binarization, hold_out, streaming
 from elbo_lab.errors import UserError
 from elbo_lab.metrics import MetricLog, read_metrics
 from experiments.progress import Interrupt, Progress
@@ -54,6 +55,7 @@ class Run:
         tensorboard: bool,
         replicas: Sequence[Config] | None = None,
         progress: Callable[[str, int, int, str], Progress] = Progress,
+        placement: device.Placement | None = None,
     ):
         """Prepares a run.
 
@@ -65,9 +67,11 @@ class Run:
           replicas: R configs that differ in seed and numeric hyper-parameters alone; those of the
             config's seeds if not given.
           progress: makes what shows how far a stage is.
+          placement: where to compute, and where the training images lie; as the device has it if
+            not given.
         """
         self.config, self.path, self.tensorboard = config, path, tensorboard
-        self.progress = progress
+        self.progress, self.placement = progress, placement or device.Placement()
         self.dataset = hold_out(dataset, config.held_out)
         self.model = models.make(config, dataset.x_train.shape[1])
         self.replicas = training.replicas(config) if replicas is None else tuple(replicas)
@@ -111,7 +115,9 @@ def train(run: Run) -> None:
       UserError: the disk refuses.
     """
     config, x_train = run.config, run.dataset.x_train
-    loop = training.make_loop(config, run.model, len(x_train))
+    loop = training.make_loop(
+        config, run.model, len(x_train), shard_batch=run.placement.shard_batch
+    )
     scale = 255 if x_train.dtype == np.uint8 else 1
     run.state = loop.init(run.keys, jnp.asarray(x_train.mean(axis=0) / scale, jnp.float32))
     device.release_memory()
@@ -119,10 +125,24 @@ def train(run: Run) -> None:
     total = training.total_steps(config, len(x_train))
     if start == total:
         # A kill may have cut the events short; closing the log completes them.
-        MetricLog(run.path, start, run.tensorboard).close()
-        return
-    images = stored(x_train, training.TRAIN_SPLIT, config.binarization)
-    _train_from(run, loop, images, start, total)
+        distributed.on_first(lambda: MetricLog(run.path, start, run.tensorboard).close())
+    else:
+        _train_from(run, loop, _training_images(run), start, total)
+    if loop.mesh is not None:
+        run.state = sharding.fetch(run.state)  # what follows looks at one replicate at a time
+
+
+def _training_images(run: Run) -> jax.Array | streaming.Images:
+    """On the device, or where they are, if they are to be streamed."""
+    x_train, mode, stream = run.dataset.x_train, run.config.binarization, run.placement.stream
+    if streaming.too_large(x_train.nbytes) if stream is None else stream:
+        key = training.stream_key(
+            jax.random.key(training.FIXED_BINARIZATION_SEED),
+            training.FIXED_BINARIZATION,
+            training.TRAIN_SPLIT,
+        )
+        return streaming.Images(x_train, mode, key)
+    return stored(x_train, training.TRAIN_SPLIT, mode)
 
 
 def _train_from(run: Run, loop: training.Loop, images, start: int, total: int) -> None:
@@ -130,8 +150,8 @@ def _train_from(run: Run, loop: training.Loop, images, start: int, total: int) -
     call = training.steps_per_call(config, len(images))
     every = config.checkpoint_every or CALLS_PER_CHECKPOINT * call
     saved = start
-    with MetricLog(run.path, start, run.tensorboard) as log:
-        earlier = read_metrics(run.path)
+    with distributed.held_by_first(lambda: MetricLog(run.path, start, run.tensorboard)) as log:
+        earlier = distributed.on_first(lambda: read_metrics(run.path)[-1:])
         seconds = earlier[-1]["seconds"] if earlier else 0.0
         progress = run.progress("training", total, start, "steps")
         clock = time.perf_counter()
@@ -143,13 +163,15 @@ def _train_from(run: Run, loop: training.Loop, images, start: int, total: int) -
             if progress.done == start:
                 device.release_memory()
             _check_finite(run, record, saved)
-            log.write({"step": record.step, **record.metrics, "seconds": seconds})
+            line = {"step": record.step, **record.metrics, "seconds": seconds}
+            distributed.on_first(functools.partial(MetricLog.write, log, line))
             progress.to(record.step, f"bound {np.nanmean(record.metrics['bound']):.2f}")
             due = record.step // every > saved // every or record.step == total
-            if due or run.interrupt.signal:
+            stop = run.interrupt.agreed()
+            if due or stop:
                 _save(run, record.step)
                 saved = record.step
-            if run.interrupt.signal and record.step < total:
+            if stop and record.step < total:
                 progress.close()
                 raise StoppedError(
                     f"Stopped at step {record.step} of {total}, saved.", run.interrupt.status()
@@ -159,28 +181,43 @@ def _train_from(run: Run, loop: training.Loop, images, start: int, total: int) -
 
 def _restore(run: Run) -> int:
     """Puts the newest sound checkpoint into `run`; returns its step, 0 if there is none."""
-    folder = run.path / rundir.CHECKPOINTS
-    if not folder.exists():
-        return 0  # without importing Orbax
-    from elbo_lab import checkpoint
-
-    restored = checkpoint.restore(folder, (run.state, run.keys))
+    restored = distributed.on_first(lambda: _read_checkpoint(run))
     if restored is None:
         return 0
-    step, (run.state, keys) = restored
-    if not bool(jnp.all(jax.random.key_data(keys) == jax.random.key_data(run.keys))):
-        raise UserError(f"{folder} was made with another seed; use --overwrite to start anew.")
+    step, run.state = restored
     run.failed_at = np.atleast_1d(run.state.failure.step)
     return step
 
 
+def _read_checkpoint(run: Run) -> tuple[int, training.TrainState] | None:
+    folder = run.path / rundir.CHECKPOINTS
+    if not folder.exists():
+        return None  # without importing Orbax
+    from elbo_lab import checkpoint
+
+    restored = checkpoint.restore(folder, (run.state, run.keys))
+    if restored is None:
+        return None
+    step, (state, keys) = restored
+    if not bool(jnp.all(jax.random.key_data(keys) == jax.random.key_data(run.keys))):
+        raise UserError(f"{folder} was made with another seed; use --overwrite to start anew.")
+    # Other processes get the arrays from the host.
+    return step, state if jax.process_count() == 1 else jax.device_get(state)
+
+
 def _save(run: Run, step: int) -> None:
+    """Process 0 saves the whole state, whichever devices its parts lie on."""
+    state = run.state if jax.process_count() == 1 else sharding.fetch(run.state)
+    distributed.on_first(lambda: _write_checkpoint(run, step, state))
+
+
+def _write_checkpoint(run: Run, step: int, state: training.TrainState) -> None:
     from elbo_lab import checkpoint
 
     # After a power cut no checkpoint may be ahead of the metrics.
     with open(run.path / rundir.METRICS, "rb") as file:
         os.fsync(file.fileno())
-    checkpoint.save(run.path / rundir.CHECKPOINTS, step, (run.state, run.keys))
+    checkpoint.save(run.path / rundir.CHECKPOINTS, step, (state, run.keys))
 
 
 def _check_finite(run: Run, record: training.Record, saved: int) -> None:
@@ -197,7 +234,8 @@ def _check_finite(run: Run, record: training.Record, saved: int) -> None:
                 f"Training diverged, {sentence} ({kept}); a lower --learning_rate or --clip_norm "
                 "may help."
             )
-        print(f"\nReplicate {r} stopped: {sentence}; the others go on.")
+        if distributed.is_first():
+            print(f"\nReplicate {r} stopped: {sentence}; the others go on.")
     run.failed_at = failed_at
 
 
@@ -234,14 +272,15 @@ def evaluate(run: Run) -> dict[int, Any]:
     config, file = run.config, run.path / rundir.EVALUATION
     images, survivors = test_images(run), run.survivors()
     train_images = first_train_images(run) if config.au_images else None
-    evaluator = evaluation.make_evaluator(run.model, config.k, config.eval_k)
-    done = evaluation.read_evaluations(file)
+    mesh = sharding.images_mesh()
+    evaluator = evaluation.make_evaluator(run.model, config.k, config.eval_k, mesh)
+    done = distributed.on_first(lambda: evaluation.read_evaluations(file))
     progress = run.progress("evaluation", len(images) * len(survivors), 0, "images")
     for i, r in enumerate(survivors):
 
         def on_batch(images_done: int, before: int = i * len(images)) -> None:
             progress.to(before + images_done)
-            if run.interrupt.signal:
+            if run.interrupt.agreed():
                 progress.close()
                 raise StoppedError(
                     "Stopped in the evaluation; the trained model is saved.", run.interrupt.status()
@@ -258,7 +297,7 @@ def evaluate(run: Run) -> dict[int, Any]:
                 means = evaluation.layer_means(key, run.model.posterior(params, train_images))
                 found = found._replace(train_means=jax.device_get(means))
             done[r] = found
-            evaluation.write_evaluations(file, done)
+            distributed.on_first(lambda: evaluation.write_evaluations(file, done))
         on_batch(len(images))
     progress.close()
     return {r: done[r] for r in survivors}

@@ -51,16 +51,36 @@ def grey_levels(x: Array) -> Array:
     return x.astype(jnp.float32)
 
 
+def stored_rows(key: Array | None, x: Array, indices: Array, mode: str) -> Array:
+    """`stored` of some images alone: x [*batch, D] are those of the indices [*batch]."""
+    if mode in ("dynamic", "none"):
+        return x
+    return _binarized_rows(key, x, indices, mode)
+
+
 @functools.partial(jax.jit, static_argnames="mode")
-def _binarized(key: Array, x: Array, mode: str) -> Array:
-    one = 255 if x.dtype == jnp.uint8 else 1
-
-    def row(i: Array) -> Array:
-        if mode == "threshold":
-            lit = grey_levels(x[i]) >= 0.5
-        else:
-            lit = jax.random.bernoulli(jax.random.fold_in(key, i), grey_levels(x[i]))
-        return jnp.where(lit, one, 0).astype(x.dtype)
-
+def _binarized(key: Array | None, x: Array, mode: str) -> Array:
     # Mapped in blocks: the random bits of all images at once would be many times their own size.
-    return jax.lax.map(row, jnp.arange(x.shape[0]), batch_size=min(x.shape[0], 500))
+    return jax.lax.map(
+        lambda i: _row(key, x[i], i, mode),
+        jnp.arange(x.shape[0]),
+        batch_size=min(x.shape[0], 500),
+    )
+
+
+@functools.partial(jax.jit, static_argnames="mode")
+def _binarized_rows(key: Array | None, x: Array, indices: Array, mode: str) -> Array:
+    row = functools.partial(_row, key, mode=mode)
+    for _ in indices.shape:
+        row = jax.vmap(row)
+    return row(x, indices)
+
+
+def _row(key: Array | None, x: Array, i: Array, mode: str) -> Array:
+    """Image i, x [D], by its own draw or at the threshold; x's type."""
+    one = 255 if x.dtype == jnp.uint8 else 1
+    if mode == "threshold":
+        lit = grey_levels(x) >= 0.5
+    else:
+        lit = jax.random.bernoulli(jax.random.fold_in(key, i), grey_levels(x))
+    return jnp.where(lit, one, 0).astype(x.dtype)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from elbo_lab.data.mapped import mapped
 from elbo_lab.errors import UserError
 
 _IMAGES = ("x_train", "x_test")
@@ -32,7 +33,12 @@ class Dataset(NamedTuple):
     image_shape: tuple[int, int]  # (H, W) with H * W = D
 
 
-def load(name: str, data_dir: str | None = None, manual_dir: str | None = None) -> Dataset:
+def load(
+    name: str,
+    data_dir: str | None = None,
+    manual_dir: str | None = None,
+    in_file: bool = False,
+) -> Dataset:
     """Loads a dataset by its registered name, or from a path that ends in .npz.
 
     A .npz file holds `x_train` and `x_test`, and may hold `y_train` and `y_test`; other arrays in
@@ -48,6 +54,8 @@ def load(name: str, data_dir: str | None = None, manual_dir: str | None = None) 
       name: a key of `DATASETS`, or the path of a .npz file (a leading ~ is expanded).
       data_dir: where tensorflow-datasets keeps prepared sets; its own place if None.
       manual_dir: a folder with a set's official files, which then are not downloaded.
+      in_file: leave the images of an .npz in the file, if they are not compressed, and read them
+        when they are used; they are checked all the same.
 
     Returns:
       The Dataset: images [N, D] and [N', D], labels [N] and [N'] or None.
@@ -59,7 +67,7 @@ def load(name: str, data_dir: str | None = None, manual_dir: str | None = None) 
     if name in DATASETS:
         return DATASETS[name](data_dir, manual_dir)
     if name.lower().endswith(".npz"):
-        return _load_npz(name)
+        return _load_npz(name, in_file)
     what = "is a folder, not a dataset" if os.path.isdir(name) else "is not a known dataset"
     raise UserError(
         f"{name!r} {what}; choose from {', '.join(sorted(DATASETS))}, "
@@ -150,9 +158,9 @@ def _flat(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), -1)
 
 
-def _load_npz(path: str) -> Dataset:
+def _load_npz(path: str, in_file: bool = False) -> Dataset:
     """Reads and checks a .npz file; `load` documents what it may hold."""
-    arrays = _read_npz(path)
+    arrays = _read_npz(path, in_file)
     x_train, x_test = (arrays[name] for name in _IMAGES)
     shapes = {name: _image_shape(path, name, arrays[name]) for name in _IMAGES}
     if shapes["x_train"] != shapes["x_test"]:
@@ -171,7 +179,7 @@ def _load_npz(path: str) -> Dataset:
     )
 
 
-def _read_npz(path: str) -> dict[str, np.ndarray]:
+def _read_npz(path: str, in_file: bool) -> dict[str, np.ndarray]:
     """The arrays of the file that a dataset needs, unchecked, by name."""
     try:
         file = open(os.path.expanduser(path), "rb")
@@ -199,13 +207,14 @@ def _read_npz(path: str) -> dict[str, np.ndarray]:
                     f"it holds {', '.join(sorted(archive.files)) or 'nothing'}."
                 )
             wanted = [name for name in _IMAGES + _LABELS if name in archive.files]
-            return {name: _read_array(path, name, archive) for name in wanted}
+            return {name: _read_array(path, name, archive, in_file) for name in wanted}
 
 
-def _read_array(path: str, name: str, archive: np.lib.npyio.NpzFile) -> np.ndarray:
+def _read_array(path: str, name: str, archive: np.lib.npyio.NpzFile, in_file: bool) -> np.ndarray:
     """One array of the file. Truncation and bit errors inside it show only here."""
     try:
-        array = archive[name]
+        array = mapped(os.path.expanduser(path), name) if in_file else None
+        array = archive[name] if array is None else array
     except MemoryError as error:
         raise UserError(f"{path}: {name} does not fit into this machine's memory.") from error
     except Exception as error:  # zip, zlib, lzma and the header's parser each raise their own

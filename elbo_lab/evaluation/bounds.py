@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
-from elbo_lab import losses
+from elbo_lab import losses, sharding
 from elbo_lab.evaluation.active_units import layer_means
 from elbo_lab.models.base import Model
 
@@ -49,19 +50,22 @@ class _Sums(NamedTuple):
 
 
 class Evaluator(NamedTuple):
-    """A compiled pass over one batch of images."""
+    """A compiled pass over one batch of images, or over one batch on each of several devices."""
 
-    run: Callable[[Array, Any, Array], Evaluation]  # (key, params, x [B, D]) -> arrays [B]
+    # (key, params, x [B, D]) -> arrays [B]; of n devices (keys [n], params, x [n B, D]) -> [n B]
+    run: Callable[[Array, Any, Array], Evaluation]
     batch_size: int
+    mesh: Mesh | None = None
 
 
-def make_evaluator(model: Model, k: int, num_draws: int) -> Evaluator:
+def make_evaluator(model: Model, k: int, num_draws: int, mesh: Mesh | None = None) -> Evaluator:
     """Compiles (at first use) the evaluation of a batch.
 
     Args:
       model: whose bounds.
       k: draws inside the IWAE bound, k <= num_draws.
       num_draws: K, draws of the log-likelihood estimate.
+      mesh: devices that evaluate a batch each, `sharding.images_mesh`; one device if not given.
 
     Raises:
       ValueError: if k > num_draws, which leaves no complete group.
@@ -101,7 +105,18 @@ def make_evaluator(model: Model, k: int, num_draws: int) -> Evaluator:
             means=layer_means(means_key, posterior),
         )
 
-    return Evaluator(jax.jit(run), max(1, ROWS // per_chunk))
+    batch_size = max(1, ROWS // per_chunk)
+    if mesh is None:
+        return Evaluator(jax.jit(run), batch_size)
+    own = jax.P(sharding.IMAGES)
+    each = jax.shard_map(
+        lambda keys, params, x: run(keys[0], params, x),
+        mesh=mesh,
+        in_specs=(own, jax.P(), own),
+        out_specs=own,
+        check_vma=False,
+    )
+    return Evaluator(jax.jit(each), batch_size, mesh)
 
 
 def _add(sums: _Sums, draws: losses.LogWeights, valid: Array, k: int) -> _Sums:
@@ -132,7 +147,7 @@ def evaluate(
 
     Args:
       evaluator: from `make_evaluator`.
-      key: one typed PRNG key; batch b uses fold_in(key, b).
+      key: one typed PRNG key; batch b uses fold_in(key, b), on however many devices.
       params: the model's.
       images: [N, D], float32 in [0, 1], binarized already.
       on_batch: called with the number of images done after each batch.
@@ -140,6 +155,8 @@ def evaluate(
     Returns:
       Evaluation with NumPy arrays [N].
     """
+    if evaluator.mesh is not None:
+        return _evaluate_on_mesh(evaluator, key, params, images, on_batch)
     size, number = evaluator.batch_size, images.shape[0]
     parts = []
     for b, start in enumerate(range(0, number, size)):
@@ -147,4 +164,23 @@ def evaluate(
         part = evaluator.run(jax.random.fold_in(key, b), params, images[rows])
         parts.append(jax.device_get(part))
         on_batch(min(start + size, number))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:number], *parts)
+
+
+def _evaluate_on_mesh(
+    evaluator: Evaluator, key: Array, params: Any, images: Array, on_batch: Callable[[int], None]
+) -> Evaluation:
+    """`evaluate` with batches b, b + 1, ... on a device each, by the keys that they have alone."""
+    mesh, size, number = evaluator.mesh, evaluator.batch_size, images.shape[0]
+    devices = mesh.size
+    own = jax.P(sharding.IMAGES)
+    params = sharding.place(params, mesh, jax.P())
+    images = np.asarray(images)
+    parts = []
+    for b in range(0, -(-number // size), devices):
+        keys = jax.vmap(functools.partial(jax.random.fold_in, key))(b + jnp.arange(devices))
+        rows = np.minimum(b * size + np.arange(devices * size), number - 1)
+        keys, x = sharding.place((keys, images[rows]), mesh, own)
+        parts.append(sharding.fetch(evaluator.run(keys, params, x)))
+        on_batch(min((b + devices) * size, number))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:number], *parts)

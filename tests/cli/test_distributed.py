@@ -1,0 +1,140 @@
+"""Two processes on this machine that train one run together, and streamed images."""
+
+import signal
+import socket
+import time
+
+import numpy as np
+import pytest
+
+from elbo_lab import distributed
+from elbo_lab.errors import UserError
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def start(cli, path, *flags: str) -> list:
+    """Starts both processes of a run."""
+    where = ["--distributed", f"--coordinator_address=127.0.0.1:{free_port()}", "--num_processes=2"]
+    return [cli.start(f"--workdir={path}", *where, f"--process_id={i}", *flags) for i in range(2)]
+
+
+def finished(processes) -> list[tuple[int, str, str]]:
+    """Status, output and errors of each."""
+    said = [process.communicate(timeout=120) for process in processes]
+    return [(p.returncode, out, err) for p, (out, err) in zip(processes, said, strict=True)]
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_and_stop_and_go_on_together(cli, read, fresh, tmp_path):
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    first, second = finished(start(cli, whole))
+    assert (first[0], second[0]) == (0, 0), first[2] + second[2]
+    assert "2 processes" in first[1]
+    assert second[1] == ""
+    assert "training" not in second[2]
+
+    single, both = (read["outcome"](path) for path in (fresh[0], whole))
+    assert [line["step"] for line in both["lines"]] == [line["step"] for line in single["lines"]]
+    for one, two in zip(single["lines"], both["lines"], strict=True):
+        assert two["bound"] == pytest.approx(one["bound"], rel=1e-4)
+    with np.load(fresh[0] / "evaluation.npz") as one, np.load(whole / "evaluation.npz") as two:
+        assert one.files == two.files
+        for name in one.files:
+            np.testing.assert_allclose(two[name], one[name], rtol=1e-3, atol=1e-4)
+
+    processes = start(cli, parted)
+    while read["records"](parted) < 5:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGTERM)
+    stopped = finished(processes)
+    assert [status for status, _, _ in stopped] == [128 + signal.SIGTERM] * 2, stopped
+    assert "saved. The same command goes on" in stopped[0][2]
+    assert 5 <= read["records"](parted) < 20
+    assert [status for status, _, _ in finished(start(cli, parted))] == [0, 0]
+    again = read["outcome"](parted)
+    assert again == both
+
+
+@pytest.mark.slow
+def test_streamed_replicates_of_two_processes_equal_one_process_to_the_bit(cli, read, tmp_path):
+    flags = ["--replicates=2", "--epochs=3", "--binarization=fixed"]
+    cli.run(f"--workdir={tmp_path / 'one'}", *flags)
+    done = finished(start(cli, tmp_path / "two", "--stream=true", *flags))
+    assert [status for status, _, _ in done] == [0, 0], done
+    one, two = (read["outcome"](tmp_path / name) for name in ("one", "two"))
+    assert one == two
+
+
+@pytest.mark.slow
+def test_a_streamed_run_stops_and_goes_on_to_the_bits_of_one_in_memory(cli, read, fresh, tmp_path):
+    flags = (f"--workdir={tmp_path}", "--stream=true")
+    done = cli.interrupted(lambda: read["records"](tmp_path) >= 4, signal.SIGTERM, *flags)
+    assert done.returncode == 128 + signal.SIGTERM
+    cli.run(*flags)
+    assert read["outcome"](tmp_path) == read["outcome"](fresh[0])
+
+
+@pytest.mark.slow
+def test_what_differs_between_processes_and_who_is_missing_is_said_in_a_sentence(cli, tmp_path):
+    processes = start(cli, tmp_path / "run")
+    for process in processes[1:]:
+        process.kill()
+        process.communicate()
+    address = next(a for a in processes[0].args if a.startswith("--coordinator_address"))
+    other = cli.start(
+        f"--workdir={tmp_path / 'run'}",
+        "--distributed",
+        address,
+        "--num_processes=2",
+        "--process_id=1",
+        "--seed=7",
+    )
+    for status, _, err in finished([processes[0], other]):
+        assert status == 2
+        assert "different flags, images or versions" in err
+        assert "Traceback" not in err
+    assert not (tmp_path / "run" / "config.json").exists()
+    alone = cli.refused(
+        "--distributed",
+        f"--coordinator_address=127.0.0.1:{free_port()}",
+        "--num_processes=2",
+        "--process_id=1",
+        "--initialization_timeout=2",
+    )
+    assert "within 2 seconds" in alone
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        (("host:1", 2, 2), "--process_id must lie in 0..1"),
+        (("host:1", 0, 0), "--num_processes must be at least 1"),
+        (("host", 2, 0), "HOST:PORT; got 'host'"),
+        (("host:1", None, 0), "needs --num_processes"),
+        ((None, 2, None), "--num_processes=2 needs --coordinator_address and --process_id"),
+    ],
+)
+def test_settings_that_do_not_fit_together(where, words):
+    with pytest.raises(UserError, match=words):
+        distributed.check(*where, timeout=60)
+
+
+def test_one_process_calls_what_it_is_given():
+    assert distributed.is_first()
+    assert distributed.on_first(lambda: [1]) == [1]
+    assert distributed.on_all(lambda: [2]) == [2]
+    assert distributed.greatest(3) == 3
+    distributed.check_same("anything")
+    with pytest.raises(UserError, match="own"):
+        distributed.on_first(lambda: (_ for _ in ()).throw(UserError("its own")))
+
+
+def test_flags_of_processes_need_distributed(cli, tmp_path):
+    message = cli.refused(f"--workdir={tmp_path / 'run'}", "--num_processes=2")
+    assert "need --distributed" in message
