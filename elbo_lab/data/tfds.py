@@ -260,6 +260,8 @@ def _check_features(builder: Builder) -> None:
     image = features["image"] if "image" in features else None
     if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
         raise UserError(f"--dataset={builder.name} is no set of 8-bit images.")
+    if image.shape[-1] not in (1, 3):
+        raise UserError(f"--dataset={builder.name} holds images that are neither grey nor RGB.")
     if None in image.shape:
         raise UserError(f"--dataset={builder.name} holds images of different sizes.")
 
@@ -299,7 +301,7 @@ def _read_split(
 
 def _decoded(packed: bytes, channels: int) -> np.ndarray:
     with Image.open(io.BytesIO(packed)) as image:
-        pixels = np.asarray(image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels]))
+        pixels = np.asarray(image.convert({1: "L", 3: "RGB"}[channels]))
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
