@@ -114,8 +114,10 @@ SECTIONS = {
         "upper_hidden_dims": "hidden widths between two stochastic layers",
         "activation": "of the hidden layers",
         "scale": "what a Gaussian's scale output is: log sigma, log sigma^2, softplus's sigma^2",
-        "likelihood": "p(x|z)",
-        "output_bias": "start of the output bias: the logit of the training mean, or zero",
+        "likelihood": "p(x|z): a mass of binary pixels (bernoulli) or of 8-bit grey levels "
+        "(discretized_logistic), or a density of grey levels, whose bounds do not compare with "
+        "those of masses; all but bernoulli need --binarization=none",
+        "output_bias": "start of the output bias: such that p(x|z) has the training mean, or zero",
         "init": "start of the weights: Glorot's uniform law, every layer by a key of its own or "
         "all by the same one (as the IWAE paper's code does)",
         "center_inputs": "subtract the training mean from what the inference network sees",
@@ -125,7 +127,8 @@ SECTIONS = {
         "there are labels, y_train and y_test)",
         "held_out": "training images, the last ones, that are not trained on",
         "binarization": "Bernoulli draws at every visit (dynamic), one such draw (fixed), lit from "
-        "one half on (threshold), or as they are (none, for binary images)",
+        "one half on (threshold), or as they are (none, for binary images, or with a likelihood of "
+        "grey levels)",
         "test_draw": "whether dynamic binarization draws the test images in common for all runs, "
         "which then compare image by image, or anew by each run's seed",
     },

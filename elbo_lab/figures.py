@@ -66,11 +66,12 @@ def image_grid(path, images, columns: int, title: str) -> None:
 
     Args:
       path: the PNG file.
-      images: [n, H, W], black to white: uint8, or floats from 0 to 1.
+      images: [n, H, W] from black to white, or [n, H, W, 3] in colours: uint8, or floats from 0
+        to 1.
       columns: how many stand beside each other.
       title: above them, e.g. "means of 100 samples from the prior".
     """
-    images = _grey(images)
+    images = _levels(images)
     scale = _scale(images)
     tiles = _enlarge(_mosaic(images, min(columns, len(images)), gap=1), scale)
     figure, axes = _image_figure(tiles, left=24, right=24, bottom=24, top=60, min_width=480)
@@ -84,20 +85,22 @@ def reconstructions(path, inputs, outputs, columns: int = 10) -> None:
 
     Args:
       path: the PNG file.
-      inputs: [n, H, W], black to white: uint8, or floats from 0 to 1.
-      outputs: [n, H, W], the means of p(x|z), each for one draw z from its input's posterior.
+      inputs: [n, H, W] from black to white, or [n, H, W, 3] in colours: uint8, or floats from 0
+        to 1.
+      outputs: of the same shape, the means of p(x|z), each for one draw z from its input's
+        posterior.
       columns: how many pairs stand beside each other.
     """
-    inputs, outputs = _grey(inputs), _grey(outputs)
+    inputs, outputs = _levels(inputs), _levels(outputs)
     scale, columns = _scale(inputs), min(columns, len(inputs))
     height = inputs.shape[1]
     bands, centres, top = [], [], 0
     for start in range(0, len(inputs), columns):
         pair = [_mosaic(part[start : start + columns], columns, 1) for part in (inputs, outputs)]
         if bands:
-            bands.append(np.ones((height // 4, pair[0].shape[1])))
+            bands.append(np.ones((height // 4, *pair[0].shape[1:])))
             top += height // 4
-        bands += [pair[0], np.ones((1, pair[0].shape[1])), pair[1]]
+        bands += [pair[0], np.ones((1, *pair[0].shape[1:])), pair[1]]
         centres += [top + height / 2, top + height + 1 + height / 2]
         top += 2 * height + 1
     tiles = _enlarge(np.concatenate(bands), scale)
@@ -195,7 +198,7 @@ def latent_grid(path, images, n: int, quantiles) -> None:
 
     Args:
       path: the PNG file.
-      images: [n * n, H, W]; the one at index i * n + j is decoded from
+      images: [n * n, H, W] or [n * n, H, W, 3]; the one at index i * n + j is decoded from
         (z_1, z_2) = (quantiles[i], quantiles[j]). z_1 runs to the right and z_2 upwards.
       n: values along each axis.
       quantiles: [n] ascending, the values of z, e.g. the prior's quantiles.
@@ -203,17 +206,17 @@ def latent_grid(path, images, n: int, quantiles) -> None:
     Raises:
       ValueError: the numbers of images or quantiles do not fit n.
     """
-    images = _grey(images)
-    height, width = images.shape[1:]
+    images = _levels(images)
+    height, width, channels = images.shape[1:]
     quantiles = np.asarray(quantiles, np.float64)
     if len(images) != n * n or quantiles.shape != (n,):
         raise ValueError(
             f"{n} x {n} images need {n} quantiles, not {len(images)}, {quantiles.shape}"
         )
     # [z_1, z_2] -> rows from the top down (z_2 falling), columns z_1
-    rows = images.reshape(n, n, height, width).transpose(1, 0, 2, 3)[::-1]
+    rows = images.reshape(n, n, height, width, channels).transpose(1, 0, 2, 3, 4)[::-1]
     scale = max(1, 1200 // (n * max(height, width)))
-    tiles = _enlarge(_mosaic(rows.reshape(-1, height, width), n, gap=0), scale)
+    tiles = _enlarge(_mosaic(rows.reshape(-1, height, width, channels), n, gap=0), scale)
     figure, axes = _image_figure(tiles, left=120, right=24, bottom=110, top=24)
     shown = np.arange(n)[:: math.ceil(n * 70 / tiles.shape[1])]
     shown += (n - 1 - shown[-1]) // 2
@@ -275,32 +278,39 @@ def _class_colours(count: int) -> list:
     return list(colormaps["turbo"](np.linspace(0.03, 0.97, count)))
 
 
-def _grey(images) -> np.ndarray:
+def _levels(images) -> np.ndarray:
+    """[n, H, W] or [n, H, W, 3] -> floats from 0 to 1, [n, H, W, 1 or 3]."""
     images = np.asarray(images)
-    if images.ndim != 3 or not len(images):
-        raise ValueError(f"images need the shape [n, H, W] with n > 0, not {images.shape}")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or not len(images):
+        raise ValueError(
+            f"images need the shape [n, H, W] or [n, H, W, 3] with n > 0, not {images.shape}"
+        )
     floats = images.astype(np.float64)
     return np.clip(floats / 255 if images.dtype == np.uint8 else floats, 0, 1)
 
 
 def _scale(images: np.ndarray) -> int:
     """Pixels of the figure per pixel of an image: whole, so that nothing is blurred."""
-    return max(1, 84 // max(images.shape[1:]))
+    return max(1, 84 // max(images.shape[1:3]))
 
 
 def _mosaic(images: np.ndarray, columns: int, gap: int) -> np.ndarray:
-    """[n, H, W] -> one array with white lines of `gap` pixels between the images."""
-    count, height, width = images.shape
+    """[n, H, W, C] -> one array with white lines of `gap` pixels between the images."""
+    count, height, width, channels = images.shape
     rows = -(-count // columns)
-    cells = np.ones((rows * columns, height + gap, width + gap))
+    cells = np.ones((rows * columns, height + gap, width + gap, channels))
     cells[:count, :height, :width] = images
-    cells = cells.reshape(rows, columns, height + gap, width + gap).transpose(0, 2, 1, 3)
-    whole = cells.reshape(rows * (height + gap), columns * (width + gap))
+    cells = cells.reshape(rows, columns, height + gap, width + gap, channels)
+    whole = cells.transpose(0, 2, 1, 3, 4).reshape(
+        rows * (height + gap), columns * (width + gap), channels
+    )
     return whole[: whole.shape[0] - gap, : whole.shape[1] - gap]
 
 
 def _enlarge(image: np.ndarray, scale: int) -> np.ndarray:
-    return np.kron(image, np.ones((scale, scale)))
+    return image.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
 def _figure(width: int, height: int):
@@ -315,7 +325,7 @@ def _figure(width: int, height: int):
 
 def _image_figure(tiles, *, left: int, right: int, bottom: int, top: int, min_width: int = 0):
     """A figure that shows every pixel of `tiles` once, with margins in pixels."""
-    height, width = tiles.shape
+    height, width = tiles.shape[:2]
     spare = max(0, min_width - width - left - right)
     left, right = left + spare // 2, right + spare - spare // 2
     full_width, full_height = width + left + right, height + bottom + top
@@ -324,7 +334,14 @@ def _image_figure(tiles, *, left: int, right: int, bottom: int, top: int, min_wi
     axes = figure.add_axes(
         [left / full_width, bottom / full_height, width / full_width, height / full_height]
     )
-    axes.imshow(tiles, cmap="gray", vmin=0, vmax=1, interpolation="none", aspect="auto")
+    axes.imshow(
+        tiles.squeeze(-1) if tiles.shape[2] == 1 else tiles,
+        cmap="gray",
+        vmin=0,
+        vmax=1,
+        interpolation="none",
+        aspect="auto",
+    )
     for spine in axes.spines.values():
         spine.set_visible(False)
     return figure, axes

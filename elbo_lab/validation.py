@@ -17,7 +17,8 @@ from elbo_lab.losses.bounds import partition_points
 from elbo_lab.losses.objectives import KL_MODES, WITHOUT_LOG_Q
 from elbo_lab.losses.two_targets import RWS_PHASES
 from elbo_lab.models import MODELS
-from elbo_lab.models.mlp import LIKELIHOODS, OUTPUT_BIASES
+from elbo_lab.models.likelihoods import LIKELIHOODS
+from elbo_lab.models.mlp import OUTPUT_BIASES
 from elbo_lab.models.networks import ACTIVATIONS, INITS, SCALES
 from elbo_lab.train import BATCH_GRADIENTS
 
@@ -30,7 +31,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model": tuple(MODELS),
     "activation": tuple(ACTIVATIONS),
     "scale": tuple(SCALES),
-    "likelihood": LIKELIHOODS,
+    "likelihood": tuple(LIKELIHOODS),
     "output_bias": OUTPUT_BIASES,
     "init": tuple(INITS),
     "binarization": BINARIZATIONS,
@@ -71,6 +72,11 @@ def check(config: Config) -> None:
                 f"--{name} must be sizes of at least 1, separated by commas; "
                 f"got {','.join(map(str, sizes))!r}."
             )
+    if not LIKELIHOODS[config.likelihood].binary and config.binarization != "none":
+        raise UserError(
+            f"--likelihood={config.likelihood} is for grey levels, and needs --binarization=none; "
+            f"got {config.binarization}."
+        )
     _check_numbers(config)
     _check_settings(config)
     _check_objective(config)
@@ -110,13 +116,32 @@ def check_data(config: Config, dataset: Dataset) -> None:
             f"{dataset.name}; got {config.batch_size}."
         )
     if config.binarization == "none":
-        for split, images in (("training", dataset.x_train), ("test", dataset.x_test)):
-            if not is_binary(images):
-                raise UserError(
-                    f"--binarization=none needs binary images for a Bernoulli likelihood, but the "
-                    f"{split} images of {dataset.name} have grey levels; use dynamic, fixed or "
-                    "threshold."
-                )
+        _check_pixels(config, dataset)
+
+
+def _check_pixels(config: Config, dataset: Dataset) -> None:
+    """Whether the likelihood is one of the pixels, as they are."""
+    likelihood = f"--likelihood={config.likelihood}"
+    if not LIKELIHOODS[config.likelihood].binary:
+        if is_binary(dataset.x_train):
+            raise UserError(
+                f"{likelihood} is for grey levels, but the images of {dataset.name} are binary; "
+                "use bernoulli."
+            )
+        if config.likelihood == "discretized_logistic" and dataset.x_train.dtype != np.uint8:
+            raise UserError(
+                f"{likelihood} is for 8-bit grey levels, but the images of {dataset.name} are "
+                "floats; use gaussian or continuous_bernoulli."
+            )
+        return
+    for split, images in (("training", dataset.x_train), ("test", dataset.x_test)):
+        if not is_binary(images):
+            grey = [name for name, law in LIKELIHOODS.items() if not law.binary]
+            raise UserError(
+                f"--binarization=none needs binary images for a Bernoulli likelihood, but the "
+                f"{split} images of {dataset.name} have grey levels; use dynamic, fixed or "
+                f"threshold, or --likelihood={', '.join(grey[:-1])} or {grey[-1]}."
+            )
 
 
 def _check_numbers(config: Config) -> None:

@@ -31,7 +31,10 @@ def report(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
     config, number = run.config, len(run.dataset.x_train)
     last_pass = training.total_steps(config, number) - training.steps_per_epoch(config, number)
     per_replicate = [
-        [results.train_result(config, records, last_pass, r), *results.test_results(config, e)]
+        [
+            results.train_result(config, records, last_pass, r),
+            *results.test_results(config, e, run.dataset.x_train.shape[1]),
+        ]
         for r, e in evaluations.items()
     ]
     timing = [

@@ -7,6 +7,7 @@ binarization happen later, on the device.
 import hashlib
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +31,7 @@ class Dataset(NamedTuple):
     x_test: np.ndarray  # [N', D], of x_train's dtype
     y_train: np.ndarray | None  # [N], int32, or None
     y_test: np.ndarray | None  # [N'], int32, or None
-    image_shape: tuple[int, int]  # (H, W) with H * W = D
+    image_shape: tuple[int, ...]  # (H, W), or (H, W, C) if there are colours; their product is D
 
 
 def load(
@@ -39,7 +40,8 @@ def load(
     manual_dir: str | None = None,
     in_file: bool = False,
 ) -> Dataset:
-    """Loads a dataset by its registered name, or from a path that ends in .npz.
+    """Loads a dataset by its registered name, from a path that ends in .npz, or any other image set
+    of tensorflow-datasets by its name there ("kmnist", "emnist/letters", "cifar10").
 
     A .npz file holds `x_train` and `x_test`, and may hold `y_train` and `y_test`; other arrays in
     it are ignored. Images are [N, D], [N, H, W] or [N, H, W, 1]. A flat D has the image shape
@@ -68,10 +70,16 @@ def load(
         return DATASETS[name](data_dir, manual_dir)
     if name.lower().endswith(".npz"):
         return _load_npz(name, in_file)
+    if re.fullmatch(r"\w+(/[\w.-]+)?", name) and not os.path.isdir(name):
+        from elbo_lab.data import image_sets
+
+        if image_sets.is_known(name):
+            return image_sets.load(name, data_dir, manual_dir)
     what = "is a folder, not a dataset" if os.path.isdir(name) else "is not a known dataset"
     raise UserError(
         f"{name!r} {what}; choose from {', '.join(sorted(DATASETS))}, "
-        "or give the path of a file ending in .npz."
+        "or give the path of a file ending in .npz or the name of another image set of "
+        "tensorflow-datasets."
     )
 
 
@@ -110,52 +118,24 @@ def _load_mnist_small(data_dir: str | None, manual_dir: str | None) -> Dataset:
     return _load_npz(str(Path(__file__).with_name("mnist_small.npz")))
 
 
-def _load_mnist(data_dir: str | None, manual_dir: str | None) -> Dataset:
-    """60,000 + 10,000 handwritten digits, 28 x 28 grey levels (LeCun et al. 1998)."""
-    return _load_train_and_test("mnist", data_dir, manual_dir)
+def _of_tfds(name: str) -> Callable[[str | None, str | None], Dataset]:
+    def load_set(data_dir: str | None, manual_dir: str | None) -> Dataset:
+        from elbo_lab.data import image_sets  # which imports tensorflow_datasets
 
+        return image_sets.load(name, data_dir, manual_dir)
 
-def _load_fashion_mnist(data_dir: str | None, manual_dir: str | None) -> Dataset:
-    """60,000 + 10,000 pieces of clothing, 28 x 28 grey levels (Xiao et al. 2017)."""
-    return _load_train_and_test("fashion_mnist", data_dir, manual_dir)
-
-
-def _load_binarized_mnist(data_dir: str | None, manual_dir: str | None) -> Dataset:
-    """60,000 + 10,000 images of MNIST binarized once (Larochelle and Murray 2011; no labels).
-
-    The last 10,000 training images are the published validation images: held_out=10000 leaves the
-    published 50,000.
-    """
-    from elbo_lab.data import tfds
-
-    splits = tfds.load("binarized_mnist", data_dir, manual_dir)
-    images = {split: _flat(found["image"]) * np.uint8(255) for split, found in splits.items()}
-    x_train = np.concatenate([images["train"], images["validation"]])
-    return Dataset("binarized_mnist", x_train, images["test"], None, None, (28, 28))
+    return load_set
 
 
 # Dataset name -> function of data_dir and manual_dir. Flags offer the keys as choices.
 DATASETS: dict[str, Callable[[str | None, str | None], Dataset]] = {
     "mnist_small": _load_mnist_small,
-    "mnist": _load_mnist,
-    "fashion_mnist": _load_fashion_mnist,
-    "binarized_mnist": _load_binarized_mnist,
+    "mnist": _of_tfds("mnist"),
+    "fashion_mnist": _of_tfds("fashion_mnist"),
+    "binarized_mnist": _of_tfds("binarized_mnist"),
+    "omniglot": _of_tfds("omniglot"),
+    "omniglot_small": _of_tfds("omniglot_small"),
 }
-
-
-def _load_train_and_test(name: str, data_dir: str | None, manual_dir: str | None) -> Dataset:
-    """A set that tensorflow-datasets has with the splits train and test."""
-    from elbo_lab.data import tfds  # which imports tensorflow_datasets
-
-    splits = tfds.load(name, data_dir, manual_dir)
-    train, test = splits["train"], splits["test"]
-    shape = train["image"].shape[1:3]
-    x_train, x_test = _flat(train["image"]), _flat(test["image"])
-    return Dataset(name, x_train, x_test, train.get("label"), test.get("label"), shape)
-
-
-def _flat(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1)
 
 
 def _load_npz(path: str, in_file: bool = False) -> Dataset:

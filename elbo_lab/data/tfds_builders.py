@@ -1,12 +1,20 @@
-"""Builders of tensorflow-datasets that need no TensorFlow.
+"""Builders of tensorflow-datasets (TFDS) that need no TensorFlow.
 
-Those of MNIST's family need it to unpack, to read and to encode files. These here inherit name,
-version, features and checksums, so that what they prepare is what the stock builder would
-have prepared, in the same place, and each does those three things with the standard library.
+TFDS's own, the stock builders, use it in some sets to unpack and read files, and in all that hold
+arrays to encode them as PNG. Those here inherit name, version, features and checksums, so that what
+they prepare is what the stock builder would have prepared, in the same place; only these steps are
+done with the standard library and Pillow.
 """
 
 import functools
 import gzip
+import importlib.util
+import inspect
+import io
+import re
+import sys
+import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -18,85 +26,112 @@ from tensorflow_datasets.core import registered
 
 from elbo_lab.errors import UserError
 
-# The official names of an IDX set's files, for each split: images, labels.
+Builder = tfds.core.GeneratorBasedBuilder
+
+# The files of MNIST and of what is made after its model, for each split: images, labels.
 IDX_FILES = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
 }
-IDX_SETS = ("mnist", "fashion_mnist", "kmnist")
-AMAT_FILES = {
-    split: f"binarized_mnist_{part}.amat"
-    for split, part in [("train", "train"), ("validation", "valid"), ("test", "test")]
-}
 AMAT_URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
-
-
-def make(name: str, data_dir: str | None, file_format: str) -> tfds.core.DatasetBuilder:
-    """The builder of a set by its name: ours where there is one.
-
-    Raises:
-      UserError: the data in `data_dir` are prepared in another format.
-    """
-    builder_class = _ours(name)
-    try:
-        return builder_class(data_dir=data_dir, file_format=file_format)
-    except ValueError as error:
-        raise UserError(
-            f"--data_dir={data_dir} holds {name} in another format than array_record, which only "
-            "TensorFlow reads; give another folder."
-        ) from error
-
-
-def is_numbered(name: str) -> bool:
-    """Whether the keys of a set's examples are their positions in the official files."""
-    return name in (*IDX_SETS, "binarized_mnist")
+AMAT_FILES = {
+    "train": "binarized_mnist_train.amat",
+    "validation": "binarized_mnist_valid.amat",
+    "test": "binarized_mnist_test.amat",
+}
+CIFAR10_FILES = {
+    "train": [f"cifar-10-batches-bin/data_batch_{i}.bin" for i in range(1, 6)],
+    "test": ["cifar-10-batches-bin/test_batch.bin"],
+}
+OMNIGLOT_URL = "https://github.com/brendenlake/omniglot/raw/master/python/"
+OMNIGLOT_FILES = {
+    "train": "images_background.zip",
+    "test": "images_evaluation.zip",
+    "small1": "images_background_small1.zip",
+    "small2": "images_background_small2.zip",
+}
+# Of each alphabet's 20 drawers, those of whom omniglot_small's training images are.
+TRAINING_DRAWERS = 15
 
 
 @functools.cache
-def _ours(name: str) -> type[tfds.core.DatasetBuilder]:
-    stock = tfds.builder_cls(name)
+def of_set(name: str) -> type[Builder]:
+    """The class that prepares a set: ours where the stock builder needs TensorFlow.
+
+    Attributes beside the stock builder's: `numbered`, whether the keys of the examples are their
+    positions in the official files; `urls`, what is downloaded, as far as that is known.
+
+    Raises:
+      KeyError: TFDS has no such set.
+    """
+    try:
+        stock = tfds.builder_cls("omniglot" if name == "omniglot_small" else name)
+    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
+        raise KeyError(name) from error
     with registered.skip_registration():
-        if name == "binarized_mnist":
-            return _amat(stock)
-        return _idx(stock)
+        return _OURS.get(name, _any_other)(stock)
 
 
-def _idx(stock: type[tfds.core.GeneratorBasedBuilder]) -> type[tfds.core.GeneratorBasedBuilder]:
-    """A builder of images and labels in four gzipped IDX files, as MNIST's are."""
+def needs_tensorflow(builder_class: type[Builder]) -> bool:
+    """Whether a builder's code calls TensorFlow, which is not installed."""
+    if importlib.util.find_spec("tensorflow") or builder_class.urls:
+        return False
+    stock = sys.modules[builder_class.__mro__[1].__module__]
+    return re.search(r"\btf\.\w", inspect.getsource(stock)) is not None
+
+
+def _idx(stock: type[Builder]) -> type[Builder]:
+    """A set of images and labels in four gzipped IDX files."""
 
     class Idx(stock):
         name = stock.name
         url_infos = stock.url_infos
         urls = tuple(stock.URL + file for files in IDX_FILES.values() for file in files)
+        numbered = True
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
             paths = dl_manager.download({url: url for url in self.urls})
             return {
-                split: self._generate_examples(*(paths[stock.URL + file] for file in files))
+                split: _idx_examples(*(_read_idx(open(paths[stock.URL + f], "rb")) for f in files))
                 for split, files in IDX_FILES.items()
             }
-
-        def _generate_examples(self, images: Any, labels: Any) -> Iterator:
-            for i, (image, label) in enumerate(
-                zip(read_idx(images), read_idx(labels), strict=True)
-            ):
-                yield i, {"image": Image.fromarray(image), "label": int(label)}
 
     return Idx
 
 
-def _amat(stock: type[tfds.core.GeneratorBasedBuilder]) -> type[tfds.core.GeneratorBasedBuilder]:
+def _emnist(stock: type[Builder]) -> type[Builder]:
+    """EMNIST: one zip file that holds four gzipped IDX files for each configuration."""
+
+    class Emnist(stock):
+        name = stock.name
+        url_infos = stock.url_infos
+        urls = (stock.URL,)
+        numbered = True
+
+        def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+            archive = zipfile.ZipFile(dl_manager.download(stock.URL))
+            stem = f"gzip/emnist-{self.builder_config.name}"
+            return {
+                split: _idx_examples(
+                    *(
+                        _read_idx(archive.open(f"{stem}-{split}-{kind}-ubyte.gz"))
+                        for kind in ("images-idx3", "labels-idx1")
+                    )
+                )
+                for split in ("train", "test")
+            }
+
+    return Emnist
+
+
+def _amat(stock: type[Builder]) -> type[Builder]:
     """Larochelle's binary images: a text file for each split, an image of zeros and ones a line."""
 
     class Amat(stock):
         name = stock.name
         url_infos = stock.url_infos
         urls = tuple(AMAT_URL + file for file in AMAT_FILES.values())
-
-        def _info(self) -> tfds.core.DatasetInfo:
-            shape = (28, 28, 1)
-            features = tfds.features.FeaturesDict({"image": tfds.features.Image(shape=shape)})
-            return tfds.core.DatasetInfo(builder=self, features=features)
+        numbered = True
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
             paths = dl_manager.download({s: AMAT_URL + file for s, file in AMAT_FILES.items()})
@@ -109,21 +144,137 @@ def _amat(stock: type[tfds.core.GeneratorBasedBuilder]) -> type[tfds.core.Genera
     return Amat
 
 
-def read_idx(path: Any) -> np.ndarray:
+def _cifar10(stock: type[Builder]) -> type[Builder]:
+    """CIFAR-10: binary files, for each image its label's byte and 3 x 32 x 32 bytes."""
+
+    class Cifar10(stock):
+        name = stock.name
+        url_infos = stock.url_infos
+        urls = tuple(stock.url_infos)
+        numbered = True
+
+        def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+            path = dl_manager.download(self.urls[0])
+            with tarfile.open(path) as archive:
+                names = archive.extractfile("cifar-10-batches-bin/batches.meta.txt").read().decode()
+                self.info.features["label"].names = [n for n in names.split("\n") if n]
+                found = {
+                    split: b"".join(archive.extractfile(file).read() for file in files)
+                    for split, files in CIFAR10_FILES.items()
+                }
+            return {split: self._generate_examples(split, found[split]) for split in found}
+
+        def _generate_examples(self, split: str, content: bytes) -> Iterator:
+            rows = np.frombuffer(content, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
+            images = rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+            for i, image in enumerate(images):
+                picture = Image.fromarray(np.ascontiguousarray(image))
+                yield i, {"id": f"{split}_{i:05d}", "image": picture, "label": int(rows[i, 0])}
+
+    return Cifar10
+
+
+def _omniglot(stock: type[Builder]) -> type[Builder]:
+    """OMNIGLOT: a zip file for each split, with a folder for each alphabet and character."""
+
+    class Omniglot(stock):
+        name = stock.name
+        url_infos = stock.url_infos
+        urls = tuple(OMNIGLOT_URL + file for file in OMNIGLOT_FILES.values())
+        numbered = False
+
+        def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+            paths = dl_manager.download({s: OMNIGLOT_URL + f for s, f in OMNIGLOT_FILES.items()})
+            found = {split: dict(read_omniglot(path)) for split, path in paths.items()}
+            _name_classes(self.info.features, [e for part in found.values() for e in part.values()])
+            return {split: iter(part.items()) for split, part in found.items()}
+
+    return Omniglot
+
+
+def _omniglot_small(stock: type[Builder]) -> type[Builder]:
+    """The two small background sets of OMNIGLOT together, split by drawers.
+
+    Greek and Latin are in both: of 5,840 files 4,840 differ, and each image is taken once.
+    """
+
+    class OmniglotSmall(stock):
+        name = "omniglot_small"
+        url_infos = stock.url_infos
+        urls = tuple(OMNIGLOT_URL + OMNIGLOT_FILES[part] for part in ("small1", "small2"))
+        numbered = False
+
+        def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+            found = {}
+            for path in dl_manager.download(list(self.urls)):
+                found |= dict(read_omniglot(path))
+            _name_classes(self.info.features, list(found.values()))
+            splits = {"train": [], "test": []}
+            for key, example in sorted(found.items()):
+                drawer = int(key.removesuffix(".png").rsplit("_", 1)[1])
+                splits["train" if drawer <= TRAINING_DRAWERS else "test"].append((key, example))
+            return {split: iter(part) for split, part in splits.items()}
+
+    return OmniglotSmall
+
+
+def _any_other(stock: type[Builder]) -> type[Builder]:
+    """Any set: arrays are encoded by Pillow."""
+
+    class Other(stock):
+        name = stock.name
+        url_infos = stock.url_infos
+        urls = ()
+        numbered = False
+
+        def _generate_examples(self, *args: Any, **kwargs: Any) -> Any:
+            examples = super()._generate_examples(*args, **kwargs)
+            return map(_with_picture, examples) if inspect.isgenerator(examples) else examples
+
+    return Other
+
+
+_OURS = {
+    "mnist": _idx,
+    "fashion_mnist": _idx,
+    "kmnist": _idx,
+    "emnist": _emnist,
+    "binarized_mnist": _amat,
+    "cifar10": _cifar10,
+    "omniglot": _omniglot,
+    "omniglot_small": _omniglot_small,
+}
+
+
+def _with_picture(keyed: tuple[Any, Any]) -> tuple[Any, Any]:
+    key, example = keyed
+    image = example.get("image") if isinstance(example, dict) else None
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+        grey = image.ndim == 3 and image.shape[2] == 1
+        example = {**example, "image": Image.fromarray(image[:, :, 0] if grey else image)}
+    return key, example
+
+
+def _idx_examples(images: np.ndarray, labels: np.ndarray) -> Iterator:
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        yield i, {"image": Image.fromarray(image), "label": int(label)}
+
+
+def _read_idx(packed: Any) -> np.ndarray:
     """A gzipped IDX file of bytes: two zero bytes, the type 8, the rank, the sizes, the values.
 
     Raises:
       UserError: the file is damaged.
     """
     try:
-        with gzip.open(path) as file:
+        with packed, gzip.open(packed) as file:
             content = file.read()
         if content[:3] != b"\0\0\x08":
-            raise ValueError("another magic number")
+            raise ValueError("it begins otherwise")
         shape = np.frombuffer(content, ">u4", count=content[3], offset=4)
         return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)
     except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
-        raise UserError(f"{path} is not a gzipped IDX file of bytes ({error}).") from error
+        raise UserError(f"{packed.name} is not a gzipped IDX file of bytes ({error}).") from error
 
 
 def read_amat(path: Any) -> np.ndarray:
@@ -135,9 +286,45 @@ def read_amat(path: Any) -> np.ndarray:
     with open(path, "rb") as file:
         content = np.frombuffer(file.read(), np.uint8)
     width = 2 * 784  # a digit, and a space or the line's end
-    if content.size % width:
+    if content.size == 0 or content.size % width:
         raise UserError(f"{path} is not made of lines of 784 digits.")
-    images = content.reshape(-1, width)[:, ::2] - ord("0")
-    if images.max(initial=0) > 1:
+    images = content.reshape(-1, width)[:, ::2] - np.uint8(ord("0"))
+    if images.max() > 1:
         raise UserError(f"{path} holds other values than zero and one.")
     return images
+
+
+def read_omniglot(path: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Key and example of every drawing in one of OMNIGLOT's zip files, as TFDS has them.
+
+    A file is FOLDER/Greek/character01/0394_01.png: the alphabet, the character there, the character
+    among all, the drawer.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for file in sorted(archive.namelist()):
+            parts = file.split("/")
+            if len(parts) != 4 or not parts[3].endswith(".png"):
+                continue
+            _, alphabet, character, image = parts
+            number = int(character.removeprefix("character")) - 1
+            example = {
+                "image": io.BytesIO(archive.read(file)),
+                "alphabet": alphabet,
+                "alphabet_char_id": number,
+                "label": int(image.split("_")[0]) - 1,
+            }
+            yield f"{alphabet}_{number}_{image}", example
+
+
+def _name_classes(features: Any, examples: list[dict[str, Any]]) -> None:
+    """The names of alphabets and characters, which the files tell: all 50 and 1,623 of them, or an
+    alphabet's position among those that there are.
+    """
+    alphabets = sorted({e["alphabet"] for e in examples})
+    if len(alphabets) == features["alphabet"].num_classes:
+        features["alphabet"].names = alphabets
+    for example in examples:
+        example["alphabet"] = alphabets.index(example["alphabet"])
+    names = {e["label"]: f"{alphabets[e['alphabet']]}_{e['alphabet_char_id']}" for e in examples}
+    if len(names) == features["label"].num_classes:
+        features["label"].names = [names[label] for label in sorted(names)]

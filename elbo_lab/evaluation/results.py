@@ -7,35 +7,52 @@ import numpy as np
 from elbo_lab.config import Config
 from elbo_lab.evaluation.active_units import ACTIVE_THRESHOLD, activity
 from elbo_lab.evaluation.bounds import Evaluation
+from elbo_lab.models.likelihoods import LIKELIHOODS
 from elbo_lab.report import Result
 
 NATS = "nats per image"
-LOWER_BOUND = "lower bound in expectation"
+BITS = "bits per dimension"
+LOWER_BOUND, UPPER_BOUND = "lower bound in expectation", "upper bound in expectation"
 
 
-def test_results(config: Config, evaluation: Evaluation) -> list[Result]:
+def test_results(
+    config: Config, evaluation: Evaluation, data_dim: int | None = None
+) -> list[Result]:
     """The test split's numbers of one run, with standard errors over images.
+
+    Where p(x|z) is a density, the names of what depends on it end in ", density". Where it is a
+    mass of grey levels, L_K also is given in bits per dimension, -L_K / (D log 2): an upper bound
+    in expectation.
 
     Args:
       config: the run's; k and eval_k name the bounds.
       evaluation: values per test image.
+      data_dim: D, pixels times colours; without it nothing is given in bits per dimension.
 
     Returns:
       ELBO, IWAE-k, L_K, KL, reconstruction term, effective sample size, active units per layer.
     """
-    draws = config.eval_k
+    draws, law = config.eval_k, LIKELIHOODS[config.likelihood]
+    of = ", density" if law.density else ""
     results = [
-        _mean("ELBO", "ELBO", evaluation.elbo, bound=LOWER_BOUND, k=1),
-        _mean("IWAE bound", f"L_{config.k}", evaluation.iwae, bound=LOWER_BOUND, k=config.k),
+        _mean("ELBO" + of, "ELBO", evaluation.elbo, bound=LOWER_BOUND, k=1),
+        _mean("IWAE bound" + of, f"L_{config.k}", evaluation.iwae, bound=LOWER_BOUND, k=config.k),
         _mean(
-            "log-likelihood", f"L_{draws}", evaluation.log_likelihood, bound=LOWER_BOUND, k=draws
+            "log-likelihood" + of,
+            f"L_{draws}",
+            evaluation.log_likelihood,
+            bound=LOWER_BOUND,
+            k=draws,
         ),
         _mean("KL(q(z|x) || p(z))", "KL", evaluation.kl),
-        _mean("reconstruction", "E_q log p(x|z)", evaluation.reconstruction),
+        _mean("reconstruction" + of, "E_q log p(x|z)", evaluation.reconstruction),
         _mean(
             "effective sample size", f"ESS of {draws}", evaluation.effective_sample_size, "draws"
         ),
     ]
+    if data_dim and not law.binary and not law.density:
+        bits = -evaluation.log_likelihood.astype(np.float64) / (data_dim * math.log(2))
+        results.append(_mean(BITS, f"-L_{draws} / D", bits, BITS, UPPER_BOUND, draws))
     of_train = bool(evaluation.train_means)
     layers = evaluation.train_means if of_train else evaluation.means
     for i, means in enumerate(layers):
@@ -61,9 +78,10 @@ def train_result(config: Config, records: list[dict], first_step: int, replicate
         "piwae": (f"L_{config.m * config.k}", config.m * config.k),
     }.get(config.objective, ("", None))
     # What else is trained by is no bound at any setting, or none of a known direction at every K.
+    of = ", density" if LIKELIHOODS[config.likelihood].density else ""
     is_bound = symbol or config.objective in ("ciwae", "free_bits", "free_bits_batch")
     return Result(
-        "training bound" if is_bound else "training objective",
+        ("training bound" if is_bound else "training objective") + of,
         symbol,
         float(np.average(bounds, weights=steps[late])),
         unit=NATS,

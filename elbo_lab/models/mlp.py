@@ -9,21 +9,21 @@ import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab.config import Config
-from elbo_lab.distributions import BernoulliVector, Chain
+from elbo_lab.distributions import Chain, Distribution
 from elbo_lab.models.base import Model, Params
-from elbo_lab.models.networks import INITS, BernoulliMLP, GaussianMLP, gaussian
+from elbo_lab.models.likelihoods import LIKELIHOODS
+from elbo_lab.models.networks import INITS, GaussianMLP, gaussian
 
-LIKELIHOODS = ("bernoulli",)
 # Where the output bias starts.
 OUTPUT_BIASES = ("train_mean", "zero")
 
 
 def make(config: Config, data_dim: int) -> Model:
-    """Gaussian layers, Bernoulli likelihood by logits, standard normal prior on the top layer.
+    """Gaussian layers, standard normal prior on the top layer; p(x|z) is one of `LIKELIHOODS`.
 
     Args:
-      config: reads latent_dims, hidden_dims, upper_hidden_dims, activation, scale, output_bias,
-        init, center_inputs.
+      config: reads latent_dims, hidden_dims, upper_hidden_dims, activation, scale, likelihood,
+        output_bias, init, center_inputs.
       data_dim: D, the number of pixels.
     """
     sizes = config.latent_dims  # (L_1, ..., L_n), from the data up
@@ -35,7 +35,8 @@ def make(config: Config, data_dim: int) -> Model:
     encoders = [block(sizes[0], config.hidden_dims)]
     encoders += [block(size, config.upper_hidden_dims) for size in sizes[1:]]
     priors = [block(size, config.upper_hidden_dims) for size in sizes[:-1]]
-    decoder = BernoulliMLP(data_dim, config.hidden_dims, config.activation)
+    law = LIKELIHOODS[config.likelihood]
+    decoder = law.network(data_dim, config.hidden_dims, config.activation)
 
     def conditional(network: GaussianMLP, params: Params):
         return lambda given: gaussian(*network.apply({"params": params}, given))
@@ -58,10 +59,7 @@ def make(config: Config, data_dim: int) -> Model:
         if config.center_inputs:
             params["encoder"]["center"] = mean
         if config.output_bias == "train_mean":
-            # Clipped, since pixels that are never (or always) lit have infinite logits.
-            params["decoder"]["logits"]["bias"] = jax.scipy.special.logit(
-                jnp.clip(mean, 0.001, 0.999)
-            )
+            params["decoder"][law.head]["bias"] = law.bias(mean)
         return params
 
     def prior(params: Params) -> Chain | object:
@@ -81,9 +79,9 @@ def make(config: Config, data_dim: int) -> Model:
         first = layers[0](x)
         return first if len(layers) == 1 else Chain(first, layers[1:])
 
-    def likelihood(params: Params, z: Array | tuple[Array, ...]) -> BernoulliVector:
+    def likelihood(params: Params, z: Array | tuple[Array, ...]) -> Distribution:
         z_1 = z[0] if len(sizes) > 1 else z
-        return BernoulliVector(decoder.apply({"params": params["decoder"]}, z_1))
+        return law.distribution(decoder.apply({"params": params["decoder"]}, z_1))
 
     return Model(init, prior, posterior, likelihood)
 

@@ -109,6 +109,34 @@ class BernoulliMLP(nn.Module):
         return dense(self.data_dim, "logits")(h)
 
 
+class LocationScaleMLP(nn.Module):
+    """MLP with a linear head for the location of each pixel; the log-scale is another head's, or a
+    parameter, one number for all pixels and latents.
+
+    [*batch, L] -> locations [*batch, data_dim], log-scales [*batch, data_dim] or [*batch, 1].
+    """
+
+    data_dim: int
+    hidden_dims: Sequence[int]
+    activation: str = "tanh"
+    shared_scale: bool = False
+    log_scale: float = 0.0  # where it starts
+
+    @nn.compact
+    @by_rows
+    def __call__(self, z: Array) -> tuple[Array, Array]:
+        h = MLP(self.hidden_dims, self.activation, name="trunk")(z)
+        location = dense(self.data_dim, "location")(h)
+        start = nn.initializers.constant(self.log_scale)
+        if self.shared_scale:
+            shared = self.param("log_scale", start, (1,))
+            return location, jnp.broadcast_to(shared, (len(z), 1))
+        # Zero weights: at first all pixels have the scale that is given.
+        zeros = nn.initializers.zeros_init()
+        head = nn.Dense(self.data_dim, kernel_init=zeros, bias_init=start, name="log_scale")
+        return location, head(h)
+
+
 def gaussian(mean: Array, scale: Array) -> dist.Distribution:
     """Diagonal Gaussian with event [L], from mean and standard deviation [*batch, L]."""
     return dist.Normal(mean, scale).to_event(1)

@@ -1,0 +1,388 @@
+"""Data sets through tensorflow-datasets, from tiny files in the official formats; no network."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+import scipy.io
+import tfds_files
+
+from elbo_lab.data import image_sets, load, tfds, tfds_builders
+from elbo_lab.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CACHE = "elbo_lab_images.npz"
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """As where no server can be reached; returns what was asked for."""
+    asked = []
+
+    def refuse(url, **options):
+        asked.append(url)
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(requests, "get", refuse)
+    monkeypatch.setattr(requests.Session, "get", refuse)
+    return asked
+
+
+@pytest.fixture
+def mnist(tmp_path, monkeypatch):
+    """(data_dir, manual_dir, arrays) of a small MNIST."""
+    arrays = tfds_files.write_mnist(tmp_path / "files")
+    tfds_files.register("mnist", tmp_path / "files", monkeypatch)
+    return str(tmp_path / "prepared"), str(tmp_path / "files"), arrays
+
+
+def refusal(*arguments) -> str:
+    """The one sentence (or two) with which a set is refused."""
+    with pytest.raises(UserError) as caught:
+        load(*arguments)
+    message = str(caught.value)
+    assert "\n" not in message and message.endswith(".")
+    return message
+
+
+def check_mnist(dataset, arrays) -> None:
+    assert dataset.name == "mnist" and dataset.image_shape == (28, 28)
+    for split in ("train", "test"):
+        x, y = getattr(dataset, f"x_{split}"), getattr(dataset, f"y_{split}")
+        assert x.dtype == np.uint8 and y.dtype == np.int32
+        np.testing.assert_array_equal(x, arrays[f"x_{split}"].reshape(-1, 784))
+        np.testing.assert_array_equal(y, arrays[f"y_{split}"])
+
+
+# --- the sets -----------------------------------------------------------------------------------
+
+
+def test_mnist_has_pixels_and_order_of_its_files(mnist, no_network):
+    data_dir, manual_dir, arrays = mnist
+    check_mnist(load("mnist", data_dir, manual_dir), arrays)
+    cache = Path(data_dir) / "mnist" / "3.0.1" / CACHE
+    assert cache.exists()
+    check_mnist(load("mnist", data_dir), arrays)  # from the cache
+    for content in (None, b"", cache.read_bytes()[:5000]):  # from the array_record files
+        cache.unlink() if content is None else cache.write_bytes(content)
+        check_mnist(load("mnist", data_dir), arrays)
+    assert no_network == [] and "tensorflow" not in sys.modules
+
+
+def test_the_stock_builder_reads_what_was_prepared(mnist):
+    import tensorflow_datasets
+
+    data_dir, manual_dir, arrays = mnist
+    load("mnist", data_dir, manual_dir)
+    source = tensorflow_datasets.data_source(
+        "mnist", split="test", data_dir=data_dir, builder_kwargs={"file_format": "array_record"}
+    )
+    # Sorted by a hash; the first pixel tells which image it is.
+    found = [(example["image"][0, 0, 0], example["label"]) for example in source]
+    assert sorted(found) == [(i, i % 10) for i in range(tfds_files.TEST)]
+    assert [i for i, _ in found] != sorted(i for i, _ in found)
+
+
+def test_a_folder_that_may_only_be_read(mnist, monkeypatch):
+    data_dir, manual_dir, arrays = mnist
+
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tfds.tempfile, "NamedTemporaryFile", refuse)
+    check_mnist(load("mnist", data_dir, manual_dir), arrays)
+    assert not (Path(data_dir) / "mnist" / "3.0.1" / CACHE).exists()
+
+
+def test_binarized_mnist_ends_with_the_validation_images(tmp_path, monkeypatch):
+    arrays = tfds_files.write_binarized_mnist(tmp_path)
+    tfds_files.register("binarized_mnist", tmp_path, monkeypatch)
+    dataset = load("binarized_mnist", str(tmp_path / "prepared"), str(tmp_path))
+    train = np.concatenate([arrays["train"], arrays["valid"]])
+    np.testing.assert_array_equal(dataset.x_train, 255 * train)
+    np.testing.assert_array_equal(dataset.x_test, 255 * arrays["test"])
+    assert dataset.y_train is None and dataset.y_test is None
+
+
+def test_emnist_stands_upright(tmp_path, monkeypatch):
+    arrays = tfds_files.write_emnist(tmp_path)
+    tfds_files.register("emnist", tmp_path, monkeypatch)
+    dataset = load("emnist/letters", str(tmp_path / "prepared"), str(tmp_path))
+    for split in ("train", "test"):
+        upright = arrays[split].transpose(0, 2, 1).reshape(-1, 784)
+        np.testing.assert_array_equal(getattr(dataset, f"x_{split}"), upright)
+    np.testing.assert_array_equal(dataset.y_test, range(4))
+
+
+def test_cifar10_has_colours(tmp_path, monkeypatch):
+    arrays = tfds_files.write_cifar10(tmp_path)
+    tfds_files.register("cifar10", tmp_path, monkeypatch)
+    dataset = load("cifar10", str(tmp_path / "prepared"), str(tmp_path))
+    assert dataset.image_shape == (32, 32, 3)
+    for split in ("train", "test"):
+        flat = arrays[split].reshape(-1, 3072)
+        np.testing.assert_array_equal(getattr(dataset, f"x_{split}"), flat)
+    np.testing.assert_array_equal(dataset.y_test, range(3))
+
+
+def place(images: np.ndarray) -> list[tuple[int, int]]:
+    """Character and drawer of drawings by `write_omniglot`: where ink begins."""
+    images = images.reshape(-1, 28, 28)
+    return [(int(x[:, 0].argmax()) // 4, int(x[27].argmax())) for x in images]
+
+
+def test_omniglot_small_is_split_by_drawers_and_has_no_image_twice(tmp_path, monkeypatch):
+    # As in the official files, one alphabet is in both.
+    alphabets = {1: {"Greek": 2, "Latin": 1}, 2: {"Greek": 2, "Tagalog": 3}}
+    for part, characters in alphabets.items():
+        path = tmp_path / f"images_background_small{part}.zip"
+        tfds_files.write_omniglot(path, characters, drawers=20)
+    tfds_files.register("omniglot_small", tmp_path, monkeypatch)
+    dataset = load("omniglot_small", str(tmp_path / "prepared"), str(tmp_path))
+    assert dataset.x_train.shape == (6 * 15, 784) and dataset.x_test.shape == (6 * 5, 784)
+    for x, y in ((dataset.x_train, dataset.y_train), (dataset.x_test, dataset.y_test)):
+        counts = np.bincount(y) * 6 / len(y)
+        np.testing.assert_array_equal(counts, [2, 1, 3])  # Greek, Latin, Tagalog
+        drawings = {(alphabet, image.tobytes()) for alphabet, image in zip(y, x, strict=True)}
+        assert len(drawings) == len(x)
+    # The drawer's mark, five pixels of 105, lies at 5 (drawer - 1) / 3.75 of 28.
+    assert max(drawer for _, drawer in place(dataset.x_train)) == 5 * 14 // 3.75
+    assert min(drawer for _, drawer in place(dataset.x_test)) == 5 * 15 // 3.75
+
+
+def test_omniglot_in_a_fixed_order_without_chardata(tmp_path, monkeypatch):
+    for split, file in tfds_builders.OMNIGLOT_FILES.items():
+        characters = {"Korean": 2} if split == "test" else {"Bengali": 3, "Greek": 1}
+        tfds_files.write_omniglot(tmp_path / file, characters, drawers=5)
+    tfds_files.register("omniglot", tmp_path, monkeypatch)
+    monkeypatch.setattr(image_sets, "OMNIGLOT_SIZES", (20, 8))
+    data_dir = str(tmp_path / "prepared")
+    dataset = load("omniglot", data_dir, str(tmp_path))
+    assert dataset.x_train.shape == (20, 784) and dataset.x_test.shape == (8, 784)
+    assert dataset.image_shape == (28, 28) and set(dataset.y_train) == {0, 1}
+    again = load("omniglot", data_dir)
+    np.testing.assert_array_equal(dataset.x_train, again.x_train)
+    x, y = (np.concatenate([getattr(dataset, f"{n}_{s}") for s in ("train", "test")]) for n in "xy")
+    assert len({(a, b.tobytes()) for a, b in zip(y, x, strict=True)}) >= 28 - 5
+
+
+def test_smaller_is_the_share_of_ink():
+    image = np.full((105, 105, 3), 255, np.uint8)
+    image[:15, :30] = 0  # four rows and eight columns of 28
+    image[60:75, 60:61] = 0  # a column of the 3.75 of pixel 16
+    small = image_sets.smaller(image)[:, :, 0]
+    expected = np.zeros((28, 28))
+    expected[:4, :8] = 255
+    expected[16:20, 16] = 255 / 3.75
+    assert np.abs(small - expected).max() <= 0.5
+
+
+# --- chardata.mat -------------------------------------------------------------------------------
+
+
+def test_chardata_stands_upright_in_the_published_order(tmp_path):
+    rng = np.random.default_rng(0)
+    images = {"data": rng.random((9, 28, 28)), "testdata": rng.random((4, 28, 28))}
+    content = {key: x.transpose(0, 2, 1).reshape(len(x), 784).T for key, x in images.items()}
+    content["target"], content["testtarget"] = np.eye(50)[:, :9], np.eye(50)[:, 3:7]
+    scipy.io.savemat(tmp_path / "chardata.mat", content)
+    dataset = load("omniglot", str(tmp_path / "nothing"), str(tmp_path))
+    order = np.random.RandomState(123).permutation(9)
+    expected = images["data"][order].reshape(9, 784).astype(np.float32)
+    np.testing.assert_array_equal(dataset.x_train, expected)
+    np.testing.assert_array_equal(dataset.y_train, order)
+    np.testing.assert_array_equal(dataset.x_test, images["testdata"].reshape(4, 784).astype("f4"))
+    np.testing.assert_array_equal(dataset.y_test, [3, 4, 5, 6])
+    assert dataset.image_shape == (28, 28) and dataset.x_train.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"other bytes",
+        {"data": np.zeros((784, 3))},
+        {"data": np.zeros((3, 784)), "testdata": np.zeros((3, 784))},
+        {"data": np.full((784, 3), 255.0), "testdata": np.zeros((784, 3))},
+    ],
+)
+def test_another_file_than_chardata(tmp_path, content):
+    path = tmp_path / "chardata.mat"
+    path.write_bytes(content) if isinstance(content, bytes) else scipy.io.savemat(path, content)
+    message = refusal("omniglot", None, str(tmp_path))
+    assert message.startswith(f"{path} is not the file of OMNIGLOT")
+
+
+# --- refusals -----------------------------------------------------------------------------------
+
+
+def test_no_network_and_nothing_prepared(mnist, no_network):
+    data_dir, manual_dir, _ = mnist
+    message = refusal("mnist", data_dir)
+    assert message.startswith(f"mnist is not prepared in --data_dir={data_dir}, and https://")
+    assert "cannot be downloaded (ConnectionError); give a folder" in message
+    assert "--manual_dir" in message and "train-images-idx3-ubyte.gz" in message
+    assert len(no_network) == 1 and not (Path(data_dir) / "mnist").exists()
+
+
+def test_a_server_that_does_not_answer(mnist, monkeypatch):
+    never = threading.Event()
+    monkeypatch.setattr(requests, "get", lambda url, **options: never.wait(20))
+    monkeypatch.setattr(tfds, "PATIENCE", 0.05)
+    assert "cannot be downloaded (no answer)" in refusal("mnist", mnist[0])
+    never.set()
+
+
+def test_a_folder_without_the_files(mnist, tmp_path):
+    data_dir, manual_dir, _ = mnist
+    assert refusal("mnist", data_dir, "/nowhere") == "--manual_dir=/nowhere is not a folder."
+    (Path(manual_dir) / "t10k-labels-idx1-ubyte.gz").unlink()
+    message = refusal("mnist", data_dir, manual_dir)
+    assert message.startswith(f"--manual_dir={manual_dir} has no t10k-labels-idx1-ubyte.gz; it")
+
+
+def test_files_that_are_not_the_official_ones(mnist):
+    data_dir, manual_dir, arrays = mnist
+    path = Path(manual_dir) / "train-images-idx3-ubyte.gz"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"?")
+    message = refusal("mnist", data_dir, manual_dir)
+    assert message.startswith(f"--manual_dir={manual_dir}: not the official file of mnist")
+    assert "by its checksum: train-images-idx3-ubyte.gz. It" in message
+    path.write_bytes(content)
+    check_mnist(load("mnist", data_dir, manual_dir), arrays)
+
+
+def test_a_copy_for_tensorflow(mnist):
+    data_dir, manual_dir, _ = mnist
+    load("mnist", data_dir, manual_dir)
+    folder = Path(data_dir) / "mnist" / "3.0.1"
+    info = json.loads((folder / "dataset_info.json").read_text())
+    info["fileFormat"] = "tfrecord"
+    text = json.dumps(info).replace("array_record", "tfrecord")
+    (folder / "dataset_info.json").write_text(text)
+    for path in folder.glob("*array_record*"):
+        path.rename(str(path).replace("array_record", "tfrecord"))
+    (folder / CACHE).unlink()
+    message = refusal("mnist", data_dir, manual_dir)
+    assert message.startswith(f"{folder} holds mnist as tfrecord, which cannot be read without")
+    assert message.endswith(
+        "give another --data_dir, in which it is then prepared as array_record."
+    )
+
+
+def test_names_that_are_none(tmp_path):
+    data_dir = str(tmp_path)
+    message = refusal("mnits", data_dir)
+    assert "'mnits' is not a known dataset; choose from" in message and "omniglot" in message
+    assert "its configurations are byclass, " in refusal("emnist/latin", data_dir)
+    assert "mnist has no configuration 'x'; it has none" in refusal("mnist/x", data_dir)
+    assert refusal("imdb_reviews", data_dir) == "--dataset=imdb_reviews is no set of 8-bit images."
+    assert refusal("voc", data_dir) == "--dataset=voc holds images of different sizes."
+
+
+def test_a_builder_that_needs_tensorflow(tmp_path, monkeypatch):
+    find = tfds_builders.importlib.util.find_spec
+    monkeypatch.setattr(
+        tfds_builders.importlib.util,
+        "find_spec",
+        lambda name: None if name == "tensorflow" else find(name),
+    )
+    message = refusal("cifar100", str(tmp_path))
+    assert "preparing it needs TensorFlow, once: pip install tensorflow" in message
+
+
+def test_more_than_the_memory(mnist, monkeypatch):
+    data_dir, manual_dir, _ = mnist
+    nothing = type("Memory", (), {"available": 1000})
+    monkeypatch.setattr(tfds.psutil, "virtual_memory", lambda: nothing)
+    message = refusal("mnist", data_dir, manual_dir)
+    assert message.endswith("GiB of memory, which is more than there is.")
+
+
+# --- interruptions ------------------------------------------------------------------------------
+
+
+def test_an_interrupted_preparation_leaves_nothing(mnist, monkeypatch):
+    data_dir, manual_dir, arrays = mnist
+    examples = tfds_builders._idx_examples
+
+    def interrupted(images, labels):
+        yield from list(examples(images, labels))[:5]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tfds_builders, "_idx_examples", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load("mnist", data_dir, manual_dir)
+    assert not list((Path(data_dir) / "mnist").iterdir())
+    monkeypatch.undo()
+    monkeypatch.setattr(requests, "get", None)
+    tfds_files.register("mnist", Path(manual_dir), monkeypatch)
+    check_mnist(load("mnist", data_dir, manual_dir), arrays)
+
+
+def test_another_process_ends_its_preparation_first(mnist, monkeypatch):
+    data_dir, manual_dir, arrays = mnist
+    examples = tfds_builders._idx_examples
+
+    def overtaken(images, labels):
+        yield from list(examples(images, labels))[:5]
+        monkeypatch.setattr(tfds_builders, "_idx_examples", examples)
+        check_mnist(load("mnist", data_dir, manual_dir), arrays)
+        yield from list(examples(images, labels))[5:7]
+
+    monkeypatch.setattr(tfds_builders, "_idx_examples", overtaken)
+    check_mnist(load("mnist", data_dir, manual_dir), arrays)
+
+
+# --- as a user ----------------------------------------------------------------------------------
+
+
+def test_other_sets_do_not_import_it():
+    code = "import sys; from elbo_lab import data; data.load('mnist_small'); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert not {"tensorflow_datasets", "requests", "PIL"} & set(done.stdout.split())
+
+
+@pytest.mark.slow
+def test_a_run_on_mnist(tmp_path):
+    """In a process of its own, which registers the small files' checksums, then is the script."""
+    files, run = tmp_path / "files", tmp_path / "run"
+    arguments = [
+        *("--dataset=mnist", f"--manual_dir={files}", f"--data_dir={tmp_path / 'prepared'}"),
+        *(f"--workdir={run}", "--epochs=2", "--batch_size=10", "--k=2", "--eval_k=4"),
+        *("--hidden_dims=8", "--latent_dims=3", "--likelihood=discretized_logistic"),
+        "--binarization=none",
+    ]
+    done = subprocess.run(
+        [sys.executable, __file__, str(files), *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "data       mnist, none binarization" in done.stdout
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["data"]["train_images"] == tfds_files.TRAIN
+    results = {row["name"]: row for row in summary["results"]}
+    nats, bits = results["log-likelihood"], results["bits per dimension"]
+    assert bits["value"] == pytest.approx(-nats["value"] / (784 * np.log(2)), rel=1e-5)
+    assert bits["unit"] == "bits per dimension" and bits["bound"] == "upper bound in expectation"
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv.pop(1))
+    tfds_files.write_mnist(folder)
+    tfds_files.register("mnist", folder, pytest.MonkeyPatch())
+    sys.argv[0] = "run.py"
+    runpy.run_module("experiments.run", run_name="__main__")

@@ -1,0 +1,115 @@
+"""Tiny files in the official formats of image sets, and their checksums where TFDS looks."""
+
+import gzip
+import hashlib
+import io
+import struct
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+TRAIN, TEST = 30, 12
+
+
+def grey_images(number: int, seed: int) -> np.ndarray:
+    """[number, 28, 28], uint8; the first pixel of image i is i."""
+    images = np.random.default_rng(seed).integers(0, 256, (number, 28, 28), dtype=np.uint8)
+    images[:, 0, 0] = np.arange(number)
+    return images
+
+
+def idx(array: np.ndarray) -> bytes:
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    return gzip.compress(header + array.astype(np.uint8).tobytes(), mtime=0)
+
+
+def write_mnist(folder: Path) -> dict[str, np.ndarray]:
+    """The four files of MNIST, with 30 and 12 images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {}
+    for split, stem, number, seed in (("train", "train", TRAIN, 0), ("test", "t10k", TEST, 1)):
+        arrays[f"x_{split}"] = grey_images(number, seed)
+        arrays[f"y_{split}"] = np.arange(number) % 10
+        (folder / f"{stem}-images-idx3-ubyte.gz").write_bytes(idx(arrays[f"x_{split}"]))
+        (folder / f"{stem}-labels-idx1-ubyte.gz").write_bytes(idx(arrays[f"y_{split}"]))
+    return arrays
+
+
+def write_binarized_mnist(folder: Path) -> dict[str, np.ndarray]:
+    arrays = {}
+    for part, number in (("train", 20), ("valid", 5), ("test", 6)):
+        arrays[part] = grey_images(number, number).reshape(number, 784) % 2
+        lines = (" ".join(map(str, row)) + "\n" for row in arrays[part])
+        (folder / f"binarized_mnist_{part}.amat").write_text("".join(lines))
+    return arrays
+
+
+def write_emnist(folder: Path) -> dict[str, np.ndarray]:
+    arrays = {}
+    with zipfile.ZipFile(folder / "gzip.zip", "w") as archive:
+        for split, number in (("train", 9), ("test", 4)):
+            arrays[split] = grey_images(number, number)
+            stem = f"gzip/emnist-letters-{split}"
+            archive.writestr(f"{stem}-images-idx3-ubyte.gz", idx(arrays[split]))
+            archive.writestr(f"{stem}-labels-idx1-ubyte.gz", idx(np.arange(number)))
+    return arrays
+
+
+def write_cifar10(folder: Path) -> dict[str, np.ndarray]:
+    """Five training files of 4 images, and a test file of 3."""
+    rng = np.random.default_rng(0)
+    arrays = {"train": [], "test": []}
+    with tarfile.open(folder / "cifar-10-binary.tar.gz", "w:gz") as archive:
+
+        def add(name: str, content: bytes) -> None:
+            info = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+        add("batches.meta.txt", "\n".join(f"class_{i}" for i in range(10)).encode())
+        files = [("train", f"data_batch_{i}.bin", 4) for i in range(1, 6)]
+        for split, name, number in [*files, ("test", "test_batch.bin", 3)]:
+            images = rng.integers(0, 256, (number, 3, 32, 32), dtype=np.uint8)
+            rows = [bytes([i]) + image.tobytes() for i, image in enumerate(images)]
+            add(name, b"".join(rows))
+            arrays[split].append(images.transpose(0, 2, 3, 1))
+    return {split: np.concatenate(parts) for split, parts in arrays.items()}
+
+
+def write_omniglot(path: Path, characters: dict[str, int], drawers: int) -> None:
+    """A zip file with a drawing by each drawer of each alphabet's characters: white, 105 x 105, but
+    for a black square whose place tells character and drawer.
+    """
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{path.stem}/", "")
+        for alphabet, number in characters.items():
+            for character in range(number):
+                for drawer in range(1, drawers + 1):
+                    image = np.full((105, 105), 255, np.uint8)
+                    image[15 * character : 15 * character + 15, :5] = 0
+                    image[100:, 5 * drawer - 5 : 5 * drawer] = 0
+                    content = io.BytesIO()
+                    Image.fromarray(image).convert("1").save(content, format="png")
+                    label = 100 * (len(alphabet) - 1) + character + 1
+                    file = f"{alphabet}/character{character + 1:02d}/{label:04d}_{drawer:02d}.png"
+                    archive.writestr(f"{path.stem}/{file}", content.getvalue())
+
+
+def register(name: str, folder: Path, monkeypatch) -> None:
+    """Makes the files of a folder the official ones of a set."""
+    from tensorflow_datasets.core import utils
+    from tensorflow_datasets.core.download.checksums import UrlInfo
+
+    from elbo_lab.data import tfds_builders
+
+    builder_class = tfds_builders.of_set(name)
+    infos = {}
+    for url in builder_class.urls:
+        file = builder_class.url_infos[url].filename
+        content = (folder / file).read_bytes()
+        checksum = hashlib.sha256(content).hexdigest()
+        infos[url] = UrlInfo(utils.Size(len(content)), checksum, file)
+    monkeypatch.setattr(builder_class, "url_infos", infos)
