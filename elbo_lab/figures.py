@@ -281,13 +281,12 @@ def _class_colours(count: int) -> list:
 def _levels(images) -> np.ndarray:
     """[n, H, W] or [n, H, W, 3] -> floats from 0 to 1, [n, H, W, 1 or 3]."""
     images = np.asarray(images)
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or not len(images):
+    grey, coloured = images.ndim == 3, images.ndim == 4 and images.shape[3] == 3
+    if not (grey or coloured) or not len(images):
         raise ValueError(
             f"images need the shape [n, H, W] or [n, H, W, 3] with n > 0, not {images.shape}"
         )
-    floats = images.astype(np.float64)
+    floats = (images[..., None] if grey else images).astype(np.float64)
     return np.clip(floats / 255 if images.dtype == np.uint8 else floats, 0, 1)
 
 

@@ -122,6 +122,19 @@ def test_image_grid_of_one_pixel_pattern_is_not_blurred(tmp_path):
     np.testing.assert_array_equal(board, np.kron(image, np.ones((3, 3))) * 255)
 
 
+def test_image_grid_in_colours(tmp_path):
+    images = np.zeros((3, 28, 28, 3), np.uint8)
+    images[[0, 1, 2], ..., [0, 1, 2]] = 255  # red, green, blue
+    figures.image_grid(tmp_path / "grid.png", images, 3, "means")
+    from matplotlib.image import imread
+
+    shown = imread(tmp_path / "grid.png")[60:144, :, :3]
+    left = (480 - (3 * 84 + 2 * 3)) // 2
+    for index in range(3):
+        tile = shown[:, left + 87 * index : left + 87 * index + 84]
+        assert np.all(tile == np.eye(3)[index])
+
+
 @pytest.mark.parametrize("shape", [(28, 28), (0, 28, 28), (2, 28, 28, 1)])
 def test_image_grid_refuses_other_shapes(tmp_path, shape):
     with pytest.raises(ValueError, match="n, H, W"):

@@ -174,7 +174,10 @@ def test_grey_images_need_a_binarization(train, test, split):
         message = data_refusal(data, binarization="none")
         assert message.startswith("--binarization=none needs binary images")
         assert f"the {split} images of faces have grey levels" in message
-        assert message.endswith("use dynamic, fixed or threshold.")
+        assert message.endswith(
+            "use dynamic, fixed or threshold, or --likelihood=gaussian, discretized_logistic or "
+            "continuous_bernoulli."
+        )
         for mode in ("dynamic", "fixed", "threshold"):
             validation.check_data(Config(batch_size=4, binarization=mode), data)
 

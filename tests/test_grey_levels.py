@@ -1,0 +1,204 @@
+"""Likelihoods of grey levels, against SciPy and NumPy float64, and by summing to one."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from elbo_lab import models, validation
+from elbo_lab.config import Config
+from elbo_lab.data import Dataset
+from elbo_lab.distributions import ContinuousBernoulli, DiscretizedLogistic
+from elbo_lab.errors import UserError
+from elbo_lab.evaluation import Evaluation, results
+from elbo_lab.models.likelihoods import LEAST_SCALE, LIKELIHOODS
+
+LEVELS = np.arange(256)
+LOCATIONS = [-0.5, 0.0, 0.3, 0.999, 2.0]
+LOG_SCALES = [-7.0, -3.0, -1.0, 2.0]
+LOGITS = [0.0, 1e-4, -0.01, 0.3, -0.499, 0.501, 3.0, -20.0, 88.0, -500.0]
+GREY = [name for name, law in LIKELIHOODS.items() if not law.binary]
+
+
+def logistic(location: float, log_scale: float) -> DiscretizedLogistic:
+    return DiscretizedLogistic(jnp.full(1, location), jnp.full(1, log_scale))
+
+
+def log_masses(location: float, log_scale: float) -> np.ndarray:
+    """Of all levels, float64: the smaller tail is taken, so that no difference cancels."""
+    law = stats.logistic(location, np.exp(log_scale))
+    edges = np.concatenate([[-np.inf], (LEVELS[:-1] + 0.5) / 255, [np.inf]])
+    low, high = edges[:-1], edges[1:]
+    below, above = law.cdf(high) - law.cdf(low), law.sf(low) - law.sf(high)
+    with np.errstate(divide="ignore"):
+        return np.log(np.where(low + high > 2 * location, above, below))
+
+
+# --- discretized logistic ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("location", LOCATIONS)
+@pytest.mark.parametrize("log_scale", LOG_SCALES)
+def test_discretized_logistic_is_a_mass(location, log_scale):
+    found = logistic(location, log_scale).log_prob(jnp.asarray(LEVELS / 255, jnp.float32)[:, None])
+    assert np.all(found <= 0) and np.all(np.isfinite(found))
+    assert np.sum(np.exp(np.asarray(found, np.float64))) == pytest.approx(1, abs=2e-4)
+    expected = log_masses(location, log_scale)
+    shown = expected > -600  # float64 has no smaller masses
+    # Float32 rounds v / 255 - location by 1e-7, which the least scale, exp(-7), magnifies.
+    error = 1e-6 * np.abs(expected) + 3e-7 * np.exp(-log_scale) + 1e-5
+    assert np.all(np.abs(found - expected)[shown] <= error[shown])
+
+
+def test_discretized_logistic_has_finite_gradients():
+    def total(location, log_scale, value):
+        return DiscretizedLogistic(location[None], log_scale[None]).log_prob(value[None])
+
+    grid = jnp.meshgrid(*map(jnp.asarray, (LOCATIONS, LOG_SCALES, [0.0, 0.5, 1.0])))
+    gradients = jax.vmap(jax.grad(total, (0, 1)))(*(axis.ravel() for axis in grid))
+    assert all(np.all(np.isfinite(g)) for g in gradients)
+
+
+@pytest.mark.parametrize("log_scale", [-7.0, -2.0])
+def test_discretized_logistic_mean_and_samples(log_scale):
+    law = logistic(0.3, log_scale)
+    masses = np.exp(log_masses(0.3, log_scale))
+    mean = masses @ LEVELS / 255
+    np.testing.assert_allclose(law.mean, mean, atol=1e-5)
+    draws = np.asarray(law.sample(jax.random.key(0), (20_000,)), np.float64)[:, 0]
+    deviation = np.sqrt(masses @ (LEVELS / 255 - mean) ** 2)
+    assert abs(draws.mean() - mean) < 4 * deviation / np.sqrt(20_000)
+    levels = np.round(255 * draws)
+    np.testing.assert_allclose(draws, levels / 255, atol=1e-7)
+    for level in (0, 76, 77, 255):
+        share = np.mean(levels == level)
+        assert abs(share - masses[level]) <= 4 * np.sqrt(masses[level] / 20_000) + 1e-9
+
+
+# --- continuous Bernoulli ---------------------------------------------------------------------
+
+
+def density(x, logit: float):
+    """exp(l x) l / (exp(l) - 1), with |l| so that nothing overflows."""
+    if logit == 0:
+        return np.ones_like(x)
+    if logit > 0:
+        return density(1 - np.asarray(x), -logit)
+    return np.exp(logit * np.asarray(x)) * logit / np.expm1(logit)
+
+
+@pytest.mark.parametrize("logit", LOGITS)
+def test_continuous_bernoulli_is_a_density(logit):
+    law = ContinuousBernoulli(jnp.full(1, logit))
+    x = np.linspace(0, 1, 7).astype(np.float32)
+    with np.errstate(divide="ignore"):
+        expected = np.log(density(x.astype(np.float64), logit))
+    shown = np.isfinite(expected)
+    found = np.asarray(law.log_prob(x[:, None]))
+    np.testing.assert_allclose(found[shown], expected[shown], rtol=2e-6, atol=1e-6)
+    # A quadrature over [0, 1], in pieces that are fine where the density is steep.
+    points = 0.5 - 0.5 * np.cos(np.linspace(0, np.pi, 4001))
+    values = np.exp(np.asarray(law.log_prob(jnp.asarray(points)[:, None]), np.float64))
+    assert integrate.simpson(values, x=points) == pytest.approx(1, abs=2e-4)
+
+
+@pytest.mark.parametrize("logit", LOGITS)
+def test_continuous_bernoulli_mean_samples_and_gradient(logit):
+    law = ContinuousBernoulli(jnp.full(1, logit))
+    near = [0, 30 / max(abs(logit), 30)] if logit <= 0 else [1 - 30 / max(abs(logit), 30), 1]
+    mean = integrate.quad(lambda x: x * density(x, logit), *near)[0]
+    square = integrate.quad(lambda x: (x - mean) ** 2 * density(x, logit), *near)[0]
+    np.testing.assert_allclose(law.mean, mean, rtol=1e-5, atol=1e-7)
+    draws = np.asarray(law.sample(jax.random.key(1), (20_000,)), np.float64)
+    assert np.all((draws >= 0) & (draws <= 1))
+    assert abs(draws.mean() - mean) < 4 * np.sqrt(square / 20_000)
+    # d log p(x) / dl = x - mean
+    gradient = jax.grad(lambda logits: ContinuousBernoulli(logits).log_prob(jnp.full(1, 0.25)))(
+        law.logits
+    )
+    np.testing.assert_allclose(gradient, 0.25 - mean, rtol=1e-4, atol=1e-5)
+
+
+# --- models -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_the_output_starts_at_the_training_mean(likelihood):
+    config = Config(likelihood=likelihood, latent_dims=(2,), hidden_dims=(3,))
+    model = models.make(config, 4)
+    mean = jnp.array([0.1, 0.4, 0.5, 0.8])
+    params = jax.jit(model.init)(jax.random.key(0), mean)
+    law = model.likelihood(params, jnp.zeros((5, 2)))
+    assert law.batch_shape == (5,) and law.event_shape == (4,)
+    # At z = 0 the trunk's output is zero. A logistic law beyond [0, 1] counts as 0 or 1.
+    tolerance = 0.05 if likelihood == "discretized_logistic" else 1e-5
+    np.testing.assert_allclose(law.mean, jnp.tile(mean, (5, 1)), atol=tolerance)
+    x = jnp.round(255 * mean) / 255 if likelihood != "bernoulli" else jnp.round(mean)
+    gradients = jax.grad(
+        lambda p: jnp.sum(model.likelihood(p, jnp.ones((5, 2))).log_prob(x)),
+    )(params)
+    assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradients))
+    assert model.likelihood(params, jnp.zeros((3, 5, 2))).log_prob(x).shape == (3, 5)
+
+
+def test_the_gaussians_one_scale_has_a_floor():
+    model = models.make(Config(likelihood="gaussian", latent_dims=(2,), hidden_dims=(3,)), 4)
+    params = model.init(jax.random.key(0), jnp.full(4, 0.5))
+    assert params["decoder"]["log_scale"].shape == (1,)
+    params["decoder"]["log_scale"] = jnp.full(1, -50.0)
+    law = model.likelihood(params, jnp.zeros(2))
+    expected = 4 * stats.norm(0, LEAST_SCALE).logpdf(0)
+    assert law.log_prob(law.mean) == pytest.approx(expected, rel=1e-5)
+
+
+# --- which images, which results --------------------------------------------------------------
+
+
+def dataset(images) -> Dataset:
+    return Dataset("faces", images, images, None, None, (2, 2))
+
+
+def refusal(check, *arguments) -> str:
+    with pytest.raises(UserError) as caught:
+        check(*arguments)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("likelihood", GREY)
+def test_likelihoods_of_grey_levels_need_those(likelihood):
+    config = Config(likelihood=likelihood, batch_size=4)
+    message = refusal(validation.check, config)
+    assert message.startswith(f"--likelihood={likelihood} is for grey levels, and needs --binar")
+    config = dataclasses.replace(config, binarization="none")
+    validation.check(config)
+    grey, binary = np.array([[0, 9, 200, 255]] * 5, np.uint8), np.array([[0, 255, 255, 0]] * 5)
+    validation.check_data(config, dataset(grey))
+    message = refusal(validation.check_data, config, dataset(binary.astype(np.uint8)))
+    assert message.endswith("the images of faces are binary; use bernoulli.")
+    floats = dataset(grey.astype(np.float32) / 255)
+    if likelihood == "discretized_logistic":
+        message = refusal(validation.check_data, config, floats)
+        assert message.endswith("are floats; use gaussian or continuous_bernoulli.")
+    else:
+        validation.check_data(config, floats)
+
+
+def test_results_say_what_is_a_density():
+    values = np.array([-784.0, -392.0])
+    found = Evaluation(values, values, values, values, values, values, (np.zeros((2, 3)),))
+    names = {}
+    for likelihood in LIKELIHOODS:
+        config = Config(likelihood=likelihood, k=1, eval_k=7)
+        names[likelihood] = {r.name: r for r in results.test_results(config, found, 784)}
+    for likelihood in ("gaussian", "continuous_bernoulli"):
+        for name in ("ELBO", "IWAE bound", "log-likelihood", "reconstruction"):
+            assert f"{name}, density" in names[likelihood] and name not in names[likelihood]
+        assert "bits per dimension" not in names[likelihood]
+    assert "bits per dimension" not in names["bernoulli"]
+    bits = names["discretized_logistic"]["bits per dimension"]
+    assert bits.value == pytest.approx(0.75 / np.log(2)) and bits.unit == "bits per dimension"
+    assert bits.standard_error == pytest.approx(0.25 / np.log(2))
+    assert bits.bound == "upper bound in expectation" and bits.symbol == "-L_7 / D"
