@@ -324,7 +324,8 @@ def _read_cache(builder: Builder) -> dict[str, Arrays] | None:
     """What `_write_cache` has left, or None; a damaged file counts as none."""
     splits: dict[str, Arrays] = {}
     try:
-        with np.load(_cache_path(builder), allow_pickle=False) as archive:
+        # np.load would leave a damaged file open.
+        with open(_cache_path(builder), "rb") as file, np.load(file) as archive:
             for key in archive.files:
                 split, feature = key.split(":")
                 splits.setdefault(split, {})[feature] = archive[key]

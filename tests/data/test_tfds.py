@@ -133,7 +133,7 @@ def test_cifar10_has_colours(tmp_path, monkeypatch):
 
 
 def place(images: np.ndarray) -> list[tuple[int, int]]:
-    """Character and drawer of drawings by `write_omniglot`: where ink begins."""
+    """Character and drawer of drawings by `write_omniglot`: where ink first is full."""
     images = images.reshape(-1, 28, 28)
     return [(int(x[:, 0].argmax()) // 4, int(x[27].argmax())) for x in images]
 
@@ -152,9 +152,9 @@ def test_omniglot_small_is_split_by_drawers_and_has_no_image_twice(tmp_path, mon
         np.testing.assert_array_equal(counts, [2, 1, 3])  # Greek, Latin, Tagalog
         drawings = {(alphabet, image.tobytes()) for alphabet, image in zip(y, x, strict=True)}
         assert len(drawings) == len(x)
-    # The drawer's mark, five pixels of 105, lies at 5 (drawer - 1) / 3.75 of 28.
-    assert max(drawer for _, drawer in place(dataset.x_train)) == 5 * 14 // 3.75
-    assert min(drawer for _, drawer in place(dataset.x_test)) == 5 * 15 // 3.75
+    # The drawer's mark, five pixels of 105, begins at 5 (drawer - 1) / 3.75 of 28.
+    assert max(drawer for _, drawer in place(dataset.x_train)) == np.ceil(5 * 14 / 3.75)
+    assert min(drawer for _, drawer in place(dataset.x_test)) == np.ceil(5 * 15 / 3.75)
 
 
 def test_omniglot_in_a_fixed_order_without_chardata(tmp_path, monkeypatch):
@@ -166,7 +166,7 @@ def test_omniglot_in_a_fixed_order_without_chardata(tmp_path, monkeypatch):
     data_dir = str(tmp_path / "prepared")
     dataset = load("omniglot", data_dir, str(tmp_path))
     assert dataset.x_train.shape == (20, 784) and dataset.x_test.shape == (8, 784)
-    assert dataset.image_shape == (28, 28) and set(dataset.y_train) == {0, 1}
+    assert dataset.image_shape == (28, 28) and set(dataset.y_train) == {0, 1, 2}
     again = load("omniglot", data_dir)
     np.testing.assert_array_equal(dataset.x_train, again.x_train)
     x, y = (np.concatenate([getattr(dataset, f"{n}_{s}") for s in ("train", "test")]) for n in "xy")
@@ -233,7 +233,12 @@ def test_no_network_and_nothing_prepared(mnist, no_network):
 
 def test_a_server_that_does_not_answer(mnist, monkeypatch):
     never = threading.Event()
-    monkeypatch.setattr(requests, "get", lambda url, **options: never.wait(20))
+
+    def hang(url, **options):
+        never.wait(20)
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(requests, "get", hang)
     monkeypatch.setattr(tfds, "PATIENCE", 0.05)
     assert "cannot be downloaded (no answer)" in refusal("mnist", mnist[0])
     never.set()
