@@ -117,7 +117,7 @@ SECTIONS = {
         "likelihood": "p(x|z): a mass of binary pixels (bernoulli) or of 8-bit grey levels "
         "(discretized_logistic), or a density of grey levels, whose bounds do not compare with "
         "those of masses; all but bernoulli need --binarization=none",
-        "output_bias": "start of the output bias: such that p(x|z) begins at the training mean, or zero",
+        "output_bias": "start of the output bias: where p(x|z) has the training mean, or zero",
         "init": "start of the weights: Glorot's uniform law, every layer by a key of its own or "
         "all by the same one (as the IWAE paper's code does)",
         "center_inputs": "subtract the training mean from what the inference network sees",

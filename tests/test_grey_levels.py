@@ -27,6 +27,12 @@ def logistic(location: float, log_scale: float) -> DiscretizedLogistic:
     return DiscretizedLogistic(jnp.full(1, location), jnp.full(1, log_scale))
 
 
+@jax.jit
+def logistic_log_masses(location, log_scale):
+    law = DiscretizedLogistic(location[None], log_scale[None])
+    return law.log_prob(jnp.asarray(LEVELS / 255, jnp.float32)[:, None])
+
+
 def log_masses(location: float, log_scale: float) -> np.ndarray:
     """Of all levels, float64: the smaller tail is taken, so that no difference cancels."""
     law = stats.logistic(location, np.exp(log_scale))
@@ -43,7 +49,7 @@ def log_masses(location: float, log_scale: float) -> np.ndarray:
 @pytest.mark.parametrize("location", LOCATIONS)
 @pytest.mark.parametrize("log_scale", LOG_SCALES)
 def test_discretized_logistic_is_a_mass(location, log_scale):
-    found = logistic(location, log_scale).log_prob(jnp.asarray(LEVELS / 255, jnp.float32)[:, None])
+    found = logistic_log_masses(jnp.float32(location), jnp.float32(log_scale))
     assert np.all(found <= 0) and np.all(np.isfinite(found))
     assert np.sum(np.exp(np.asarray(found, np.float64))) == pytest.approx(1, abs=2e-4)
     expected = log_masses(location, log_scale)
@@ -70,7 +76,7 @@ def test_discretized_logistic_mean_and_samples(log_scale):
     law = logistic(0.3, log_scale)
     masses = np.exp(log_masses(0.3, log_scale))
     mean = masses @ LEVELS / 255
-    np.testing.assert_allclose(law.mean, mean, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(lambda: law.mean)(), mean, atol=1e-5)
     draws = np.asarray(law.sample(jax.random.key(0), (20_000,)), np.float64)[:, 0]
     deviation = np.sqrt(masses @ (LEVELS / 255 - mean) ** 2)
     assert abs(draws.mean() - mean) < 4 * deviation / np.sqrt(20_000)
@@ -93,42 +99,52 @@ def density(x, logit: float):
     return np.exp(logit * np.asarray(x)) * logit / np.expm1(logit)
 
 
-@pytest.mark.parametrize("logit", LOGITS)
-def test_continuous_bernoulli_is_a_density(logit):
-    law = ContinuousBernoulli(jnp.full(1, logit))
-    x = np.linspace(0, 1, 7).astype(np.float32)
-    with np.errstate(divide="ignore"):
-        expected = np.log(density(x.astype(np.float64), logit))
-    shown = np.isfinite(expected)
-    found = np.asarray(law.log_prob(x[:, None]))
-    np.testing.assert_allclose(found[shown], expected[shown], rtol=2e-6, atol=1e-6)
-    # A quadrature over [0, 1], in pieces that are fine where the density is steep.
-    points = 0.5 - 0.5 * np.cos(np.linspace(0, np.pi, 4001))
-    values = np.exp(np.asarray(law.log_prob(jnp.asarray(points)[:, None]), np.float64))
-    assert integrate.simpson(values, x=points) == pytest.approx(1, abs=2e-4)
-
-
 @jax.jit
-@jax.grad
-def gradient_at_a_quarter(logits):
-    return ContinuousBernoulli(logits).log_prob(jnp.full(1, 0.25))
+def continuous(logits, x):
+    """Of each logit log densities [n, logits], means, 20,000 draws, and the gradient at 1/4."""
+
+    def log_densities(logits, x):
+        return ContinuousBernoulli(logits[:, None]).log_prob(x[:, None, None])
+
+    gradient = jax.grad(lambda logits: log_densities(logits, jnp.full(1, 0.25)).sum())(logits)
+    law = ContinuousBernoulli(logits)
+    draws = law.sample(jax.random.key(1), (20_000,))
+    return log_densities(logits, x), law.mean, draws, gradient
 
 
-@pytest.mark.parametrize("logit", LOGITS)
-def test_continuous_bernoulli_mean_samples_and_gradient(logit):
-    law = ContinuousBernoulli(jnp.full(1, logit))
-    near = [0, 30 / max(abs(logit), 30)] if logit <= 0 else [1 - 30 / max(abs(logit), 30), 1]
-    mean = integrate.quad(lambda x: x * density(x, logit), *near)[0]
-    square = integrate.quad(lambda x: (x - mean) ** 2 * density(x, logit), *near)[0]
-    np.testing.assert_allclose(law.mean, mean, rtol=1e-5, atol=1e-7)
-    draws = np.asarray(law.sample(jax.random.key(1), (20_000,)), np.float64)
+@pytest.fixture(scope="module")
+def found_of_logits():
+    """The points x, and `continuous` for all LOGITS there."""
+    # Close where the density is steep, at the ends.
+    x = (0.5 - 0.5 * np.cos(np.linspace(0, np.pi, 4001))).astype(np.float32)
+    return x, [np.asarray(f, np.float64) for f in continuous(jnp.asarray(LOGITS), x)]
+
+
+@pytest.mark.parametrize("i", range(len(LOGITS)))
+def test_continuous_bernoulli_is_a_density(i, found_of_logits):
+    x, (log_densities, *_) = found_of_logits
+    x = x.astype(np.float64)
+    with np.errstate(divide="ignore"):
+        expected = np.log(density(x, LOGITS[i]))
+    shown = expected > -600
+    np.testing.assert_allclose(log_densities[shown, i], expected[shown], rtol=2e-6, atol=1e-5)
+    total = integrate.simpson(np.exp(log_densities[:, i]), x=x)
+    assert total == pytest.approx(1, abs=2e-4)
+
+
+@pytest.mark.parametrize("i", range(len(LOGITS)))
+def test_continuous_bernoulli_mean_samples_and_gradient(i, found_of_logits):
+    _, (_, means, draws, gradients) = found_of_logits
+    logit = LOGITS[i]
+    width = 30 / max(abs(logit), 30)  # beyond which there is no mass
+    ends = (0, width) if logit <= 0 else (1 - width, 1)
+    mean = integrate.quad(lambda x: x * density(x, logit), *ends)[0]
+    square = integrate.quad(lambda x: (x - mean) ** 2 * density(x, logit), *ends)[0]
+    np.testing.assert_allclose(means[i], mean, rtol=1e-5, atol=1e-7)
     assert np.all((draws >= 0) & (draws <= 1))
-    assert abs(draws.mean() - mean) < 4 * np.sqrt(square / 20_000)
+    assert abs(draws[:, i].mean() - mean) < 4 * np.sqrt(square / 20_000)
     # d log p(x) / dl = x - mean
-    gradient = jax.grad(lambda logits: ContinuousBernoulli(logits).log_prob(jnp.full(1, 0.25)))(
-        law.logits
-    )
-    np.testing.assert_allclose(gradient, 0.25 - mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(gradients[i], 0.25 - mean, rtol=1e-4, atol=1e-5)
 
 
 # --- models -----------------------------------------------------------------------------------
@@ -138,28 +154,29 @@ def test_continuous_bernoulli_mean_samples_and_gradient(logit):
 def test_the_output_starts_at_the_training_mean(likelihood, fast_compilation):
     config = Config(likelihood=likelihood, latent_dims=(2,), hidden_dims=(3,))
     model = models.make(config, 4)
-    mean = jnp.array([0.1, 0.4, 0.5, 0.8])
-    params = jax.jit(model.init)(jax.random.key(0), mean)
-    law = model.likelihood(params, jnp.zeros((5, 2)))
-    assert law.batch_shape == (5,) and law.event_shape == (4,)
-    # At z = 0 the trunk's output is zero. A logistic law's tails beyond [0, 1] move its mean.
-    start = law.location if likelihood == "discretized_logistic" else law.mean
-    np.testing.assert_allclose(start, jnp.tile(mean, (5, 1)), atol=1e-5)
-    x = jnp.round(255 * mean) / 255 if likelihood != "bernoulli" else jnp.round(mean)
+    mean = np.array([0.1, 0.4, 0.5, 0.8], np.float32)
+    x = np.round(mean) if likelihood == "bernoulli" else np.round(255 * mean) / 255
 
     @jax.jit
-    @jax.grad
-    def gradient(params):
-        return jnp.sum(model.likelihood(params, jnp.ones((5, 2))).log_prob(x))
+    def outputs(key):
+        params = model.init(key, mean)
+        # At z = 0 the trunk's output is zero. A logistic law's tails beyond [0, 1] move its mean.
+        law = model.likelihood(params, jnp.zeros((5, 2)))
+        assert law.batch_shape == (5,) and law.event_shape == (4,)
+        start = law.location if likelihood == "discretized_logistic" else law.mean
+        gradients = jax.grad(
+            lambda params: jnp.sum(model.likelihood(params, jnp.ones((3, 5, 2))).log_prob(x))
+        )(params)
+        return start, gradients, jax.eval_shape(law.log_prob, jnp.zeros((3, 5, 4))).shape
 
-    gradients = gradient(params)
-    assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradients))
-    assert model.likelihood(params, jnp.zeros((3, 5, 2))).log_prob(x).shape == (3, 5)
+    start, gradients, shape = outputs(jax.random.key(0))
+    np.testing.assert_allclose(start, np.tile(mean, (5, 1)), atol=1e-5)
+    assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradients)) and shape == (3, 5)
 
 
 def test_the_gaussians_one_scale_has_a_floor():
     model = models.make(Config(likelihood="gaussian", latent_dims=(2,), hidden_dims=(3,)), 4)
-    params = model.init(jax.random.key(0), jnp.full(4, 0.5))
+    params = jax.jit(model.init)(jax.random.key(0), jnp.full(4, 0.5))
     assert params["decoder"]["log_scale"].shape == (1,)
     params["decoder"]["log_scale"] = jnp.full(1, -50.0)
     law = model.likelihood(params, jnp.zeros(2))
