@@ -123,8 +123,9 @@ SECTIONS = {
         "center_inputs": "subtract the training mean from what the inference network sees",
     },
     "The data": {
-        "dataset": "{datasets}, or a path ending in .npz with arrays x_train and x_test (and, if "
-        "there are labels, y_train and y_test)",
+        "dataset": "{datasets}, another image set of tensorflow-datasets by its name there, or a "
+        "path ending in .npz with arrays x_train and x_test (and, if there are labels, y_train and "
+        "y_test)",
         "held_out": "training images, the last ones, that are not trained on",
         "binarization": "Bernoulli draws at every visit (dynamic), one such draw (fixed), lit from "
         "one half on (threshold), or as they are (none, for binary images, or with a likelihood of "

@@ -70,7 +70,7 @@ def load(
         return DATASETS[name](data_dir, manual_dir)
     if name.lower().endswith(".npz"):
         return _load_npz(name, in_file)
-    if re.fullmatch(r"\w+(/[\w.-]+)?", name) and not os.path.isdir(name):
+    if re.fullmatch(r"\w+(/[\w.-]+)?", name):
         from elbo_lab.data import image_sets
 
         if image_sets.is_known(name):
