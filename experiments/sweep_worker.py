@@ -94,7 +94,7 @@ def say(message: dict) -> None:
 def _end_with_the_sweep() -> None:
     # However the sweep ends, kill -9 included, its end of the pipe is closed. A run can be cut off
     # anywhere, and nothing may hold its directory when the sweep is started again.
-    sys.stdin.read()
+    os.read(0, 1)
     os._exit(1)
 
 
