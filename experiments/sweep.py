@@ -95,10 +95,11 @@ def with_data(
     Raises:
       UserError: a data set cannot be had, or no cell goes with its data.
     """
+    values, in_file = flags.FLAGS, bool(run_flags.placement_from_flags().stream)
     sizes, digests, found = {}, {}, list(cells)
     names = dict.fromkeys(cell.config.dataset for cell in cells if cell.config)
     for name in names:
-        dataset = data.load(name, flags.FLAGS.data_dir, flags.FLAGS.manual_dir)
+        dataset = data.load(name, values.data_dir, values.manual_dir, in_file)
         sizes[name] = len(dataset.x_train), len(dataset.x_test)
         digests[name] = data.digest(dataset)
         for i, cell in enumerate(found):
@@ -132,6 +133,7 @@ def train_missing(
         values.tensorboard,
         values.data_dir,
         values.manual_dir,
+        tuple(run_flags.placement_from_flags()),
     )
 
     def work(replica: Config) -> sweep_jobs.Work:
@@ -180,7 +182,7 @@ def default_name(script: str, wanted: list[Config]) -> str:
 
 def define() -> None:
     """The script's flags."""
-    run_flags.define(texts=True)
+    run_flags.define(texts=True, without=run_flags.DISTRIBUTED)
     flags.DEFINE_string(
         "baseline",
         None,

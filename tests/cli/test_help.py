@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from elbo_lab.config import SECTIONS
-from experiments.flags import RUN_SECTION, number_or_course
+from experiments.flags import DISTRIBUTED, RUN_SECTION, number_or_course
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = {name for section in SECTIONS.values() for name in section}
 FLAGS = {
     "run": CONFIG | set(RUN_SECTION),
-    "sweep": CONFIG | set(RUN_SECTION) | {"baseline", "jobs"},
+    "sweep": CONFIG | set(RUN_SECTION) - set(DISTRIBUTED) | {"baseline", "jobs"},
     "benchmark": {"parts", "cells", "rounds", "burst", "json"},
     "gradients": {
         *("objective", "estimators", "k", "m", "run", "toy", "num_gradients", "oracle_gradients"),
