@@ -65,13 +65,14 @@ def conduct(script: str, cells: list[grid.Cell], baseline: int) -> int:
             plan = sweep_results.plan(cells, baseline, command)
             write_summary(path / sweep_folder.SWEEP, plan)
         interrupt, failed = Interrupt(), {}
+        jobs = read_json(path / sweep_folder.SWEEP).get("jobs")
         if any(replica not in store.done for replica in wanted):
-            failed = train_missing(path, store, wanted, sizes, interrupt)
+            failed, jobs = train_missing(path, store, wanted, sizes, interrupt)
             store = sweep_folder.read(path, digests)
         if interrupt.signal:
             print(stopped(store, wanted, path), file=sys.stderr)
             return interrupt.status()
-        results = sweep_results.collect(cells, baseline, store, failed, command)
+        results = sweep_results.collect(cells, baseline, store, failed, command, jobs)
         print("\n" + sweep_reporting.report(path, results))
         return 0 if results["complete"] else 1
 
