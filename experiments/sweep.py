@@ -24,7 +24,7 @@ from elbo_lab import config as configs
 from elbo_lab import data, grid, train, validation
 from elbo_lab.config import Config
 from elbo_lab.errors import UserError
-from elbo_lab.report import write_summary
+from elbo_lab.report import read_json, write_summary
 from experiments import flags as run_flags
 from experiments import grid_flags, sweep_folder, sweep_jobs
 from experiments.progress import GridProgress, Interrupt
