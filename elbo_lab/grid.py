@@ -23,6 +23,8 @@ LARGEST_GROUP = 32
 # A step of one image and one draw, in draws: what the step takes beside its draws (measured on a
 # CPU: 0.9 ms and 0.21 ms a draw at B = 20), and a draw of the evaluation, which has no gradient.
 STEP_OVERHEAD, EVALUATION_DRAW = 4.0, 0.4
+# What a process takes before its first step and after its last, about 10 s on a CPU.
+GROUP_OVERHEAD = 1e6
 
 
 class Cell(NamedTuple):
@@ -122,29 +124,44 @@ def program(config: Config) -> Config:
 def groups(replicas: Iterable[Config], work: Callable[[Config], float], jobs: int) -> list[Group]:
     """Replicates in groups of one program each, the longest first.
 
-    With several jobs no group is more than half of a job's share, so that all jobs end at
-    nearly the same time.
+    With several jobs, a program's replicates are spread over several groups where that makes all
+    end earlier.
 
     Args:
       replicas: one seed each; equal ones count once.
-      work: of a replicate, in any unit.
+      work: of a replicate, in the units of `training_work`.
       jobs: groups that run at the same time.
     """
     programs: dict[Config, list[Config]] = {}
     for replica in dict.fromkeys(replicas):
         programs.setdefault(program(replica), []).append(replica)
-    total = sum(work(replica) for same in programs.values() for replica in same)
-    found = []
-    for same in programs.values():
-        # The replicates of a program take equally long.
-        parts = math.ceil(len(same) / LARGEST_GROUP)
-        if jobs > 1 and total > 0:
-            share = total / (2 * jobs)
-            parts = max(parts, math.ceil(len(same) * work(same[0]) / share - 1e-9))
-        parts = min(parts, len(same))
-        ends = [round(i * len(same) / parts) for i in range(parts + 1)]
-        found += [group(same[a:b]) for a, b in itertools.pairwise(ends)]
-    return sorted(found, key=lambda g: -len(g.replicas) * work(g.replicas[0]))
+
+    def size(part: Sequence[Config]) -> float:
+        return len(part) * work(part[0])  # the replicates of a program take equally long
+
+    def spread(largest: float) -> list[Sequence[Config]]:
+        parts = [p for same in programs.values() for p in _parts(same, size(same), largest)]
+        return sorted(parts, key=size, reverse=True)
+
+    def end(parts: Sequence[Sequence[Config]]) -> float:
+        return time_left([GROUP_OVERHEAD + size(part) for part in parts], [], jobs, 1.0)
+
+    total = sum(map(size, programs.values()))
+    shares = range(1, 4 * jobs + 1) if jobs > 1 and total > 0 else (1,)
+    found = [spread(total / share) for share in shares]
+    # Fewer programs where that costs less than a tenth.
+    soon = 1.1 * min(map(end, found))
+    return [group(part) for part in min((p for p in found if end(p) <= soon), key=len)]
+
+
+def _parts(same: Sequence[Config], size: float, largest: float) -> list[Sequence[Config]]:
+    """Replicates in as few nearly equal parts as keeps each within a size, as far as it can be."""
+    count = math.ceil(len(same) / LARGEST_GROUP)
+    if largest > 0:
+        count = max(count, math.ceil(size / largest - 1e-9))
+    count = min(count, len(same))
+    ends = [round(i * len(same) / count) for i in range(count + 1)]
+    return [same[a:b] for a, b in itertools.pairwise(ends)]
 
 
 def group(replicas: Sequence[Config]) -> Group:

@@ -216,7 +216,7 @@ def _figures(sweep: dict[str, Any], done: Sequence[dict[str, Any]]) -> str:
     if compared:
         drawn.append(
             (
-                sweep_figures.differences(compared, LEVEL),
+                sweep_figures.differences(done, LEVEL),
                 f"Test log-likelihood minus that of {sweep['baseline']}, on the same test images.",
                 ", ".join(
                     f"{sweep_figures.cell_label(c)}: {interval(c['difference']['log_likelihood'])}"

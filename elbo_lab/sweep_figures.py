@@ -5,6 +5,7 @@ of sweep.json that have results.
 """
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -53,7 +54,7 @@ def bound_against_k(cells: Sequence[dict[str, Any]]) -> str:
     """Test log-likelihood and ELBO against k: a line for each choice of the other axes, bars of one
     standard error.
     """
-    figure = _figure(1.45 * _HEIGHT)
+    figure = _figure(1.35 * _HEIGHT, len(_series(cells)))
     panels = figure.subplots(2, 1, sharex=True)
     for axes, name, label in zip(
         panels, ("log_likelihood", "elbo"), (_log_likelihood(cells), "test ELBO, nats"), strict=True
@@ -81,7 +82,7 @@ def bound_against_k(cells: Sequence[dict[str, Any]]) -> str:
 
 def bound_against_time(cells: Sequence[dict[str, Any]]) -> str:
     """Test log-likelihood against the seconds that training one replicate took."""
-    figure = _figure(1.1 * _HEIGHT)
+    figure = _figure(_HEIGHT, len(_series(cells)))
     axes = figure.subplots()
     for index, (text, same) in enumerate(_series(cells).items()):
         points = sorted(same, key=lambda cell: cell["config"]["k"])
@@ -113,9 +114,9 @@ def bound_against_time(cells: Sequence[dict[str, Any]]) -> str:
 
 def training_curves(cells: Sequence[dict[str, Any]]) -> str:
     """Each cell's training bound against wall time, mean over replicates."""
-    figure = _figure(1.1 * _HEIGHT)
-    axes = figure.subplots()
     ks = sorted({cell["config"]["k"] for cell in cells})
+    figure = _figure(_HEIGHT, len(_series(cells)) + (len(ks) if len(ks) > 1 else 0))
+    axes = figure.subplots()
     late = []
     for index, (text, same) in enumerate(_series(cells).items()):
         for cell in sorted(same, key=lambda cell: cell["config"]["k"]):
@@ -128,8 +129,11 @@ def training_curves(cells: Sequence[dict[str, Any]]) -> str:
                 color=_style(index)["color"],
                 linestyle=_LINES[ks.index(k) % len(_LINES)],
                 linewidth=1.2,
-                label=", ".join(filter(None, [text, f"k = {k}" if len(ks) > 1 else ""])),
             )
+        axes.plot([], [], color=_style(index)["color"], label=text)
+    for i, k in enumerate(ks if len(ks) > 1 else []):
+        style = {"color": PALETTE["ink"], "linestyle": _LINES[i % len(_LINES)], "linewidth": 1.2}
+        axes.plot([], [], label=f"k = {k}", **style)
     values = np.concatenate(late)
     low, high = np.quantile(values[np.isfinite(values)], [0.02, 1.0])
     margin = 0.06 * (high - low) or 1.0
@@ -143,10 +147,13 @@ def training_curves(cells: Sequence[dict[str, Any]]) -> str:
 
 
 def differences(cells: Sequence[dict[str, Any]], level: float) -> str:
-    """Each cell's difference of test log-likelihood to the baseline, with its interval."""
-    shown = [cell for cell in cells if "log_likelihood" in cell.get("difference", {})]
-    figure, axes = _rows(shown)
-    for row, (cell, index) in enumerate(zip(shown, _series_indices(shown), strict=True)):
+    """Each cell's difference of test log-likelihood to the baseline, with its interval (where it
+    has one).
+    """
+    indexed = zip(cells, _series_indices(cells), strict=True)
+    shown = [(c, i) for c, i in indexed if "log_likelihood" in c.get("difference", {})]
+    figure, axes = _rows([cell for cell, _ in shown])
+    for row, (cell, index) in enumerate(shown):
         found = cell["difference"]["log_likelihood"]
         axes.plot([found["low"], found["high"]], [row, row], color=_style(index)["color"])
         axes.plot([found["mean"]], [row], **_style(index))
@@ -208,9 +215,11 @@ def _log_likelihood(cells: Sequence[dict[str, Any]]) -> str:
     return f"test L_{draws.pop()}, nats" if len(draws) == 1 else "test log-likelihood, nats"
 
 
-def _figure(height: float):
+def _figure(height: float, labels: int = 1):
+    """A figure with room below it for a legend of so many labels in two columns."""
     from matplotlib.figure import Figure
 
+    height += 0.19 * math.ceil(labels / 2) if labels > 1 else 0.0
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     figure.patch.set_alpha(0.0)
     return figure

@@ -66,7 +66,7 @@ def cell(values: dict[str, str], config: Config) -> grid.Cell:
 
 def define() -> None:
     """The script's flags."""
-    run_flags.define()
+    run_flags.define(without=run_flags.DISTRIBUTED)
     flags.FLAGS.set_default("protocol", "burda2015_code")
     flags.DEFINE_string(
         "towards", "burda2015_paper", "the protocol whose settings take the quirks' places"

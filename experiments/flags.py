@@ -11,7 +11,7 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
@@ -62,6 +62,11 @@ RUN_DEFAULTS = {
     "process_id": None,
     "initialization_timeout": 60,
 }
+# Those of one process among several; scripts that start processes themselves leave them out.
+DISTRIBUTED = (
+    *("distributed", "coordinator_address", "num_processes", "process_id"),
+    "initialization_timeout",
+)
 _WHOLE_NUMBERS = ("num_processes", "process_id")
 
 
@@ -74,17 +79,22 @@ PROTOCOL_SECTION = {
 PROTOCOL_DEFAULTS = {"protocol": None, "budget": 1.0, "print_config": False}
 
 
-def define(among: flags.FlagValues = flags.FLAGS, texts: bool = False) -> None:
+def define(
+    among: flags.FlagValues = flags.FLAGS, texts: bool = False, without: Sequence[str] = ()
+) -> None:
     """Defines a flag for every field of Config, and those of the other sections.
 
     Args:
       among: the flags that they join.
       texts: whether Config's are taken as texts, for `config_of` to read later.
+      without: flags of the other sections that are left out.
     """
     for field in dataclasses.fields(Config):
         kind = str if field.name in (*HYPER, "partition") else _plain_type(field.type)
         _define(field.name, field.default, kind, _help(field.name), among, texts)
     for name, default in {**PROTOCOL_DEFAULTS, **RUN_DEFAULTS}.items():
+        if name in without:
+            continue
         kind = str if default is None else type(default)
         kind = int if name in _WHOLE_NUMBERS else kind
         _define(name, default, kind, {**PROTOCOL_SECTION, **RUN_SECTION}[name], among)

@@ -24,7 +24,7 @@ from elbo_lab import config as configs
 from elbo_lab import data, grid, train, validation
 from elbo_lab.config import Config
 from elbo_lab.errors import UserError
-from elbo_lab.report import write_summary
+from elbo_lab.report import read_json, write_summary
 from experiments import flags as run_flags
 from experiments import grid_flags, sweep_folder, sweep_jobs
 from experiments.progress import GridProgress, Interrupt
@@ -65,13 +65,14 @@ def conduct(script: str, cells: list[grid.Cell], baseline: int) -> int:
             plan = sweep_results.plan(cells, baseline, command)
             write_summary(path / sweep_folder.SWEEP, plan)
         interrupt, failed = Interrupt(), {}
+        jobs = read_json(path / sweep_folder.SWEEP).get("jobs")
         if any(replica not in store.done for replica in wanted):
-            failed = train_missing(path, store, wanted, sizes, interrupt)
+            failed, jobs = train_missing(path, store, wanted, sizes, interrupt)
             store = sweep_folder.read(path, digests)
         if interrupt.signal:
             print(stopped(store, wanted, path), file=sys.stderr)
             return interrupt.status()
-        results = sweep_results.collect(cells, baseline, store, failed, command)
+        results = sweep_results.collect(cells, baseline, store, failed, command, jobs)
         print("\n" + sweep_reporting.report(path, results))
         return 0 if results["complete"] else 1
 
@@ -95,10 +96,11 @@ def with_data(
     Raises:
       UserError: a data set cannot be had, or no cell goes with its data.
     """
+    values, in_file = flags.FLAGS, bool(run_flags.placement_from_flags().stream)
     sizes, digests, found = {}, {}, list(cells)
     names = dict.fromkeys(cell.config.dataset for cell in cells if cell.config)
     for name in names:
-        dataset = data.load(name, flags.FLAGS.data_dir, flags.FLAGS.manual_dir)
+        dataset = data.load(name, values.data_dir, values.manual_dir, in_file)
         sizes[name] = len(dataset.x_train), len(dataset.x_test)
         digests[name] = data.digest(dataset)
         for i, cell in enumerate(found):
@@ -132,6 +134,7 @@ def train_missing(
         values.tensorboard,
         values.data_dir,
         values.manual_dir,
+        tuple(run_flags.placement_from_flags()),
     )
 
     def work(replica: Config) -> sweep_jobs.Work:
@@ -180,7 +183,7 @@ def default_name(script: str, wanted: list[Config]) -> str:
 
 def define() -> None:
     """The script's flags."""
-    run_flags.define(texts=True)
+    run_flags.define(texts=True, without=run_flags.DISTRIBUTED)
     flags.DEFINE_string(
         "baseline",
         None,

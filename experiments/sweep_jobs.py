@@ -33,6 +33,7 @@ class Settings(NamedTuple):
     tensorboard: bool
     data_dir: str | None
     manual_dir: str | None
+    placement: tuple[bool | None, ...]  # a `device.Placement`
 
 
 class Work(NamedTuple):

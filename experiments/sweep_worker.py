@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 
 from elbo_lab.errors import UserError
 
@@ -66,17 +67,28 @@ def probe(task: dict) -> int:
 def train(task: dict) -> int:
     """Trains, evaluates and reports a group in its run directory."""
     from elbo_lab import config as configs
-    from elbo_lab import data, device, grid
+    from elbo_lab import data, device, grid, rundir
 
     replicas = [configs.from_dict(fields) for fields in task["replicas"]]
     config = grid.group(replicas).config
     device.set_up(task["platform"], len(replicas), task["cache"], task["cache_given"])
-    dataset = data.load(config.dataset, task["data_dir"], task["manual_dir"])
+    placement = device.Placement(*task["placement"])
+    in_file = bool(placement.stream)
+    dataset = data.load(config.dataset, task["data_dir"], task["manual_dir"], in_file)
     from experiments import completing, stages
 
+    if not (Path(task["run"]) / rundir.EVALUATION).exists():
+        # A summary alone is of no use here: what it was made of is made again.
+        (Path(task["run"]) / rundir.SUMMARY).unlink(missing_ok=True)
     try:
         completing.complete(
-            config, task["run"], dataset, task["tensorboard"], False, replicas, PipedProgress
+            config,
+            task["run"],
+            dataset,
+            task["tensorboard"],
+            replicas=replicas,
+            progress=PipedProgress,
+            placement=placement,
         )
     except stages.StoppedError as stopped:
         return stopped.status
@@ -94,7 +106,7 @@ def say(message: dict) -> None:
 def _end_with_the_sweep() -> None:
     # However the sweep ends, kill -9 included, its end of the pipe is closed. A run can be cut off
     # anywhere, and nothing may hold its directory when the sweep is started again.
-    sys.stdin.read()
+    os.read(0, 1)
     os._exit(1)
 
 

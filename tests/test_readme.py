@@ -46,9 +46,10 @@ def test_ci_calls_the_test_command_as_printed():
 
 def test_every_flag_in_the_readme_exists():
     from elbo_lab.config import SECTIONS
-    from experiments.flags import RUN_SECTION
+    from experiments.flags import PROTOCOL_SECTION, RUN_SECTION
 
-    known = {name for section in (*SECTIONS.values(), RUN_SECTION) for name in section} | {"help"}
+    known = {name for section in SECTIONS.values() for name in section} | {"help"}
+    known |= {*PROTOCOL_SECTION, *RUN_SECTION, "baseline", "jobs"}
     named = set(re.findall(r"--([a-z_]+)", "\n".join(code_blocks(""))))
     assert named <= known
 

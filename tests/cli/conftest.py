@@ -34,14 +34,22 @@ NEVER = 120.0  # seconds after which a process counts as hanging
 
 
 class CommandLine:
-    """Starts `python -m experiments.run` with tiny sizes, own images and a common cache."""
+    """Starts `python -m experiments.run` (or another script of its flags) with tiny sizes, own
+    images and a common cache.
+    """
 
-    def __init__(self, folder: Path):
-        self.folder, self.data = folder, folder / "blobs.npz"
+    def __init__(self, folder: Path, script: str = "run"):
+        self.script, self.folder, self.data = script, folder, folder / "blobs.npz"
         np.savez(self.data, **images(np.random.default_rng(0)))
 
     def start(self, *flags: str, largest_file: int | None = None, **options) -> subprocess.Popen:
-        command = [sys.executable, "-m", "experiments.run", *SIZES, f"--dataset={self.data}"]
+        command = [
+            sys.executable,
+            "-m",
+            f"experiments.{self.script}",
+            *SIZES,
+            f"--dataset={self.data}",
+        ]
         if largest_file is not None:
             command = [sys.executable, "-c", LIMITED, str(largest_file), *command]
         command += [f"--compilation_cache_dir={self.folder / 'cache'}", *flags]
@@ -140,6 +148,11 @@ def records(path: Path) -> int:
 @pytest.fixture(scope="session")
 def cli(tmp_path_factory) -> CommandLine:
     return CommandLine(tmp_path_factory.mktemp("cli"))
+
+
+@pytest.fixture(scope="session")
+def sweeping(tmp_path_factory) -> CommandLine:
+    return CommandLine(tmp_path_factory.mktemp("sweeps"), "sweep")
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from elbo_lab.config import SECTIONS
-from experiments.flags import RUN_SECTION, number_or_course
+from experiments.flags import DISTRIBUTED, RUN_SECTION, number_or_course
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = {name for section in SECTIONS.values() for name in section}
 FLAGS = {
     "run": CONFIG | set(RUN_SECTION),
+    "sweep": CONFIG | set(RUN_SECTION) - set(DISTRIBUTED) | {"baseline", "jobs"},
     "benchmark": {"parts", "cells", "rounds", "burst", "json"},
     "gradients": {
         *("objective", "estimators", "k", "m", "run", "toy", "num_gradients", "oracle_gradients"),
@@ -47,7 +48,8 @@ def test_help_lists_the_flags_of_the_script(script):
     done = python("-m", f"experiments.{script}", "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"python -m experiments.{script}" in done.stdout
-    titles = [*SECTIONS, "The run"] if script == "run" else ["Flags"]
+    titles = [*SECTIONS, "The run"] if script in ("run", "sweep") else []
+    titles += ["Flags"] if script != "run" else []
     shown = done.stdout[done.stdout.index(f"\n{titles[0]}:\n") :]
     assert set(re.findall(r"^  --(\w+)", shown, re.MULTILINE)) == FLAGS[script]
     assert re.findall(r"^(\S.*):$", shown, re.MULTILINE) == titles

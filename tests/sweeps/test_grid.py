@@ -98,15 +98,24 @@ def test_groups_are_bounded_and_keep_every_replicate_once():
 @pytest.mark.parametrize("jobs", [2, 3, 8])
 def test_several_jobs_end_at_nearly_the_same_time(jobs):
     wanted = seeds(Config(k=50), 12) + seeds(Config(k=1), 12)
-    found = grid.groups(wanted, lambda c: float(c.k), jobs)
+    found = grid.groups(wanted, lambda c: 1e8 * c.k, jobs)
     assert sorted((r.k, r.seed) for g in found for r in g.replicas) == sorted(
         (r.k, r.seed) for r in wanted
     )
-    work = [sum(r.k for r in g.replicas) for g in found]
+    work = [sum(1e8 * r.k for r in g.replicas) for g in found]
     assert work == sorted(work, reverse=True)
-    # Where every group is at most half a share, the last to end is at most that much late.
-    largest = max(50, sum(work) / (2 * jobs))
-    assert grid.time_left(work, [], jobs, 1.0) <= sum(work) / jobs + largest
+    # No schedule ends before an even share, nor before whole replicates allow: 12 long ones.
+    least = max(sum(work) / jobs, -(-12 // jobs) * 50e8)
+    assert grid.time_left(work, [], jobs, 1.0) <= 1.15 * least
+
+
+def test_groups_are_not_spread_for_nothing():
+    # Two programs for two jobs are even as they are, and short runs are not worth a process.
+    wanted = seeds(Config(k=5), 4) + seeds(Config(k=6), 4)
+    assert len(grid.groups(wanted, lambda c: 1e8, jobs=2)) == 2
+    assert len(grid.groups(wanted[:4], lambda c: 1e3, jobs=2)) == 1
+    assert len(grid.groups(wanted[:4], lambda c: 1e8, jobs=2)) == 2
+    assert len(grid.groups(wanted[:4], lambda c: 1e8, jobs=1)) == 1
 
 
 def test_a_groups_name_is_its_replicates():

@@ -1,0 +1,155 @@
+"""Sweeps from the command line: grids, failing cells, kills, and going on."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from elbo_lab.evaluation import read_evaluations
+
+pytestmark = pytest.mark.slow
+GRID = ("--k=1,5", "--replicates=2", "--jobs=2", "--tensorboard=false")
+
+
+def runs(path: Path) -> list[Path]:
+    return sorted((path / "runs").iterdir()) if (path / "runs").exists() else []
+
+
+def outcomes(read, path: Path) -> dict[str, dict]:
+    return {run.name: read["outcome"](run) for run in runs(path)}
+
+
+def contents(path: Path) -> dict:
+    return json.loads((path / "sweep.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def fresh_sweep(sweeping):
+    """A sweep that was never stopped: its folder and its output."""
+    path = sweeping.folder / "fresh"
+    return path, sweeping.run(f"--workdir={path}", *GRID)
+
+
+def test_a_grid_ends_with_a_table_and_a_page(fresh_sweep):
+    path, done = fresh_sweep
+    found = contents(path)
+    assert found["complete"] and len(runs(path)) == 2
+    means = []
+    for cell in found["cells"]:
+        own = []
+        for run in cell["runs"]:
+            values = read_evaluations(path / run["run"] / "evaluation.npz")[run["replicate"]]
+            own.append(np.mean(values.elbo, dtype=np.float64))
+        assert [run["seed"] for run in cell["runs"]] == [0, 1]
+        assert cell["results"]["elbo"]["mean"] == pytest.approx(np.mean(own))
+        means.append(own)
+    low, high = stats.ttest_rel(means[1], means[0]).confidence_interval()
+    difference = found["cells"][1]["difference"]["elbo"]
+    assert (difference["low"], difference["high"]) == pytest.approx((low, high))
+    assert done.stdout.splitlines()[1].split()[:3] == ["k", "runs", "L_20"]
+    assert str(path / "report.html") in done.stdout
+    assert "sweep 100%, about 0 s left, 2 of 2 groups done" in done.stderr
+    assert "<h1>Sweep over k on blobs</h1>" in (path / "report.html").read_text()
+
+
+def test_a_complete_sweep_is_reported_anew_with_another_baseline(sweeping, fresh_sweep, read):
+    path, _ = fresh_sweep
+    before = outcomes(read, path)
+    done = sweeping.run(f"--workdir={path}", *GRID, "--baseline=k=5")
+    assert outcomes(read, path) == before
+    assert contents(path)["baseline"] == "k=5"
+    assert "sweep" not in done.stderr
+
+
+def begun(read, path: Path) -> bool:
+    """Whether a run of the sweep trains."""
+    return any(read["records"](run) >= 3 for run in runs(path))
+
+
+def test_ctrl_c_ends_gently(sweeping, read, tmp_path):
+    flags = (f"--workdir={tmp_path}", *GRID)
+    done = sweeping.interrupted(lambda: begun(read, tmp_path), signal.SIGINT, *flags)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("Stopped; ") and "The same command goes on" in last
+    assert not contents(tmp_path)["complete"]
+
+
+def test_a_killed_sweep_goes_on_to_the_same_bits_in_a_larger_grid(
+    sweeping, fresh_sweep, read, tmp_path
+):
+    flags = (f"--workdir={tmp_path}", *GRID)
+    done = sweeping.interrupted(lambda: begun(read, tmp_path), signal.SIGKILL, *flags)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    sweeping.run(*flags, "--replicates=3")
+    found = outcomes(read, tmp_path)
+    assert len(found) > 2
+    for name, outcome in outcomes(read, fresh_sweep[0]).items():
+        assert found[name] == outcome
+    assert [c["results"]["replicates"] for c in contents(tmp_path)["cells"]] == [3, 3]
+
+
+def workers(process) -> list[int]:
+    """Processes that a process has started."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (folder / "status").read_text()
+        except OSError:
+            continue
+        if f"PPid:\t{process.pid}\n" in status:
+            found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to find workers in")
+def test_failing_cells_do_not_stop_the_rest(sweeping, read, tmp_path):
+    # One learning rate of two diverges; the process of k = 5, which comes first, is killed.
+    flags = (f"--workdir={tmp_path}", "--k=1,5", "--learning_rate=0.01,1e30", "--jobs=1")
+    with sweeping.start(*flags) as process:
+        while not begun(read, tmp_path):
+            assert process.poll() is None
+            time.sleep(0.02)
+        (worker,) = workers(process)
+        os.kill(worker, signal.SIGKILL)
+        out, err = process.communicate()
+    assert process.returncode == 1, err
+    assert "Traceback" not in err
+    assert statuses(tmp_path) == ["done", "failed", "failed", "failed"]
+    assert "training diverged: not finite at step" in out
+    assert "ended by signal 9" in out
+    page = (tmp_path / "report.html").read_text()
+    assert "Failed replicates" in page and "ended by signal 9" in page
+    # The same command does what was killed; what cannot be trained stays failed.
+    sweeping.run(*flags, status=1)
+    assert statuses(tmp_path) == ["done", "failed", "done", "failed"]
+
+
+def statuses(path: Path) -> list[str]:
+    return [cell["status"] for cell in contents(path)["cells"]]
+
+
+def test_wrong_grids_are_one_sentence(sweeping, tmp_path):
+    for flags, words in [
+        (["--k=1,x"], "--k must be a whole number; got 'x'."),
+        (["--objective=elbo,elboo"], "got 'elboo'"),
+        (["--baseline=k=7", "--k=1,5"], "--baseline=k=7 is no cell of the grid."),
+        (["--replicates=1,2"], "--replicates must be one number"),
+        (["--platform=abacus"], "--platform=abacus is not available"),
+    ]:
+        assert words in sweeping.refused(f"--workdir={tmp_path / 'none'}", *flags)
+
+
+def test_the_cells_configurations_are_printed(sweeping):
+    done = sweeping.run("--print_config", "--k=1,5", "--estimator=reparam,vimco", "--budget=0.5")
+    first, skipped, *others = json.loads(done.stdout)
+    assert first["config"]["epochs"] == 10 and first["config"]["k"] == 1
+    assert "compares draws" in skipped["skipped"]
+    assert [c["cell"] for c in others] == ["k=5, estimator=reparam", "k=5, estimator=vimco"]
