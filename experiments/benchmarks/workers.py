@@ -25,6 +25,10 @@ KEEP_ALL = {
 }
 
 
+# Images of which bounds are compared.
+COMPARED_IMAGES = 100
+
+
 class Failed(Exception):
     """A worker ended by itself; the last line that it wrote."""
 
@@ -79,15 +83,16 @@ class Worker:
 
 
 @contextlib.contextmanager
-def task_folder(batch: int, k: int) -> Iterator[str]:
+def task_folder(batch: int, k: int, num_images: int = common.NUM_IMAGES) -> Iterator[str]:
     """A task for all workers: noise of MNIST's size, our initial parameters, our optimizer."""
     config = Config()
     rng = np.random.default_rng(1)
     params = jax.jit(models.make(config, common.DATA_DIM).init)(
         jax.random.key(0), np.full(common.DATA_DIM, 0.13, np.float32)
     )
-    images = common.fake_images(common.NUM_IMAGES)
-    x = (rng.random((100, common.DATA_DIM)) < images[:100] / 255).astype(np.float32)
+    images = common.fake_images(num_images)
+    some = images[np.arange(COMPARED_IMAGES) % num_images]
+    x = (rng.random(some.shape) < some / 255).astype(np.float32)
     settings = {
         "batch": batch,
         "k": k,
