@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from elbo_lab.report import read_json
+from experiments import documents
 from experiments import flags as run_flags
 from experiments.peers import OURS, ROWS
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "results" / "benchmark_cpu.json"
-DOCUMENTS = (ROOT / "docs" / "performance.md", ROOT / "README.md")
 
 # What we want to reach: fractions of the limit, and ours over a peer, by (B, k).
 FRACTIONS = {(b, k): 0.70 if k == 50 else 0.62 for b in (20, 128) for k in (1, 5, 50)}
@@ -74,7 +74,7 @@ def limit(found: dict[str, Any]) -> str:
         *("B, k", "steps/s", "of the limit", "asked", "limit, steps/s", "limit, GFLOP/s"),
         "of products together",
     )
-    return _table(head, rows)
+    return documents.table(head, rows)
 
 
 def ratios(found: dict[str, Any]) -> str:
@@ -95,7 +95,7 @@ def ratios(found: dict[str, Any]) -> str:
         for c in cells
     ]
     rows.append(("the limit over PyTorch eager", *ceiling))
-    return _table(("ours over", *map(_cell, cells)), rows)
+    return documents.table(("ours over", *map(_cell, cells)), rows)
 
 
 def speeds(found: dict[str, Any]) -> str:
@@ -108,7 +108,7 @@ def speeds(found: dict[str, Any]) -> str:
         )
         for row in (OURS, *_peer_rows(found))
     ]
-    return _table(("steps per second", *map(_cell, cells)), rows)
+    return documents.table(("steps per second", *map(_cell, cells)), rows)
 
 
 def bounds(found: dict[str, Any]) -> str:
@@ -128,7 +128,7 @@ def bounds(found: dict[str, Any]) -> str:
         for row in (OURS, *_peer_rows(found))
     ]
     names = [f"{_cell(c)}, {n} steps" for c, n in zip(cells, steps, strict=True)]
-    return _table(("mean L_k, start and after", *names), rows)
+    return documents.table(("mean L_k, start and after", *names), rows)
 
 
 def memory(found: dict[str, Any]) -> str:
@@ -146,7 +146,9 @@ def memory(found: dict[str, Any]) -> str:
                 f"{min(peaks):.0f} to {max(peaks):.0f}",
             )
         )
-    return _table(("", "seconds to the first ten steps: cold, warm", "peak memory, MB"), rows)
+    return documents.table(
+        ("", "seconds to the first ten steps: cold, warm", "peak memory, MB"), rows
+    )
 
 
 def evaluation(found: dict[str, Any]) -> str:
@@ -166,7 +168,7 @@ def evaluation(found: dict[str, Any]) -> str:
         )
     rows.append(("the limit", f"{part['limit_images_per_s']:.1f}", "1", "", ""))
     head = (f"L_{part['draws']}", "images/s", f"of the limit (asked {EVALUATION})", "ours over")
-    return _table((*head, "mean L_5000"), rows)
+    return documents.table((*head, "mean L_5000"), rows)
 
 
 def replicates(found: dict[str, Any]) -> str:
@@ -182,23 +184,36 @@ def replicates(found: dict[str, Any]) -> str:
         )
         for (batch, k), cell in sorted(cells.items())
     ]
-    return _table(("B, k", *(f"R = {number}" for number in numbers)), rows)
+    return documents.table(("B, k", *(f"R = {number}" for number in numbers)), rows)
 
 
-TABLES = {
-    function.__name__: function
-    for function in (machine, limit, ratios, speeds, bounds, memory, evaluation, replicates)
-}
+def speed(found: dict[str, Any]) -> str:
+    """The README's: ours, against the limit and against the two peers of most interest."""
+    rows = []
+    for cell in found["train"]:
+        own = cell["rows"][OURS]
+        low, high = own["fraction_quartiles"]
+        peers = [_ratio(cell["rows"].get(row), "ours_over_this") for row in RATIOS]
+        fraction = f"{own['fraction']:.2f} ({low:.2f}, {high:.2f})"
+        rows.append((_cell(cell), _rate(own["steps_per_s"]), fraction, *peers))
+    head = ("B, k", "steps/s", "of the limit", *(f"ours over {ROWS[row].says}" for row in RATIOS))
+    return documents.table(head, rows)
 
 
-def document(text: str, found: dict[str, Any]) -> str:
-    """The text with its tables made anew."""
-    for name, make in TABLES.items():
-        marked = re.compile(f"(<!-- performance: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if marked.search(text):
-            table = make(found)
-            text = marked.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text)
+def performance(text: str, found: dict[str, Any]) -> str:
+    """docs/performance.md with its tables made anew."""
+    parts = (machine, limit, ratios, speeds, bounds, memory, evaluation, replicates)
+    for part in parts:
+        text = documents.replaced(text, part.__name__, part(found))
     return text
+
+
+def readme(text: str, found: dict[str, Any]) -> str:
+    """README.md with its table of speed made anew."""
+    return documents.replaced(text, speed.__name__, speed(found))
+
+
+DOCUMENTS = {ROOT / "docs" / "performance.md": performance, ROOT / "README.md": readme}
 
 
 def _command(run: dict[str, Any]) -> str:
@@ -225,16 +240,11 @@ def _ratio(line: dict[str, Any] | None, name: str) -> str:
     return f"{line[name]['median']:.2f} ({low:.2f}, {high:.2f})"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def main() -> int:
     """Writes the documents."""
     found = read_json(FIGURES)
-    for path in DOCUMENTS:
-        path.write_text(document(path.read_text(), found))
+    for path, make in DOCUMENTS.items():
+        path.write_text(make(path.read_text(), found))
         print(f"wrote {path}")
     return 0
 

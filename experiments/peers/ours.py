@@ -21,6 +21,7 @@ def config_of(task: Task) -> Config:
         log_every=task.steps,
         epochs=10**5,
         learning_rate=task.learning_rate,
+        lr_schedule="constant",
         adam_b1=b1,
         adam_b2=b2,
         adam_eps=epsilon,
