@@ -35,7 +35,7 @@ def set_up(platform: str | None, replicates: int, cache_dir: str, cache_dir_give
     forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if replicates > 1 and not forced and jax.config.jax_num_cpu_devices < 0:
         # Counts for the CPU platform only; GPUs and TPUs have the devices they have.
-        devices = max(d for d in range(1, _cores() + 1) if replicates % d == 0)
+        devices = max(d for d in range(1, cores() + 1) if replicates % d == 0)
         jax.config.update("jax_num_cpu_devices", devices)
     _set_cache(cache_dir, cache_dir_given)
     try:
@@ -58,13 +58,23 @@ def describe() -> str:
     """The device as a line for reports, e.g. "cpu, 2 cores"."""
     device = jax.devices()[0]
     if device.platform == "cpu":
-        cores = f"{_cores()} core{'s' if _cores() > 1 else ''}"
+        number = f"{cores()} core{'s' if cores() > 1 else ''}"
         several = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
-        return f"cpu, {cores}{several}"
+        return f"cpu, {number}{several}"
     return f"{device.device_kind}, {jax.device_count()} device(s)"
 
 
-def _cores() -> int:
+def processor() -> str:
+    """The processor's name, where the system says it, else ""."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return ""
+
+
+def cores() -> int:
+    """Cores that this process may use."""
     # macOS cannot say which cores a process may use.
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -86,4 +86,6 @@ def _finite(grads: Any) -> Array:
     """
     leaves = jax.tree.leaves(grads)
     vectors = [leaf for leaf in leaves if leaf.ndim <= 1]
-    return jnp.isfinite(jnp.sum(jnp.concatenate([leaf.ravel() for leaf in vectors or leaves])))
+    # Not by their sum, which the compiler joins with the sums over rows that made them, and so goes
+    # through every layer's output once more.
+    return jnp.all(jnp.isfinite(jnp.concatenate([leaf.ravel() for leaf in vectors or leaves])))

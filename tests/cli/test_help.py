@@ -16,7 +16,7 @@ CONFIG = {name for section in SECTIONS.values() for name in section}
 FLAGS = {
     "run": CONFIG | set(RUN_SECTION),
     "sweep": CONFIG | set(RUN_SECTION) - set(DISTRIBUTED) | {"baseline", "jobs"},
-    "benchmark": {"parts", "cells", "rounds", "burst", "json"},
+    "benchmark": {"parts", "cells", "peers", "rounds", "burst", "json"},
     "gradients": {
         *("objective", "estimators", "k", "m", "run", "toy", "num_gradients", "oracle_gradients"),
         *("batch_size", "seed", "output", "platform", "compilation_cache_dir"),
@@ -58,7 +58,7 @@ def test_help_lists_the_flags_of_the_script(script):
 def test_help_shows_the_default_and_the_text_of_a_flag():
     shown = python("-m", "experiments.benchmark", "--help").stdout
     assert "  --rounds=15\n      alternations of the library and the limit\n" in shown
-    assert "  --json\n      also write all figures to this file\n" in shown
+    assert "  --json\n      also write all figures to this file, beside what it holds" in shown
 
 
 @pytest.mark.parametrize(

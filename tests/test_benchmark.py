@@ -1,0 +1,177 @@
+"""The benchmark: what it asks, how its figures are kept, and that peers compute what we do. No time
+is asserted.
+"""
+
+import importlib
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from elbo_lab.errors import UserError
+from elbo_lab.report import read_json
+from experiments import benchmark, make_performance_tables, peers
+from experiments.benchmarks import limits, merging, training, workers
+from experiments.peers import OURS, ROWS, common
+
+HERE = {"device": "cpu, 2 cores", "processor": "a processor", "machine": "x86_64"}
+RUN = {"command": "python -m experiments.benchmark", "date": "2026-01-02", "python": "3.11"}
+DRAWS = 40
+
+
+def made(row: str, task: common.Task) -> common.Peer:
+    module = importlib.import_module(f"experiments.peers.{ROWS[row].module}")
+    return module.make(task, **ROWS[row].options)
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    """Small tasks by k, all of the same parameters."""
+    made_ = {}
+    for k in (1, 3):
+        with workers.task_folder(5, k, num_images=60) as folder:
+            made_[k] = common.read_task(folder, steps=7, replicates=1)
+    return made_
+
+
+def agree(row: str, task: common.Task) -> None:
+    """Bounds at the same parameters, before training and after 4 calls of 7 steps of Adam."""
+    found = {}
+    for name in (OURS, row):
+        peer = made(name, task)
+        start = training.mean_and_error([peer.bound() for _ in range(DRAWS)])
+        for _ in range(4):
+            peer.train()
+        found[name] = start, training.mean_and_error([peer.bound() for _ in range(DRAWS)])
+    training.check_agreement(row, found[OURS][0], found[row][0])
+    ours, theirs = (end[0] - start[0] for start, end in found.values())
+    # They have seen different binary images and draws.
+    assert ours > 2
+    assert abs(ours - theirs) < 0.25 * ours, found
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_numpyro_computes_our_bound(tasks, k):
+    agree("numpyro", tasks[k])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("row", ["pytorch", "pyro", "pythae"])
+def test_peers_compute_our_bound(tasks, row, k):
+    package = {"pytorch": "torch"}.get(row, row)
+    pytest.importorskip(package, exc_type=ImportError)
+    agree(row, tasks[k])
+
+
+def test_log_likelihood_of_numpyro_is_ours(tasks):
+    task = tasks[3]
+    values = [made(row, task).log_likelihood(task.x[:20]) for row in (OURS, "numpyro")]
+    # At its start the posterior is wide of the prior by little: 5,000 draws leave a tenth of a nat.
+    assert abs(values[0] - values[1]) < 0.5
+
+
+def test_disagreement_is_an_error():
+    training.check_agreement("numpyro", [-100.0, 0.1], [-100.4, 0.1])
+    with pytest.raises(RuntimeError, match="another bound"):
+        training.check_agreement("numpyro", [-100.0, 0.1], [-101.0, 0.1])
+    with pytest.raises(RuntimeError, match="another bound"):
+        training.check_agreement("numpyro", [-100.0, 0.1], [float("nan"), 0.1])
+
+
+def test_peers_are_named_and_installed(monkeypatch):
+    assert peers.rows("") == []
+    assert peers.rows("numpyro,numpyro") == ["numpyro"]
+    with pytest.raises(UserError, match="--peers must be of pytorch, pyro.*got 'jax'"):
+        peers.rows("numpyro,jax")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r'--peers=pyro needs pyro-ppl.*pip install -e "\.\[peers'):
+        peers.rows("pyro")
+
+
+def test_every_line_has_a_module():
+    for row in [row for _, rows in peers.PEERS.values() for row in rows]:
+        assert importlib.util.find_spec(f"experiments.peers.{ROWS[row].module}")
+
+
+def test_operations_of_a_step():
+    # Forward and both backward products of every layer, but for the images' gradient.
+    def flop(batch, k):
+        return sum(p.flop for p in limits.step_products(batch, k))
+
+    assert [round(flop(20, k) / 1e6, 1) for k in (1, 5, 50)] == [44.6, 143.8, 1260.5]
+    assert [round(flop(128, k) / 1e6) for k in (1, 5, 50)] == [285, 920, 8067]
+
+
+def test_orders_pass_over_all_images():
+    images = np.zeros((10, 1), np.uint8)
+    task = common.Task(3, 1, 4, 1, "cpu", 1, 0.1, (0.9, 0.999, 1e-4), images, images, {})
+    orders = common.orders(task)
+    seen = np.concatenate([next(orders) for _ in range(3)])  # 12 batches, 4 passes of 3
+    assert seen.shape == (12, 3)
+    for batches in seen.reshape(4, 9):
+        assert len(set(batches)) == 9
+
+
+def test_turns_are_interleaved():
+    told = []
+    turns = [lambda i=i: told.append(i) or float(i) for i in range(3)]
+    found = workers.in_turns(turns, 2)
+    np.testing.assert_array_equal(found, [[0, 1, 2], [0, 1, 2]])
+    assert told == [0, 1, 2, 1, 2, 0]
+    assert workers.spread(np.array([1.0, 2.0, 3.0])) == {"median": 2.0, "quartiles": [1.5, 2.5]}
+
+
+def test_a_worker_that_fails_says_why(tmp_path):
+    with pytest.raises(workers.Failed, match="settings.json"):
+        workers.Worker(OURS, str(tmp_path), 1)
+
+
+def test_figures_of_several_commands_make_one_file(tmp_path):
+    run = {**HERE, **RUN, "versions": {"jax": "1"}}
+    first = merging.merged({}, {**run, "train": [{"batch": 20, "k": 5, "rate": 1.0}]})
+    later = {**run, "command": "later", "train": [{"batch": 20, "k": 1, "rate": 2.0}]}
+    both = merging.merged(first, {**later, "evaluate": {"rate": 3.0}})
+    assert [(c["k"], c["rate"], c["run"]["command"]) for c in both["train"]] == [
+        (1, 2.0, "later"),
+        (5, 1.0, RUN["command"]),
+    ]
+    assert both["evaluate"]["run"]["command"] == "later"
+    again = merging.merged(both, {**run, "train": [{"batch": 20, "k": 1, "rate": 4.0}]})
+    assert [c["rate"] for c in again["train"]] == [4.0, 1.0]
+    assert again["evaluate"] == both["evaluate"]
+
+
+def test_figures_of_another_machine_are_kept_apart(tmp_path):
+    assert merging.earlier(None, HERE) == {}
+    path = tmp_path / "figures.json"
+    assert merging.earlier(str(path), HERE) == {}
+    path.write_text('{"device": "cpu, 64 cores"}')
+    with pytest.raises(UserError, match="another machine"):
+        merging.earlier(str(path), HERE)
+    path.write_text("[]")
+    with pytest.raises(UserError, match="no file of this benchmark"):
+        merging.earlier(str(path), HERE)
+
+
+@pytest.mark.parametrize("text", ["20", "20x", "0x5", "20x5x1", "axb", ""])
+def test_cells_are_pairs(text):
+    assert benchmark.cells("20x5,128x1") == [(20, 5), (128, 1)]
+    with pytest.raises(UserError, match="--cells must be like"):
+        benchmark.cells(text)
+
+
+def test_our_parameters_reach_the_peers(tasks):
+    task = tasks[1]
+    (kernel, bias), x = task.layers["encoder_0"], task.x[:2]
+    assert kernel.shape == (784, 200) and bias.shape == (200,)
+    assert jnp.tanh(x @ kernel + bias).shape == (2, 200)
+    assert task.batch == 5 and task.platform == jax.default_backend()
+
+
+def test_the_documents_are_up_to_date():
+    found = read_json(make_performance_tables.FIGURES)
+    for path, make in make_performance_tables.DOCUMENTS.items():
+        assert make(path.read_text(), found) == path.read_text()
