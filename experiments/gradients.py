@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
+from elbo_lab import config as configs
 from elbo_lab import data, device, losses, models, report, rundir, toys, train
 from elbo_lab.config import Config
 from elbo_lab.data import binarization
@@ -132,7 +133,8 @@ def subject_from_flags() -> tuple[str, Subject]:
     if values.run is not None and values.toy is not None:
         raise UserError("--run and --toy name different models; give one of them.")
     if values.run is not None:
-        return run_subject(Path(values.run).expanduser(), values.batch_size)
+        folder = Path(values.run).expanduser()
+        return run_subject(folder, values.batch_size, values.data_dir, values.manual_dir)
     name = values.toy or "gaussian"
     if name not in toys.TOYS:
         raise UserError(f"--toy must be one of {', '.join(toys.TOYS)}; got {name!r}.")
@@ -142,8 +144,16 @@ def subject_from_flags() -> tuple[str, Subject]:
     return f"the {name} toy", subject
 
 
-def run_subject(path: Path, wanted: int | None) -> tuple[str, Subject]:
+def run_subject(
+    path: Path, wanted: int | None, data_dir: str | None = None, manual_dir: str | None = None
+) -> tuple[str, Subject]:
     """A trained run's model at its newest checkpoint, and its first training images.
+
+    Args:
+      path: the run's directory.
+      wanted: images; a batch of the run if None.
+      data_dir: see `data.load`.
+      manual_dir: see `data.load`.
 
     Raises:
       UserError: no run, no checkpoint, or one made of other data or by another version.
@@ -152,11 +162,10 @@ def run_subject(path: Path, wanted: int | None) -> tuple[str, Subject]:
         raise UserError(f"--run={path} is not a run's directory (no {rundir.CONFIG} in it).")
     stored = report.read_json(path / rundir.CONFIG)
     try:
-        fields = {n: tuple(v) if isinstance(v, list) else v for n, v in stored["config"].items()}
-        config = Config(**fields)
+        config = configs.from_dict(stored["config"])
     except (TypeError, KeyError, AttributeError) as error:
         raise UserError(f"--run={path} is not a run of this version ({error}).") from error
-    dataset = data.load(config.dataset, flags.FLAGS.data_dir, flags.FLAGS.manual_dir)
+    dataset = data.load(config.dataset, data_dir, manual_dir)
     if data.digest(dataset) != stored.get("data_sha256"):
         raise UserError(f"--run={path}: the images of {config.dataset} have changed since.")
     dataset = data.hold_out(dataset, config.held_out)

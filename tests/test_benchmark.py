@@ -52,6 +52,7 @@ def agree(row: str, task: common.Task) -> None:
     assert abs(ours - theirs) < 0.25 * ours, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 3])
 def test_numpyro_computes_our_bound(tasks, k):
     agree("numpyro", tasks[k])
@@ -66,6 +67,7 @@ def test_peers_compute_our_bound(tasks, row, k):
     agree(row, tasks[k])
 
 
+@pytest.mark.slow
 def test_log_likelihood_of_numpyro_is_ours(tasks):
     task = tasks[3]
     values = [made(row, task).log_likelihood(task.x[:20]) for row in (OURS, "numpyro")]

@@ -10,6 +10,8 @@ from scipy.special import expit
 from elbo_lab.distributions import BernoulliVector, Chain, bernoulli_log_prob
 from elbo_lab.losses.estimators import is_reparameterizable
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 LOGITS = np.array([0.0, 1e-3, -0.5, 3.0, -20.0, 100.0, -100.0, 1e4, -1e4])
 
 

@@ -14,6 +14,8 @@ from elbo_lab.data import Dataset
 from elbo_lab.evaluation import results
 from experiments import stages
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 CONFIG = Config(
     hidden_dims=(6,), latent_dims=(3,), batch_size=4, epochs=1, k=2, eval_k=4, replicates=2
 )

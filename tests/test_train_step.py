@@ -12,6 +12,8 @@ from elbo_lab import train as training
 from elbo_lab.config import Config
 from elbo_lab.models import Model
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 IMAGES = np.array([[0, 51, 255], [255, 102, 0], [51, 51, 204], [0, 255, 153]], np.uint8)
 # Every step sees all images, so that their order does not matter.
 FULL_BATCH = Config(

@@ -7,6 +7,8 @@ import pytest
 
 from elbo_lab.data import binarization
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 VISITS = 4000
 LEVELS = np.arange(256, dtype=np.uint8)
 

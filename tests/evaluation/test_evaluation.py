@@ -13,6 +13,8 @@ from elbo_lab import evaluation
 from elbo_lab.distributions import Chain
 from elbo_lab.models import Model
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 LATENTS, DIMS = 2, 5
 RNG = np.random.default_rng(0)
 W = RNG.normal(size=(DIMS, LATENTS))
@@ -74,6 +76,7 @@ def test_all_terms_agree_with_closed_forms():
     assert all(np.asarray(leaf).dtype == np.float32 for leaf in jax.tree.leaves(result))
 
 
+@pytest.mark.slow
 def test_the_log_likelihood_rises_to_log_p():
     results = {k: evaluate(0.6, X, 1, k, seed=k) for k in (1, 5, 10_000)}
     means = [results[k].log_likelihood.mean() for k in results]

@@ -301,6 +301,7 @@ def test_variances_of_the_toy_are_the_exact_ones(estimator, of_one_example):
     assert found.variance == pytest.approx(20 * of_one_example / len(toy().x), rel=error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["a", "b", "mu"])
 def test_stl_is_found_biased_above_one_draw_and_unbiased_estimators_are_not(group):
     rows = {(name, k): row for (g, name, _, k), row in iwae_rows().items() if g == group}

@@ -257,6 +257,7 @@ def test_tvo_lies_between_the_elbo_and_log_px(draws):
 # SUMO's loop, which makes as many draws as it needs.
 
 
+@pytest.mark.slow
 def test_sumo_log_px_equals_the_bound_of_its_draws_where_weights_are_zero():
     number, longest = 200, 64
     posterior = dist.Normal(jnp.zeros((number, 1)), 1.0).to_event(1)
