@@ -86,7 +86,7 @@ def main() -> int:
             )
     fewer = max(3, values.rounds // 3)
     if "evaluate" in parts:
-        keep("evaluate", training.measure_evaluate(rows, values.rounds, values.burst, warn))
+        keep("evaluate", training.measure_evaluate(rows, fewer, values.burst, warn))
         print_evaluate(found["evaluate"])
     if "start" in parts:
         keep("start", processes.measure_start(fewer))
@@ -131,13 +131,14 @@ def print_cell(cell: dict[str, Any]) -> None:
 
 def print_evaluate(found: dict[str, Any]) -> None:
     """Images per second, a line each."""
-    print(f"\nL_{found['draws']}                   images/s   of the limit   ours / this    value")
+    head = f"L_{found['draws']}"
+    print(f"\n{head:34} images/s   of the limit   ours / this (quartiles)   value")
     for row, line in found["rows"].items():
         print(
-            f"  {ROWS[row].says:22} {line['images_per_s']:7.1f}   {line['fraction']:12.2f}"
+            f"  {ROWS[row].says:33} {line['images_per_s']:7.1f}   {line['fraction']:12.2f}"
             f"   {shown(line['ours_over_this'])}   {line['value']:.2f}"
         )
-    print(f"  {'the limit':22} {found['limit_images_per_s']:7.1f}")
+    print(f"  {'the limit':33} {found['limit_images_per_s']:7.1f}")
     print(f"  temporary_bytes: {found['temporary_bytes']}", flush=True)
 
 

@@ -215,6 +215,7 @@ def test_the_seed_changes_the_result():
     assert not np.allclose(toy_run(1)[-1].metrics["bound"], toy_run(0)[-1].metrics["bound"])
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_real_model_falls():
     config = dataclasses.replace(TINY, epochs=120, log_every=None)
     model = models.make(config, DIMS)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elbo_lab import evaluation, models
+from elbo_lab import device, evaluation, models
 from elbo_lab.config import Config
 from experiments.benchmarks.limits import (
     Timed,
@@ -20,6 +20,7 @@ from experiments.benchmarks.limits import (
     step_products,
 )
 from experiments.benchmarks.workers import (
+    COMPARED_IMAGES,
     Failed,
     Worker,
     in_turns,
@@ -27,7 +28,7 @@ from experiments.benchmarks.workers import (
     task_folder,
     workers,
 )
-from experiments.peers import OURS
+from experiments.peers import OURS, OURS_SPREAD
 from experiments.peers.common import DATA_DIM, DRAWS
 
 # Floating-point operations per second by which bursts are planned.
@@ -152,16 +153,19 @@ def measure_evaluate(
     flop = sum(p.flop for p in products)
     # Seconds per image: an image is DRAWS rows of the products.
     passes = DRAWS / evaluation.bounds.ROWS
+    spread_out = jax.default_backend() == "cpu" and device.cores() > 1
+    own = [OURS, OURS_SPREAD] if spread_out else [OURS]
+    number = min(size * (device.cores() if spread_out else 1), COMPARED_IMAGES)
     with (
         task_folder(size, 5) as folder,
-        workers([OURS, *peers], lambda row: Worker(row, folder, 0), say) as running,
+        workers([*own, *peers], lambda row: Worker(row, folder, 0), say) as running,
     ):
         # An own evaluation compares the values and compiles.
-        values = {row: worker.ask("evaluate", size)["value"] for row, worker in running.items()}
+        values = {row: worker.ask("evaluate", number)["value"] for row, worker in running.items()}
         alone = limits(products, burst, 100e9)
 
         def turn(worker: Worker) -> Callable[[], float]:
-            return lambda: worker.ask("evaluate", size)["seconds"] / size
+            return lambda: worker.ask("evaluate", number)["seconds"] / number
 
         turns = [turn(worker) for worker in running.values()]
         turns.append(lambda: sum(t.once() for t in alone) * passes)

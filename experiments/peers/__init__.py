@@ -25,9 +25,10 @@ PEERS = {
     "pythae": ("pythae", ("pythae",)),
 }
 IMPORTED_AS = {"pyro-ppl": "pyro"}
-OURS = "elbo_lab"
+OURS, OURS_SPREAD = "elbo_lab", "elbo_lab_spread"
 ROWS = {
     OURS: Row("ours", {}, "this library"),
+    OURS_SPREAD: Row("ours", {"spread": True}, "this library, a CPU device a core"),
     "pytorch": Row("pytorch", {"compiled": False}, "PyTorch eager"),
     "pytorch_compiled": Row("pytorch", {"compiled": True}, "PyTorch, torch.compile"),
     "pyro": Row("pyro_svi", {}, "Pyro"),

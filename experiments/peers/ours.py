@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elbo_lab import evaluation, losses, models, train
+from elbo_lab import device, evaluation, losses, models, sharding, train
 from elbo_lab import objective as objectives
 from elbo_lab.config import Config
 from elbo_lab.data import binarization
@@ -12,14 +12,14 @@ from experiments.peers.common import DATA_DIM, DRAWS, LAYERS, Peer, Task
 
 
 def config_of(task: Task) -> Config:
-    """The task as a configuration; never-ending."""
+    """The task as a configuration, of more steps than are ever taken."""
     b1, b2, epsilon = task.adam
     return Config(
         k=task.k,
         batch_size=task.batch,
         replicates=task.replicates,
         log_every=task.steps,
-        epochs=10**5,
+        epochs=200,
         learning_rate=task.learning_rate,
         lr_schedule="constant",
         adam_b1=b1,
@@ -28,11 +28,15 @@ def config_of(task: Task) -> Config:
     )
 
 
-def make(task: Task) -> Peer:
-    """`train.fit`, one compiled call after the other."""
+def make(task: Task, spread: bool = False) -> Peer:
+    """`train.fit`, one compiled call after the other; `spread` evaluates on a CPU device a core."""
+    if spread:
+        jax.config.update("jax_num_cpu_devices", task.cores)
+    elif task.replicates > 1:
+        device.set_up(None, task.replicates, "", False)
     config = config_of(task)
     model = models.make(config, DATA_DIM)
-    loop = train.make_loop(config, model, len(task.images))
+    loop = train.make_loop(config, model, len(task.images), shard_batch=False)
     runs = train.replicas(config)
     keys = train.base_keys(runs)
     images = binarization.stored(jax.random.key(0), jnp.asarray(task.images), config.binarization)
@@ -63,7 +67,9 @@ def make(task: Task) -> Peer:
         if (record.failed_at >= 0).any():
             raise RuntimeError("The training failed.")
 
-    evaluator = evaluation.make_evaluator(model, 5, DRAWS)
+    evaluator = evaluation.make_evaluator(
+        model, 5, DRAWS, sharding.images_mesh() if spread else None
+    )
 
     def log_likelihood(images: np.ndarray) -> float:
         key = jax.random.fold_in(jax.random.key(1), next(draws))

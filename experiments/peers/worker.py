@@ -54,10 +54,6 @@ def main(row: str, folder: str, steps: str, replicates: str) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     task = read_task(folder, steps=int(steps), replicates=int(replicates))
-    if task.replicates > 1:
-        from elbo_lab import device
-
-        device.set_up(None, task.replicates, "", False)
     module = importlib.import_module(f"experiments.peers.{ROWS[row].module}")
     peer = module.make(task, **ROWS[row].options)
     print("{}", file=answers, flush=True)

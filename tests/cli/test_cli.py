@@ -212,6 +212,7 @@ def test_a_folder_that_cannot_be_written(cli, tmp_path, flag):
     assert message.startswith(f"--{flag}={tmp_path / 'file' / 'folder'} cannot be written")
 
 
+@pytest.mark.slow
 def test_a_divergence_is_one_sentence_that_names_step_and_terms(cli, tmp_path):
     flags = [f"--workdir={tmp_path}", "--learning_rate=1e30"]
     messages = []

@@ -233,6 +233,7 @@ def test_the_effective_sample_size_of_constant_weights_is_the_number_of_draws(nu
     np.testing.assert_allclose(result.iwae, 0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_draws():
     sizes = {}
     for num_draws in (100, 10_000):

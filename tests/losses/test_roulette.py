@@ -79,6 +79,7 @@ def test_sumo_has_the_mean_of_the_exact_log_likelihood():
     assert exact - (reconstruction - kl) > 6 * error_of(values)
 
 
+@pytest.mark.slow
 def test_sumo_log_px_is_sumo_of_as_many_draws_as_its_terms_ask_for():
     chunk, most = 3, 96
 
