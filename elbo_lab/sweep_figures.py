@@ -182,7 +182,9 @@ def active_units(cells: Sequence[dict[str, Any]]) -> str:
             style = {"color": PALETTE["ink"], "marker": _MARKERS[layer], "linestyle": "none"}
             axes.plot([], [], label=f"layer {layer + 1}", markersize=5, **style)
         _legend(figure, axes)
-    axes.set_xlim(left=0.0)
+    found = [layer for cell in cells for layer in cell["results"]["active_units"]]
+    most = max(layer["mean"] + (layer["standard_error"] or 0.0) for layer in found)
+    axes.set_xlim(0.0, 1.05 * max(most, 1.0))
     axes.set_xlabel("active units", fontsize=_MEDIUM)
     return _svg(figure, "active")
 
