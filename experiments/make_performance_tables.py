@@ -202,9 +202,11 @@ def speed(found: dict[str, Any]) -> str:
 
 def performance(text: str, found: dict[str, Any]) -> str:
     """docs/performance.md with its tables made anew."""
-    parts = (machine, limit, ratios, speeds, bounds, memory, evaluation, replicates)
-    for part in parts:
-        text = documents.replaced(text, part.__name__, part(found))
+    parts = dict.fromkeys((machine, limit, ratios, speeds, bounds, memory), "train")
+    parts |= {evaluation: "evaluate", replicates: "replicates"}
+    for part, needed in parts.items():
+        table = part(found) if needed in found else "Not measured on this machine yet."
+        text = documents.replaced(text, part.__name__, table)
     return text
 
 
