@@ -201,6 +201,7 @@ def test_resuming_at_any_boundary_equals_never_having_stopped():
         assert_identical([r.state for r in rest], [r.state for r in whole[i + 1 :]])
 
 
+@pytest.mark.slow
 def test_the_length_of_calls_changes_the_grouping_of_metrics_and_nothing_else():
     config = dataclasses.replace(TINY, log_every=1)
     single, whole = run(config, toy_loop(config), striped_images()), toy_run()

@@ -237,6 +237,7 @@ def test_k_and_m_reach_the_objective(options, draws):
     )
 
 
+@pytest.mark.slow
 def test_beta_weighs_the_closed_form_kl():
     config = dataclasses.replace(SMALL, objective="beta_vae", k=2)
     model = models.make(config, 3)

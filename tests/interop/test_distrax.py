@@ -9,7 +9,7 @@ import pytest
 
 from elbo_lab import losses
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fast_compilation")]
 
 
 def normal(mean, scale, matrix):
@@ -68,7 +68,6 @@ def test_normals_and_the_model_reach_the_greatest_likelihood(kl):
     guests.check_training(normal, optimum, joint=True, kl=kl, num_samples=4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("guest", "estimator"), guests.flow_cases(*FLOWS, fast="stl"))
 def test_flows_reach_log_px(guest, estimator):
     guests.check_flow(guest, PRIOR, estimator)

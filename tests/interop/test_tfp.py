@@ -55,7 +55,6 @@ def test_freezing(guest):
     guests.check_freezing(guest)
 
 
-@pytest.mark.slow
 def test_estimators_follow_the_exact_gradient():
     guests.check_gradients(diagonal, ("dreg", "vimco"))
 
@@ -71,7 +70,6 @@ def test_normals_and_the_model_reach_the_greatest_likelihood(kl):
     guests.check_training(normal, optimum, joint=True, kl=kl, num_samples=4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("guest", "estimator"), guests.flow_cases(*FLOWS))
 def test_flows_reach_log_px(guest, estimator):
     guests.check_flow(guest, PRIOR, estimator)
@@ -81,7 +79,6 @@ def test_closed_form_kl_between_its_two_forms_of_independent_normals():
     guests.check_closed_forms(normal, diagonal)
 
 
-@pytest.mark.slow
 def test_remembered_inverses_change_no_gradient():
     """Bijectors keep what they were given and gave; log_prob of the very array that was sampled,
     as vectorized evaluation has it, may be taken from there.

@@ -67,6 +67,7 @@ def error_of(samples):
     return np.std(samples, ddof=1) / np.sqrt(len(samples))
 
 
+@pytest.mark.slow
 def test_sumo_has_the_mean_of_the_exact_log_likelihood():
     values = -many(lambda *a, **o: losses.sumo(*a, **o)[0], 20_000, num_samples=81)
     exact, moment = linear_gaussian.log_px(PARAMS, X), linear_gaussian.relative_moment

@@ -127,6 +127,7 @@ def assert_means(samples, expected, variances=0.0):
     assert np.all(np.abs(np.mean(samples, axis=0) - expected) <= 4 * error + 1e-5)
 
 
+@pytest.mark.slow
 def test_dreams_teach_q_in_rws_and_wake_sleep_and_p_stays_awake():
     exact = linear_gaussian.finite_difference(sleep_loss, LOOSE)
     elbo = linear_gaussian.elbo_gradient(LOOSE, X)
