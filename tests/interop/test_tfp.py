@@ -11,6 +11,7 @@ from elbo_lab import losses
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("fast_compilation"),
     # Of the library's own calls of NumPy functions.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorflow_probability"),
