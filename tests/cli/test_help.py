@@ -27,6 +27,7 @@ FLAGS = {
 INTERRUPTED = """\
 import os, signal
 from experiments import flags
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be inherited as ignored
 flags.run(lambda: os.kill(os.getpid(), signal.SIGINT), "")
 """
 
