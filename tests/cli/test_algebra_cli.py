@@ -14,9 +14,15 @@ def config_of(path) -> dict:
     return json.loads((path / "config.json").read_text())["config"]
 
 
+# Of every kind of objective, and of every setting that the table shows; tests/test_train_step.py
+# brings all of them to the loop.
+SHOWN = ("elbo", "beta_vae", "piwae", "renyi", "jackknife", "tvo", "capacity_vae", "rws", "sumo")
+OTHERS = ("cubo", "free_bits_batch", "wake_sleep")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", [name for name in losses.OBJECTIVES if name != "iwae"])
-def test_every_objective_trains_and_reports(cli, tmp_path, objective):
+@pytest.mark.parametrize("objective", (*SHOWN, *OTHERS))
+def test_objectives_train_and_report(cli, tmp_path, objective):
     path = tmp_path / "run"
     flags = [f"--objective={objective}", f"--workdir={path}", *NEEDED.get(objective, [])]
     done = cli.run(*flags, *ONE_PASS)
@@ -31,8 +37,8 @@ def test_every_objective_trains_and_reports(cli, tmp_path, objective):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("estimator", [name for name in losses.ESTIMATORS if name != "reparam"])
-def test_every_estimator_trains_two_layers(cli, tmp_path, estimator):
+@pytest.mark.parametrize("estimator", ["stl", "vimco", "wake_dreg"])
+def test_estimators_train_two_layers(cli, tmp_path, estimator):
     path = tmp_path / "run"
     flags = [f"--estimator={estimator}", "--latent_dims=3,2", f"--workdir={path}"]
     done = cli.run(*flags, *ONE_PASS)
