@@ -17,6 +17,10 @@ from elbo_lab.report import read_json, write_summary
 from experiments import documents, published
 
 PREFIX = "table1-"
+OWN_FLAGS = (
+    *("--workdir", "--results_dir", "--data_dir", "--manual_dir"),
+    *("--compilation_cache_dir", "--tensorboard"),
+)
 HEAD = ("data", "layers", "model", "k", "protocol", "epochs", "NLL", "AU", "paper", "AU", "diff.")
 
 
@@ -78,9 +82,14 @@ def row(cell: Cell, path: Path, arguments: list[str]) -> dict[str, Any]:
         "elbo_lab": summary["elbo_lab"],
         "jax": summary["jax"],
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "command": " ".join(["python -m experiments.table1", *arguments]),
+        "command": " ".join(["python -m experiments.table1", *_of_numbers(arguments)]),
         "config": configs.to_dict(cell.config),
     }
+
+
+def _of_numbers(arguments: list[str]) -> list[str]:
+    """The flags that decide numbers: folders are everyone's own."""
+    return [a for a in arguments if a.partition("=")[0] not in OWN_FLAGS]
 
 
 def write(folder: Path, cell: Cell, found: dict[str, Any]) -> None:
