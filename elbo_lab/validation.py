@@ -151,9 +151,9 @@ def _check_numbers(config: Config) -> None:
             raise UserError(
                 f"--{name} must be a number above 0 and at most {_LARGEST:.1e}; got {value}."
             )
-    for name, least in (("held_out", 0), ("adam_nu_start", 0)):
-        if not least <= getattr(config, name) <= _LARGEST:
-            raise UserError(f"--{name} must be at least {least}; got {getattr(config, name)}.")
+    for name in ("held_out", "adam_nu_start"):
+        if not 0 <= getattr(config, name) <= _LARGEST:
+            raise UserError(f"--{name} must be at least 0; got {getattr(config, name)}.")
     for name in ("adam_b1", "adam_b2"):
         if not 0 <= getattr(config, name) < 1:
             raise UserError(f"--{name} must lie in [0, 1); got {getattr(config, name)}.")

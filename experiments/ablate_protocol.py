@@ -13,7 +13,7 @@ import dataclasses
 from absl import flags
 
 from elbo_lab import config as configs
-from elbo_lab import grid, protocols, validation
+from elbo_lab import grid, validation
 from elbo_lab.config import Config
 from elbo_lab.errors import UserError
 from experiments import flags as run_flags
@@ -33,10 +33,7 @@ def cells(config: Config) -> list[grid.Cell]:
       UserError: an unknown protocol, two that do not differ, or settings that cannot work.
     """
     start, end = flags.FLAGS.protocol, flags.FLAGS.towards
-    if end not in protocols.PROTOCOLS:
-        choices = ", ".join(protocols.PROTOCOLS)
-        raise UserError(f"--towards must be one of {choices}; got {end!r}.")
-    target = protocols.scaled(protocols.PROTOCOLS[end], flags.FLAGS.budget)
+    target = run_flags.within_budget(run_flags.protocol("towards", end), flags.FLAGS.budget)
     quirks = {
         field.name: getattr(target, field.name)
         for field in dataclasses.fields(Config)

@@ -138,10 +138,32 @@ def config_from_flags(given_flags: flags.FlagValues = flags.FLAGS) -> Config:
         values[name] = number_or_course(values[name])
     values["partition"] = _partition(values["partition"])
     given = {name: value for name, value in values.items() if given_flags[name].present}
-    budget = given_flags.budget
+    name = given_flags.protocol
+    base = Config() if name is None else protocol("protocol", name)
+    return within_budget(dataclasses.replace(base, **given), given_flags.budget)
+
+
+def protocol(flag: str, name: str) -> Config:
+    """The protocol that a flag names.
+
+    Raises:
+      UserError: there is no such protocol.
+    """
+    if name not in protocols.PROTOCOLS:
+        choices = ", ".join(protocols.PROTOCOLS)
+        raise UserError(f"--{flag} must be one of {choices}; got {name!r}.")
+    return protocols.PROTOCOLS[name]
+
+
+def within_budget(config: Config, budget: float) -> Config:
+    """The config for --budget's share of its epochs.
+
+    Raises:
+      UserError: a budget that is none.
+    """
     if not 0 < budget <= 1000:
         raise UserError(f"--budget must be above 0 and at most 1000; got {budget}.")
-    return protocols.scaled(dataclasses.replace(_base(given_flags.protocol), **given), budget)
+    return protocols.scaled(config, budget)
 
 
 def placement_from_flags() -> Placement:
@@ -174,15 +196,6 @@ def connect_from_flags() -> bool:
             "--coordinator_address, --num_processes and --process_id need --distributed."
         )
     return values.distributed
-
-
-def _base(name: str | None) -> Config:
-    if name is None:
-        return Config()
-    if name not in protocols.PROTOCOLS:
-        choices = ", ".join(protocols.PROTOCOLS)
-        raise UserError(f"--protocol must be one of {choices}; got {name!r}.")
-    return protocols.PROTOCOLS[name]
 
 
 def run(main: Callable[[], int | None], description: str) -> None:

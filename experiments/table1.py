@@ -69,11 +69,6 @@ def cells_from_flags() -> list[results.Cell]:
       UserError: an unknown choice, or a configuration that cannot work.
     """
     values = flags.FLAGS
-    if values.protocol not in protocols.PROTOCOLS:
-        choices = ", ".join(protocols.PROTOCOLS)
-        raise UserError(f"--protocol must be one of {choices}; got {values.protocol!r}.")
-    if not 0 < values.budget <= 1000:
-        raise UserError(f"--budget must be above 0 and at most 1000; got {values.budget}.")
     found = []
     for k in numbers("k", values.k):
         for layers in numbers("layers", values.layers, tuple(LATENTS)):
@@ -87,7 +82,7 @@ def cell(name: str, layers: int, model: str, k: int) -> results.Cell:
     """One cell of the table as a configuration."""
     values = flags.FLAGS
     config = dataclasses.replace(
-        protocols.PROTOCOLS[values.protocol],
+        run_flags.protocol("protocol", values.protocol),
         dataset=name,
         objective=MODELS[model],
         k=k,
@@ -98,7 +93,7 @@ def cell(name: str, layers: int, model: str, k: int) -> results.Cell:
     )
     if name == "omniglot" and config.held_out:
         config = dataclasses.replace(config, held_out=1345)
-    config = protocols.scaled(config, values.budget)
+    config = run_flags.within_budget(config, values.budget)
     validation.check(config)
     config = validation.resolved(config)
     return results.Cell(name, layers, model, k, values.protocol, values.budget, config)
