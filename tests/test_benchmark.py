@@ -40,6 +40,11 @@ def bound_of(peer: common.Peer) -> list[float]:
     return training.mean_and_error([peer.bound() for _ in range(DRAWS)])
 
 
+def likelihood_of(peer: common.Peer, task: common.Task) -> list[float]:
+    """Mean and error of 8 values of L_5000 of 4 images."""
+    return training.mean_and_error([peer.log_likelihood(task.x[:4]) for _ in range(8)])
+
+
 def gain(peer: common.Peer) -> float:
     """What 4 calls of 7 steps of Adam add to the bound, nats."""
     before = bound_of(peer)[0]
@@ -52,8 +57,8 @@ def agree(row: str, task: common.Task) -> None:
     """Bounds at the same parameters, and after some training, and L_5000."""
     ours, theirs = made(OURS, task), made(row, task)
     training.check_agreement(row, bound_of(ours), bound_of(theirs))
-    values = [peer.log_likelihood(task.x[:4]) for peer in (ours, theirs)]
-    assert abs(values[0] - values[1]) < 0.5
+    # Far from a good posterior, an image's L_5000 varies by more than a nat from draw to draw.
+    training.check_agreement(row, likelihood_of(ours, task), likelihood_of(theirs, task))
     gains = gain(ours), gain(theirs)
     # They see different binary images and draws.
     assert gains[0] > 2

@@ -349,17 +349,28 @@ def _minus_infinity(where: Array, dtype: jnp.dtype) -> Array:
 def _cumulative_log_sum_exp(log_w: Array, leading: Array) -> Array:
     """log sum_{j<=k} exp(log_w_j). The leading log-weights, all -inf, count as zeros up to the
     first that is not, which leaves them without weight.
+
+    Scanned as pairs of a maximum, held fixed, and a sum of exp(log_w_j - maximum): the derivatives
+    are ratios of such sums, and as exact for log-weights that lie hundreds of nats apart.
     """
+    log_w = _zeros_where(leading, log_w)
+    top = jax.lax.stop_gradient(log_w)
+    infinite = jnp.isinf(top)
+    own = jnp.where(infinite, top > 0, jnp.exp(jnp.where(infinite, 0, log_w - top)))
 
-    def add(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
-        (before, a), (after, b) = one, other
-        a = jnp.where(before & ~after, -jnp.inf, a)
-        # The derivatives of logaddexp and of lax.cumlogsumexp are NaN where both are -inf.
-        zero = jnp.isneginf(a) & jnp.isneginf(b)
-        total = jnp.logaddexp(jnp.where(zero, 0, a), jnp.where(zero, 0, b))
-        return after, jnp.where(zero, -jnp.inf, total)
+    def scaled(total: Array, top: Array, to: Array) -> Array:
+        # Infinities of the same sign are no distance apart.
+        return total * jnp.where(top == to, 1, jnp.exp(top - to))
 
-    return jax.lax.associative_scan(add, (leading, _zeros_where(leading, log_w)), axis=0)[1]
+    def add(one: tuple[Array, ...], other: tuple[Array, ...]) -> tuple[Array, ...]:
+        (before, top_a, a), (after, top_b, b) = one, other
+        dropped = before & ~after
+        top_a, a = jnp.where(dropped, -jnp.inf, top_a), jnp.where(dropped, 0, a)
+        top = jnp.maximum(top_a, top_b)
+        return after, top, scaled(a, top_a, top) + scaled(b, top_b, top)
+
+    _, top, total = jax.lax.associative_scan(add, (leading, top, own), axis=0)
+    return top + jnp.log(total)
 
 
 def _at_least_float32(log_w: Array) -> Array:
