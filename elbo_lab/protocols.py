@@ -1,4 +1,4 @@
-"""Training protocols of published papers, as complete configurations.
+"""Training protocols, of published papers and one of our own, as complete configurations.
 
 What a protocol fixes is everything but the objective, K, the data set and the number of stochastic
 layers, which its tables vary. Where a paper and its public code differ, each has its own entry.
@@ -66,6 +66,17 @@ PROTOCOLS: dict[str, Config] = {
         adam_eps=1e-8,
         adam_eps_hat=True,
         test_draw="by_seed",
+    ),
+    # No paper's, but ours, for Burda et al.'s model and data: a tenth of their 9.84 million steps, of
+    # batches five times as large, by doubly reparameterized gradients and a rate that falls to zero.
+    "fast": dataclasses.replace(
+        _BURDA_PAPER,
+        estimator="dreg",
+        batch_size=100,
+        epochs=1640,
+        learning_rate=2e-3,
+        lr_schedule="cosine",
+        adam_eps=1e-8,
     ),
 }
 

@@ -71,7 +71,7 @@ _WHOLE_NUMBERS = ("num_processes", "process_id")
 
 
 PROTOCOL_SECTION = {
-    "protocol": "a published protocol, whose settings replace the defaults below; flags that are "
+    "protocol": "a protocol, whose settings replace the defaults below; flags that are "
     f"given go before it ({', '.join(protocols.PROTOCOLS)})",
     "budget": "train for this share of the epochs; the learning rate's course keeps its shape",
     "print_config": "print the configuration as JSON, and end",

@@ -21,7 +21,7 @@ OWN_FLAGS = (
     *("--workdir", "--results_dir", "--data_dir", "--manual_dir"),
     *("--compilation_cache_dir", "--tensorboard"),
 )
-HEAD = ("data", "layers", "model", "k", "protocol", "epochs", "NLL", "AU", "paper", "AU", "diff.")
+HEAD = ("data", "layers", "model", "k", "protocol", "steps x B", "NLL", "AU", "paper", "AU", "diff.")
 
 
 class Cell(NamedTuple):
@@ -138,7 +138,7 @@ def cells_of(found: dict[str, Any]) -> tuple[str, ...]:
         found["model"],
         str(found["k"]),
         found["protocol"],
-        f"{found['config']['epochs']} ({found['budget']:g})",
+        f"{found['steps']:,} x {found['config']['batch_size']} ({found['budget']:g})",
         ours,
         "+".join(f"{unit:g}" for unit in units),
         *theirs,
@@ -153,7 +153,7 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
         f"is {min(r['nll_standard_error_over_images'] for r in rows):.2f} to "
         f"{max(r['nll_standard_error_over_images'] for r in rows):.2f}, most of which runs on the "
         "same images share.",
-        "epochs (budget): passes over the training images, and as a share of the protocol's.",
+        "steps x B (budget): steps of so many images each, and the share of the protocol's passes.",
         f"Devices: {'; '.join(sorted({r['device'] for r in rows}))}.",
     ]
     keys = [tuple(r[n] for n in ("data", "layers", "model", "k")) for r in rows]

@@ -33,6 +33,11 @@ SAID = {
         batch_size=32, k=64, latent_dims=(50,), hidden_dims=(200, 200), activation="tanh",
         learning_rate=3e-4, lr_schedule="constant", center_inputs=True, held_out=10_000,
     ),
+    # Ours, of which protocols.py says so much.
+    "fast": dict(
+        batch_size=100, estimator="dreg", lr_schedule="cosine", latent_dims=(50,),
+        hidden_dims=(200, 200), activation="tanh", binarization="dynamic", eval_k=5000,
+    ),
 }  # fmt: skip
 TINY = Config(hidden_dims=(6,), latent_dims=(3,), batch_size=4, epochs=2, k=2, eval_k=2)
 DATA_DIM = 9
@@ -51,6 +56,13 @@ def test_the_public_codes_of_tucker_take_five_million_steps():
     config = protocols.PROTOCOLS["tucker2018"]
     # Its last, smaller batch of each pass counts as a step there.
     assert train.total_steps(config, 50_000) == pytest.approx(5e6, rel=1e-3)
+
+
+def test_the_fast_protocol_takes_a_tenth_of_the_papers_steps():
+    fast, paper = (
+        train.total_steps(protocols.PROTOCOLS[name], 60_000) for name in ("fast", "burda2015_paper")
+    )
+    assert fast == 0.1 * paper
 
 
 @pytest.mark.parametrize("name", ["burda", "burda_rounded"])

@@ -18,7 +18,8 @@ def found(**changes):
         "nll": [86.0, 87.0, 88.0],
         "nll_standard_error_over_images": 0.27,
         "active_units": [[20], [22], [24]],
-        "config": {"epochs": 328},
+        "steps": 977_440,
+        "config": {"batch_size": 20},
         "device": "cpu, 2 cores",
     }
     return row | changes
@@ -34,7 +35,7 @@ def test_a_cell_shows_mean_error_and_distance_to_the_paper():
     # The sample standard deviation of 86, 87, 88 is 1, over the root of three replicates.
     assert cells["NLL"] == f"87.00 +- {1 / math.sqrt(3):.2f} (3)"
     assert table1_results.cells_of(found())[7:] == ("22", "85.54", "22", "+1.46")
-    assert cells["epochs"] == "328 (0.1)"
+    assert cells["steps x B"] == "977,440 x 20 (0.1)"
 
 
 def test_one_replicate_has_no_error_and_unknown_data_no_paper():

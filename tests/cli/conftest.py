@@ -30,6 +30,8 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 os.execv(sys.argv[2], sys.argv[2:])
 """
 STEPS = 120  # 20 passes over 60 images in batches of 10
+# Compiles with few optimizations, in a third of the time (see the fixture `quick`).
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 NEVER = 120.0  # seconds after which a process counts as hanging
 
 
@@ -38,8 +40,9 @@ class CommandLine:
     images and a common cache.
     """
 
-    def __init__(self, folder: Path, script: str = "run"):
+    def __init__(self, folder: Path, script: str = "run", quick: bool = False):
         self.script, self.folder, self.data = script, folder, folder / "blobs.npz"
+        self.environment = {**os.environ, "JAX_PLATFORMS": "cpu", **(QUICK if quick else {})}
         np.savez(self.data, **images(np.random.default_rng(0)))
 
     def start(self, *flags: str, largest_file: int | None = None, **options) -> subprocess.Popen:
@@ -57,7 +60,7 @@ class CommandLine:
             command,
             **{
                 "cwd": REPOSITORY,
-                "env": {**os.environ, "JAX_PLATFORMS": "cpu"},
+                "env": self.environment,
                 "stdout": subprocess.PIPE,
                 "stderr": subprocess.PIPE,
                 "text": True,
@@ -151,8 +154,19 @@ def cli(tmp_path_factory) -> CommandLine:
 
 
 @pytest.fixture(scope="session")
+def quick(tmp_path_factory) -> CommandLine:
+    """For tests that compare no bits with another program's: compiled with few optimizations."""
+    return CommandLine(tmp_path_factory.mktemp("quick"), quick=True)
+
+
+@pytest.fixture(scope="session")
 def sweeping(tmp_path_factory) -> CommandLine:
     return CommandLine(tmp_path_factory.mktemp("sweeps"), "sweep")
+
+
+@pytest.fixture(scope="session")
+def quick_sweeping(tmp_path_factory) -> CommandLine:
+    return CommandLine(tmp_path_factory.mktemp("quick_sweeps"), "sweep", quick=True)
 
 
 @pytest.fixture(scope="session")

@@ -110,10 +110,10 @@ def workers(process) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to find workers in")
-def test_failing_cells_do_not_stop_the_rest(sweeping, read, tmp_path):
+def test_failing_cells_do_not_stop_the_rest(quick_sweeping, read, tmp_path):
     # One learning rate of two diverges; the process of k = 5, which comes first, is killed.
     flags = (f"--workdir={tmp_path}", "--k=1,5", "--learning_rate=0.01,1e30", "--jobs=1")
-    with sweeping.start(*flags) as process:
+    with quick_sweeping.start(*flags) as process:
         while not begun(read, tmp_path):
             assert process.poll() is None
             time.sleep(0.02)
@@ -128,7 +128,7 @@ def test_failing_cells_do_not_stop_the_rest(sweeping, read, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "Failed replicates" in page and "ended by signal 9" in page
     # The same command does what was killed; what cannot be trained stays failed.
-    sweeping.run(*flags, status=1)
+    quick_sweeping.run(*flags, status=1)
     assert statuses(tmp_path) == ["done", "failed", "done", "failed"]
 
 

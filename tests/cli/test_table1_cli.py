@@ -12,17 +12,17 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def table1(cli):
-    workdir = cli.folder / "table1"
+def table1(quick):
+    workdir = quick.folder / "table1"
 
     def run(*flags: str, status: int = 0):
-        command = [sys.executable, "-m", "experiments.table1", f"--data={cli.data}"]
+        command = [sys.executable, "-m", "experiments.table1", f"--data={quick.data}"]
         command += ["--k=1,2", "--budget=0.0003", "--eval_k=20", f"--workdir={workdir}"]
-        command += [f"--compilation_cache_dir={cli.folder / 'cache'}", *flags]
+        command += [f"--compilation_cache_dir={quick.folder / 'cache'}", *flags]
         done = subprocess.run(
             command,
             cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__))),
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            env=quick.environment,
             capture_output=True,
             text=True,
         )
