@@ -67,8 +67,8 @@ PROTOCOLS: dict[str, Config] = {
         adam_eps_hat=True,
         test_draw="by_seed",
     ),
-    # No paper's, but ours, for Burda et al.'s model and data: a tenth of their 9.84 million steps, of
-    # batches five times as large, by doubly reparameterized gradients and a rate that falls to zero.
+    # Ours, for Burda et al.'s model and data: a tenth of their 9.84 million steps, of batches five
+    # times as large, by doubly reparameterized gradients and a rate that falls to zero.
     "fast": dataclasses.replace(
         _BURDA_PAPER,
         estimator="dreg",

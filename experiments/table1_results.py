@@ -21,7 +21,10 @@ OWN_FLAGS = (
     *("--workdir", "--results_dir", "--data_dir", "--manual_dir"),
     *("--compilation_cache_dir", "--tensorboard"),
 )
-HEAD = ("data", "layers", "model", "k", "protocol", "steps x B", "NLL", "AU", "paper", "AU", "diff.")
+HEAD = (
+    *("data", "layers", "model", "k", "protocol", "steps x B"),
+    *("NLL", "AU", "paper", "AU", "diff."),
+)
 
 
 class Cell(NamedTuple):
