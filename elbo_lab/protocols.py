@@ -74,7 +74,7 @@ PROTOCOLS: dict[str, Config] = {
         estimator="dreg",
         batch_size=100,
         epochs=1640,
-        learning_rate=2e-3,
+        learning_rate=4e-3,
         lr_schedule="cosine",
         adam_eps=1e-8,
     ),
