@@ -159,7 +159,7 @@ def _results(sweep: dict[str, Any], done: Sequence[dict[str, Any]]) -> str:
     bound = " or ".join(f"L<sub>{k}</sub>" for k in draws)
     caption = (
         f"Test log-likelihood by {bound}, a lower bound in expectation, in nats per image "
-        f"(mean ± one standard error over {_over(done)}), and the paired difference to the "
+        f"(mean ± one standard error over {_over(done)}), and the difference to the "
         f"baseline ({_text(sweep['baseline'])}) on the same test images with its {LEVEL:.0%} "
         "confidence interval."
     )
@@ -200,10 +200,15 @@ def _more(done: Sequence[dict[str, Any]]) -> str:
             *("reconstruction, nats", "active units", "training of a replicate, s"),
         ]
     )
+    train_images = sorted({n for cell in done if (n := cell["config"]["au_images"])})
+    of_train = ", ".join(map(str, train_images))
+    if of_train:
+        of_train = f" (where au_images is set: over the first {of_train} training images)"
     caption = (
         f"Test images, mean ± one standard error over {_over(done)}; L<sub>k</sub> with each "
-        "cell's own k. Seconds are wall time, compilation included, a program's divided among the "
-        "replicates that it trains."
+        f"cell's own k. Active units: of a posterior mean's variance above 0.01{of_train}. Seconds "
+        "are wall time, compilation included, a program's divided among the replicates that it "
+        "trains."
     )
     table = f"<table><caption>{caption}</caption>{head}<tbody>{''.join(rows)}</tbody></table>"
     return f'<div class="wide" tabindex="0" role="region" aria-labelledby="more">{table}</div>'

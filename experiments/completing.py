@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from elbo_lab import __version__, data, distributed, rundir
 from elbo_lab.config import Config
 from elbo_lab.data import Dataset
 from elbo_lab.device import Placement
+from elbo_lab.errors import UserError
+from elbo_lab.report import read_json
 
 
 def complete(
@@ -18,6 +21,7 @@ def complete(
     replicas: Sequence[Config] | None = None,
     progress: Callable | None = None,
     placement: Placement | None = None,
+    interrupt: Any = None,
 ) -> tuple[Path, bool]:
     """Trains, evaluates and reports, unless the directory holds the run complete already.
 
@@ -30,6 +34,7 @@ def complete(
       replicas: see `stages.Run`.
       progress: see `stages.Run`; what a person watches if not given.
       placement: see `stages.Run`.
+      interrupt: a `progress.Interrupt`; see `stages.Run`.
 
     Returns:
       The directory, and whether it was complete before.
@@ -47,14 +52,31 @@ def complete(
 
     with distributed.held_by_first(claim) as path:
         path = path or Path(workdir)
-        if distributed.on_first(lambda: rundir.is_complete(path)):
+        if distributed.on_first(lambda: is_complete(path)):
             return path, True
         # Not sooner: JAX's settings are made before these are imported.
         from experiments import reporting, stages
 
         shown = progress or stages.Progress
-        run = stages.Run(config, path, dataset, tensorboard, replicas, shown, placement)
+        run = stages.Run(config, path, dataset, tensorboard, replicas, shown, placement, interrupt)
         stages.train(run)
         evaluations = stages.evaluate(run)
         distributed.on_first(lambda: reporting.report(run, evaluations))
         return path, False
+
+
+def is_complete(path: Path) -> bool:
+    """Whether the run has its summary, and the values per test image that it was made of; where
+    these are lost or damaged they are computed again.
+    """
+    if not rundir.is_complete(path):
+        return False
+    from elbo_lab import evaluation
+
+    try:
+        summary = read_json(path / rundir.SUMMARY)
+        failed = {int(r) for r, step in summary["failed_at"].items() if step >= 0}
+        sound = set(range(len(summary["replicas"]))) - failed
+    except (UserError, KeyError, TypeError):
+        return False
+    return sound <= set(evaluation.read_evaluations(path / rundir.EVALUATION))

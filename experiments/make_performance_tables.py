@@ -32,11 +32,13 @@ RATIOS = {
     "numpyro": dict.fromkeys(FRACTIONS, 1.05),
 }
 EVALUATION, REPLICATES = 0.71, 1.5
+# What commands write parts of.
+PARTS = ("train", "replicates", "evaluate", "start", "peer_start", "memory")
 
 
 def machine(found: dict[str, Any]) -> str:
     """What was measured, on what, with which versions."""
-    runs = [cell["run"] for cell in found["train"]]
+    runs = [part["run"] for part in _parts(found)]
     versions: dict[str, str] = {}
     for run in runs:
         versions |= run["versions"]
@@ -167,8 +169,11 @@ def evaluation(found: dict[str, Any]) -> str:
             )
         )
     rows.append(("the limit", f"{part['limit_images_per_s']:.1f}", "1", "", ""))
-    head = (f"L_{part['draws']}", "images/s", f"of the limit (asked {EVALUATION})", "ours over")
-    return documents.table((*head, "mean L_5000"), rows)
+    head = (
+        f"L_{part['draws']} of {part['images']} images",
+        *("images/s", f"of the limit (asked {EVALUATION})", "ours over", "mean L_5000"),
+    )
+    return documents.table(head, rows)
 
 
 def replicates(found: dict[str, Any]) -> str:
@@ -184,7 +189,11 @@ def replicates(found: dict[str, Any]) -> str:
         )
         for (batch, k), cell in sorted(cells.items())
     ]
-    return documents.table(("B, k", *(f"R = {number}" for number in numbers)), rows)
+    heads = [
+        f"R = {number}" + (f" (asked {REPLICATES} at k = 1)" if number == 2 else "")
+        for number in numbers
+    ]
+    return documents.table(("B, k", *heads), rows)
 
 
 def speed(found: dict[str, Any]) -> str:
@@ -216,6 +225,16 @@ def readme(text: str, found: dict[str, Any]) -> str:
 
 
 DOCUMENTS = {ROOT / "docs" / "performance.md": performance, ROOT / "README.md": readme}
+
+
+def _parts(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """All that was measured by a command of its own."""
+    listed = [part for name in PARTS if name in found for part in _listed(found[name])]
+    return [part for part in listed if "run" in part]
+
+
+def _listed(part: Any) -> list[dict[str, Any]]:
+    return part if isinstance(part, list) else [part]
 
 
 def _command(run: dict[str, Any]) -> str:

@@ -56,6 +56,7 @@ class Run:
         replicas: Sequence[Config] | None = None,
         progress: Callable[[str, int, int, str], Progress] = Progress,
         placement: device.Placement | None = None,
+        interrupt: Interrupt | None = None,
     ):
         """Prepares a run.
 
@@ -69,6 +70,7 @@ class Run:
           progress: makes what shows how far a stage is.
           placement: where to compute, and where the training images lie; as the device has it if
             not given.
+          interrupt: what notes signals, where it is older than the run.
         """
         self.config, self.path, self.tensorboard = config, path, tensorboard
         self.progress, self.placement = progress, placement or device.Placement()
@@ -76,7 +78,7 @@ class Run:
         self.model = models.make(config, dataset.x_train.shape[1])
         self.replicas = training.replicas(config) if replicas is None else tuple(replicas)
         self.keys = training.base_keys(self.replicas)
-        self.interrupt = Interrupt()
+        self.interrupt = interrupt or Interrupt()
         self.state: training.TrainState | None = None
         self.failed_at = np.full(config.replicates, -1)
 

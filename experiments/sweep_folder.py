@@ -17,6 +17,7 @@ from elbo_lab import config as configs
 from elbo_lab import grid, report, rundir
 from elbo_lab.config import Config
 from elbo_lab.errors import UserError
+from experiments import completing
 
 SWEEP, RUNS, LOGS, REPORT = "sweep.json", "runs", "logs", "report.html"
 
@@ -86,7 +87,7 @@ def read(path: Path, digests: dict[str, str]) -> Store:
                     f"the images of {replica.dataset} have changed since {run} was made of them; "
                     "use --overwrite to replace the whole sweep, or another --workdir."
                 )
-        if replicas and _is_complete(run):
+        if replicas and completing.is_complete(run):
             for r, replica in enumerate(replicas):
                 done.setdefault(replica, Place(run, r))
         elif replicas:
@@ -117,11 +118,6 @@ def summary(run: Path) -> dict[str, Any]:
 def _runs(path: Path) -> list[Path]:
     folder = path / RUNS
     return sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-
-
-def _is_complete(run: Path) -> bool:
-    # The values of all images are needed; where they are lost they are computed again.
-    return rundir.is_complete(run) and (run / rundir.EVALUATION).exists()
 
 
 def _remove(path: Path) -> None:

@@ -12,7 +12,7 @@ import elbo_lab
 from elbo_lab import config as configs
 from elbo_lab import evaluation, grid, rundir, train
 from elbo_lab.config import Config
-from elbo_lab.evaluation import comparison
+from elbo_lab.evaluation import comparison, results
 from elbo_lab.metrics import read_metrics
 from experiments import sweep_folder
 from experiments.sweep_folder import Place, Store
@@ -117,6 +117,9 @@ def _measure(cell, store: Store, summaries, reasons) -> tuple[dict[str, Any], di
         if found is None:
             fields["failures"][replica.seed] = f"{place.path / rundir.EVALUATION} is damaged"
             continue
+        if reason := results.not_finite(found):
+            fields["failures"][replica.seed] = reason
+            continue
         values[replica.seed] = found
         folder = f"{sweep_folder.RUNS}/{place.path.name}"
         fields["runs"].append({"seed": replica.seed, "run": folder, "replicate": place.r})
@@ -130,12 +133,12 @@ def _measure(cell, store: Store, summaries, reasons) -> tuple[dict[str, Any], di
 
 
 def _averages(values: dict[int, evaluation.Evaluation]) -> dict[str, Any]:
-    results = {}
+    found = {}
     for name, field in PER_IMAGE.items():
         mean, error, over = comparison.mean_and_error(
             {seed: getattr(e, field) for seed, e in values.items()}
         )
-        results[name] = {"mean": mean, "standard_error": error, "over": over, "unit": "nats"}
+        found[name] = {"mean": mean, "standard_error": error, "over": over, "unit": "nats"}
     first = next(iter(values.values()))
     layers = []
     for i, means in enumerate(first.train_means or first.means):
@@ -148,7 +151,7 @@ def _averages(values: dict[int, evaluation.Evaluation]) -> dict[str, Any]:
         }
         mean, error, over = comparison.mean_and_error(counts)
         layers.append({"mean": mean, "standard_error": error, "over": over, "of": means.shape[1]})
-    return results | {"active_units": layers, "replicates": len(values)}
+    return found | {"active_units": layers, "replicates": len(values)}
 
 
 def _times(places: list[Place], summaries) -> dict[str, Any]:

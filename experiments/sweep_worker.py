@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 import traceback
-from pathlib import Path
 
 from elbo_lab.errors import UserError
 
@@ -67,7 +66,7 @@ def probe(task: dict) -> int:
 def train(task: dict) -> int:
     """Trains, evaluates and reports a group in its run directory."""
     from elbo_lab import config as configs
-    from elbo_lab import data, device, grid, rundir
+    from elbo_lab import data, device, grid
 
     replicas = [configs.from_dict(fields) for fields in task["replicas"]]
     config = grid.group(replicas).config
@@ -77,9 +76,6 @@ def train(task: dict) -> int:
     dataset = data.load(config.dataset, task["data_dir"], task["manual_dir"], in_file)
     from experiments import completing, stages
 
-    if not (Path(task["run"]) / rundir.EVALUATION).exists():
-        # A summary alone is of no use here: what it was made of is made again.
-        (Path(task["run"]) / rundir.SUMMARY).unlink(missing_ok=True)
     try:
         completing.complete(
             config,

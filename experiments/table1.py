@@ -8,6 +8,7 @@ command goes on with what is missing. A table of what is there stands at the end
 """
 
 import dataclasses
+import shlex
 import sys
 from pathlib import Path
 
@@ -19,9 +20,14 @@ from elbo_lab.errors import UserError
 from experiments import completing
 from experiments import flags as run_flags
 from experiments import table1_results as results
+from experiments.progress import Interrupt
 
 LATENTS = {1: (50,), 2: (100, 50)}
 MODELS = {"vae": "elbo", "iwae": "iwae"}
+OWN_FLAGS = (
+    *("workdir", "results_dir", "data_dir", "manual_dir"),
+    *("platform", "compilation_cache_dir", "tensorboard"),
+)
 
 
 def main() -> int:
@@ -36,30 +42,60 @@ def main() -> int:
     )
     from experiments import stages
 
-    status, datasets = 0, {}
+    datasets = loaded(cells)  # What is missing is said before anything is trained.
+    folder = Path(values.results_dir or values.workdir)
+    # One for all cells: a signal may come between two of them.
+    status, interrupt = 0, Interrupt()
     for number, cell in enumerate(cells, 1):
         print(f"[{number} of {len(cells)}] {results.title(cell)}", file=sys.stderr, flush=True)
-        name = cell.config.dataset
-        if name not in datasets:
-            datasets = {name: data.load(name, values.data_dir, values.manual_dir)}
-        validation.check_data(cell.config, datasets[name])
-        workdir = Path(values.workdir) / results.slug(cell)
         try:
             path, _ = completing.complete(
-                cell.config, str(workdir), datasets[name], values.tensorboard
+                cell.config,
+                str(Path(values.workdir) / results.slug(cell)),
+                datasets[cell.config.dataset],
+                values.tensorboard,
+                interrupt=interrupt,
             )
+            results.write(folder, cell, results.row(cell, path, command()))
         except stages.StoppedError as stopped:
             print(f"{stopped} The same command goes on.", file=sys.stderr)
             status = stopped.status
             break
-        except stages.DivergedError as diverged:
-            print(f"{results.title(cell)}: {diverged}", file=sys.stderr)
+        except (stages.DivergedError, results.NothingFiniteError) as failed:
+            print(f"{results.title(cell)}: {failed}", file=sys.stderr)
             status = 1
-            continue
-        row = results.row(cell, path, sys.argv[1:])
-        results.write(Path(values.results_dir or values.workdir), cell, row)
-    print("\n" + results.text(results.read(Path(values.results_dir or values.workdir))))
+        if interrupt.signal and number < len(cells):
+            print(f"Stopped after {number} cells. The same command goes on.", file=sys.stderr)
+            status = interrupt.status()
+            break
+    print("\n" + results.text(results.read(folder)))
     return status
+
+
+def loaded(cells: list[results.Cell]) -> dict[str, data.Dataset]:
+    """The cells' data sets by name.
+
+    Raises:
+      UserError: one cannot be had, or does not go with a cell's configuration.
+    """
+    values = flags.FLAGS
+    datasets = {
+        name: data.load(name, values.data_dir, values.manual_dir)
+        for name in dict.fromkeys(cell.config.dataset for cell in cells)
+    }
+    for cell in cells:
+        validation.check_data(cell.config, datasets[cell.config.dataset])
+    return datasets
+
+
+def command() -> str:
+    """The command, of the flags that decide numbers: folders are everyone's own."""
+    given = [
+        flags.FLAGS[name].serialize()
+        for name in flags.FLAGS
+        if flags.FLAGS[name].present and name not in OWN_FLAGS
+    ]
+    return shlex.join(["python", "-m", "experiments.table1", *given])
 
 
 def cells_from_flags() -> list[results.Cell]:

@@ -1,6 +1,7 @@
 """What table1 leaves: a small JSON file per cell, and the table made of them."""
 
 import datetime
+import hashlib
 import json
 import math
 import textwrap
@@ -12,19 +13,21 @@ import numpy as np
 from elbo_lab import config as configs
 from elbo_lab import evaluation, rundir
 from elbo_lab.config import Config
-from elbo_lab.evaluation import ACTIVE_THRESHOLD
+from elbo_lab.evaluation import ACTIVE_THRESHOLD, results
 from elbo_lab.report import read_json, write_summary
 from experiments import documents, published
 
 PREFIX = "table1-"
-OWN_FLAGS = (
-    *("--workdir", "--results_dir", "--data_dir", "--manual_dir"),
-    *("--compilation_cache_dir", "--tensorboard"),
-)
+# K of L_K in the paper's table.
+PAPER_K = 5000
 HEAD = (
     *("data", "layers", "model", "k", "protocol", "steps x B"),
     *("NLL", "AU", "paper", "AU", "diff."),
 )
+
+
+class NothingFiniteError(Exception):
+    """The values of no replicate are finite."""
 
 
 class Cell(NamedTuple):
@@ -50,15 +53,27 @@ def title(cell: Cell) -> str:
 
 def slug(cell: Cell) -> str:
     """A directory's or file's name, of its own for each cell."""
-    name = f"{Path(cell.data).stem}-{cell.layers}-{cell.model}-k{cell.k}-{cell.protocol}"
-    return f"{name}-{cell.budget:g}-s{cell.config.seed}-r{cell.config.replicates}"
+    data = cell.data
+    if data.endswith(".npz"):  # Files of one name may lie in several folders.
+        data = f"{Path(data).stem}_{hashlib.sha256(data.encode()).hexdigest()[:6]}"
+    name = f"{data.replace('/', '_')}-{cell.layers}-{cell.model}-k{cell.k}-{cell.protocol}"
+    name += f"-{cell.budget:g}-s{cell.config.seed}-r{cell.config.replicates}"
+    return name + (f"-L{cell.config.eval_k}" if cell.config.eval_k != PAPER_K else "")
 
 
-def row(cell: Cell, path: Path, arguments: list[str]) -> dict[str, Any]:
-    """The result of a complete run."""
+def row(cell: Cell, path: Path, command: str) -> dict[str, Any]:
+    """The result of a complete run, by the command that made it.
+
+    Raises:
+      NothingFiniteError: there is none.
+    """
     summary = read_json(path / rundir.SUMMARY)
     evaluations = evaluation.read_evaluations(path / rundir.EVALUATION)
-    kept = [e for r, e in evaluations.items() if r not in summary["failed_replicates"]]
+    reasons = {r: results.not_finite(e) for r, e in evaluations.items()}
+    seeds = [r for r in evaluations if not reasons[r]]
+    if not seeds:
+        raise NothingFiniteError("; ".join(dict.fromkeys(reasons.values())))
+    kept = [evaluations[r] for r in seeds]
     nll = [float(-np.mean(e.log_likelihood, dtype=np.float64)) for e in kept]
     layers = [e.train_means or e.means for e in kept]
     active = [[int(np.sum(evaluation.activity(m) > ACTIVE_THRESHOLD)) for m in ms] for ms in layers]
@@ -76,23 +91,23 @@ def row(cell: Cell, path: Path, arguments: list[str]) -> dict[str, Any]:
         "unit": f"nats per test image, minus L_{cell.config.eval_k}",
         "test_images": len(images),
         "active_units": active,
-        "seeds": [cell.config.seed + r for r in evaluations],
-        "failed_replicates": summary["failed_replicates"],
+        "seeds": [cell.config.seed + r for r in seeds],
+        "failed_replicates": [r for r in range(cell.config.replicates) if r not in seeds],
         "steps": summary["steps"],
         "training_seconds": timing["wall time of training"],
         "steps_per_second": timing["speed"],
         "device": summary["device"],
         "elbo_lab": summary["elbo_lab"],
         "jax": summary["jax"],
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "command": " ".join(["python -m experiments.table1", *_of_numbers(arguments)]),
+        "date": _day(path / rundir.SUMMARY),
+        "command": command,
         "config": configs.to_dict(cell.config),
     }
 
 
-def _of_numbers(arguments: list[str]) -> list[str]:
-    """The flags that decide numbers: folders are everyone's own."""
-    return [a for a in arguments if a.partition("=")[0] not in OWN_FLAGS]
+def _day(file: Path) -> str:
+    """The day of its last change."""
+    return datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.UTC).date().isoformat()
 
 
 def write(folder: Path, cell: Cell, found: dict[str, Any]) -> None:
@@ -130,7 +145,9 @@ def cells_of(found: dict[str, Any]) -> tuple[str, ...]:
     if len(nll) > 1:
         ours += f" +- {np.std(nll, ddof=1) / math.sqrt(len(nll)):.2f} ({len(nll)})"
     units = np.mean(found["active_units"], axis=0)
-    paper = published.TABLE1.get(tuple(found[n] for n in ("data", "layers", "model", "k")))
+    paper = None
+    if found["config"]["eval_k"] == PAPER_K:  # Bounds of other K do not compare.
+        paper = published.TABLE1.get(tuple(found[n] for n in ("data", "layers", "model", "k")))
     theirs = ("", "", "")
     if paper:
         mark = "" if paper.verified else "?"
@@ -150,12 +167,19 @@ def cells_of(found: dict[str, Any]) -> tuple[str, ...]:
 
 def notes(rows: list[dict[str, Any]]) -> list[str]:
     """What the columns mean, as far as the rows need it."""
+    bounds = " or ".join(f"L_{k}" for k in sorted({r["config"]["eval_k"] for r in rows}))
+    of_train = sorted(
+        {(r["protocol"], r["config"]["au_images"]) for r in rows if r["config"]["au_images"]}
+    )
     found = [
-        "NLL: nats per test image by L_5000, lower is better; +- one standard error over "
+        f"NLL: nats per test image by {bounds}, lower is better; +- one standard error over "
         "(replicates) where there are several. Over the test images the standard error of a value "
         f"is {min(r['nll_standard_error_over_images'] for r in rows):.2f} to "
         f"{max(r['nll_standard_error_over_images'] for r in rows):.2f}, most of which runs on the "
         "same images share.",
+        "AU: latent dimensions whose posterior mean has a variance above 0.01 over the test images"
+        + "".join(f" ({name}: the first {n:,} training images)" for name, n in of_train)
+        + ".",
         "steps x B (budget): steps of so many images each, and the share of the protocol's passes.",
         f"Devices: {'; '.join(sorted({r['device'] for r in rows}))}.",
     ]

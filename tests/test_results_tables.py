@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from elbo_lab.config import Config
 from experiments import documents, make_results_tables, published, table1_results
 
 
@@ -19,7 +20,7 @@ def found(**changes):
         "nll_standard_error_over_images": 0.27,
         "active_units": [[20], [22], [24]],
         "steps": 977_440,
-        "config": {"batch_size": 20},
+        "config": {"batch_size": 20, "eval_k": 5000, "au_images": 500},
         "device": "cpu, 2 cores",
     }
     return row | changes
@@ -36,6 +37,29 @@ def test_a_cell_shows_mean_error_and_distance_to_the_paper():
     assert cells["NLL"] == f"87.00 +- {1 / math.sqrt(3):.2f} (3)"
     assert table1_results.cells_of(found())[7:] == ("22", "85.54", "22", "+1.46")
     assert cells["steps x B"] == "977,440 x 20 (0.1)"
+
+
+def test_bounds_of_other_k_are_not_beside_the_papers():
+    row = found(config={"batch_size": 20, "eval_k": 100, "au_images": None})
+    assert table1_results.cells_of(row)[8:] == ("", "", "")
+    notes = table1_results.notes([row])
+    assert "by L_100," in notes[0] and "training images" not in notes[1]
+    assert "by L_100 or L_5000," in table1_results.notes([row, found()])[0]
+    assert "(burda2015_code: the first 500 training images)" in table1_results.notes([found()])[1]
+
+
+def test_every_cell_has_a_name_of_its_own():
+    def named(**changes):
+        cell = {"data": "mnist", "layers": 1, "model": "iwae", "k": 5, "protocol": "fast"}
+        settings = Config(eval_k=changes.pop("eval_k", 5000))
+        return table1_results.slug(
+            table1_results.Cell(**(cell | changes), budget=0.1, config=settings)
+        )
+
+    changes = [{}, {"eval_k": 100}, {"data": "a/x.npz"}, {"data": "b/x.npz"}, {"layers": 2}]
+    assert len({named(**change) for change in changes}) == len(changes)
+    assert named() == "mnist-1-iwae-k5-fast-0.1-s0-r1"
+    assert "/" not in named(data="emnist/letters") + named(data="a/x.npz")
 
 
 def test_one_replicate_has_no_error_and_unknown_data_no_paper():

@@ -64,6 +64,16 @@ def test_results(
     return results
 
 
+def not_finite(evaluation: Evaluation) -> str:
+    """Which values per image are not finite, in words; "" if all are."""
+    counts = {
+        name: int(np.sum(~np.isfinite(getattr(evaluation, name))))
+        for name in ("elbo", "iwae", "log_likelihood", "kl", "reconstruction")
+    }
+    found = [f"{name} on {count}" for name, count in counts.items() if count]
+    return f"not finite: {', '.join(found)} test images" if found else ""
+
+
 def train_result(config: Config, records: list[dict], first_step: int, replicate: int) -> Result:
     """The training bound of one replicate: the mean over the steps of the lines of metrics that end
     after `first_step`.

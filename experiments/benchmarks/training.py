@@ -29,7 +29,7 @@ from experiments.benchmarks.workers import (
     workers,
 )
 from experiments.peers import OURS, OURS_SPREAD
-from experiments.peers.common import DATA_DIM, DRAWS
+from experiments.peers.common import DATA_DIM, DRAWS, NUM_IMAGES
 
 # Floating-point operations per second by which bursts are planned.
 PLANNED = 60e9
@@ -54,7 +54,8 @@ def measure_train(
     products = step_products(batch, k)
     flop = sum(p.flop for p in products)
     # Compiled loops take the steps of a turn in one call, the others in ten.
-    piece = max(1, int(burst * PLANNED / flop / 10))
+    # One call of ours is a pass over the images at most.
+    piece = max(1, min(int(burst * PLANNED / flop / 10), NUM_IMAGES // batch // 10))
     with (
         task_folder(batch, k) as folder,
         workers(
@@ -63,7 +64,7 @@ def measure_train(
             say,
         ) as running,
     ):
-        bounds = compared_bounds(running, 10 * piece * -(-COMPARED_STEPS // (10 * piece)))
+        bounds = compared_bounds(running, 10 * piece * -(-COMPARED_STEPS // (10 * piece)), say)
         calls = {row: planned_calls(worker, burst) for row, worker in running.items()}
         alone = limits(products, burst, 100e9)
         times = max(3, int(burst * 100e9 / flop))
@@ -112,18 +113,40 @@ def planned_calls(worker: Worker, burst: float) -> int:
     return max(1, round(burst / seconds))
 
 
-def compared_bounds(running: dict[str, Worker], steps: int) -> dict[str, dict[str, Any]]:
+def compared_bounds(
+    running: dict[str, Worker], steps: int, say: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
     """Mean L_k of the same images in every row: at the common initial parameters, where they must
-    agree, and after `steps` steps of each one's own training.
+    agree, and after `steps` steps of each one's own training. A peer that fails at it, as one does
+    whose compiler is not installed, is named to `say` and leaves `running`.
     """
     found: dict[str, dict[str, Any]] = {}
-    for row, worker in running.items():
+
+    def compare(row: str, worker: Worker) -> None:
         start = mean_and_error(worker.ask("bound", COMPARED_DRAWS)["values"])
         check_agreement(row, found[OURS]["bound_at_start"] if found else start, start)
         worker.ask("train", steps // worker.steps)
         end = mean_and_error(worker.ask("bound", COMPARED_DRAWS)["values"])
         found[row] = {"bound_at_start": start, "bound_after": end, "bound_after_steps": steps}
+
+    for_all(running, compare, say)
     return found
+
+
+def for_all(
+    running: dict[str, Worker],
+    do: Callable[[str, Worker], None],
+    say: Callable[[str], None],
+) -> None:
+    """Does something with every worker; those that fail at it leave `running`, ours excepted."""
+    for row, worker in list(running.items()):
+        try:
+            do(row, worker)
+        except Failed as failure:
+            if row == OURS:
+                raise
+            say(f"{row} does not run here: {failure}")
+            del running[row]
 
 
 def mean_and_error(values: Sequence[float]) -> list[float]:
@@ -161,7 +184,12 @@ def measure_evaluate(
         workers([*own, *peers], lambda row: Worker(row, folder, 0), say) as running,
     ):
         # An own evaluation compares the values and compiles.
-        values = {row: worker.ask("evaluate", number)["value"] for row, worker in running.items()}
+        values: dict[str, float] = {}
+
+        def compare(row: str, worker: Worker) -> None:
+            values[row] = worker.ask("evaluate", number)["value"]
+
+        for_all(running, compare, say)
         alone = limits(products, burst, 100e9)
 
         def turn(worker: Worker) -> Callable[[], float]:
@@ -184,6 +212,7 @@ def measure_evaluate(
     images = jnp.zeros((size, DATA_DIM))
     return {
         "draws": DRAWS,
+        "images": number,
         "limit_images_per_s": 1 / statistics.median(limit),
         "limit_gflop_per_s": flop * passes / statistics.median(limit) / 1e9,
         "rows": rows,
@@ -205,7 +234,7 @@ def measure_replicates(
     found = []
     for batch, k in cells:
         flop = sum(p.flop for p in step_products(batch, k))
-        steps = max(4, int(burst * PLANNED / flop / 2))
+        steps = min(max(4, int(burst * PLANNED / flop / 2)), NUM_IMAGES // batch)
         with (
             task_folder(batch, k) as folder,
             workers(

@@ -1,8 +1,11 @@
 """Sweeps from the command line: grids, failing cells, kills, and going on."""
 
+import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 from scipy import stats
 
 from elbo_lab.evaluation import read_evaluations
+from elbo_lab.protocols import PROTOCOLS
 
 pytestmark = pytest.mark.slow
 GRID = ("--k=1,5", "--replicates=2", "--jobs=2", "--tensorboard=false")
@@ -145,6 +149,26 @@ def test_wrong_grids_are_one_sentence(sweeping, tmp_path):
         (["--platform=abacus"], "--platform=abacus is not available"),
     ]:
         assert words in sweeping.refused(f"--workdir={tmp_path / 'none'}", *flags)
+
+
+def test_an_ablation_changes_one_quirk_of_the_training_at_a_time():
+    command = [sys.executable, "-m", "experiments.ablate_protocol", "--print_config"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    changes = {cell["cell"]: cell["config"] for cell in json.loads(shown)}
+    baseline = changes["change=none"]
+    quirks = ("held_out", "shuffle", "init", "lr_schedule", "batch_gradient")
+    quirks += ("adam_b1", "adam_eps_hat", "adam_nu_start")
+    paper = dataclasses.asdict(PROTOCOLS["burda2015_paper"])
+    assert len(changes) == len(quirks) + 2
+    for config in changes.values():
+        # The same test images everywhere, so that every cell compares with the first one.
+        assert config["test_draw"] == "by_seed" and config["au_images"] == 500
+    differing = [
+        {name for name in config if config[name] != baseline[name]} for config in changes.values()
+    ]
+    assert sorted(differing[1:-1], key=str) == sorted(({name} for name in quirks), key=str)
+    assert differing[-1] == set(quirks)
+    assert all(changes[list(changes)[-1]][name] == paper[name] for name in quirks)
 
 
 def test_the_cells_configurations_are_printed(sweeping):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -9,14 +10,27 @@ import numpy as np
 import pytest
 
 pytestmark = pytest.mark.slow
+# The script, with a signal that comes after a cell's end.
+SIGNAL = """
+import os, signal
+from experiments import completing, flags, table1
+complete = completing.complete
+def then_a_signal(*args, **kwargs):
+    found = complete(*args, **kwargs)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return found
+completing.complete = then_a_signal
+table1.define()
+flags.run(table1.main, table1.__doc__)
+"""
 
 
 @pytest.fixture(scope="module")
 def table1(quick):
     workdir = quick.folder / "table1"
 
-    def run(*flags: str, status: int = 0):
-        command = [sys.executable, "-m", "experiments.table1", f"--data={quick.data}"]
+    def run(*flags: str, status: int = 0, script: tuple = ("-m", "experiments.table1")):
+        command = [sys.executable, *script, f"--data={quick.data}"]
         command += ["--k=1,2", "--budget=0.0003", "--eval_k=20", f"--workdir={workdir}"]
         command += [f"--compilation_cache_dir={quick.folder / 'cache'}", *flags]
         done = subprocess.run(
@@ -48,12 +62,38 @@ def test_cells_results_and_going_on(table1):
         np.testing.assert_allclose(row["nll"], nll, rtol=1e-12)
         assert row["seeds"] == [0, 1] and row["test_images"] == 23 and row["budget"] == 0.0003
         assert row["config"]["objective"] == ("elbo" if row["model"] == "vae" else "iwae")
-        assert row["command"].startswith("python -m experiments.table1 ")
+        assert row["command"].startswith("python -m experiments.table1 --")
+        assert "--budget=0.0003" in row["command"] and "workdir" not in row["command"]
         assert f"{np.mean(nll):.2f} +- " in first.stdout
     written = [file.stat().st_mtime_ns for file in files]
     again = run(*flags)
     assert again.stdout == first.stdout and "training" not in again.stderr
     assert [file.stat().st_mtime_ns for file in files] == written
+    # Values that are damaged are computed again, to the same numbers.
+    damaged = workdir / files[0].stem.removeprefix("table1-") / "evaluation.npz"
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    again = run(*flags)
+    assert again.stdout == first.stdout and "evaluation" in again.stderr
+    assert "training" not in again.stderr
+
+
+def test_a_signal_between_two_cells_stops_with_a_table(table1, tmp_path):
+    _, run = table1
+    flags = ("--protocol=rainforth2018", "--models=vae", f"--workdir={tmp_path}")
+    stopped = run(*flags, status=128 + signal.SIGTERM, script=("-c", SIGNAL))
+    assert "Stopped after 1 cells. The same command goes on." in stopped.stderr
+    assert len(list(tmp_path.glob("table1-*.json"))) == 1
+    assert "rainforth2018" in stopped.stdout
+
+
+def test_data_that_are_missing_are_said_before_anything_is_trained(table1, tmp_path):
+    workdir, run = table1
+    # The first cell's data are there.
+    data = f"--data={workdir.parent / 'blobs.npz'},missing.npz"
+    flags = (data, f"--workdir={tmp_path}")
+    refused = run("--protocol=rainforth2018", *flags, status=2)
+    assert "missing.npz" in refused.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

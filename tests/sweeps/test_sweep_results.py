@@ -202,6 +202,20 @@ def test_failed_replicates_are_left_out_and_named(tmp_path):
     assert "no baseline" in sweep_reporting.table(other)
 
 
+def test_replicates_of_values_that_are_not_finite_are_left_out_and_named(tmp_path):
+    cells = sweeps.cells({"k": ["1", "5"]}, replicates=2)
+    values = sweeps.fill(tmp_path, cells)
+    first = {r: values["k=1", r] for r in (0, 1)}
+    for r in first:
+        first[r].log_likelihood[3:5] = -np.inf
+        sweeps.write_run(tmp_path, list(train.replicas(cells[0].config)), first)
+        found = collected(tmp_path, cells, baseline=1)
+        text = Page(html_report.page(found)).text
+        assert "not finite: log_likelihood on 2 test images" in text
+        assert "not finite: log_likelihood on 2 test images" in sweep_reporting.table(found)
+        assert found["cells"][0]["status"] == ("partly", "failed")[r]
+
+
 def test_cells_of_other_test_images_are_not_compared(tmp_path):
     cells = sweeps.cells({"binarization": ["dynamic", "fixed", "threshold"]}, replicates=2)
     sweeps.fill(tmp_path, cells)
@@ -231,9 +245,12 @@ def test_a_run_that_has_lost_its_values_is_done_again(tmp_path):
     (cell,) = sweeps.cells({}, replicates=2)
     sweeps.fill(tmp_path, [cell])
     assert not sweep_folder.read(tmp_path, DIGESTS).begun
-    next(tmp_path.glob("runs/*/evaluation.npz")).unlink()
-    store = sweep_folder.read(tmp_path, DIGESTS)
-    assert not store.done and store.begun[0].replicas == train.replicas(cell.config)
+    values = next(tmp_path.glob("runs/*/evaluation.npz"))
+    values.write_bytes(values.read_bytes()[:300])
+    for _ in ("damaged", "lost"):
+        store = sweep_folder.read(tmp_path, DIGESTS)
+        assert not store.done and store.begun[0].replicas == train.replicas(cell.config)
+        values.unlink(missing_ok=True)
 
 
 def test_a_folder_that_is_no_sweeps_is_refused_and_overwriting_spares_other_files(tmp_path):
