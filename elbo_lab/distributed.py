@@ -83,7 +83,8 @@ def check(
         raise UserError(f"--initialization_timeout must be at least 1 second; got {timeout}.")
     if missing:
         return
-    if not re.fullmatch(r"(\[[^\]]+\]|[^:]+):\d{1,5}", coordinator_address):
+    address = re.fullmatch(r"(\[[^\]]+\]|[^:]+):(\d{1,5})", coordinator_address)
+    if not address or not 1 <= int(address[2]) <= 65535:
         raise UserError(f"--coordinator_address must be HOST:PORT; got {coordinator_address!r}.")
     if num_processes < 1:
         raise UserError(f"--num_processes must be at least 1; got {num_processes}.")

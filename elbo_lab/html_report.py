@@ -297,7 +297,8 @@ def _left_out(sweep: dict[str, Any]) -> list[str]:
 def _conditions(sweep: dict[str, Any]) -> str:
     data = "; ".join(
         f"{d['name']}, {d['train_images']:,} training and {d['test_images']:,} test images of "
-        f"{' x '.join(map(str, d['image_shape']))} pixels, {d['binarization']} binarization"
+        f"{' x '.join(map(str, d['image_shape']))} pixels, "
+        f"{'no' if d['binarization'] == 'none' else d['binarization']} binarization"
         for d in sweep["data"]
     )
     configs = [cell["config"] for cell in sweep["cells"] if "config" in cell]

@@ -11,7 +11,7 @@ import numpy as np
 from elbo_lab import __version__, device, evaluation, figures, rundir
 from elbo_lab import config as configs
 from elbo_lab import train as training
-from elbo_lab.config import Config
+from elbo_lab.data import is_binary
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import Evaluation, results
 from elbo_lab.metrics import read_metrics
@@ -41,19 +41,21 @@ def report(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
         Result("wall time of training", "", records[-1]["seconds"], unit="s"),
         Result("speed", "", _steps_per_second(records), unit="steps/s"),
     ]
+    dataset = described(run)
+    mode = dataset["binarization"]
     summary = {
         "elbo_lab": __version__,
         "jax": jax.__version__,
         "device": device.describe(),
         "config": configs.to_dict(config),
-        "data": _data(run),
+        "data": dataset,
         "steps": records[-1]["step"],
         "failed_at": {str(r): int(run.failed_at[r]) for r in range(config.replicates)},
         "failed_replicates": [r for r in range(config.replicates) if r not in evaluations],
         "replicas": [configs.to_dict(replica) for replica in run.replicas],
-        "results": _listed(config, replicate_results(per_replicate) + timing),
+        "results": _listed(mode, replicate_results(per_replicate) + timing),
         "replicates": {
-            str(r): _listed(config, own) for r, own in zip(evaluations, per_replicate, strict=True)
+            str(r): _listed(mode, own) for r, own in zip(evaluations, per_replicate, strict=True)
         },
     }
     write_summary(run.path / rundir.SUMMARY, summary)
@@ -85,7 +87,7 @@ def stored_table(path: Path) -> str:
             "objective",
             bound + (f", {config['estimator']} estimator" if config["estimator"] else ""),
         ),
-        ("data", f"{dataset}, {config['binarization']} binarization"),
+        ("data", f"{dataset}, {binarization(summary['data']['binarization'])}"),
         ("model", f"{config['model']}, latent dimensions {latents}; {seeds}"),
         ("trained", f"{steps} of {config['batch_size']} images on {summary['device']}"),
         ("kept in", str(path)),
@@ -95,6 +97,11 @@ def stored_table(path: Path) -> str:
         # JSON has no NaN: a value that is not finite was written as null.
         row["value"] = math.nan if row["value"] is None else row["value"]
     return result_table(titles, [Result(**fields) for fields in rows])
+
+
+def binarization(mode: str) -> str:
+    """A mode in words: "dynamic binarization"."""
+    return f"{'no' if mode == 'none' else mode} binarization"
 
 
 def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
@@ -150,21 +157,22 @@ def _grid_values() -> np.ndarray:
     return np.array([normal.inv_cdf((i + 0.5) / GRID) for i in range(GRID)], np.float32)
 
 
-def _data(run: stages.Run) -> dict[str, Any]:
+def described(run: stages.Run) -> dict[str, Any]:
+    """What the summary says of the run's images."""
+    # Binary images are what they are, however they would be made binary.
+    binary = is_binary(run.dataset.x_test) and is_binary(run.dataset.x_train)
     return {
         "name": run.dataset.name,
         "train_images": len(run.dataset.x_train),
         "test_images": len(run.dataset.x_test),
         "image_shape": list(run.dataset.image_shape),
-        "binarization": run.config.binarization,
+        "binarization": "none" if binary else run.config.binarization,
     }
 
 
-def _listed(config: Config, rows: list[Result]) -> list[dict[str, Any]]:
+def _listed(mode: str, rows: list[Result]) -> list[dict[str, Any]]:
     """Results for summary.json: those of a split also say how it was binarized."""
-    return [
-        row._asdict() | {"binarization": config.binarization if row.split else None} for row in rows
-    ]
+    return [row._asdict() | {"binarization": mode if row.split else None} for row in rows]
 
 
 def _steps_per_second(records: list[dict]) -> float:

@@ -225,7 +225,8 @@ def _write_checkpoint(run: Run, step: int, state: training.TrainState) -> None:
 def _check_finite(run: Run, record: training.Record, saved: int) -> None:
     failed_at = np.atleast_1d(record.failed_at)
     for r in np.flatnonzero((failed_at >= 0) & (run.failed_at < 0)):
-        bits = int(np.atleast_1d(record.state.failure.terms)[r])
+        # Every process is here, since `failed_at` is the same on all.
+        bits = int(np.atleast_1d(sharding.fetch(record.state.failure.terms))[r])
         found = ", ".join(training.failed_terms(list(record.metrics), bits))
         sentence = f"not finite at step {failed_at[r]}, seed {run.replicas[r].seed}: {found}"
         if np.all(failed_at >= 0):

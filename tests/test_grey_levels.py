@@ -14,11 +14,11 @@ from elbo_lab.data import Dataset
 from elbo_lab.distributions import ContinuousBernoulli, DiscretizedLogistic
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import Evaluation, results
-from elbo_lab.models.likelihoods import LEAST_SCALE, LIKELIHOODS
+from elbo_lab.models.likelihoods import LEAST_LOG_SCALE, LEAST_SCALE, LIKELIHOODS
 
 LEVELS = np.arange(256)
 LOCATIONS = [-0.5, 0.0, 0.3, 0.999, 2.0]
-LOG_SCALES = [-7.0, -3.0, -1.0, 2.0]
+LOG_SCALES = [LEAST_LOG_SCALE, -7.0, -3.0, -1.0, 2.0]
 LOGITS = [0.0, 1e-4, -0.01, 0.3, -0.499, 0.501, 3.0, -20.0, 88.0, -500.0]
 GREY = [name for name, law in LIKELIHOODS.items() if not law.binary]
 
@@ -54,9 +54,16 @@ def test_discretized_logistic_is_a_mass(location, log_scale):
     assert np.sum(np.exp(np.asarray(found, np.float64))) == pytest.approx(1, abs=2e-4)
     expected = log_masses(location, log_scale)
     shown = expected > -600  # float64 has no smaller masses
-    # Float32 rounds v / 255 - location by 1e-7, which the least scale, exp(-7), magnifies.
+    # Float32 rounds v / 255 - location by 1e-7, which the least scale, exp(-7.7), magnifies.
     error = 1e-6 * np.abs(expected) + 3e-7 * np.exp(-log_scale) + 1e-5
     assert np.all(np.abs(found - expected)[shown] <= error[shown])
+
+
+def test_a_level_can_have_nearly_all_of_the_mass():
+    # sigmoid(h / s) - sigmoid(-h / s) = tanh(h / 2s), h being half a level.
+    expected = np.tanh(0.5 / 255 / 2 / np.exp(LEAST_LOG_SCALE))
+    found = logistic_log_masses(jnp.float32(100 / 255), jnp.float32(LEAST_LOG_SCALE))
+    assert np.exp(found[100]) == pytest.approx(expected, rel=1e-3) and expected > 0.97
 
 
 def test_discretized_logistic_has_finite_gradients(fast_compilation):

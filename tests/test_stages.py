@@ -12,7 +12,7 @@ from elbo_lab import evaluation, train
 from elbo_lab.config import Config
 from elbo_lab.data import Dataset
 from elbo_lab.evaluation import results
-from experiments import stages
+from experiments import reporting, stages
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -86,3 +86,12 @@ def test_active_units_are_counted_over_the_first_training_images(begun):
     kept = evaluation.read_evaluations(run.path / "evaluation.npz")
     np.testing.assert_array_equal(kept[1].train_means[0], found[1].train_means[0])
     assert begun().config.au_images is None
+
+
+def test_binary_images_are_reported_as_they_are(begun):
+    run = begun()
+    assert reporting.described(run)["binarization"] == "dynamic"
+    white = np.where(run.dataset.x_train > 99, 255, 0).astype(np.uint8)
+    run.dataset = run.dataset._replace(x_train=white, x_test=white)
+    described = reporting.described(run)
+    assert reporting.binarization(described["binarization"]) == "no binarization"

@@ -19,6 +19,8 @@ from elbo_lab.errors import UserError
 
 _IMAGES = ("x_train", "x_test")
 _LABELS = ("y_train", "y_test")
+# Images that are looked at together.
+_BLOCK = 4096
 _VALID_VALUES = "valid are bool, integers in 0..255 and floats in [0, 1]"
 _MAX_LABEL = np.iinfo(np.int32).max
 
@@ -109,7 +111,9 @@ def is_binary(x: np.ndarray) -> bool:
       True if all values are 0 or 255 (uint8), or 0 or 1 (any other type).
     """
     white = 255 if x.dtype == np.uint8 else 1
-    return bool(np.all((x == 0) | (x == white)))
+    # Block by block: a file that is mapped into memory may be larger than it.
+    blocks = (x[i : i + _BLOCK] for i in range(0, len(x), _BLOCK))
+    return all(bool(np.all((block == 0) | (block == white))) for block in blocks)
 
 
 def _load_mnist_small(data_dir: str | None, manual_dir: str | None) -> Dataset:
@@ -265,10 +269,10 @@ def _kind(path: str, name: str, images: np.ndarray) -> str:
 
 def _check_floats(path: str, name: str, images: np.ndarray) -> None:
     """Refuses NaN, infinities and values outside of [0, 1]."""
-    finite = np.isfinite(images)
-    if not finite.all():
+    if not np.isfinite([images.min(), images.max()]).all():  # without an array of their size
+        wrong = _first(~np.isfinite(images))
         raise UserError(
-            f"{path}: {name} holds a NaN or infinite value, first in image {_first(~finite)}; "
+            f"{path}: {name} holds a NaN or infinite value, first in image {wrong}; "
             "floats must lie in [0, 1]."
         )
     remedy = "floats must lie in [0, 1] (grey levels in 0..255 are stored as uint8)"

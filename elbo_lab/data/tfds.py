@@ -18,7 +18,6 @@ import os
 import sys
 import tempfile
 import threading
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from tensorflow_datasets.core.download import resource
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from elbo_lab.data import tfds_builders
+from elbo_lab.data.archives import DAMAGE
 from elbo_lab.errors import UserError
 
 FILE_FORMAT = "array_record"
@@ -81,7 +81,7 @@ def load(
         _check_format(builder)
         splits = _splits(builder) if splits is None else splits
         found = _read_cache(builder)
-        if found is None:
+        if found is None or not set(splits) <= set(found):
             if convert is None:
                 _check_memory(builder, splits)
             found = {split: _read_split(builder, split, label, convert) for split in splits}
@@ -107,6 +107,8 @@ def _builder(name: str, data_dir: str | None) -> Builder:
         return builder_class(data_dir=data_dir, config=config or None)
     except OSError as error:
         raise UserError(f"--data_dir={data_dir} cannot be read ({error}).") from error
+    except ImportError as error:
+        raise UserError(tfds_builders.needs(name, error)) from error
 
 
 def _check_format(builder: Builder) -> None:
@@ -124,11 +126,11 @@ def _prepare(builder: Builder, manual_dir: str | None) -> None:
     """Official files -> array_record files. A preparation that is interrupted leaves nothing that
     counts as prepared, and where several go on at once the first to end gives the result.
     """
-    if tfds_builders.needs_tensorflow(type(builder)):
+    if lacking := tfds_builders.lacking(type(builder)):
         raise UserError(
             f"{builder.name} is not prepared in --data_dir={_root(builder)}, and preparing it "
-            "needs TensorFlow, once: pip install tensorflow, or give a folder in which it is "
-            f"prepared as {FILE_FORMAT} as --data_dir."
+            f"needs {' and '.join(lacking)}, once: pip install {' '.join(lacking)}, or give a "
+            f"folder in which it is prepared as {FILE_FORMAT} as --data_dir."
         )
     missing = _missing(builder, manual_dir)
     if missing:
@@ -140,10 +142,14 @@ def _prepare(builder: Builder, manual_dir: str | None) -> None:
     print(f"Preparing {builder.name} in {builder.data_dir}, once.", file=sys.stderr)
     try:
         builder.download_and_prepare(download_config=config, file_format=FILE_FORMAT)
+        if not builder.info.splits:  # Another process has prepared the set just before.
+            builder.info.read_from_directory(builder.data_dir)
     except NonMatchingChecksumError as error:
         raise UserError(_wrong_files(builder, manual_dir)) from error
     except UserError:
         raise
+    except ImportError as error:
+        raise UserError(tfds_builders.needs(builder.name, error)) from error
     except Exception as error:  # a builder's own code may raise anything
         # Another process may have prepared the set meanwhile; its folder then is in the way.
         if builder.is_prepared():
@@ -329,7 +335,7 @@ def _read_cache(builder: Builder) -> dict[str, Arrays] | None:
             for key in archive.files:
                 split, feature = key.split(":")
                 splits.setdefault(split, {})[feature] = archive[key]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except DAMAGE:
         return None
     return splits or None
 

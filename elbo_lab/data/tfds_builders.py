@@ -50,6 +50,10 @@ OMNIGLOT_FILES = {
     "small1": "images_background_small1.zip",
     "small2": "images_background_small2.zip",
 }
+# Calls of TensorFlow in a builder's code; TFDS's own code that unpacks files makes some as well.
+_USES_TENSORFLOW = r"\btf\.\w|\biter_archive\b|\bdownload_and_extract\b|\.extract\("
+# Distributions whose modules have other names.
+_DISTRIBUTIONS = {"bs4": "beautifulsoup4", "cv2": "opencv-python", "skimage": "scikit-image"}
 # Of each alphabet's 20 drawers, those of whom omniglot_small's training images are.
 TRAINING_DRAWERS = 15
 
@@ -63,21 +67,40 @@ def of_set(name: str) -> type[Builder]:
 
     Raises:
       KeyError: TFDS has no such set.
+      UserError: its builder cannot be imported.
     """
+    stock_name = "omniglot" if name == "omniglot_small" else name
     try:
-        stock = tfds.builder_cls("omniglot" if name == "omniglot_small" else name)
+        stock = tfds.builder_cls(stock_name)
     except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
         raise KeyError(name) from error
+    except ImportError as error:
+        raise UserError(needs(name, error)) from error
+    if stock.name != stock_name:  # TFDS takes MNIST and Mnist for mnist as well.
+        raise KeyError(name)
     with registered.skip_registration():
         return _OURS.get(name, _any_other)(stock)
 
 
-def needs_tensorflow(builder_class: type[Builder]) -> bool:
-    """Whether a builder's code calls TensorFlow, which is not installed."""
-    if importlib.util.find_spec("tensorflow") or builder_class.urls:
-        return False
-    stock = sys.modules[builder_class.__mro__[1].__module__]
-    return re.search(r"\btf\.\w", inspect.getsource(stock)) is not None
+def lacking(builder_class: type[Builder]) -> list[str]:
+    """The packages that a builder's code calls and that are not installed."""
+    if builder_class.urls:
+        return []  # one of ours
+    code = inspect.getsource(sys.modules[builder_class.__mro__[1].__module__])
+    # TFDS names them after their modules, PIL_Image after a part of one.
+    called = {name.partition("_")[0] for name in re.findall(r"\blazy_imports\.(\w+)", code)}
+    if re.search(_USES_TENSORFLOW, code):
+        called.add("tensorflow")
+    missing = (name for name in called if importlib.util.find_spec(name) is None)
+    return sorted(_DISTRIBUTIONS.get(name, name) for name in missing)
+
+
+def needs(name: str, error: ImportError) -> str:
+    """A sentence on what a set needs that is not installed."""
+    if not error.name:
+        return f"--dataset={name} needs a package that is not installed ({error})."
+    module = error.name.partition(".")[0]
+    return f"--dataset={name} needs {module}: pip install {_DISTRIBUTIONS.get(module, module)}."
 
 
 def _idx(stock: type[Builder]) -> type[Builder]:

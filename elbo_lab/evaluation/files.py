@@ -1,25 +1,12 @@
 """Evaluations on disk: every image's values, for paired comparisons later."""
 
 import io
-import zipfile
-import zlib
 
 import numpy as np
 
+from elbo_lab.data.archives import DAMAGE
 from elbo_lab.evaluation.bounds import Evaluation
 from elbo_lab.report import write_atomically
-
-# What reading a damaged .npz raises; NotImplementedError comes from a flag's or a method's bit.
-_DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-    NotImplementedError,
-    RuntimeError,
-)
 
 _PER_LAYER = ("means", "train_means")
 
@@ -54,7 +41,7 @@ def read_evaluations(path) -> dict[int, Evaluation]:
             arrays = dict(archive)
         replicates = sorted(int(n.rsplit("_", 1)[1]) for n in arrays if n.startswith("elbo_"))
         return {r: _evaluation(arrays, r) for r in replicates}
-    except _DAMAGE:
+    except DAMAGE:
         return {}
 
 

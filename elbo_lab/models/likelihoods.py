@@ -11,6 +11,7 @@ scale of the Gaussian has a floor, and is not learned for each pixel (a pixel th
 would go to that floor).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -30,8 +31,9 @@ from elbo_lab.models.networks import BernoulliMLP, LocationScaleMLP
 
 # The Gaussian's least standard deviation: one grey level.
 LEAST_SCALE = 1 / 255
-# The logistic law's least log-scale, below which all mass lies in one level (Salimans et al. 2017).
-LEAST_LOG_SCALE = -7.0
+# The logistic law's least log-scale: -7 for pixels in [-1, 1] (the code of PixelCNN++, Salimans et
+# al. 2017), here for pixels in [0, 1]. The level at its mean then has .97 of the mass.
+LEAST_LOG_SCALE = -7.0 - math.log(2)
 
 
 class Likelihood(NamedTuple):

@@ -266,7 +266,7 @@ def test_flat_binary_floats_without_labels_in_two_latent_dimensions(quick, tmp_p
     np.savez(tmp_path / "flat.npz", x_train=x, x_test=x[:7])
     flags = [f"--dataset={tmp_path / 'flat.npz'}", "--binarization=none", "--latent_dims=2"]
     done = quick.run(f"--workdir={tmp_path / 'run'}", *flags, "--epochs=2", "--tensorboard=false")
-    assert "flat, none binarization" in done.stdout
+    assert "flat, no binarization" in done.stdout
     assert not (tmp_path / "run" / "tensorboard").exists()
     assert summary_of(tmp_path / "run")["data"]["image_shape"] == [1, 12]
     # With the two figures of the textbook's 13.6.

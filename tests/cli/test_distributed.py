@@ -1,7 +1,10 @@
 """Two processes on this machine that train one run together, and streamed images."""
 
+import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -71,6 +74,51 @@ def test_streamed_replicates_of_two_processes_equal_one_process_to_the_bit(cli, 
     assert one == two
 
 
+# One of two replicates, each of which lies on another process's device, has failed at step 3.
+FAILED = """
+import sys, types
+import jax
+from elbo_lab import distributed
+distributed.connect(sys.argv[1], 2, int(sys.argv[2]), 60)
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from experiments import stages
+mesh = jax.make_mesh((2,), ("replicates",))
+bits = np.array([1, 0])
+terms = jax.make_array_from_callback(
+    (2,), NamedSharding(mesh, PartitionSpec("replicates")), lambda index: bits[index]
+)
+failure = types.SimpleNamespace(terms=terms)
+run = types.SimpleNamespace(
+    failed_at=np.array([-1, -1]), replicas=[types.SimpleNamespace(seed=seed) for seed in (7, 8)]
+)
+record = types.SimpleNamespace(
+    failed_at=np.array([3, -1]), metrics={"bound": 0, "kl": 0},
+    state=types.SimpleNamespace(failure=failure),
+)
+stages._check_finite(run, record, 0)
+print(run.failed_at.tolist())
+"""
+
+
+@pytest.mark.slow
+def test_a_replicate_of_another_process_that_fails_is_named():
+    address = f"127.0.0.1:{free_port()}"
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", FAILED, address, str(i)],
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
+            env=environment,
+        )
+        for i in range(2)
+    ]
+    first, second = finished(processes)
+    assert (first[0], second[0]) == (0, 0), first[2] + second[2]
+    assert "Replicate 0 stopped: not finite at step 3, seed 7: " in first[1]
+    assert first[1].endswith("[3, -1]\n") and second[1] == "[3, -1]\n"
+
+
 @pytest.mark.slow
 def test_a_streamed_run_stops_and_goes_on_to_the_bits_of_one_in_memory(cli, read, fresh, tmp_path):
     flags = (f"--workdir={tmp_path}", "--stream=true")
@@ -116,6 +164,7 @@ def test_what_differs_between_processes_and_who_is_missing_is_said_in_a_sentence
         (("host:1", 2, 2), "--process_id must lie in 0..1"),
         (("host:1", 0, 0), "--num_processes must be at least 1"),
         (("host", 2, 0), "HOST:PORT; got 'host'"),
+        (("host:99999", 2, 0), "HOST:PORT; got 'host:99999'"),
         (("host:1", None, 0), "needs --num_processes"),
         ((None, 2, None), "--num_processes=2 needs --coordinator_address and --process_id"),
     ],

@@ -70,7 +70,13 @@ def test_mnist_has_pixels_and_order_of_its_files(mnist, no_network):
     cache = Path(data_dir) / "mnist" / "3.0.1" / CACHE
     assert cache.exists()
     check_mnist(load("mnist", data_dir), arrays)  # from the cache
-    for content in (None, b"", cache.read_bytes()[:5000]):  # from the array_record files
+    stored = cache.read_bytes()
+    directory = stored.rindex(b"PK\x01\x02")  # the last entry: its flags, and its method
+    encrypted, unknown = (
+        stored[: directory + i] + b"\x01" + stored[directory + i + 1 :] for i in (8, 10)
+    )
+    # From the array_record files.
+    for content in (None, b"", stored[:5000], encrypted, unknown):
         cache.unlink() if content is None else cache.write_bytes(content)
         check_mnist(load("mnist", data_dir), arrays)
     assert no_network == [] and "tensorflow" not in sys.modules
@@ -286,6 +292,8 @@ def test_names_that_are_none(tmp_path):
     data_dir = str(tmp_path)
     message = refusal("mnits", data_dir)
     assert "'mnits' is not a known dataset; choose from" in message and "omniglot" in message
+    # TFDS's other spellings of a name would be other builders in the same folder.
+    assert "'MNIST' is not a known dataset" in refusal("MNIST", data_dir)
     assert "its configurations are byclass, " in refusal("emnist/latin", data_dir)
     assert "mnist has no configuration 'x'; it has none" in refusal("mnist/x", data_dir)
     assert refusal("imdb_reviews", data_dir) == "--dataset=imdb_reviews is no set of 8-bit images."
@@ -297,10 +305,14 @@ def test_a_builder_that_needs_tensorflow(tmp_path, monkeypatch):
     monkeypatch.setattr(
         tfds_builders.importlib.util,
         "find_spec",
-        lambda name: None if name == "tensorflow" else find(name),
+        lambda name: None if name in ("tensorflow", "h5py") else find(name),
     )
+    # What TFDS's own code unpacks, and files of HDF5, are known before anything is downloaded.
+    needed = {"horses_or_humans": ["tensorflow"], "patch_camelyon": ["h5py", "tensorflow"]}
+    for name, packages in needed.items():
+        assert tfds_builders.lacking(tfds_builders.of_set(name)) == packages
     message = refusal("cifar100", str(tmp_path))
-    assert "preparing it needs TensorFlow, once: pip install tensorflow" in message
+    assert "preparing it needs tensorflow, once: pip install tensorflow" in message
 
 
 def test_more_than_the_memory(mnist, monkeypatch):
@@ -376,7 +388,7 @@ def test_a_run_on_mnist(tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert "data       mnist, none binarization" in done.stdout
+    assert "data       mnist, no binarization" in done.stdout
     summary = json.loads((run / "summary.json").read_text())
     assert summary["data"]["train_images"] == tfds_files.TRAIN
     results = {row["name"]: row for row in summary["results"]}
