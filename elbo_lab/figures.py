@@ -29,7 +29,7 @@ _TITLE, _LABEL, _TICK = 11, 10, 9
 _MIDDLE = {"ha": "center", "va": "center", "fontsize": 14, "fontweight": "bold", "color": _TEXT}
 
 
-def learning_curves(path, records: list[dict]) -> None:
+def learning_curves(path, records: list[dict], density: bool = False) -> None:
     """Draws the training bound against the step, beside it the KL and the reconstruction term.
 
     The bounds of the first steps are far below the others, so the vertical axes show the range of
@@ -40,13 +40,15 @@ def learning_curves(path, records: list[dict]) -> None:
       records: as `metrics.read_metrics` gives them, each with "step" and, in nats per image,
         "bound", "kl" and "reconstruction"; values that are lists of R replicates are drawn as mean
         and standard error over the finite ones.
+      density: whether p(x|z) is a density, whose bounds compare with none of a mass.
     """
+    of = ", density" if density else ""
     figure = _figure(1440, 630)
     grid = figure.add_gridspec(2, 2, width_ratios=[3, 2])
     for name, title, place, colour in (
-        ("bound", "training bound", grid[:, 0], _BLUE),
+        ("bound", "training bound" + of, grid[:, 0], _BLUE),
         ("kl", "KL term", grid[0, 1], _ORANGE),
-        ("reconstruction", "reconstruction term", grid[1, 1], _GREEN),
+        ("reconstruction", "reconstruction term" + of, grid[1, 1], _GREEN),
     ):
         axes = figure.add_subplot(place)
         curve = _curve(records, name)

@@ -85,4 +85,6 @@ def scaled(config: Config, budget: float) -> Config:
     """The config with `budget` times its passes over the data (at least one); a learning rate's
     course keeps its shape, since it is a function of the share of the run.
     """
+    if config.epochs < 1:
+        return config  # which `validation.check` refuses
     return dataclasses.replace(config, epochs=max(1, round(config.epochs * budget)))

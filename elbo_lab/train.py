@@ -301,8 +301,7 @@ def fit(
     if hparams is None:
         hparams = objectives.hyperparameters(replicas(config))
     step = int(state.step)
-    calls = [(s, min(s + call, total)) for s in range(step - step % call, total, call)]
-    calls = [(max(start, step), end) for start, end in calls if end > step]
+    calls = _Calls(step, total, call)
     streamed = isinstance(images, streaming.Images)
     if streamed:
         batches = iter(_streamed(config, loop.mesh, images, keys, calls))
@@ -321,12 +320,28 @@ def fit(
         yield Record(state, end, terms, failed_at)
 
 
+class _Calls(Sequence[tuple[int, int]]):
+    """First and last step (exclusive) of every compiled call from a step on, of however many."""
+
+    def __init__(self, step: int, total: int, call: int):
+        self.step, self.total, self.call = step, total, call
+
+    def __len__(self) -> int:
+        return -(-self.total // self.call) - self.step // self.call if self.step < self.total else 0
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        start = (self.step // self.call + index) * self.call
+        return max(start, self.step), min(start + self.call, self.total)
+
+
 def _streamed(
     config: Config,
     mesh: jax.sharding.Mesh | None,
     images: streaming.Images,
     keys: Array,
-    calls: list[tuple[int, int]],
+    calls: Sequence[tuple[int, int]],
 ) -> Iterator[Array]:
     """The batches of each call, [T, B, D] or [R, T, B, D], in the order of the pass in memory."""
     num_train = len(images)

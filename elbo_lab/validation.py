@@ -52,6 +52,7 @@ _RANGES = {
 # Kinds of objectives whose regularizers are closed forms of one layer's q(z|x).
 _ONE_LAYER = (catalogue.PER_EXAMPLE, catalogue.WHOLE_BATCH)
 _LARGEST = float(np.finfo(np.float32).max)
+_LARGEST_COUNT = int(np.iinfo(np.int32).max)
 
 
 def check(config: Config) -> None:
@@ -114,6 +115,12 @@ def check_data(config: Config, dataset: Dataset) -> None:
         raise UserError(
             f"--batch_size must be at most the number of training images, {number:,} in "
             f"{dataset.name}; got {config.batch_size}."
+        )
+    most = _LARGEST_COUNT // (number // config.batch_size)
+    if config.epochs > most:
+        raise UserError(
+            f"--epochs must be at most {most:,} with batches of {config.batch_size} of {number:,} "
+            f"images, so that steps can be counted; got {config.epochs}."
         )
     if config.binarization == "none":
         _check_pixels(config, dataset)
@@ -313,3 +320,5 @@ def _options(objective: str):
 def _check_count(name: str, value: int) -> None:
     if value < 1:
         raise UserError(f"--{name} must be at least 1; got {value}.")
+    if value > _LARGEST_COUNT:
+        raise UserError(f"--{name} must be at most {_LARGEST_COUNT}; got {value}.")

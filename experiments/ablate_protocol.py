@@ -5,7 +5,7 @@
 
 The baseline is --protocol. In each other cell one of the settings in which it differs from
 --towards is as there, and in the last cell all are. Flags of a configuration hold for every cell,
-and so does how --protocol evaluates: other test images would not compare.
+and so do objective, K, data and layers, which a protocol leaves open, and how --protocol evaluates.
 Cells are trained, resumed and reported as those of experiments.sweep are.
 """
 
@@ -20,8 +20,9 @@ from elbo_lab.errors import UserError
 from experiments import flags as run_flags
 from experiments import sweep
 
-# Fields that change nothing of the training.
+# Fields that change nothing of the training, and those that tables of a protocol vary.
 OF_EVALUATION = ("test_draw", "au_images", "eval_k")
+VARIED = ("objective", "k", "m", "dataset", "latent_dims")
 
 
 def main() -> int:
@@ -41,7 +42,7 @@ def cells(config: Config) -> list[grid.Cell]:
     quirks = {
         field.name: getattr(target, field.name)
         for field in dataclasses.fields(Config)
-        if field.name not in OF_EVALUATION
+        if field.name not in (*OF_EVALUATION, *VARIED)
         and not flags.FLAGS[field.name].present
         and getattr(config, field.name) != getattr(target, field.name)
     }
@@ -53,7 +54,9 @@ def cells(config: Config) -> list[grid.Cell]:
     found = [cell({"change": "none"}, config)]
     for name, value in quirks.items():
         changed = dataclasses.replace(config, **{name: value})
-        found.append(cell({"change": f"{name} {configs.shown(value) or 'not given'}"}, changed))
+        used = validation.resolved(changed)  # with the objective's own value where there is none
+        shown = configs.shown(getattr(used, name)) or "not given"
+        found.append(cell({"change": f"{name} {shown}"}, changed))
     if len(quirks) > 1:
         found.append(cell({"change": f"all, to {end}"}, dataclasses.replace(config, **quirks)))
     return found

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 
 from elbo_lab import config as configs
-from elbo_lab import distributed, protocols, schedules, validation
+from elbo_lab import data, distributed, protocols, schedules, validation
 from elbo_lab.config import HYPER, SECTIONS, SETTINGS, Config
-from elbo_lab.data import DATASETS
+from elbo_lab.data import DATASETS, Dataset
 from elbo_lab.device import Placement
 from elbo_lab.errors import UserError
 from elbo_lab.validation import CHOICES
@@ -137,6 +137,8 @@ def config_from_flags(given_flags: flags.FlagValues = flags.FLAGS) -> Config:
     for name in HYPER:
         values[name] = number_or_course(values[name])
     values["partition"] = _partition(values["partition"])
+    # What is optional can be left out again of what a protocol sets.
+    values = {name: None if value == "" else value for name, value in values.items()}
     given = {name: value for name, value in values.items() if given_flags[name].present}
     name = given_flags.protocol
     base = Config() if name is None else protocol("protocol", name)
@@ -223,7 +225,7 @@ def run(main: Callable[[], int | None], description: str) -> None:
         try:
             return main()
         except UserError as error:
-            _refuse(str(error))
+            _refuse(_of_protocol(str(error)))
 
     logging.set_verbosity(logging.WARNING)
     try:
@@ -233,6 +235,32 @@ def run(main: Callable[[], int | None], description: str) -> None:
         sys.stdout.flush()
         # Python's own end crashes while a compiled program still computes in its thread.
         os._exit(130)
+
+
+def load_data(flag: str, name: str, in_file: bool = False) -> Dataset:
+    """A data set, as --data_dir and --manual_dir say.
+
+    Raises:
+      UserError: it cannot be had; the sentence names the flag.
+    """
+    values = flags.FLAGS
+    try:
+        return data.load(name, values.data_dir, values.manual_dir, in_file)
+    except UserError as error:
+        if "--" in str(error):
+            raise
+        raise UserError(f"--{flag}={name}: {error}") from error
+
+
+def _of_protocol(sentence: str) -> str:
+    """The sentence; it says so if it is on a flag that was not given, but set by the protocol."""
+    if "protocol" not in flags.FLAGS or not flags.FLAGS.protocol:
+        return sentence
+    for name in re.findall(r"--(\w+)=", sentence):
+        if name in flags.FLAGS and name not in PROTOCOL_DEFAULTS and not flags.FLAGS[name].present:
+            where = f"--protocol={flags.FLAGS.protocol} sets --{name}"
+            return f"{sentence[:-1]} ({where}; --{name}= leaves it out)."
+    return sentence
 
 
 def help_text(description: str) -> str:

@@ -15,6 +15,7 @@ from elbo_lab.data import is_binary
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import Evaluation, results
 from elbo_lab.metrics import read_metrics
+from elbo_lab.models.likelihoods import LIKELIHOODS
 from elbo_lab.report import Result, read_json, replicate_results, result_table, write_summary
 from experiments import stages
 
@@ -114,7 +115,8 @@ def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
         raise UserError(f"cannot write {folder}: {error.strerror}") from error
     r = min(evaluations)
     pictures = _pictures(run, r)
-    figures.learning_curves(folder / "learning_curves.png", read_metrics(run.path))
+    density = LIKELIHOODS[run.config.likelihood].density
+    figures.learning_curves(folder / "learning_curves.png", read_metrics(run.path), density)
     figures.image_grid(
         folder / "samples.png", pictures["samples"], 10, "Samples from the prior (means of p(x|z))"
     )

@@ -61,9 +61,8 @@ def main() -> int:
 
 
 def _load(config: configs.Config, placement: device.Placement) -> data.Dataset:
-    values = flags.FLAGS
     in_file = bool(placement.stream)
-    dataset = data.load(config.dataset, values.data_dir, values.manual_dir, in_file)
+    dataset = run_flags.load_data("dataset", config.dataset, in_file)
     validation.check_data(config, dataset)
     return dataset
 

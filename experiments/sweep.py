@@ -96,11 +96,11 @@ def with_data(
     Raises:
       UserError: a data set cannot be had, or no cell goes with its data.
     """
-    values, in_file = flags.FLAGS, bool(run_flags.placement_from_flags().stream)
+    in_file = bool(run_flags.placement_from_flags().stream)
     sizes, digests, found = {}, {}, list(cells)
     names = dict.fromkeys(cell.config.dataset for cell in cells if cell.config)
     for name in names:
-        dataset = data.load(name, values.data_dir, values.manual_dir, in_file)
+        dataset = run_flags.load_data("dataset", name, in_file)
         sizes[name] = len(dataset.x_train), len(dataset.x_test)
         digests[name] = data.digest(dataset)
         for i, cell in enumerate(found):

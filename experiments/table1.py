@@ -78,9 +78,8 @@ def loaded(cells: list[results.Cell]) -> dict[str, data.Dataset]:
     Raises:
       UserError: one cannot be had, or does not go with a cell's configuration.
     """
-    values = flags.FLAGS
     datasets = {
-        name: data.load(name, values.data_dir, values.manual_dir)
+        name: run_flags.load_data("data", name)
         for name in dict.fromkeys(cell.config.dataset for cell in cells)
     }
     for cell in cells:

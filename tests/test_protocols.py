@@ -65,6 +65,13 @@ def test_the_fast_protocol_takes_a_tenth_of_the_papers_steps():
     assert fast == 0.1 * paper
 
 
+def test_epochs_that_are_none_stay_so_and_are_refused():
+    for epochs in (0, -5):
+        scaled = protocols.scaled(Config(epochs=epochs), 1.0)
+        with pytest.raises(UserError, match="--epochs must be at least 1"):
+            validation.check(scaled)
+
+
 @pytest.mark.parametrize("name", ["burda", "burda_rounded"])
 @pytest.mark.parametrize("budget", [1.0, 0.1, 0.01])
 def test_a_budget_keeps_the_schedules_shape(name, budget):

@@ -296,3 +296,14 @@ def test_no_two_uses_of_randomness_share_a_key():
     data = [jax.random.key_data(k).tolist() for k in (*used, *images)]
     data += [jax.random.key_data(k).tolist() for pair in steps for k in pair]
     assert len({tuple(d) for d in data}) == len(data)
+
+
+@pytest.mark.parametrize("step", [0, 1, 5, 6, 11, 16, 17])
+def test_calls_end_at_multiples_and_at_the_end(step):
+    calls = training._Calls(step, 17, 6)
+    assert len(calls) == len(list(calls))
+    ends = [end for _, end in calls]
+    assert ends == [end for end in (6, 12, 17) if end > step]
+    assert [start for start, _ in calls] == [step, *ends][: len(ends)]
+    with pytest.raises(IndexError):
+        calls[len(calls)]

@@ -69,6 +69,11 @@ def test_counts_are_at_least_1(name, value):
     assert refusal(**{name: value}) == f"--{name} must be at least 1; got {value}."
 
 
+@pytest.mark.parametrize("name", ["k", "epochs", "replicates"])
+def test_counts_fit_into_32_bits(name):
+    assert refusal(**{name: 2**31}) == f"--{name} must be at most {2**31 - 1}; got {2**31}."
+
+
 @pytest.mark.parametrize("name", ["latent_dims", "hidden_dims", "upper_hidden_dims"])
 @pytest.mark.parametrize(("sizes", "shown"), [((), "''"), ((0,), "'0'"), ((5, -1), "'5,-1'")])
 def test_sizes_are_at_least_1(name, sizes, shown):
@@ -155,6 +160,16 @@ def data_refusal(data: Dataset, **options) -> str:
     with pytest.raises(UserError) as caught:
         validation.check_data(dataclasses.replace(Config(batch_size=4), **options), data)
     return str(caught.value)
+
+
+def test_steps_can_be_counted():
+    # Three steps a pass.
+    largest = (2**31 - 1) // 3
+    validation.check_data(Config(batch_size=4, epochs=largest), dataset(BINARY, BINARY))
+    message = data_refusal(dataset(BINARY, BINARY), epochs=largest + 1)
+    assert message.startswith(
+        f"--epochs must be at most {largest:,} with batches of 4 of 12 images"
+    )
 
 
 def test_a_batch_of_more_images_than_there_are():

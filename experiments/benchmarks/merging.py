@@ -16,8 +16,10 @@ def earlier(path: str | None, now: dict[str, Any]) -> dict[str, Any]:
     """What the file holds already; nothing if there is none.
 
     Raises:
-      UserError: it is of another machine, or no such file.
+      UserError: it is of another machine, or no such file, or cannot be written.
     """
+    if path and not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
+        raise UserError(f"--json={path} is in no folder that can be written to.")
     if not path or not os.path.exists(path):
         return {}
     found = read_json(path)
