@@ -181,7 +181,7 @@ def measure_evaluate(
     number = min(size * (device.cores() if spread_out else 1), COMPARED_IMAGES)
     with (
         task_folder(size, 5) as folder,
-        workers([*own, *peers], lambda row: Worker(row, folder, 0), say) as running,
+        workers([*own, *peers], lambda row: Worker(row, folder, 1), say) as running,
     ):
         # An own evaluation compares the values and compiles.
         values: dict[str, float] = {}
