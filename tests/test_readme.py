@@ -51,7 +51,7 @@ def test_every_flag_in_the_readme_exists():
     from experiments.flags import PROTOCOL_SECTION, RUN_SECTION
 
     known = {name for section in SECTIONS.values() for name in section} | {"help"}
-    known |= {*PROTOCOL_SECTION, *RUN_SECTION, "baseline", "jobs"}
+    known |= {*PROTOCOL_SECTION, *RUN_SECTION, "baseline", "jobs", "models"}
     named = set(re.findall(r"--([a-z_]+)", "\n".join(code_blocks(""))))
     assert named <= known
 
