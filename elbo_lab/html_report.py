@@ -10,7 +10,7 @@ from typing import Any
 
 from elbo_lab import sweep_figures
 from elbo_lab.evaluation import comparison
-from elbo_lab.report import number_and_error
+from elbo_lab.report import binarization_text, number_and_error
 
 LEVEL = 0.95
 
@@ -297,8 +297,7 @@ def _left_out(sweep: dict[str, Any]) -> list[str]:
 def _conditions(sweep: dict[str, Any]) -> str:
     data = "; ".join(
         f"{d['name']}, {d['train_images']:,} training and {d['test_images']:,} test images of "
-        f"{' x '.join(map(str, d['image_shape']))} pixels, "
-        f"{'no' if d['binarization'] == 'none' else d['binarization']} binarization"
+        f"{' x '.join(map(str, d['image_shape']))} pixels, {binarization_text(d['binarization'])}"
         for d in sweep["data"]
     )
     configs = [cell["config"] for cell in sweep["cells"] if "config" in cell]

@@ -74,6 +74,11 @@ def replicate_results(per_replicate: list[list[Result]]) -> list[Result]:
     return [_average(same) for same in zip(*per_replicate, strict=True)]
 
 
+def binarization_text(mode: str) -> str:
+    """How images became binary, in words: "dynamic binarization", or "no binarization"."""
+    return f"{'no' if mode == 'none' else mode} binarization"
+
+
 def jsonable(value: Any) -> Any:
     """Converts to what JSON can hold.
 

@@ -16,7 +16,14 @@ from elbo_lab.errors import UserError
 from elbo_lab.evaluation import Evaluation, results
 from elbo_lab.metrics import read_metrics
 from elbo_lab.models.likelihoods import LIKELIHOODS
-from elbo_lab.report import Result, read_json, replicate_results, result_table, write_summary
+from elbo_lab.report import (
+    Result,
+    binarization_text,
+    read_json,
+    replicate_results,
+    result_table,
+    write_summary,
+)
 from experiments import stages
 
 # Images in the figures of samples and of reconstructions, and decoded points along a latent axis.
@@ -88,7 +95,7 @@ def stored_table(path: Path) -> str:
             "objective",
             bound + (f", {config['estimator']} estimator" if config["estimator"] else ""),
         ),
-        ("data", f"{dataset}, {binarization(summary['data']['binarization'])}"),
+        ("data", f"{dataset}, {binarization_text(summary['data']['binarization'])}"),
         ("model", f"{config['model']}, latent dimensions {latents}; {seeds}"),
         ("trained", f"{steps} of {config['batch_size']} images on {summary['device']}"),
         ("kept in", str(path)),
@@ -98,11 +105,6 @@ def stored_table(path: Path) -> str:
         # JSON has no NaN: a value that is not finite was written as null.
         row["value"] = math.nan if row["value"] is None else row["value"]
     return result_table(titles, [Result(**fields) for fields in rows])
-
-
-def binarization(mode: str) -> str:
-    """A mode in words: "dynamic binarization"."""
-    return f"{'no' if mode == 'none' else mode} binarization"
 
 
 def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:

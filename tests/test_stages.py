@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import evaluation, train
+from elbo_lab import evaluation, report, train
 from elbo_lab.config import Config
 from elbo_lab.data import Dataset
 from elbo_lab.evaluation import results
@@ -94,4 +94,4 @@ def test_binary_images_are_reported_as_they_are(begun):
     white = np.where(run.dataset.x_train > 99, 255, 0).astype(np.uint8)
     run.dataset = run.dataset._replace(x_train=white, x_test=white)
     described = reporting.described(run)
-    assert reporting.binarization(described["binarization"]) == "no binarization"
+    assert report.binarization_text(described["binarization"]) == "no binarization"
