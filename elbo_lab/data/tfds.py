@@ -78,6 +78,7 @@ def load(
         _check_features(builder)
         if not builder.is_prepared():
             _prepare(builder, manual_dir)
+            builder = _builder(name, data_dir)  # Another process may have prepared it, not this.
         _check_format(builder)
         splits = _splits(builder) if splits is None else splits
         found = _read_cache(builder)
@@ -142,8 +143,6 @@ def _prepare(builder: Builder, manual_dir: str | None) -> None:
     print(f"Preparing {builder.name} in {builder.data_dir}, once.", file=sys.stderr)
     try:
         builder.download_and_prepare(download_config=config, file_format=FILE_FORMAT)
-        if not builder.info.splits:  # Another process has prepared the set just before.
-            builder.info.read_from_directory(builder.data_dir)
     except NonMatchingChecksumError as error:
         raise UserError(_wrong_files(builder, manual_dir)) from error
     except UserError:
@@ -153,7 +152,6 @@ def _prepare(builder: Builder, manual_dir: str | None) -> None:
     except Exception as error:  # a builder's own code may raise anything
         # Another process may have prepared the set meanwhile; its folder then is in the way.
         if builder.is_prepared():
-            builder.info.read_from_directory(builder.data_dir)
             return
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(

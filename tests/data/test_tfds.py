@@ -204,6 +204,35 @@ def test_a_builder_that_needs_tensorflow(tmp_path, monkeypatch):
     assert "preparing it needs tensorflow, once: pip install tensorflow" in message
 
 
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (ModuleNotFoundError("no", name="skimage.io"), "skimage: pip install scikit-image."),
+        (ImportError("libfoo.so: no such file"), "a package that is not installed (libfoo.so: "),
+    ],
+)
+def test_a_builder_whose_packages_are_missing(mnist, monkeypatch, error, remedy):
+    """Found when its module is imported, when it is made, or only while it prepares."""
+    data_dir, manual_dir, _ = mnist
+    builder_class = tfds_builders.of_set("mnist")
+
+    def fail(*arguments, **options):
+        raise error
+
+    def of_import():
+        monkeypatch.setattr(tfds_builders.tfds, "builder_cls", fail)
+        tfds_builders.of_set.cache_clear()
+
+    places = [
+        lambda: monkeypatch.setattr(builder_class, "_split_generators", fail),
+        lambda: monkeypatch.setattr(builder_class, "__init__", fail),
+        of_import,
+    ]
+    for place in places:
+        place()
+        assert refusal("mnist", data_dir, manual_dir).startswith(f"--dataset=mnist needs {remedy}")
+
+
 def test_more_than_the_memory(mnist, monkeypatch):
     data_dir, manual_dir, _ = mnist
     nothing = type("Memory", (), {"available": 1000})
@@ -244,6 +273,19 @@ def test_another_process_ends_its_preparation_first(mnist, monkeypatch):
         yield from list(examples(images, labels))[5:7]
 
     monkeypatch.setattr(tfds_builders, "_idx_examples", overtaken)
+    check_mnist(load("mnist", data_dir, manual_dir), arrays)
+
+
+def test_another_process_prepares_between_the_look_and_the_preparation(mnist, monkeypatch):
+    data_dir, manual_dir, arrays = mnist
+    missing = tfds._missing
+
+    def overtaken(builder, folder):
+        monkeypatch.setattr(tfds, "_missing", missing)
+        check_mnist(load("mnist", data_dir, manual_dir), arrays)
+        return missing(builder, folder)
+
+    monkeypatch.setattr(tfds, "_missing", overtaken)
     check_mnist(load("mnist", data_dir, manual_dir), arrays)
 
 
