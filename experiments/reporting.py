@@ -77,13 +77,6 @@ def stored_table(path: Path) -> str:
     """
     summary = read_json(path / rundir.SUMMARY)
     config, dataset = summary["config"], summary["data"]["name"]
-    bound = f"{config['objective']}, k = {config['k']}"
-    bound += f", m = {config['m']}" if config["m"] > 1 else ""
-    for name in configs.SETTINGS:
-        value = config[name]
-        if value is not None:
-            shown = f"{value:g}" if isinstance(value, float) else str(value)
-            bound += f", {value} KL" if name == "kl" else f", {name} = {shown}"
     survivors = config["replicates"] - len(summary["failed_replicates"])
     seeds = f"seed {config['seed']}"
     if config["replicates"] > 1:
@@ -91,10 +84,7 @@ def stored_table(path: Path) -> str:
     latents = ", ".join(map(str, config["latent_dims"]))
     steps = f"{summary['steps']:,} steps"
     titles = [
-        (
-            "objective",
-            bound + (f", {config['estimator']} estimator" if config["estimator"] else ""),
-        ),
+        ("objective", objective_text(config)),
         ("data", f"{dataset}, {binarization_text(summary['data']['binarization'])}"),
         ("model", f"{config['model']}, latent dimensions {latents}; {seeds}"),
         ("trained", f"{steps} of {config['batch_size']} images on {summary['device']}"),
@@ -105,6 +95,18 @@ def stored_table(path: Path) -> str:
         # JSON has no NaN: a value that is not finite was written as null.
         row["value"] = math.nan if row["value"] is None else row["value"]
     return result_table(titles, [Result(**fields) for fields in rows])
+
+
+def objective_text(config: dict[str, Any]) -> str:
+    """What was trained, with the settings that were used, given or not: "iwae, k = 5, ..."."""
+    text = f"{config['objective']}, k = {config['k']}"
+    text += f", m = {config['m']}" if config["m"] > 1 else ""
+    for name in configs.SETTINGS:
+        value = config[name]
+        if value is not None:
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            text += f", {value} KL" if name == "kl" else f", {name} = {shown}"
+    return text + (f", {config['estimator']} estimator" if config["estimator"] else "")
 
 
 def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:

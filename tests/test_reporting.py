@@ -1,0 +1,41 @@
+"""What the table of a run says of its objective."""
+
+import pytest
+
+from elbo_lab import config as configs
+from elbo_lab import losses, validation
+from elbo_lab.config import Config
+from experiments import reporting
+
+SETTINGS = {
+    "elbo": "elbo, k = 5, mc KL, reparam estimator",
+    "beta_vae": "beta_vae, k = 5, beta = linear:0:4:100, analytic KL, reparam estimator",
+    "piwae": "piwae, k = 5, m = 2, reparam estimator",
+    "renyi": "renyi, k = 5, alpha = -inf, reparam estimator",
+    "rws": "rws, k = 5, phase = both",
+}
+GIVEN = {
+    "elbo": {"kl": "mc"},
+    "beta_vae": {"beta": "linear:0:4:100"},
+    "piwae": {"m": 2},
+    "renyi": {"alpha": "-inf"},
+    "rws": {"phase": "both"},
+}
+
+
+@pytest.mark.parametrize("objective", SETTINGS)
+def test_settings_as_they_were_given(objective):
+    used = validation.resolved(Config(objective=objective, **GIVEN[objective]))
+    assert reporting.objective_text(configs.to_dict(used)) == SETTINGS[objective]
+
+
+@pytest.mark.parametrize("objective", losses.CATALOGUE)
+def test_settings_of_every_objective(objective):
+    """Those that were not given as well, and none that the objective does not take."""
+    used = configs.to_dict(validation.resolved(Config(objective=objective)))
+    text = reporting.objective_text(used)
+    assert text.startswith(f"{objective}, k = 5")
+    for name in configs.SETTINGS:
+        shown = f"{used[name]} KL" if name == "kl" else f"{name} = "
+        assert (shown in text) == (used[name] is not None)
+    assert text.endswith(" estimator") == bool(losses.CATALOGUE[objective].estimators)
