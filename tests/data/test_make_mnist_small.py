@@ -88,6 +88,7 @@ def test_script_refuses_other_files(fake_mnist, tmp_path):
         (["--idx_dir=/no/such/folder"], "/no/such/folder is not a folder"),
         (["--idx_dir=."], "lacks the official MNIST files"),
         ([], "--idx_dir"),
+        (["folder"], "Flags are given as --name=value; got 'folder'."),
     ],
 )
 def test_script_refuses_in_one_sentence(tmp_path, arguments, expected):
