@@ -119,6 +119,7 @@ def training_curves(cells: Sequence[dict[str, Any]]) -> str:
     axes = figure.subplots()
     late = []
     for index, (text, same) in enumerate(_series(cells).items()):
+        style = _style(index)
         for cell in sorted(same, key=lambda cell: cell["config"]["k"]):
             curve, k = cell["results"]["curve"], cell["config"]["k"]
             bound = np.array(curve["training_bound"], np.float64)
@@ -126,11 +127,12 @@ def training_curves(cells: Sequence[dict[str, Any]]) -> str:
             axes.plot(
                 curve["seconds"],
                 bound,
-                color=_style(index)["color"],
+                **style,
+                markevery=[-1],  # at its end: there are more lines than colours
                 linestyle=_LINES[ks.index(k) % len(_LINES)],
                 linewidth=1.2,
             )
-        axes.plot([], [], color=_style(index)["color"], label=text)
+        axes.plot([], [], **style, label=text)
     for i, k in enumerate(ks if len(ks) > 1 else []):
         style = {"color": PALETTE["ink"], "linestyle": _LINES[i % len(_LINES)], "linewidth": 1.2}
         axes.plot([], [], label=f"k = {k}", **style)
@@ -158,7 +160,9 @@ def differences(cells: Sequence[dict[str, Any]], level: float) -> str:
         axes.plot([found["low"], found["high"]], [row, row], color=_style(index)["color"])
         axes.plot([found["mean"]], [row], **_style(index))
     axes.axvline(0.0, color=PALETTE["axis"], linewidth=1.0, zorder=0)
-    axes.set_xlabel(f"minus the baseline, nats; {level:.0%} interval", fontsize=_MEDIUM)
+    label = f"minus the baseline, nats; {level:.0%} interval"
+    # Beside long names of cells the axis is shorter than its label.
+    axes.set_xlabel(label, fontsize=_MEDIUM, loc="right")
     return _svg(figure, "differences")
 
 
@@ -185,7 +189,7 @@ def active_units(cells: Sequence[dict[str, Any]]) -> str:
     found = [layer for cell in cells for layer in cell["results"]["active_units"]]
     most = max(layer["mean"] + (layer["standard_error"] or 0.0) for layer in found)
     axes.set_xlim(0.0, 1.05 * max(most, 1.0))
-    axes.set_xlabel("active units", fontsize=_MEDIUM)
+    axes.set_xlabel("active units", fontsize=_MEDIUM, loc="right")
     return _svg(figure, "active")
 
 

@@ -29,8 +29,13 @@ addEventListener("load", () => {
   const outside = [...document.querySelectorAll("body *")].filter(e => !e.closest(".wide, svg")
     && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName);
   const letters = [...document.querySelectorAll("svg text")];
+  const cut = letters.filter(e => {
+    const box = e.getBoundingClientRect(), figure = e.closest("svg").getBoundingClientRect();
+    return box.left < figure.left - 1 || box.right > figure.right + 1
+      || box.top < figure.top - 1 || box.bottom > figure.bottom + 1;
+  }).map(e => e.textContent);
   parent.postMessage(JSON.stringify({
-    width: innerWidth, scroll: document.documentElement.scrollWidth, outside,
+    width: innerWidth, scroll: document.documentElement.scrollWidth, outside, cut,
     text: Math.min(...letters.map(e => e.getBoundingClientRect().height)),
     loaded: performance.getEntriesByType("resource").map(e => e.name),
     rows: document.querySelectorAll("tbody tr").length,
@@ -51,15 +56,19 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """A page of a grid as large as a person would make, with failed and skipped cells."""
-    folder = tmp_path_factory.mktemp("page")
-    axes = {
-        "objective": ["elbo", "iwae"],
-        "k": ["1", "5", "50"],
-        "estimator": ["reparam", "dreg", "vimco"],
-    }
+GRID = {
+    "objective": ["elbo", "iwae"],
+    "k": ["1", "5", "50"],
+    "estimator": ["reparam", "dreg", "vimco"],
+}
+LONG_NAMES = {
+    "lr_schedule": ["burda", "burda_rounded", "constant", "cosine"],
+    "init": ["glorot", "glorot_same_key"],
+}
+
+
+def made(folder, axes: dict[str, list[str]]):
+    """The page of a sweep whose last cell is not trained."""
     cells = sweeps.cells(axes, replicates=3)
     sweeps.fill(folder, cells[:-1])
     store = sweep_folder.read(folder, {"blobs.npz": sweeps.DIGEST})
@@ -68,6 +77,21 @@ def page(tmp_path_factory):
     path = folder / "report.html"
     path.write_text(html_report.page(found))
     return path
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A page of a grid as large as a person would make, with failed and skipped cells."""
+    return made(tmp_path_factory.mktemp("page"), GRID)
+
+
+def probed(page, tmp_path, width: int, *flags: str) -> dict:
+    """What a page says of itself in a window of so many pixels."""
+    copy, around = tmp_path / "copy.html", tmp_path / "around.html"
+    copy.write_text(page.read_text().replace("</body>", f"{PROBE}</body>"))
+    around.write_text(AROUND.replace("{width}", str(width)))
+    done = browse(tmp_path, around, *flags, "--window-size=1400,900", "--dump-dom")
+    return json.loads(re.search(r'<pre id="probe">(.*?)</pre>', done.stdout)[1])
 
 
 def browse(tmp_path, page, *flags: str) -> subprocess.CompletedProcess:
@@ -82,21 +106,22 @@ def browse(tmp_path, page, *flags: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_the_page_fits_and_loads_nothing(page, tmp_path, width, dark):
-    copy, around = tmp_path / "copy.html", tmp_path / "around.html"
-    copy.write_text(page.read_text().replace("</body>", f"{PROBE}</body>"))
-    around.write_text(AROUND.replace("{width}", str(width)))
     scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
-    done = browse(tmp_path, around, scheme, "--window-size=1400,900", "--dump-dom")
-    found = json.loads(re.search(r'<pre id="probe">(.*?)</pre>', done.stdout)[1])
+    found = probed(page, tmp_path, width, scheme)
     assert found["width"] == width
     assert found["scroll"] <= width
-    assert found["outside"] == []
+    assert found["outside"] == found["cut"] == []
     assert found["loaded"] == []
     assert found["text"] > 9  # pixels, the least height of a figure's letters
     cells = 2 * 3 * 3 - 2 - 1  # two skipped, one not trained
     assert found["rows"] == 2 * cells
     paper = sum(map(int, re.findall(r"\d+", found["paper"])[:3])) / 3
     assert paper < 60 if dark else paper > 240
+
+
+def test_long_names_of_cells_cut_no_label_off(tmp_path):
+    found = probed(made(tmp_path, LONG_NAMES), tmp_path, 1280)
+    assert found["cut"] == [] and found["rows"] == 2 * (4 * 2 - 1)
 
 
 def test_a_console_error_would_be_seen(page, tmp_path):
