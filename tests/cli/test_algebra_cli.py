@@ -27,7 +27,8 @@ def test_objectives_train_and_report(quick, tmp_path, objective):
     done = quick.run(*flags, *ONE_PASS)
     stored = config_of(path)
     assert stored["objective"] == objective
-    assert f"objective  {reporting.objective_text(stored)}\n" in done.stdout
+    # A long line is wrapped.
+    assert f"objective {reporting.objective_text(stored)} data " in " ".join(done.stdout.split())
     assert bool(stored["estimator"]) == bool(losses.CATALOGUE[objective].estimators)
 
 

@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def saving(path) -> bool:
     """Whether a checkpoint is being written."""
@@ -26,20 +28,15 @@ def kill(cli, path, when) -> None:
     assert not (path / "summary.json").exists()
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(cli, read, fresh, tmp_path):
-    kill(cli, tmp_path, lambda: read["records"](tmp_path) >= 9)
-    assert_goes_on_to_the_same(cli, read, fresh, tmp_path)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "point",
-    ["configuration", "first checkpoint", "evaluation", "figures"],
+    ["configuration", "first checkpoint", "training", "evaluation", "figures"],
 )
 def test_killed_at_any_point(cli, read, fresh, tmp_path, point):
     when = {
         "configuration": (tmp_path / "config.json").exists,
         "first checkpoint": (tmp_path / "checkpoints" / "step_00000012").exists,
+        "training": lambda: read["records"](tmp_path) >= 9,
         "evaluation": (tmp_path / "checkpoints" / "step_00000120").exists,
         "figures": (tmp_path / "figures").exists,
     }[point]
@@ -47,7 +44,6 @@ def test_killed_at_any_point(cli, read, fresh, tmp_path, point):
     assert_goes_on_to_the_same(cli, read, fresh, tmp_path)
 
 
-@pytest.mark.slow
 def test_killed_in_the_middle_of_saves(cli, read, fresh, tmp_path):
     for least in (3, 12):
         started = time.monotonic()
@@ -56,7 +52,6 @@ def test_killed_in_the_middle_of_saves(cli, read, fresh, tmp_path):
     assert_goes_on_to_the_same(cli, read, fresh, tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
 )
@@ -75,7 +70,6 @@ def test_a_signal_saves_and_says_how_to_go_on(cli, read, fresh, tmp_path, number
     assert_goes_on_to_the_same(cli, read, fresh, tmp_path)
 
 
-@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_falls_back_with_a_warning(cli, read, fresh, tmp_path):
     kill(cli, tmp_path, lambda: (tmp_path / "checkpoints" / "step_00000048").exists())
     newest = max(p for p in (tmp_path / "checkpoints").iterdir() if ".saving" not in p.name)
@@ -89,14 +83,12 @@ def test_a_damaged_newest_checkpoint_falls_back_with_a_warning(cli, read, fresh,
     assert read["outcome"](tmp_path) == read["outcome"](fresh[0])
 
 
-@pytest.mark.slow
 def test_a_damaged_evaluation_is_made_again(cli, read, fresh, tmp_path):
     kill(cli, tmp_path, (tmp_path / "figures").exists)
     (tmp_path / "evaluation.npz").write_bytes(b"PK\x03\x04 damaged")
     assert_goes_on_to_the_same(cli, read, fresh, tmp_path)
 
 
-@pytest.mark.slow
 def test_overwriting_starts_anew_and_spares_other_files(cli, read, fresh, tmp_path):
     kill(cli, tmp_path, lambda: read["records"](tmp_path) >= 5)
     (tmp_path / "notes.txt").write_text("mine")
@@ -105,7 +97,6 @@ def test_overwriting_starts_anew_and_spares_other_files(cli, read, fresh, tmp_pa
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.slow
 def test_two_processes_do_not_share_a_directory(cli, read, tmp_path):
     with cli.start(f"--workdir={tmp_path}") as first:
         while read["records"](tmp_path) < 1:
@@ -116,7 +107,6 @@ def test_two_processes_do_not_share_a_directory(cli, read, tmp_path):
         first.communicate()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "place"),
     [
