@@ -46,9 +46,7 @@ def test_killed_at_any_point(cli, read, fresh, tmp_path, point):
 
 def test_killed_in_the_middle_of_saves(cli, read, fresh, tmp_path):
     for least in (3, 12):
-        started = time.monotonic()
         kill(cli, tmp_path, lambda n=least: read["records"](tmp_path) >= n and saving(tmp_path))
-        assert time.monotonic() > started
     assert_goes_on_to_the_same(cli, read, fresh, tmp_path)
 
 
