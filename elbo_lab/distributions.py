@@ -16,6 +16,8 @@ from jax import Array
 from jax.custom_derivatives import SymbolicZero
 from numpyro.distributions import constraints
 
+from elbo_lab.losses.posteriors import Layered
+
 
 class Distribution(Protocol):
     """What `elbo_lab.losses` asks of a posterior; of a prior it asks `log_prob` alone."""
@@ -204,7 +206,7 @@ def continuous_bernoulli_mean(logits: Array) -> Array:
     return jnp.where(small, series, jnp.where(far > 0, upper, 1 - upper) - 1 / far)
 
 
-class Chain:
+class Chain(Layered):
     """A hierarchy of stochastic layers: z = (z_1, ..., z_n), a tuple ordered from the data up.
 
     log p(z) = log first(z_first) + sum_i log conditionals_i(z_{i-1})(z_i).

@@ -14,7 +14,7 @@ from elbo_lab.data.binarization import BINARIZATIONS
 from elbo_lab.errors import UserError
 from elbo_lab.losses import catalogue, estimators
 from elbo_lab.losses.bounds import partition_points
-from elbo_lab.losses.objectives import KL_MODES, WITHOUT_LOG_Q
+from elbo_lab.losses.common import KL_MODES, WITHOUT_LOG_Q
 from elbo_lab.losses.two_targets import RWS_PHASES
 from elbo_lab.models import MODELS
 from elbo_lab.models.likelihoods import LIKELIHOODS

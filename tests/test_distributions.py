@@ -8,7 +8,7 @@ import pytest
 from scipy.special import expit
 
 from elbo_lab.distributions import BernoulliVector, Chain, bernoulli_log_prob
-from elbo_lab.losses.estimators import is_reparameterizable
+from elbo_lab.losses.posteriors import is_reparameterizable
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

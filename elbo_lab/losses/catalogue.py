@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from elbo_lab.losses import aggregate, objectives, regularized, roulette, two_targets
+from elbo_lab.losses.common import ANY_BOUND, FIXED_DRAWS, NOT_WAKE, WITHOUT_LOG_Q
 from elbo_lab.losses.estimators import ESTIMATORS
-from elbo_lab.losses.objectives import ANY_BOUND, FIXED_DRAWS, NOT_WAKE, WITHOUT_LOG_Q
 
 LOG_WEIGHTS = "that are one function of log-weights"
 PER_EXAMPLE = "with a regularizer per example"

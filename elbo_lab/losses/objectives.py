@@ -10,38 +10,15 @@ consumed once. `catalogue.py` lists all objectives, these and those of the neigh
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab.losses import bounds
-from elbo_lab.losses.divergences import kl_divergence
-from elbo_lab.losses.estimators import ESTIMATORS, Bound, Estimator, Weigh, log_w_of
-from elbo_lab.losses.weights import LogWeights, Problem, check_count, densities, sample
-
-KL_MODES = ("mc", "analytic")
-
-# Estimators by what they ask for. OVIS is the IWAE bound's alone.
-ANY_BOUND = tuple(name for name in ESTIMATORS if name != "ovis")
-# No log q enters the log-weights that are estimated: nothing there to leave out or to weigh anew.
-WITHOUT_LOG_Q = ("reparam", "score", "score_loo", "vimco")
-# What the two phases of wake-sleep weigh is w itself.
-NOT_WAKE = tuple(name for name in ANY_BOUND if not name.startswith("wake"))
-# Bounds that K - 1 draws cannot have.
-FIXED_DRAWS = tuple(name for name in ANY_BOUND if name != "score_loo")
-
-
-class Aux(NamedTuple):
-    """What an objective computed beside its loss; nats."""
-
-    bound: Array  # [*batch], the quantity that is maximized, = -loss (cubo: minimized, = loss)
-    kl: Array  # [*batch], KL(q(z|x) || p(z)): closed form, or mean_k log_qz_x - log_pz
-    log_w: Array  # [K, *batch] ([M*K, *batch] with outer repeats), log-weights
-    log_px_z: Array  # as log_w, log p(x|z)
-    log_pz: Array  # as log_w, log p(z)
-    log_qz_x: Array  # as log_w, log q(z|x)
+from elbo_lab.losses.arguments import check_count
+from elbo_lab.losses.common import FIXED_DRAWS, Aux, kl_form, of_bound
+from elbo_lab.losses.estimators import ESTIMATORS, Bound, Estimator
+from elbo_lab.losses.weights import Problem
 
 
 def elbo(
@@ -309,91 +286,3 @@ def from_bound(
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     return of_bound(key, problem, bound, estimator, tuple(ESTIMATORS))
-
-
-def of_bound(
-    key: Array,
-    problem: Problem,
-    bound: Bound,
-    estimator: str | Estimator,
-    able: Sequence[str] = ANY_BOUND,
-) -> tuple[Array, Aux]:
-    """Minus a bound of log w, by an estimator among those that are able to."""
-    loss, draws = estimate(key, problem, bound, log_w_of, estimator, able)
-    return loss, make_aux(-loss, draws)
-
-
-def kl_form(
-    key: Array, problem: Problem, beta: Array | float, kl: str, estimator: str | Estimator
-) -> tuple[Array, Aux]:
-    """-1/K sum_k log p(x|z_k) + beta KL, the KL from the same draws or in closed form."""
-    if kl not in KL_MODES:
-        raise ValueError(f"kl must be one of {', '.join(KL_MODES)}; got {kl!r}.")
-    if kl == "analytic":
-        divergence = kl_divergence(problem.posterior, problem.prior)  # [*batch]
-        surrogate, draws = reconstruction(key, problem, estimator)
-        if jnp.shape(divergence) != surrogate.shape:
-            raise ValueError(
-                f"The closed-form KL must have one value per example, shape {surrogate.shape}; got "
-                f"{jnp.shape(divergence)}. Sum it over latent dimensions."
-            )
-        loss = surrogate + beta * divergence
-        return loss, make_aux(-loss, draws, divergence)
-
-    def weigh(log_px_z: Array, log_pz: Array, log_qz_x: Array) -> Array:
-        return log_px_z + beta * log_pz - beta * log_qz_x  # beta = 1: log w, bit for bit
-
-    loss, draws = estimate(key, problem, bounds.elbo, weigh, estimator, NOT_WAKE)
-    return loss, make_aux(-loss, draws)
-
-
-def reconstruction(
-    key: Array,
-    problem: Problem,
-    estimator: str | Estimator,
-    able: Sequence[str] = WITHOUT_LOG_Q,
-) -> tuple[Array, LogWeights]:
-    """-1/K sum_k log p(x|z_k), [*batch], nats, for objectives whose other terms need no draws."""
-
-    def weigh(log_px_z: Array, log_pz: Array, log_qz_x: Array) -> Array:
-        del log_pz, log_qz_x
-        return log_px_z
-
-    return estimate(key, problem, bounds.elbo, weigh, estimator, able)
-
-
-def estimate(
-    key: Array,
-    problem: Problem,
-    bound: Bound,
-    weigh: Weigh,
-    estimator: str | Estimator,
-    able: Sequence[str],
-) -> tuple[Array, LogWeights]:
-    """The estimator's surrogate; of those in `ESTIMATORS`, by name or as functions, only those that
-    are able to.
-    """
-    name = estimator
-    if callable(estimator):
-        bare = getattr(estimator, "func", estimator)  # Of functools.partial(score, baseline=b).
-        name = next((known for known in ESTIMATORS if ESTIMATORS[known] is bare), None)
-        if name is None:
-            return estimator(key, problem, bound, weigh)
-    if name not in able:
-        known = "" if name not in ESTIMATORS else " here"
-        raise ValueError(f"estimator must be one of {', '.join(able)}{known}; got {name!r}.")
-    function = estimator if callable(estimator) else ESTIMATORS[name]
-    return function(key, problem, bound, weigh)
-
-
-def make_aux(bound: Array, draws: LogWeights, kl: Array | None = None) -> Aux:
-    """Aux of draws; the KL from them if it is not given."""
-    if kl is None:
-        kl = jnp.mean(draws.log_qz_x - draws.log_pz, axis=0)
-    return Aux(bound, kl, draws.log_w, draws.log_px_z, draws.log_pz, draws.log_qz_x)
-
-
-def batch_shape(key: Array, problem: Problem) -> tuple[int, ...]:
-    """The problem's [*batch], without computing anything."""
-    draws = jax.eval_shape(lambda key: densities(problem, sample(key, problem)), key)
-    return draws.log_w.shape[1:]

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab.losses import bounds
+from elbo_lab.losses.arguments import check_count, typed_key
+from elbo_lab.losses.common import FIXED_DRAWS, Aux, batch_shape, of_bound
 from elbo_lab.losses.estimators import Estimator
-from elbo_lab.losses.objectives import FIXED_DRAWS, Aux, batch_shape, of_bound
-from elbo_lab.losses.weights import Problem, check_count, check_key, log_weights
+from elbo_lab.losses.weights import Problem, log_weights
 
 
 def draw_terms(key: Array, shape: tuple[int, ...] = ()) -> Array:
@@ -62,8 +63,7 @@ def sumo(
     Raises:
       ValueError: as `elbo`; estimator score_loo.
     """
-    check_key(key)
-    draws_key, terms_key = jax.random.split(key)
+    draws_key, terms_key = jax.random.split(typed_key(key))
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     terms = draw_terms(terms_key, batch_shape(jax.random.key(0), problem))
 
@@ -99,9 +99,8 @@ def sumo_log_px(
     Raises:
       ValueError: see `log_weights`.
     """
-    check_key(key)
     check_count("chunk", chunk)
-    draws_key, terms_key = jax.random.split(key)
+    draws_key, terms_key = jax.random.split(typed_key(key))
     problem = Problem(posterior, prior, log_likelihood, chunk, vectorized)
     terms = draw_terms(terms_key, batch_shape(jax.random.key(0), problem))
 

@@ -135,16 +135,37 @@ def test_samplers_that_overlook_sample_shape(estimator):
 
 
 @every_objective
-def test_old_and_missing_keys_are_refused(name):
-    for key, kind in ((jax.random.PRNGKey(0), "uint32"), (0, "int"), (jnp.zeros(2), "float32")):
-        with pytest.raises(ValueError, match=f"key must be a typed PRNG key.*; got {kind}"):
+def test_what_is_no_key_is_refused(name):
+    for key, kind in ((0, "int"), (jnp.zeros(2), "float32"), (jnp.zeros(3, jnp.uint32), "uint32")):
+        with pytest.raises(ValueError, match=f"key must be a PRNG key.*; got {kind}"):
             trace(name, key=key)
 
 
 @every_objective
+def test_legacy_keys_are_the_typed_keys_of_the_same_bits(name):
+    """NumPyro, Distrax and TFP users still pass jax.random.PRNGKey."""
+
+    def loss(key):
+        return calls.call(name, key, PARAMS, X)[0]
+
+    with jax.debug_key_reuse(False):  # Known of typed keys alone.
+        legacy = jax.make_jaxpr(loss)(jax.random.PRNGKey(0))
+    typed = jax.make_jaxpr(loss)(jax.random.key(0))
+    # The same program, but for one wrapping of the key.
+    added = [str(equation.primitive) for equation in legacy.eqns]
+    for equation in typed.eqns:
+        added.remove(str(equation.primitive))
+    assert added == ["random_wrap"]
+
+
+@every_objective
 def test_many_keys_are_refused(name):
-    with pytest.raises(ValueError, match=r"one key; got keys of shape \(4,\).*jax\.vmap"):
-        trace(name, key=jax.random.split(jax.random.key(0), B))
+    for keys in (
+        jax.random.split(jax.random.key(0), B),
+        jax.random.split(jax.random.PRNGKey(0), B),
+    ):
+        with pytest.raises(ValueError, match=r"one key; got keys of shape \(4,\).*jax\.vmap"):
+            trace(name, key=keys)
 
 
 @pytest.mark.parametrize("other", ["iwae", "sumo", "info_vae", "rws"])
