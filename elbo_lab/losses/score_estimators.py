@@ -69,7 +69,7 @@ def score_loo(key: Array, problem: Problem, bound: Bound, weigh: Weigh) -> tuple
                 f'estimator="score_loo" leaves out one draw, and needs a bound of K - 1 = {number} '
                 f"log-weights too, which raised: {error} Use vimco."
             ) from error
-        return f - jax.vmap(bound)(_others(log_w))
+        return jnp.broadcast_to(f, log_w.shape) - jax.vmap(bound)(_others(log_w))
 
     return _scored(key, problem, bound, weigh, learning_signal)
 
@@ -93,7 +93,8 @@ def vimco(key: Array, problem: Problem, bound: Bound, weigh: Weigh) -> tuple[Arr
         own = jnp.broadcast_to(own, every.shape)
         others = jnp.where(own, jnp.zeros_like(every), every)
         mean = jnp.sum(others, axis=1, keepdims=True) / (number - 1)
-        return f - jax.vmap(bound)(jnp.where(own, jnp.broadcast_to(mean, every.shape), every))
+        replaced = jnp.where(own, jnp.broadcast_to(mean, every.shape), every)
+        return jnp.broadcast_to(f, log_w.shape) - jax.vmap(bound)(replaced)
 
     return _scored(key, problem, bound, weigh, learning_signal)
 
