@@ -44,8 +44,9 @@ def elbo(
       prior: p(z), batch shape broadcastable to [*batch].
       log_likelihood: function of one draw z [*batch, ...] -> log p(x|z) [*batch], nats.
       num_samples: K (the textbook's M), draws per example.
-      kl: "mc" or "analytic". Neither has the lower variance in general: near convergence the
-        Monte Carlo form's errors cancel (its variance vanishes where q is the exact posterior).
+      kl: "mc" (the default here; `beta_vae`'s is "analytic") or "analytic". Neither has the lower
+        variance in general: near convergence the Monte Carlo form's errors cancel (its variance
+        vanishes where q is the exact posterior).
       estimator: a name in `ESTIMATORS`, or a function of the same type. kl="analytic" leaves no
         log q to weigh, and takes reparam, score, score_loo and vimco.
       vectorized: whether the functions take all draws at once; see `log_weights`.
@@ -55,7 +56,9 @@ def elbo(
       unbiased, value and gradient (but for the wake estimators, which follow no bound).
 
     Raises:
-      ValueError: unknown kl or estimator; no closed form known; see `log_weights`.
+      ValueError: unknown kl or estimator; no closed form known; see `log_weights`. Where the loss
+        is differentiated: draws without a derivative by q's parameters (path estimators), a
+        support that moves with them (all but reparam), second derivatives (all but reparam).
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     if kl == "mc":
@@ -79,8 +82,10 @@ def beta_vae(
     eq. 4).
 
     Args:
-      beta: weight of the KL, >= 0, may be traced. 1 gives the ELBO.
-      others: as in `elbo`; kl="mc" estimates the KL from the same draws.
+      beta: weight of the KL, >= 0, one number or [*batch], may be traced. 1 gives the ELBO; draw
+        for draw it is `elbo` only where kl is the same.
+      others: as in `elbo`, but for kl, whose default is "analytic" here and "mc" there; "mc"
+        estimates the KL from the same draws.
 
     Returns:
       loss [*batch], nats, = -bound; Aux. Population: for beta >= 1 at most the ELBO, so a lower
@@ -113,7 +118,7 @@ def iwae(
     Returns:
       loss [*batch], nats, = -bound; Aux. Population: a lower bound on log p(x), tighter as K
       grows. Finite K: the value is unbiased for that bound, and so is the gradient of every
-      estimator but stl and the wake estimators.
+      estimator but stl (for K > 1) and the wake estimators.
 
     Raises:
       ValueError: as `elbo`.
@@ -192,7 +197,7 @@ def renyi(
     vectorized: bool = False,
 ) -> tuple[Array, Aux]:
     """Negative variational Renyi bound of order alpha (Li and Turner 2016): `bounds.renyi`. alpha =
-    -inf (a Python float) is VR-max.
+    -inf is VR-max; with alpha in [0, 1) it is VR-IWAE (Daudel et al. 2023).
 
     Returns:
       loss [*batch], nats, = -bound; Aux. The loss is maximized or minimized alike for either sign
@@ -201,7 +206,7 @@ def renyi(
       unbiased for the gradient of its expectation.
 
     Raises:
-      ValueError: as `elbo`; estimator dreg with alpha = -inf.
+      ValueError: as `elbo`; estimator dreg with alpha = -inf or inf.
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     bound = functools.partial(bounds.renyi, alpha=alpha)
@@ -271,18 +276,21 @@ def from_bound(
     estimator: str | Estimator = "reparam",
     vectorized: bool = False,
 ) -> tuple[Array, Aux]:
-    """Minus a user's own function of log-weights, by any estimator.
+    """Minus a user's own function of log-weights, by any estimator but ovis, which is the IWAE
+    bound's alone.
 
     Args:
       bound: function of log-weights [K, *batch], nats -> [*batch], to be maximized. dreg needs
-        continuous first derivatives; score_loo calls it on K - 1 draws.
+        continuous first derivatives: a bound whose derivative jumps returns its value through
+        `bounds.once_differentiable`, so that dreg is refused. score_loo calls it on K - 1 draws.
       others: as in `elbo`.
 
     Returns:
-      loss [*batch] = -bound; Aux.
+      loss [*batch] = -bound; Aux. Value and gradient are unbiased for the expected bound of K
+      draws, but for stl (unless the bound is linear in log_w) and the wake estimators.
 
     Raises:
-      ValueError: as `elbo`.
+      ValueError: as `elbo`; a bound that does not map [K, *batch] to [*batch].
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     return of_bound(key, problem, bound, estimator, tuple(ESTIMATORS))

@@ -3,7 +3,7 @@
 The generation network's part is evaluated with the draws and q held fixed, the inference network's
 with p held fixed, so that each gradient reaches its own network alone. That is a second backward
 pass. The *value* of the loss is the generation network's (the inference network's for `cubo`, the
-upper bound).
+upper bound). No loss has these gradients, so that second derivatives are refused.
 """
 
 import functools
@@ -119,11 +119,12 @@ def cubo(
     the IWAE bound of the same draws. Where p has no parameters, as in the paper, that is nothing.
 
     Args:
-      power: n >= 1, may be traced.
+      power: n >= 1, may be traced; infinite: the greatest log-weight.
       others: as in `iwae`.
 
     Returns:
-      loss [*batch], nats, = **plus** the bound; Aux. Population (K -> inf): an upper bound on log
+      loss [*batch], nats, = **plus** the bound; Aux, whose `bound` bounds log p(x) from above, and is
+      minimized. Population (K -> inf): an upper bound on log
       p(x). Finite K: biased downwards, and may lie below. Descending it is sound only where K is
       large for the spread of the weights: at K = 1 it is to descend the ELBO, and where one draw
       outweighs all others q can run away from the posterior.
