@@ -48,7 +48,7 @@ def test_bfloat16_parameters():
 
 
 def test_strict_promotion():
-    promotion.allow_inside(distrax, distrax._src.distributions.distribution)
+    promotion.allow_inside(distrax)
     promotion.allow_inside(tfp.distributions, tfp.bijectors)
     rows = pairs.rows_of("strict")
     with promotion.refused():
