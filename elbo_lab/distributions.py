@@ -16,6 +16,8 @@ from jax import Array
 from jax.custom_derivatives import SymbolicZero
 from numpyro.distributions import constraints
 
+from elbo_lab.losses.weights import sample_from
+
 
 class Distribution(Protocol):
     """What `elbo_lab.losses` asks of a posterior; of a prior it asks `log_prob` alone."""
@@ -232,9 +234,9 @@ class Chain:
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, ...]:
         """Draws: a tuple of [*sample_shape, *batch, L_i], ordered from the data up."""
         keys = jax.random.split(key, len(self.conditionals) + 1)
-        z = [self.first.sample(keys[0], sample_shape)]
+        z = [sample_from(self.first, keys[0], sample_shape)]
         for layer_key, conditional in zip(keys[1:], self.conditionals, strict=True):
-            z.append(conditional(z[-1]).sample(layer_key))
+            z.append(sample_from(conditional(z[-1]), layer_key, ()))
         return tuple(reversed(z)) if self.downwards else tuple(z)
 
     def log_prob(self, value: tuple[Array, ...]) -> Array:
