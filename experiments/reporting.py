@@ -84,9 +84,10 @@ def stored_table(path: Path) -> str:
         seeds = f"{survivors} replicates of {config['replicates']}, seeds from {config['seed']}"
     latents = ", ".join(map(str, config["latent_dims"]))
     steps = f"{summary['steps']:,} steps"
+    binarized = binarization_text(summary["data"]["binarization"])
     titles = [
         ("objective", objective_text(config)),
-        ("data", f"{dataset}, {binarization_text(summary['data']['binarization'])}"),
+        ("data", ", ".join([dataset, *summary["data"].get("notes", ()), binarized])),
         ("model", f"{config['model']}, latent dimensions {latents}; {seeds}"),
         ("trained", f"{steps} of {config['batch_size']} images on {summary['device']}"),
         ("kept in", str(path)),
@@ -184,6 +185,7 @@ def described(run: stages.Run) -> dict[str, Any]:
         "test_images": len(run.dataset.x_test),
         "image_shape": list(run.dataset.image_shape),
         "binarization": "none" if binary else run.config.binarization,
+        "notes": list(run.dataset.notes),
     }
 
 
