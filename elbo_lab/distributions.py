@@ -16,7 +16,7 @@ from jax import Array
 from jax.custom_derivatives import SymbolicZero
 from numpyro.distributions import constraints
 
-from elbo_lab.losses.posteriors import Layered
+from elbo_lab.losses.posteriors import Layered, sample_from
 
 
 class Distribution(Protocol):
@@ -234,9 +234,9 @@ class Chain(Layered):
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, ...]:
         """Draws: a tuple of [*sample_shape, *batch, L_i], ordered from the data up."""
         keys = jax.random.split(key, len(self.conditionals) + 1)
-        z = [self.first.sample(keys[0], sample_shape)]
+        z = [sample_from(self.first, keys[0], sample_shape)]
         for layer_key, conditional in zip(keys[1:], self.conditionals, strict=True):
-            z.append(conditional(z[-1]).sample(layer_key))
+            z.append(sample_from(conditional(z[-1]), layer_key, ()))
         return tuple(reversed(z)) if self.downwards else tuple(z)
 
     def log_prob(self, value: tuple[Array, ...]) -> Array:

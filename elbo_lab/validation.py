@@ -100,6 +100,11 @@ def resolved(config: Config) -> Config:
 def check_data(config: Config, dataset: Dataset) -> None:
     """Raises a UserError where the data do not fit the configuration."""
     number = len(dataset.x_train)
+    if not len(dataset.x_test) and config.held_out < 1:
+        raise UserError(
+            f"--held_out must be at least 1 for {dataset.name}, which has no test images: that "
+            f"many of its {number:,} images are drawn, once, to test on; got {config.held_out}."
+        )
     if config.held_out >= number:
         raise UserError(
             f"--held_out must be below the number of training images, {number:,} in "
