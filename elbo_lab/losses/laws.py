@@ -178,6 +178,12 @@ _CLASSES = [
     ("multivariate_normal", (TFP,), "MultivariateNormalTriL", _lower_triangular),
     ("multivariate_normal", (DISTRAX,), "MultivariateNormalFromBijector", _by_covariance),
     ("multivariate_normal", (TFP,), "MultivariateNormalLinearOperator", _by_covariance),
+    (
+        "multivariate_normal",
+        (TFP,),
+        "MultivariateNormalLowRankUpdateLinearOperatorCovariance",
+        _by_covariance,
+    ),
     ("log_normal", (NUMPYRO, TFP), "LogNormal", _LOCATION_SCALE),
     ("laplace", ALL, "Laplace", _LOCATION_SCALE),
     ("uniform", ALL, "Uniform", _LOW_HIGH),
