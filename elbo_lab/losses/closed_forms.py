@@ -104,14 +104,17 @@ def beta(one_q: Array, zero_q: Array, one_p: Array, zero_p: Array) -> Array:
     return dirichlet(jnp.stack([one_q, zero_q], -1), jnp.stack([one_p, zero_p], -1))
 
 
+def _mass_excess(q: Array, p: Array, t: Array) -> Array:
+    """q log(q/p) - q + p >= 0 for masses q and p, given t = log(p/q)."""
+    near = jnp.abs(t) < 1  # Elsewhere exp(t) may overflow, and nothing cancels.
+    return jnp.where(near, q * exp_excess(jnp.where(near, t, 0)), p - q - q * t)
+
+
 def poisson(rate_q: Array, rate_p: Array) -> Array:
     """r_q log(r_q/r_p) - r_q + r_p, with 0 log 0 = 0."""
     positive = (rate_q > 0) & (rate_p > 0)
     safe_q, safe_p = (jnp.where(positive, rate, 1) for rate in (rate_q, rate_p))
-    t = log_ratio(safe_p, safe_q)
-    near = jnp.abs(t) < 1  # Elsewhere exp(t) may overflow, and nothing cancels.
-    far = safe_p - safe_q - safe_q * t
-    value = jnp.where(near, safe_q * exp_excess(jnp.where(near, t, 0)), far)
+    value = _mass_excess(safe_q, safe_p, log_ratio(safe_p, safe_q))
     return jnp.where(positive, value, jnp.where(rate_q > 0, jnp.inf, rate_p))
 
 
@@ -129,9 +132,9 @@ def categorical(logits_q: Array, logits_p: Array) -> Array:
     in_q, in_p = logits_q > -jnp.inf, logits_p > -jnp.inf
     both = in_q & in_p
     log_q, log_p = (jax.nn.log_softmax(logits, axis=-1) for logits in (logits_q, logits_p))
-    q = jnp.exp(log_q)
-    log_ratios = jnp.where(both, log_q - log_p, 0)
-    far = jnp.sum(q * log_ratios, axis=-1)
+    q, p = jnp.exp(log_q), jnp.exp(log_p)
+    excesses = _mass_excess(q, p, jnp.where(both, log_p - log_q, 0))
+    far = jnp.sum(jnp.where(both, excesses, p), axis=-1)
     # With d = logits_p - logits_q, less its mean under q: log sum_c q_c exp(d_c), where no
     # normalizer is subtracted and no term cancels.
     shift = jnp.where(both, logits_p, 0) - jnp.where(both, logits_q, 0)
