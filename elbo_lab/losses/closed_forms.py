@@ -57,7 +57,8 @@ def normal(mean_q: Array, scale_q: Array, mean_p: Array, scale_p: Array) -> Arra
 
 def multivariate_normal(mean_q: Array, tril_q: Array, mean_p: Array, tril_p: Array) -> Array:
     """1/2 [|A|^2 - L - log |A|^2 + |L_p^-1 (m_q - m_p)|^2] with A = L_p^-1 L_q, S = L L^T."""
-    whitened = solve_triangular(tril_p, (mean_q - mean_p)[..., None], lower=True)[..., 0]
+    distance = jnp.broadcast_to(mean_q - mean_p, tril_p.shape[:-1])
+    whitened = solve_triangular(tril_p, distance[..., None], lower=True)[..., 0]
     below = jnp.tril(solve_triangular(tril_p, tril_q, lower=True), -1)
     # A's diagonal is the ratio of the factors' diagonals.
     diagonals = (jnp.abs(jnp.diagonal(tril, axis1=-2, axis2=-1)) for tril in (tril_q, tril_p))

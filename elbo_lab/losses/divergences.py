@@ -4,6 +4,7 @@ Parameters of half precision are cast to float32 before anything is computed; de
 in their type.
 """
 
+import contextlib
 import functools
 import sys
 from collections.abc import Callable
@@ -219,9 +220,10 @@ def _find_of_parts(posterior: Any, prior: Any) -> tuple[Array, int] | None:
         (DISTRAX, "Joint", _joint_kl),
     ]
     for package, name, function in kinds:
-        which = [is_a(d, package, name) for d in (posterior, prior)]
-        if any(which):
-            value = function(posterior, prior) if all(which) else None
+        pair = posterior, prior
+        if any(is_a(innermost(d), package, name) for d in pair):
+            both = all(is_a(d, package, name) for d in pair)
+            value = function(*pair) if both else None
             break
     else:
         value = _library_kl(posterior, prior)
@@ -260,20 +262,20 @@ def _library_kl(posterior: Any, prior: Any) -> Array | None:
     """KL by the library's own formula; None where it has none, or one that is not exact."""
     if _is_inexact(posterior, prior):
         return None
-    try:
-        if is_a(posterior, NUMPYRO, "Distribution") and is_a(prior, NUMPYRO, "Distribution"):
-            from numpyro.distributions import kl_divergence as numpyro_kl
+    if all(is_a(d, NUMPYRO, "Distribution") for d in (posterior, prior)):
+        from numpyro.distributions import kl_divergence as numpyro_kl
 
+        with contextlib.suppress(NotImplementedError):
             return numpyro_kl(posterior, prior)
-        if hasattr(posterior, "kl_divergence"):
+    if hasattr(posterior, "kl_divergence"):
+        with contextlib.suppress(NotImplementedError):
             return posterior.kl_divergence(prior)
-    except NotImplementedError:
-        pass
     return None
 
 
 def _is_inexact(posterior: Any, prior: Any) -> bool:
     """Whether the library's formula for this pair is not the KL."""
+    posterior, prior = innermost(posterior), innermost(prior)
     if is_a(posterior, NUMPYRO, "Kumaraswamy"):
         return is_a(prior, NUMPYRO, "Beta")  # the first terms of a series
     # The KL from a point mass to a density is infinite; they give -log p(point).

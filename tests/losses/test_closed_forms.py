@@ -14,6 +14,7 @@ from numpyro.distributions.kl import kl_divergence as numpyro_registry
 from scipy import stats
 
 from elbo_lab import losses
+from elbo_lab.distributions import BernoulliVector
 from elbo_lab.losses.divergences import kl_per_dimension
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -157,6 +158,9 @@ def test_a_product_of_normals_against_a_product_of_multivariate_ones(float64):
     exact = [kl_of_normals(np.full(3, 0.3), np.diag(scale[i] ** 2), 0, cov[i]) for i in range(2)]
     np.testing.assert_allclose(losses.kl_divergence(q, p), sum(exact), rtol=1e-10)
     np.testing.assert_allclose(kl_per_dimension(p, p), [0, 0], atol=1e-14)
+    zero = [dist.MultivariateNormal(0.0, each) for each in cov]  # of one mean for all dimensions
+    exact = kl_of_normals(np.zeros(3), cov[0], 0, cov[1])
+    np.testing.assert_allclose(losses.kl_divergence(*zero), exact, rtol=1e-10)
 
 
 def dirichlet_kl(a, b):
@@ -181,6 +185,36 @@ def test_dirichlet_distributions(float64):
     np.testing.assert_allclose(kl_per_dimension(*pair), exact, rtol=1e-8)
 
 
+def test_objectives_with_closed_forms_take_discrete_posteriors():
+    _, (logits,), (prior_logit,) = LAWS["bernoulli"]
+    q = BernoulliVector(jnp.array([logits, logits]))
+    p = dist.BernoulliLogits(prior_logit).expand([2]).to_event(1)
+    each = law_forms.exact_kl("bernoulli")
+    expected = {
+        "capacity_vae": 3 * np.abs(np.sum(each) - 0.2),
+        "free_bits": np.sum(np.maximum(each, 0.1)),
+        "elbo": np.sum(each),
+    }
+    options = {
+        "capacity_vae": {"gamma": 3.0, "capacity": 0.2},
+        "free_bits": {"min_kl": 0.1},
+        "elbo": {"kl": "analytic"},
+    }
+
+    @jax.jit
+    def compute():
+        def call(name):
+            function, likelihood = getattr(losses, name), lambda z: jnp.zeros(z.shape[:-1])
+            key = jax.random.key(0)
+            return function(key, q, p, likelihood, estimator="score", **options[name])
+
+        return {name: call(name) for name in options}
+
+    for name, (loss, aux) in compute().items():
+        np.testing.assert_allclose(loss, np.full(2, expected[name]), rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(aux.kl, np.full(2, np.sum(each)), rtol=1e-5, err_msg=name)
+
+
 # What NumPyro's registry has besides, and what is not exact in it.
 
 POINT = {"Delta": dist.Delta(jnp.array([0.5])), "Normal": dist.Normal(jnp.zeros(1), 1.0)}
@@ -195,6 +229,10 @@ REFUSED = {
     "Delta and Independent.Normal.": (
         dist.Delta(jnp.zeros(2), event_dim=1),
         dist.Normal(jnp.zeros(2), 1.0).to_event(1),
+    ),
+    "Independent.Delta. and Independent.Normal.": (
+        dist.Delta(jnp.zeros((2, 3)), event_dim=1).to_event(1),
+        dist.Normal(jnp.zeros((2, 3)), 1.0).to_event(2),
     ),
     # The densities of dimensions that one has and the other has not do not cancel.
     "MaskedDistribution and MaskedDistribution": (
