@@ -184,7 +184,7 @@ def _find(posterior: Any, prior: Any) -> tuple[Array, int] | None:
     if registered is not None:
         return registered(posterior, prior), 0
     bases = innermost(posterior), innermost(prior)
-    if bases[0] is not posterior or bases[1] is not prior:
+    if bases[0] is not posterior and bases[1] is not prior:
         ndims = [len(d.event_shape) - len(b.event_shape) for d, b in zip(pair, bases, strict=True)]
         if ndims[0] == ndims[1]:
             return _broadcast(_find(*bases), posterior, prior, ndims[0])
