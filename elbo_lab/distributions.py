@@ -175,10 +175,12 @@ _BERNOULLI_NUMBERS = (
 
 
 def _series(coefficients: list[float], x: Array) -> Array:
-    """c_0 + c_1 x + c_2 x^2 + ..."""
+    """c_0 + c_1 x + c_2 x^2 + ... for |x| < 1, without the terms that rounding hides."""
+    least = jnp.finfo(x.dtype).eps * abs(coefficients[0]) / 16
     total = jnp.zeros_like(x)
     for coefficient in reversed(coefficients):
-        total = total * x + coefficient
+        if abs(coefficient) > least:
+            total = total * x + coefficient
     return total
 
 
