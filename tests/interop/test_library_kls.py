@@ -121,7 +121,8 @@ def test_distraxs_joint_is_the_sum_over_its_parts():
 
 
 def scaled(scale):
-    return distrax.Transformed(distrax.Normal(0.0, 1.0), distrax.ScalarAffine(0.0, scale))
+    bijector = distrax.ScalarAffine(jnp.zeros(2), jnp.full(2, scale))
+    return distrax.Transformed(distrax.Normal(jnp.zeros(2), jnp.ones(2)), bijector)
 
 
 REFUSED = {
