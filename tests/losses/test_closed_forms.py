@@ -176,6 +176,7 @@ def dirichlet_kl(a, b):
     return total
 
 
+@pytest.mark.slow
 def test_dirichlet_distributions(float64):
     q, p = np.array([[1.5, 2.0, 0.7], [3.0, 1.0, 1.0]]), np.array([0.8, 3.0, 1.1])
     exact = [dirichlet_kl(list(each), list(p)) for each in q]
@@ -280,6 +281,7 @@ def test_independent_normals_against_a_circulant_one(float64):
     np.testing.assert_allclose(losses.kl_divergence(q, p), exact, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_point_mass_against_masses():
     q, p = dist.Delta(jnp.array([2, 0])), dist.Poisson(1.3)
     exact = 1.3 - np.array([2, 0]) * np.log(1.3) + np.log([2, 1])
