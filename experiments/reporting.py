@@ -14,7 +14,7 @@ from elbo_lab import train as training
 from elbo_lab.data import is_binary
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import Evaluation, results
-from elbo_lab.losses.weights import sample_from
+from elbo_lab.losses.posteriors import sample_from
 from elbo_lab.metrics import read_metrics
 from elbo_lab.models.likelihoods import LIKELIHOODS
 from elbo_lab.report import (
