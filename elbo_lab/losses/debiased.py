@@ -20,6 +20,7 @@ from elbo_lab.losses.log_means import (
     is_integer,
     is_known,
     log_mean_exp,
+    over_batch,
     to_finite,
 )
 
@@ -172,7 +173,7 @@ def sumo(log_w: Array, num_terms: Array | int) -> Array:
     num_terms = as_parameter(num_terms, log_w.dtype)
     if is_known(num_terms) and not np.all((num_terms >= 0) & (num_terms == np.floor(num_terms))):
         raise ValueError(f"num_terms must be integers of at least 0; got {num_terms}.")
-    num_terms = jnp.broadcast_to(jnp.asarray(num_terms, log_w.dtype), log_w.shape[1:])
+    num_terms = over_batch(num_terms, log_w)
     finite = to_finite(log_w)
     counts = as_column(jnp.arange(1, log_w.shape[0] + 1, dtype=log_w.dtype), log_w.ndim)  # 1 .. K
     top, total = running_sums(finite)

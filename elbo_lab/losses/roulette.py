@@ -18,7 +18,7 @@ from jax import Array
 
 from elbo_lab.losses import bounds, debiased
 from elbo_lab.losses.estimators import Estimator
-from elbo_lab.losses.log_means import LARGE, as_column, to_finite
+from elbo_lab.losses.log_means import LARGE, as_column, over_batch, to_finite
 from elbo_lab.losses.objectives import FIXED_DRAWS, Aux, batch_shape, of_bound
 from elbo_lab.losses.weights import Problem, check_count, check_key, log_weights
 
@@ -120,7 +120,7 @@ def sumo_log_px(
     # The first chunk is added before the loop: so the carry has the log-weights' type, and in
     # `jax.shard_map` varies over the devices that they vary over.
     first = draw(0)
-    terms = terms.astype(first.dtype)
+    terms = over_batch(terms, first)
     sums = _add_chunk(_no_draws(first[0]), first, 0, terms)
     _, sums = jax.lax.while_loop(is_short, add, (1, sums))
     return sums.value + debiased.roulette_limit(sums.used, sums.first_two)
