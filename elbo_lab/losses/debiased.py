@@ -66,8 +66,8 @@ def jackknife(log_w: Array, order: int = 1) -> Array:
     if ways > MOST_WAYS:
         count = f"{ways:,}" if ways < 1e12 else f"about 10^{math.log10(ways):.0f}"
         raise ValueError(
-            f"order must leave at most {MOST_WAYS:,} ways to leave out so many draws in turn; of "
-            f"{number} log-weights there are {count} for an order of {order}."
+            f"order={order} of {number} log-weights makes {count} ways to leave out draws in turn, "
+            f"and at most {MOST_WAYS:,} are computed; lower the order or the number of log-weights."
         )
     correction = _jackknife_corrections(to_finite(log_w), int(order))[-1]
     # Infinite values are added at the end: here they could cancel.
@@ -173,7 +173,7 @@ def sumo(log_w: Array, num_terms: Array | int) -> Array:
     num_terms = as_parameter(num_terms, log_w.dtype)
     if is_known(num_terms) and not np.all((num_terms >= 0) & (num_terms == np.floor(num_terms))):
         raise ValueError(f"num_terms must be integers of at least 0; got {num_terms}.")
-    num_terms = over_batch(num_terms, log_w)
+    num_terms = jnp.maximum(over_batch(num_terms, log_w), 0)
     finite = to_finite(log_w)
     counts = as_column(jnp.arange(1, log_w.shape[0] + 1, dtype=log_w.dtype), log_w.ndim)  # 1 .. K
     top, total = running_sums(finite)
