@@ -31,7 +31,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from elbo_lab.losses.debiased import ROULETTE_KNEE, jackknife, roulette_survival, sumo
+from elbo_lab.losses.debiased import (
+    ROULETTE_KNEE,
+    check_order,
+    jackknife,
+    roulette_survival,
+    sumo,
+)
 from elbo_lab.losses.derivatives import once_differentiable
 from elbo_lab.losses.log_means import (
     LARGE,
@@ -50,6 +56,7 @@ from elbo_lab.losses.log_means import (
 
 __all__ = [
     "ROULETTE_KNEE",
+    "check_order",
     "ciwae",
     "cubo",
     "elbo",

@@ -54,7 +54,18 @@ def jackknife(log_w: Array, order: int = 1) -> Array:
         draws in turn.
     """
     log_w = as_log_weights(log_w)
-    number = log_w.shape[0]
+    check_order(order, log_w.shape[0])
+    correction = _jackknife_corrections(to_finite(log_w), int(order))[-1]
+    # Infinite values are added at the end: here they could cancel.
+    value = to_finite(log_mean_exp(log_w)) + correction
+    positive = jnp.sum(~jnp.isneginf(log_w), axis=0)
+    limit = jnp.where(positive % 2 == 1, jnp.inf, -jnp.inf)
+    limit = jnp.where(positive <= order, limit, 0)
+    return value + jnp.where(jnp.any(jnp.isposinf(log_w), axis=0), jnp.inf, limit)
+
+
+def check_order(order: int, number: int) -> None:
+    """Raises ValueError unless the jackknife of this order can be computed for so many draws."""
     if not is_integer(order) or order < 0:
         raise ValueError(f"order must be an integer of at least 0; got {order!r}.")
     if number <= order:
@@ -69,13 +80,6 @@ def jackknife(log_w: Array, order: int = 1) -> Array:
             f"order={order} of {number} log-weights makes {count} ways to leave out draws in turn, "
             f"and at most {MOST_WAYS:,} are computed; lower the order or the number of log-weights."
         )
-    correction = _jackknife_corrections(to_finite(log_w), int(order))[-1]
-    # Infinite values are added at the end: here they could cancel.
-    value = to_finite(log_mean_exp(log_w)) + correction
-    positive = jnp.sum(~jnp.isneginf(log_w), axis=0)
-    limit = jnp.where(positive % 2 == 1, jnp.inf, -jnp.inf)
-    limit = jnp.where(positive <= order, limit, 0)
-    return value + jnp.where(jnp.any(jnp.isposinf(log_w), axis=0), jnp.inf, limit)
 
 
 def _jackknife_corrections(log_w: Array, order: int) -> list[Array]:

@@ -56,7 +56,7 @@ def sumo(log_w):
     return values[0] + sum(k * (values[k] - values[k - 1]) for k in range(1, TERMS + 1))
 
 
-# By name: our bound, NumPy's, and the sum of its coefficients' magnitudes.
+# By name: our bound, NumPy's, and what the tolerance is multiplied by.
 BOUNDS = {
     "elbo": (bounds.elbo, lambda w: np.mean(w, axis=0), 1),
     "iwae": (bounds.iwae, log_mean_exp, 1),
@@ -74,14 +74,19 @@ BOUNDS = {
     "renyi below zero": (functools.partial(bounds.renyi, alpha=-1), lambda w: renyi(w, -1), 1),
     "cubo": (bounds.cubo, lambda w: renyi(w, -1), 1),
     "vr_max": (bounds.vr_max, lambda w: np.max(w, axis=0), 1),
-    "jackknife": (bounds.jackknife, lambda w: jackknife(w, 1), 2 * K - 1),
+    "jackknife": (bounds.jackknife, lambda w: jackknife(w, 1), 1),
     "jackknife of order 2": (
         functools.partial(bounds.jackknife, order=2),
         lambda w: jackknife(w, 2),
-        K**2 / 2 + (K - 1) ** 2 + (K - 2) ** 2 / 2,
+        1,
+    ),
+    "jackknife of order 3": (
+        functools.partial(bounds.jackknife, order=3),
+        lambda w: jackknife(w, 3),
+        K**3 / 6 + (K - 1) ** 3 / 2 + (K - 2) ** 3 / 2 + (K - 3) ** 3 / 6,
     ),
     "tvo": (bounds.tvo, lambda w: tvo(w, 5), 1),
-    # Each of the terms k is divided by 1 / k.
+    # The sum of the coefficients' magnitudes: each of the terms k is divided by 1 / k.
     "sumo": (functools.partial(bounds.sumo, num_terms=TERMS), sumo, TERMS * (TERMS + 1)),
 }
 NOISE = np.random.default_rng(0).normal(size=(3, K, 64))
