@@ -87,8 +87,9 @@ def _jackknife_corrections(log_w: Array, order: int) -> list[Array]:
     log-weights.
 
     With the first and second differences D_1 and D_2 below, the formula of `jackknife` is
-    J_1 = L_K + (K - 1) D_1 and J_2 = L_K + (2 K - 3) D_1 + (K - 2)^2 / 2 D_2. These are of order
-    1 / K and 1 / K^2, so that the factors multiply no rounding errors.
+    J_1 = L_K + (K - 1) D_1 and J_2 = L_K + (2 K - 3) D_1 + (K - 2)^2 / 2 D_2.
+    D_1 is a mean of terms of order 1 / K and D_2 of order 1 / K^2, so that the factors multiply no
+    rounding errors.
     """
     number = log_w.shape[0]
     corrections = [jnp.zeros_like(log_w[0])]
