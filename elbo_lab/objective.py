@@ -81,6 +81,7 @@ def courses(config: Config, total: int) -> Callable[[dict[str, Array], Array], d
     moving = {n: schedules.course(text) for n, text in texts.items() if isinstance(text, str)}
 
     def at_step(hparams: dict[str, Array], step: Array) -> dict[str, Array]:
+        step = step.astype(jnp.float32)
         values = {name: course(step) for name, course in moving.items()}
         return hparams | values | {"learning_rate": hparams["learning_rate"] * factor(step)}
 
