@@ -77,9 +77,8 @@ def _check_subsets(config: Config) -> None:
     try:
         jax.eval_shape(functools.partial(losses.bounds.jackknife, order=config.order), log_w)
     except ValueError as error:
-        raise UserError(
-            f"--order={config.order} is too large with --k={config.k}: {error}"
-        ) from error
+        flags = f"--order={config.order} with --k={config.k}"
+        raise UserError(f"{flags} takes too many subsets of draws: {error}") from error
 
 
 def total_memory() -> int:
