@@ -282,7 +282,9 @@ def with_protocol(sentence: str, among: flags.FlagValues = flags.FLAGS) -> str:
     settings, defaults = protocols.PROTOCOLS[name], Config()
     for field in dict.fromkeys(re.findall(r"--(\w+)", sentence)):
         value = getattr(settings, field, None)
-        given = field in among and among[field].present
+        # A flag of the script's own, as table1's --k, takes nothing from the protocol.
+        own = field in among and among.find_module_defining_flag(field) != __name__
+        given = own or field in among and among[field].present
         if value is None or given or value == getattr(defaults, field):
             continue
         remedy = ""

@@ -107,6 +107,10 @@ def cells_from_flags() -> list[results.Cell]:
       UserError: an unknown choice, or a configuration that cannot work.
     """
     values = flags.FLAGS
+    if "" in values.data.split(","):
+        raise UserError(
+            f"--data must be names of data sets, separated by commas; got {values.data!r}."
+        )
     found = []
     for k in numbers("k", values.k):
         for layers in numbers("layers", values.layers, tuple(LATENTS)):

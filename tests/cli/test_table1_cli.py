@@ -109,6 +109,12 @@ def test_where_results_go_is_looked_at_before_anything_is_trained(table1, tmp_pa
 @pytest.mark.parametrize(
     ("flag", "sentence"),
     [
+        ("--data=", "--data must be names of data sets, separated by commas; got ''."),
+        (
+            "--eval_k=1",
+            "--eval_k must be at least --k, 2, so that the test set's IWAE-k bound can be "
+            "evaluated; got 1.",
+        ),
         ("--workdir=", "--workdir must be a folder; got ''."),
         ("--protocol=", "--protocol must be one of burda2015_paper, "),
         ("--protocol=x", "--protocol must be one of burda2015_paper, "),
@@ -121,5 +127,6 @@ def test_where_results_go_is_looked_at_before_anything_is_trained(table1, tmp_pa
 )
 def test_refusals(table1, flag, sentence):
     _, run = table1
-    lines = run(flag, status=2).stderr.splitlines()
+    lines = run("--protocol=rainforth2018", flag, status=2).stderr.splitlines()
     assert lines[-1].startswith(f"Error: {sentence}")
+    assert "sets --k" not in lines[-1]  # which are this script's
