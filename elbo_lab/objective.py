@@ -12,6 +12,7 @@ from jax import Array
 
 from elbo_lab import losses, schedules
 from elbo_lab.config import HYPER, SETTINGS, Config
+from elbo_lab.means import closed_form_mean
 from elbo_lab.models.base import Model
 
 LossFn = Callable[[Array, Any, Array, dict[str, Array]], tuple[Array, dict[str, Array]]]
@@ -40,6 +41,12 @@ def objective_loss(config: Config, model: Model, num_train: int | None = None) -
         def log_likelihood(z: Any) -> Array:
             return model.likelihood(params, z).log_prob(x)
 
+        def decoder_mean(z: Any) -> Array:
+            mean = closed_form_mean(model.likelihood(params, z))
+            if mean is None:
+                raise ValueError(f"{config.objective} needs a p(x|z) with a closed-form mean.")
+            return mean
+
         if "x" in accepted:  # The objective takes mu_G instead, and compares it with x itself.
             given["x"] = x
         if "inference" in accepted:
@@ -49,7 +56,7 @@ def objective_loss(config: Config, model: Model, num_train: int | None = None) -
             key,
             model.posterior(params, x),
             model.prior(params),
-            (lambda z: model.likelihood(params, z).mean) if "x" in accepted else log_likelihood,
+            decoder_mean if "x" in accepted else log_likelihood,
             vectorized=True,
             **options | given,
         )

@@ -52,10 +52,11 @@ def check(config: Config, data_dim: int, num_train: int, memory: int | None = No
         name = max(_WIDTHS, key=lambda name: max(getattr(config, name)))
         if state <= memory:
             name = "replicates"
+        of_all = f" for {config.replicates:,} replicates" if config.replicates > 1 else ""
         raise UserError(
             f"--{name}={shown(getattr(config, name))} is too large: the parameters of a model, "
             f"{number:,}, take {_gigabytes(config.replicates * state)} with their gradient and "
-            f"Adam's moments for {config.replicates:,} replicate(s), {has}."
+            f"Adam's moments{of_all}, {has}."
         )
     x = jax.ShapeDtypeStruct((config.batch_size, data_dim), jnp.float32)
     loss_fn = objective.objective_loss(config, model, num_train)

@@ -12,9 +12,8 @@ from elbo_lab.config import HYPER, SETTINGS, Config
 from elbo_lab.data import DATASETS, Dataset, is_binary
 from elbo_lab.data.binarization import BINARIZATIONS
 from elbo_lab.errors import UserError
-from elbo_lab.losses import catalogue, estimators
-from elbo_lab.losses.bounds import partition_points
-from elbo_lab.losses.objectives import KL_MODES, WITHOUT_LOG_Q
+from elbo_lab.losses import bounds, catalogue, estimators
+from elbo_lab.losses.common import KL_MODES, WITHOUT_LOG_Q
 from elbo_lab.losses.two_targets import RWS_PHASES
 from elbo_lab.models import MODELS
 from elbo_lab.models.likelihoods import LIKELIHOODS
@@ -50,7 +49,7 @@ _RANGES = {
     **dict.fromkeys(("lambda_off", "lambda_diag", "kl_weight", "mmd_weight"), (0, math.inf)),
 }
 # What Python goes through one by one to make a program: steps of a partition, layers, replicates.
-LARGEST_PARTITION, LARGEST_DEPTH, LARGEST_REPLICATES = 1000, 100, 10_000
+LARGEST_PARTITION, LARGEST_DEPTH, LARGEST_REPLICATES = bounds.MOST_STEPS, 100, 10_000
 # Kinds of objectives whose regularizers are closed forms of one layer's q(z|x).
 _ONE_LAYER = (catalogue.PER_EXAMPLE, catalogue.WHOLE_BATCH)
 # The positive numbers that float32 holds; it rounds larger ones to infinity, and arithmetic takes
@@ -121,6 +120,11 @@ def resolved(config: Config) -> Config:
 def check_data(config: Config, dataset: Dataset) -> None:
     """Raises a UserError where the data do not fit the configuration."""
     total = len(dataset.x_train)
+    if not len(dataset.x_test) and config.held_out < 1:
+        raise UserError(
+            f"--held_out must be at least 1 for {dataset.name}, which has no test images: that "
+            f"many of its {total:,} images are drawn, once, to test on; got {config.held_out}."
+        )
     if config.held_out >= total:
         raise UserError(
             f"--held_out must be below the number of training images, {total:,} in "
@@ -240,8 +244,8 @@ def _check_partition(partition: int | tuple[float, ...]) -> None:
             f"on its own; got {steps:,}."
         )
     try:
-        points = partition_points(partition)
-        partition_points(np.float32([p if _in_float32(p) else 0 for p in points]).tolist())
+        points = bounds.partition_points(partition)
+        bounds.partition_points(np.float32([p if _in_float32(p) else 0 for p in points]).tolist())
     except ValueError:
         raise UserError(
             "--partition must be a whole number of steps of at least 1, or points that rise from 0 "

@@ -141,7 +141,8 @@ def train_missing(
     def work(replica: Config) -> sweep_jobs.Work:
         num_train, num_test = sizes[replica.dataset]
         return sweep_jobs.Work(
-            grid.training_work(replica, num_train), grid.evaluation_work(replica, num_test)
+            grid.training_work(replica, num_train),
+            grid.evaluation_work(replica, num_test or replica.held_out),
         )
 
     def total(replica: Config) -> float:

@@ -57,8 +57,9 @@ def test_results(
     layers = evaluation.train_means if of_train else evaluation.means
     for i, means in enumerate(layers):
         layer = f", layer {i + 1}" if len(layers) > 1 else ""
-        active = float(np.sum(activity(means) > ACTIVE_THRESHOLD))
-        name = f"active units{layer} of {means.shape[1]}"
+        units = activity(means)
+        active = float(np.sum(units > ACTIVE_THRESHOLD))
+        name = f"active units{layer} of {units.size}"
         split = "train" if of_train else "test"
         results.append(Result(name, "AU", active, unit="units", split=split))
     return results

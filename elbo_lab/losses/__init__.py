@@ -19,10 +19,10 @@ from elbo_lab.losses.aggregate import (
     info_vae,
 )
 from elbo_lab.losses.catalogue import CATALOGUE, OBJECTIVES
+from elbo_lab.losses.common import Aux
 from elbo_lab.losses.divergences import KL_REGISTRY, gaussian_kl, gaussian_kl_full, kl_divergence
 from elbo_lab.losses.estimators import ESTIMATORS
 from elbo_lab.losses.objectives import (
-    Aux,
     beta_vae,
     ciwae,
     elbo,

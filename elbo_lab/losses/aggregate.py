@@ -14,11 +14,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from elbo_lab.losses.arguments import check_count, typed_key
+from elbo_lab.losses.common import Aux, check_kl, reconstruction
 from elbo_lab.losses.divergences import factors, kl_divergence, moments
 from elbo_lab.losses.estimators import Estimator
-from elbo_lab.losses.objectives import Aux, reconstruction
+from elbo_lab.losses.posteriors import one_per_example
 from elbo_lab.losses.regularized import grouped_kl
-from elbo_lab.losses.weights import LogWeights, Problem, check_count, check_key, sample_from
+from elbo_lab.losses.weights import LogWeights, Problem
 
 
 class BatchAux(NamedTuple):
@@ -138,8 +140,8 @@ def dip_vae_i(
       others: as in `elbo`; the posterior must give its mean.
 
     Returns:
-      loss [B], nats; BatchAux. At most the ELBO. The squares of a batch's covariances are larger on
-      average than those of the data set's, by O(1/B).
+      loss [B], nats; BatchAux. At most the ELBO. On average the penalty of a batch differs from the
+      data set's by O(1/B), to either side.
 
     Raises:
       ValueError: no batch; no mean or closed form known; as `elbo`.
@@ -194,8 +196,9 @@ def info_vae(
     """Negative InfoVAE objective: E_q[log p(x|z)] - (1 - alpha) KL(q(z|x) || p(z)) - (alpha +
     lambda - 1) MMD^2(q(z), p(z)) (Zhao et al. 2019, eq. 6, with the maximum mean discrepancy).
 
-    MMD^2 compares the batch's first draws with as many from the prior, without bias, by the kernel
-    C / (C + |z - z'|^2), C = 2 L (Tolstikhin et al. 2018, section 4).
+    MMD^2 compares the batch's first draws with as many from the prior (one from each example's own
+    where it is conditional), without bias, by the kernel C / (C + |z - z'|^2), C = 2 L (Tolstikhin
+    et al. 2018, section 4).
 
     Args:
       kl_weight: 1 - alpha, may be traced; the paper's MMD-VAE has 0.
@@ -209,14 +212,14 @@ def info_vae(
     Raises:
       ValueError: no batch; no closed-form KL known; as `elbo`.
     """
-    check_key(key)
-    draws_key, prior_key = jax.random.split(key)
+    draws_key, prior_key = jax.random.split(typed_key(key))
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     kl = kl_divergence(posterior, prior)
     surrogate, draws = reconstruction(draws_key, problem, estimator, ("reparam",))
     _check_batch("info_vae", surrogate)
+    check_kl(kl, surrogate.shape)
     ours = draws.z[0].reshape(surrogate.shape[0], -1)  # [B, L]
-    theirs = sample_from(prior, prior_key, surrogate.shape).reshape(ours.shape)
+    theirs = one_per_example(prior, prior_key, surrogate.shape).reshape(ours.shape)
     discrepancy = squared_mmd(ours, theirs)
     loss = surrogate + kl_weight * kl + mmd_weight * discrepancy
     penalty = mmd_weight * discrepancy + jnp.mean((kl_weight - 1) * kl)
@@ -250,6 +253,7 @@ def _dip(
     kl = kl_divergence(problem.posterior, problem.prior)
     surrogate, draws = reconstruction(key, problem, estimator)
     _check_batch(name, surrogate)
+    check_kl(kl, surrogate.shape)
     matrix = covariance()  # [L, L]
     diagonal = jnp.diagonal(matrix)
     off = jnp.sum(matrix**2) - jnp.sum(diagonal**2)

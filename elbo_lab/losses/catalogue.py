@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from elbo_lab.losses import aggregate, objectives, regularized, roulette, two_targets
+from elbo_lab.losses.common import ANY_BOUND, FIXED_DRAWS, NOT_WAKE, WITHOUT_LOG_Q
 from elbo_lab.losses.estimators import ESTIMATORS
-from elbo_lab.losses.objectives import ANY_BOUND, FIXED_DRAWS, NOT_WAKE, WITHOUT_LOG_Q
 
 LOG_WEIGHTS = "that are one function of log-weights"
 PER_EXAMPLE = "with a regularizer per example"
@@ -88,7 +88,7 @@ CATALOGUE: dict[str, Entry] = {
         "lower bound for alpha > 0, upper for alpha < 0",
         "biased downwards for alpha < 1, upwards for alpha > 1: of no direction for alpha < 0",
         "K",
-        "Li and Turner 2016",
+        "Li and Turner 2016; VR-IWAE for alpha in [0, 1): Daudel et al. 2023",
         ANY_BOUND,
     ),
     "jackknife": Entry(
@@ -176,7 +176,7 @@ CATALOGUE: dict[str, Entry] = {
         WHOLE_BATCH,
         "ELBO - lambda_off sum_{i!=j} C_ij^2 - lambda_diag sum_i (C_ii - 1)^2, C = Cov_x[E_q[z|x]]",
         "lower bound, below the ELBO",
-        "penalty biased upwards by O(1/B)",
+        "penalty biased by O(1/B), to either side",
         "K, and an L x L covariance",
         "Kumar et al. 2018",
         WITHOUT_LOG_Q,
@@ -186,7 +186,7 @@ CATALOGUE: dict[str, Entry] = {
         WHOLE_BATCH,
         "as dip_vae_i, C = E_x[Var_q[z|x]] + Cov_x[E_q[z|x]]",
         "lower bound, below the ELBO",
-        "penalty biased upwards by O(1/B)",
+        "penalty biased by O(1/B), to either side",
         "K, and an L x L covariance",
         "Kumar et al. 2018",
         WITHOUT_LOG_Q,
@@ -265,7 +265,7 @@ class EstimatorNote(NamedTuple):
     model_weight: str  # of the derivative by the parameters of prior and likelihood
     path_weight: str  # of d log w_k / dz through the draw z_k
     score_weight: str  # of d log q(z_k) / d phi
-    bias: str  # for the gradient of the expected bound
+    bias: str  # for the gradient of the expected bound, where q's support does not move
     needs: str
     paper: str
 
@@ -276,14 +276,14 @@ ESTIMATOR_NOTES: dict[str, EstimatorNote] = {
         "v",
         "-v",
         "none",
-        "draws with a derivative",
+        "draws with a derivative; the support of q may move",
         "Kingma and Welling 2014",
     ),
     "stl": EstimatorNote(
         "v",
         "v",
         "0",
-        "biased but for bounds linear in log w (ELBO, beta-VAE) or K = 1",
+        "biased but for bounds linear in log w (ELBO, beta-VAE; IWAE at K = 1)",
         "draws with a derivative, log q of a given z",
         "Roeder et al. 2017",
     ),
@@ -300,7 +300,7 @@ ESTIMATOR_NOTES: dict[str, EstimatorNote] = {
         "0",
         "f - baseline - v",
         "none",
-        "nothing; a baseline of the caller's is welcome",
+        "no derivative of draws; a baseline of the caller's is welcome",
         "Williams 1992",
     ),
     "score_loo": EstimatorNote(
@@ -323,7 +323,7 @@ ESTIMATOR_NOTES: dict[str, EstimatorNote] = {
         "v",
         "0",
         "-log(1 - v) - v + gamma (v + log(1 - 1/K))",
-        "none at gamma = 0 (the name's), biased at gamma = 1",
+        "none at gamma = 0 (the name's), biased at any gamma > 0",
         "K >= 2, the IWAE bound",
         "Lievin et al. 2020",
     ),

@@ -10,38 +10,15 @@ consumed once. `catalogue.py` lists all objectives, these and those of the neigh
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab.losses import bounds
-from elbo_lab.losses.divergences import kl_divergence
-from elbo_lab.losses.estimators import ESTIMATORS, Bound, Estimator, Weigh, log_w_of
-from elbo_lab.losses.weights import LogWeights, Problem, check_count, densities, sample
-
-KL_MODES = ("mc", "analytic")
-
-# Estimators by what they ask for. OVIS is the IWAE bound's alone.
-ANY_BOUND = tuple(name for name in ESTIMATORS if name != "ovis")
-# No log q enters the log-weights that are estimated: nothing there to leave out or to weigh anew.
-WITHOUT_LOG_Q = ("reparam", "score", "score_loo", "vimco")
-# What the two phases of wake-sleep weigh is w itself.
-NOT_WAKE = tuple(name for name in ANY_BOUND if not name.startswith("wake"))
-# Bounds that K - 1 draws cannot have.
-FIXED_DRAWS = tuple(name for name in ANY_BOUND if name != "score_loo")
-
-
-class Aux(NamedTuple):
-    """What an objective computed beside its loss; nats."""
-
-    bound: Array  # [*batch], the quantity that is maximized, = -loss (cubo: minimized, = loss)
-    kl: Array  # [*batch], KL(q(z|x) || p(z)): closed form, or mean_k log_qz_x - log_pz
-    log_w: Array  # [K, *batch] ([M*K, *batch] with outer repeats), log-weights
-    log_px_z: Array  # as log_w, log p(x|z)
-    log_pz: Array  # as log_w, log p(z)
-    log_qz_x: Array  # as log_w, log q(z|x)
+from elbo_lab.losses.arguments import check_count
+from elbo_lab.losses.common import FIXED_DRAWS, Aux, kl_form, of_bound
+from elbo_lab.losses.estimators import ESTIMATORS, Bound, Estimator
+from elbo_lab.losses.weights import Problem
 
 
 def elbo(
@@ -67,8 +44,9 @@ def elbo(
       prior: p(z), batch shape broadcastable to [*batch].
       log_likelihood: function of one draw z [*batch, ...] -> log p(x|z) [*batch], nats.
       num_samples: K (the textbook's M), draws per example.
-      kl: "mc" or "analytic". Neither has the lower variance in general: near convergence the
-        Monte Carlo form's errors cancel (its variance vanishes where q is the exact posterior).
+      kl: "mc" (the default here; `beta_vae`'s is "analytic") or "analytic". Neither has the lower
+        variance in general: near convergence the Monte Carlo form's errors cancel (its variance
+        vanishes where q is the exact posterior).
       estimator: a name in `ESTIMATORS`, or a function of the same type. kl="analytic" leaves no
         log q to weigh, and takes reparam, score, score_loo and vimco.
       vectorized: whether the functions take all draws at once; see `log_weights`.
@@ -78,7 +56,9 @@ def elbo(
       unbiased, value and gradient (but for the wake estimators, which follow no bound).
 
     Raises:
-      ValueError: unknown kl or estimator; no closed form known; see `log_weights`.
+      ValueError: unknown kl or estimator; no closed form known; see `log_weights`. Where the loss
+        is differentiated: draws without a derivative by q's parameters (path estimators), a
+        support that moves with them (all but reparam), second derivatives (all but reparam).
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     if kl == "mc":
@@ -102,8 +82,10 @@ def beta_vae(
     eq. 4).
 
     Args:
-      beta: weight of the KL, >= 0, may be traced. 1 gives the ELBO.
-      others: as in `elbo`; kl="mc" estimates the KL from the same draws.
+      beta: weight of the KL, >= 0, one number or [*batch], may be traced. 1 gives the ELBO; draw
+        for draw it is `elbo` only where kl is the same.
+      others: as in `elbo`, but for kl, whose default is "analytic" here and "mc" there; "mc"
+        estimates the KL from the same draws.
 
     Returns:
       loss [*batch], nats, = -bound; Aux. Population: for beta >= 1 at most the ELBO, so a lower
@@ -136,7 +118,7 @@ def iwae(
     Returns:
       loss [*batch], nats, = -bound; Aux. Population: a lower bound on log p(x), tighter as K
       grows. Finite K: the value is unbiased for that bound, and so is the gradient of every
-      estimator but stl and the wake estimators.
+      estimator but stl (for K > 1) and the wake estimators.
 
     Raises:
       ValueError: as `elbo`.
@@ -215,7 +197,7 @@ def renyi(
     vectorized: bool = False,
 ) -> tuple[Array, Aux]:
     """Negative variational Renyi bound of order alpha (Li and Turner 2016): `bounds.renyi`. alpha =
-    -inf (a Python float) is VR-max.
+    -inf is VR-max; with alpha in [0, 1) it is VR-IWAE (Daudel et al. 2023).
 
     Returns:
       loss [*batch], nats, = -bound; Aux. The loss is maximized or minimized alike for either sign
@@ -224,7 +206,7 @@ def renyi(
       unbiased for the gradient of its expectation.
 
     Raises:
-      ValueError: as `elbo`; estimator dreg with alpha = -inf.
+      ValueError: as `elbo`; estimator dreg with alpha = -inf or inf.
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     bound = functools.partial(bounds.renyi, alpha=alpha)
@@ -294,106 +276,21 @@ def from_bound(
     estimator: str | Estimator = "reparam",
     vectorized: bool = False,
 ) -> tuple[Array, Aux]:
-    """Minus a user's own function of log-weights, by any estimator.
+    """Minus a user's own function of log-weights, by any estimator but ovis, which is the IWAE
+    bound's alone.
 
     Args:
       bound: function of log-weights [K, *batch], nats -> [*batch], to be maximized. dreg needs
-        continuous first derivatives; score_loo calls it on K - 1 draws.
+        continuous first derivatives: a bound whose derivative jumps returns its value through
+        `bounds.once_differentiable`, so that dreg is refused. score_loo calls it on K - 1 draws.
       others: as in `elbo`.
 
     Returns:
-      loss [*batch] = -bound; Aux.
+      loss [*batch] = -bound; Aux. Value and gradient are unbiased for the expected bound of K
+      draws, but for stl (unless the bound is linear in log_w) and the wake estimators.
 
     Raises:
-      ValueError: as `elbo`.
+      ValueError: as `elbo`; a bound that does not map [K, *batch] to [*batch].
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     return of_bound(key, problem, bound, estimator, tuple(ESTIMATORS))
-
-
-def of_bound(
-    key: Array,
-    problem: Problem,
-    bound: Bound,
-    estimator: str | Estimator,
-    able: Sequence[str] = ANY_BOUND,
-) -> tuple[Array, Aux]:
-    """Minus a bound of log w, by an estimator among those that are able to."""
-    loss, draws = estimate(key, problem, bound, log_w_of, estimator, able)
-    return loss, make_aux(-loss, draws)
-
-
-def kl_form(
-    key: Array, problem: Problem, beta: Array | float, kl: str, estimator: str | Estimator
-) -> tuple[Array, Aux]:
-    """-1/K sum_k log p(x|z_k) + beta KL, the KL from the same draws or in closed form."""
-    if kl not in KL_MODES:
-        raise ValueError(f"kl must be one of {', '.join(KL_MODES)}; got {kl!r}.")
-    if kl == "analytic":
-        divergence = kl_divergence(problem.posterior, problem.prior)  # [*batch]
-        surrogate, draws = reconstruction(key, problem, estimator)
-        if jnp.shape(divergence) != surrogate.shape:
-            raise ValueError(
-                f"The closed-form KL must have one value per example, shape {surrogate.shape}; got "
-                f"{jnp.shape(divergence)}. Sum it over latent dimensions."
-            )
-        loss = surrogate + beta * divergence
-        return loss, make_aux(-loss, draws, divergence)
-
-    def weigh(log_px_z: Array, log_pz: Array, log_qz_x: Array) -> Array:
-        return log_px_z + beta * log_pz - beta * log_qz_x  # beta = 1: log w, bit for bit
-
-    loss, draws = estimate(key, problem, bounds.elbo, weigh, estimator, NOT_WAKE)
-    return loss, make_aux(-loss, draws)
-
-
-def reconstruction(
-    key: Array,
-    problem: Problem,
-    estimator: str | Estimator,
-    able: Sequence[str] = WITHOUT_LOG_Q,
-) -> tuple[Array, LogWeights]:
-    """-1/K sum_k log p(x|z_k), [*batch], nats, for objectives whose other terms need no draws."""
-
-    def weigh(log_px_z: Array, log_pz: Array, log_qz_x: Array) -> Array:
-        del log_pz, log_qz_x
-        return log_px_z
-
-    return estimate(key, problem, bounds.elbo, weigh, estimator, able)
-
-
-def estimate(
-    key: Array,
-    problem: Problem,
-    bound: Bound,
-    weigh: Weigh,
-    estimator: str | Estimator,
-    able: Sequence[str],
-) -> tuple[Array, LogWeights]:
-    """The estimator's surrogate; of those in `ESTIMATORS`, by name or as functions, only those that
-    are able to.
-    """
-    name = estimator
-    if callable(estimator):
-        bare = getattr(estimator, "func", estimator)  # Of functools.partial(score, baseline=b).
-        name = next((known for known in ESTIMATORS if ESTIMATORS[known] is bare), None)
-        if name is None:
-            return estimator(key, problem, bound, weigh)
-    if name not in able:
-        known = "" if name not in ESTIMATORS else " here"
-        raise ValueError(f"estimator must be one of {', '.join(able)}{known}; got {name!r}.")
-    function = estimator if callable(estimator) else ESTIMATORS[name]
-    return function(key, problem, bound, weigh)
-
-
-def make_aux(bound: Array, draws: LogWeights, kl: Array | None = None) -> Aux:
-    """Aux of draws; the KL from them if it is not given."""
-    if kl is None:
-        kl = jnp.mean(draws.log_qz_x - draws.log_pz, axis=0)
-    return Aux(bound, kl, draws.log_w, draws.log_px_z, draws.log_pz, draws.log_qz_x)
-
-
-def batch_shape(key: Array, problem: Problem) -> tuple[int, ...]:
-    """The problem's [*batch], without computing anything."""
-    draws = jax.eval_shape(lambda key: densities(problem, sample(key, problem)), key)
-    return draws.log_w.shape[1:]

@@ -9,10 +9,11 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from elbo_lab.losses.arguments import check_broadcasts, check_count
+from elbo_lab.losses.common import Aux, check_kl, kl_form, make_aux, reconstruction
 from elbo_lab.losses.divergences import kl_divergence, kl_per_dimension
 from elbo_lab.losses.estimators import Estimator
-from elbo_lab.losses.objectives import Aux, kl_form, make_aux, reconstruction
-from elbo_lab.losses.weights import Problem, check_count
+from elbo_lab.losses.weights import Problem
 
 
 def capacity_vae(
@@ -46,6 +47,9 @@ def capacity_vae(
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     divergence = kl_divergence(posterior, prior)
     surrogate, draws = reconstruction(key, problem, estimator)
+    check_kl(divergence, surrogate.shape)
+    check_broadcasts("gamma", gamma, surrogate.shape)
+    check_broadcasts("capacity", capacity, surrogate.shape)
     loss = surrogate + gamma * jnp.abs(divergence - capacity)
     return loss, make_aux(-loss, draws, divergence)
 
@@ -82,6 +86,7 @@ def free_bits(
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     groups = grouped_kl(posterior, prior, group_size)  # [*batch, G]
     surrogate, draws = reconstruction(key, problem, estimator)
+    check_kl(groups[..., 0], surrogate.shape)
     loss = surrogate + jnp.sum(jnp.maximum(groups, min_kl), axis=-1)
     return loss, make_aux(-loss, draws, jnp.sum(groups, axis=-1))
 

@@ -10,16 +10,18 @@ section 3.4).
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from elbo_lab.losses import bounds
+from elbo_lab.losses import bounds, debiased
+from elbo_lab.losses.arguments import check_count, typed_key
+from elbo_lab.losses.common import FIXED_DRAWS, Aux, batch_shape, of_bound
 from elbo_lab.losses.estimators import Estimator
-from elbo_lab.losses.objectives import FIXED_DRAWS, Aux, batch_shape, of_bound
-from elbo_lab.losses.weights import Problem, check_count, check_key, log_weights
+from elbo_lab.losses.log_means import LARGE, as_column, to_finite
+from elbo_lab.losses.weights import Problem, log_weights
 
 
 def draw_terms(key: Array, shape: tuple[int, ...] = ()) -> Array:
@@ -62,8 +64,7 @@ def sumo(
     Raises:
       ValueError: as `elbo`; estimator score_loo.
     """
-    check_key(key)
-    draws_key, terms_key = jax.random.split(key)
+    draws_key, terms_key = jax.random.split(typed_key(key))
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     terms = draw_terms(terms_key, batch_shape(jax.random.key(0), problem))
 
@@ -99,33 +100,74 @@ def sumo_log_px(
     Raises:
       ValueError: see `log_weights`.
     """
-    check_key(key)
     check_count("chunk", chunk)
-    draws_key, terms_key = jax.random.split(key)
+    draws_key, terms_key = jax.random.split(typed_key(key))
     problem = Problem(posterior, prior, log_likelihood, chunk, vectorized)
     terms = draw_terms(terms_key, batch_shape(jax.random.key(0), problem))
 
-    def more(carry) -> Array:
+    def draw(index: Array | int) -> Array:
+        return log_weights(jax.random.fold_in(draws_key, index), *problem).log_w
+
+    def is_short(carry: tuple[Array, Sums]) -> Array:
         done = carry[0] * chunk
-        return jnp.any(done < terms + 1)
+        return jnp.any(done.astype(terms.dtype) < terms + 1)
 
-    def fold(carry):
-        index, total, last, log_sum, zeros = carry
-        log_w = log_weights(jax.random.fold_in(draws_key, index), *problem).log_w
-        running = jnp.logaddexp(log_sum, jax.lax.cumlogsumexp(log_w, axis=0))  # [C, *batch]
-        count = index * chunk + jnp.arange(1.0, chunk + 1).reshape(-1, *(1,) * len(terms.shape))
-        # Up to the first draw of positive weight, L_count is -t for t to infinity, here zero.
-        leading = jnp.isneginf(running)
-        values = jnp.where(leading, 0, running - jnp.log(count))  # L_count
-        zeros += jnp.sum(leading, axis=0)
-        before = jnp.concatenate([last[None], values[:-1]])
-        # The first draw's term is L_1 itself, of survival probability one.
-        difference = jnp.where(count == 1, values, values - before)
-        survival = bounds.roulette_survival(jnp.maximum(count - 1, 1))
-        total += jnp.sum(jnp.where(count - 1 <= terms, difference / survival, 0), axis=0)
-        return index + 1, total, values[-1], running[-1], zeros
+    def add(carry: tuple[Array, Sums]) -> tuple[Array, Sums]:
+        index, sums = carry
+        return index + 1, _add_chunk(sums, draw(index), index * chunk, terms)
 
-    zero = jnp.zeros(terms.shape)
-    start = 0, zero, zero, zero - jnp.inf, zero
-    _, total, _, _, zeros = jax.lax.while_loop(more, fold, start)
-    return total + bounds.roulette_limit(zeros, terms)
+    # The first chunk is added before the loop: so the carry has the log-weights' type, and in
+    # `jax.shard_map` varies over the devices that they vary over.
+    first = draw(0)
+    terms = terms.astype(first.dtype)
+    sums = _add_chunk(_no_draws(first[0]), first, 0, terms)
+    _, sums = jax.lax.while_loop(is_short, add, (1, sums))
+    return sums.value + debiased.roulette_limit(sums.used, sums.first_two)
+
+
+class Sums(NamedTuple):
+    """What `sumo_log_px` keeps of the draws so far; [*batch] each."""
+
+    value: Array  # the finite terms of the estimate
+    top: Array  # the sum of the weights is exp(top) * total; see `debiased.running_sums`
+    total: Array
+    used: Array  # the greatest of the first T + 1 log-weights
+    first_two: Array  # the greatest of the first two
+
+
+def _no_draws(like: Array) -> Sums:
+    """The sums of no draws: one weight that is nothing beside any other."""
+    zero = jnp.zeros_like(like)
+    return Sums(zero, zero - 2 * LARGE, zero + 1, zero - jnp.inf, zero - jnp.inf)
+
+
+def _add_chunk(sums: Sums, log_w: Array, done: Array | int, terms: Array) -> Sums:
+    """The sums with the draws `done` + 1 .. `done` + C, whose log-weights are [C, *batch]."""
+    count = (done + 1 + jnp.arange(log_w.shape[0])).astype(log_w.dtype)
+    count = as_column(count, log_w.ndim)
+    finite = to_finite(log_w)
+    # Sums with and without each of the draws, [C, *batch].
+    top, total = debiased.add_sums(
+        (sums.top[None], sums.total[None]), debiased.running_sums(finite)
+    )
+    top_before = jnp.concatenate([sums.top[None], top[:-1]])
+    total_before = jnp.concatenate([sums.total[None], total[:-1]])
+    # Draw k + 1 adds L_{k+1} - L_k, and the second L_2, since P(terms >= 1) = 1.
+    term = jnp.maximum(count - 1, 1)
+    increment = debiased.iwae_increment(finite, top_before, total_before, term)
+    second = top + jnp.log(total) - jnp.log(count)
+    is_taken = count - 1 <= terms[None]
+    survival = debiased.roulette_survival(jnp.where(is_taken, term, 1))
+    added = jnp.where(count == 2, second, increment / survival)
+    added = jnp.where(is_taken & (count >= 2), added, 0)
+
+    def greatest(mask: Array) -> Array:
+        return jnp.max(jnp.where(mask, log_w, -jnp.inf), axis=0)
+
+    return Sums(
+        sums.value + jnp.sum(added, axis=0),
+        top[-1],
+        total[-1],
+        jnp.maximum(sums.used, greatest(is_taken)),
+        jnp.maximum(sums.first_two, greatest(count <= 2)),
+    )

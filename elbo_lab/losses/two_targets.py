@@ -3,7 +3,7 @@
 The generation network's part is evaluated with the draws and q held fixed, the inference network's
 with p held fixed, so that each gradient reaches its own network alone. That is a second backward
 pass. The *value* of the loss is the generation network's (the inference network's for `cubo`, the
-upper bound).
+upper bound). No loss has these gradients, so that second derivatives are refused.
 """
 
 import functools
@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab.losses import bounds
-from elbo_lab.losses.estimators import ESTIMATORS, Bound, Estimator, log_w_of, with_gradient_of
-from elbo_lab.losses.objectives import (
+from elbo_lab.losses.arguments import check_count, typed_key
+from elbo_lab.losses.common import (
     ANY_BOUND,
     FIXED_DRAWS,
     NOT_WAKE,
@@ -25,15 +25,18 @@ from elbo_lab.losses.objectives import (
     make_aux,
     of_bound,
 )
+from elbo_lab.losses.derivatives import evaluate, with_gradient_of
+from elbo_lab.losses.estimators import Bound, Estimator, log_w_of
+from elbo_lab.losses.posteriors import one_per_example, sample_from
+from elbo_lab.losses.score_estimators import wake_surrogate
 from elbo_lab.losses.weights import (
     LogWeights,
     Problem,
-    check_count,
-    check_key,
     densities,
     freeze_model,
+    in_base_form,
     sample,
-    sample_from,
+    traced_once,
 )
 
 RWS_PHASES = ("wake", "sleep", "both")
@@ -116,22 +119,24 @@ def cubo(
     the IWAE bound of the same draws. Where p has no parameters, as in the paper, that is nothing.
 
     Args:
-      power: n >= 1, may be traced.
+      power: n >= 1, may be traced; infinite: the greatest log-weight.
       others: as in `iwae`.
 
     Returns:
-      loss [*batch], nats, = **plus** the bound; Aux. Population (K -> inf): an upper bound on log
-      p(x). Finite K: biased downwards, and may lie below. Descending it is sound only where K is
-      large for the spread of the weights: at K = 1 it is to descend the ELBO, and where one draw
-      outweighs all others q can run away from the posterior.
+      loss [*batch], nats, = **plus** the bound; Aux, whose `bound` is minimized, as an upper bound
+      on log p(x). Population (K -> inf): an upper bound. Finite K: biased downwards, and may lie
+      below log p(x). Descending it is sound only where K is large for the spread of the weights: at
+      K = 1 it is to descend the ELBO, and where one draw outweighs all others q can run away from
+      the posterior.
 
     Raises:
       ValueError: as `elbo`; a wake estimator.
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     bound = functools.partial(bounds.cubo, power=power)
+    problem = traced_once(problem)
     minus_bound, draws = estimate(key, freeze_model(problem), bound, log_w_of, estimator, NOT_WAKE)
-    by_p, _ = _generation_part(problem, draws.z, bounds.iwae)
+    by_p = _generation_part(problem, draws, bounds.iwae)
     loss = with_gradient_of(-minus_bound, by_p - minus_bound)
     return loss, make_aux(loss, draws)
 
@@ -210,18 +215,20 @@ def _two_targets(
     generation_bound: Bound,
     inference_bound: Bound,
     estimator: str | Estimator,
-    able: tuple[str, ...],
+    choices: tuple[str, ...],
 ) -> tuple[Array, Aux]:
-    by_q, draws = estimate(key, freeze_model(problem), inference_bound, log_w_of, estimator, able)
-    by_p, _ = _generation_part(problem, draws.z, generation_bound)
+    problem = traced_once(problem)
+    frozen_model = freeze_model(problem)
+    by_q, draws = estimate(key, frozen_model, inference_bound, log_w_of, estimator, choices)
+    by_p = _generation_part(problem, draws, generation_bound)
     loss = with_gradient_of(by_p, by_p + by_q)
     return loss, make_aux(-loss, draws)
 
 
-def _generation_part(problem: Problem, z: Any, bound: Bound) -> tuple[Array, LogWeights]:
+def _generation_part(problem: Problem, draws: LogWeights, bound: Bound) -> Array:
     """-f, differentiated by the parameters of prior and log_likelihood alone."""
-    draws = densities(problem, jax.lax.stop_gradient(z), freeze_posterior=True)
-    return -bound(draws.log_w), draws
+    held = jax.lax.stop_gradient(draws)
+    return -evaluate(bound, densities(problem, held.z, log_qz_x=held.log_qz_x).log_w)
 
 
 def _with_sleep(
@@ -237,25 +244,26 @@ def _with_sleep(
             "The sleep phase needs inference (x -> q(z|x)) and generation (z -> p(x|z)), to dream "
             "examples and to recognize them."
         )
-    check_key(key)
-    draws_key, *dream_keys = jax.random.split(key, 3)
+    draws_key, *dream_keys = jax.random.split(typed_key(key), 3)
+    base_problem, forward = in_base_form(problem)
+    y = jax.lax.stop_gradient(sample(draws_key, base_problem))
+    draws = densities(base_problem, y)
+    held = jax.lax.stop_gradient(draws.log_qz_x)
+    by_p = -evaluate(bound, log_w_of(draws.log_px_z, draws.log_pz, held))
+    by_q = _sleep(dream_keys, problem.prior, inference, generation, by_p.shape)
     if with_wake:
-        by_p, draws = ESTIMATORS["wake"](draws_key, problem, bound, log_w_of)
-        wake_by_p, _ = _generation_part(problem, draws.z, bound)
-        by_q = by_p - wake_by_p  # of gradient: what the wake phase adds for q
-    else:
-        by_p, draws = _generation_part(problem, sample(draws_key, problem), bound)
-    asleep = _sleep(dream_keys, problem.prior, inference, generation, by_p.shape)
-    surrogate = wake_by_p + (by_q + asleep) / 2 if with_wake else by_p + asleep
-    loss = with_gradient_of(by_p, surrogate)
+        by_q = (wake_surrogate(draws) + by_q) / 2
+    loss = with_gradient_of(by_p, by_p + by_q)
+    draws = draws._replace(z=forward(y))
     return loss, make_aux(-loss, draws)
 
 
 def _sleep(keys, prior: Any, inference, generation, shape: tuple[int, ...]) -> Array:
     """-log q(z|x) of a dream per example, [*batch], nats."""
-    z = jax.lax.stop_gradient(sample_from(prior, keys[0], shape))
+    z = jax.lax.stop_gradient(one_per_example(prior, keys[0], shape))
     x = jax.lax.stop_gradient(sample_from(generation(z), keys[1], ()))
-    log_qz_x = inference(x.astype(jnp.promote_types(x.dtype, jnp.float32))).log_prob(z)
+    is_wide = x.dtype in (jnp.float32, jnp.float64)
+    log_qz_x = inference(x if is_wide else x.astype(jnp.float32)).log_prob(z)
     if log_qz_x.shape != shape:
         raise ValueError(
             f"inference must give log q(z|x) of shape {shape} for dreams of that batch shape; got "

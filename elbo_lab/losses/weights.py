@@ -1,13 +1,15 @@
 """Draws from q(z|x) and their log-weights: sampling, densities, and what may be held fixed."""
 
-import inspect
-import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from elbo_lab.losses.arguments import check_count, check_per_example, typed_key
+from elbo_lab.losses.posteriors import check_batch_shape, sample_from, sampler_with_density
+from elbo_lab.losses.squashed import unsquashed
 
 
 class LogWeights(NamedTuple):
@@ -30,6 +32,12 @@ class Problem(NamedTuple):
     vectorized: bool = False
 
 
+class Prior(NamedTuple):
+    """A prior by its density alone."""
+
+    log_prob: Callable[[Any], Array]
+
+
 def log_weights(
     key: Array,
     posterior: Any,
@@ -43,42 +51,93 @@ def log_weights(
     log_w_k = log p(x|z_k) + log p(z_k) - log q(z_k|x), z_k ~ q(z|x).
 
     Args:
-      key: one typed PRNG key (`jax.random.key`), consumed here.
-      posterior: q(z|x), batch shape [*batch]: `sample(key, sample_shape)` and `log_prob(z)`.
+      key: one PRNG key (`jax.random.key`), consumed here.
+      posterior: q(z|x), batch shape [*batch]: `sample(key, sample_shape)` and `log_prob(z)`. One
+        that knows the density of its own draw, by `sample_and_log_prob(key, sample_shape)` or by
+        what its library has for it, is asked for both at once.
       prior: p(z), with `log_prob(z)`; its batch shape broadcasts to [*batch].
       log_likelihood: function of one draw z [*batch, ...] -> log p(x|z) [*batch], nats, summed
-        over data dimensions.
+        over data dimensions. It must be a function: of equal z it returns equal values. A decoder
+        with dropout takes its key from outside, drawn once for a loss (e.g.
+        `lambda z: decoder.apply(params, z, rngs={"dropout": mask_key})`; in Flax NNX, `nnx.merge`
+        inside the function, so that every call starts from the same state; where
+        `jax_debug_key_reuse` is on, with jax.random.clone(mask_key)). Objectives and estimators
+        that need it at the draws more than once trace it once.
       num_samples: K >= 1, static.
       vectorized: whether log_likelihood and both log_prob take all draws at once, [K, *batch, ...]
         -> [K, *batch], as functions valid for any leading dimensions do. Otherwise they are
-        vmapped over the draws. Equal results; networks that flatten leading dimensions into rows
-        run 7 to 26% faster when not vmapped (K = 5 to 50, on a CPU).
+        vmapped over the draws. Equal results (random masks of a decoder, whose key is given, are
+        shared by the draws if vmapped, and drawn for each if not); networks that flatten leading
+        dimensions into rows run 7 to 26% faster when not vmapped (K = 5 to 50, on a CPU).
 
     Returns:
       LogWeights; draws lead, batch dimensions trail. Differentiable as the posterior's sampler is.
 
     Raises:
-      ValueError: for a key that is not one typed key, K < 1, or densities of other shapes.
+      ValueError: for a key that is not one key, K < 1, or draws or densities of other shapes.
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
-    return densities(problem, sample(key, problem))
+    base_problem, forward = in_base_form(problem)
+    draws = sampled_densities(key, base_problem)
+    return draws._replace(z=forward(draws.z))
+
+
+def in_base_form(problem: Problem) -> tuple[Problem, Callable[[Any], Any]]:
+    """The problem in terms of the posterior's unsquashed draws y, and the function y -> z.
+
+    All log densities stay those of z. See `squashed.py`; most posteriors squash nothing.
+    """
+    check_batch_shape(problem.posterior)
+    base = unsquashed(problem.posterior)
+    if base is None:
+        return problem, lambda z: z
+
+    def log_prior(y: Any) -> Array:
+        return problem.prior.log_prob(base.forward(y))
+
+    def log_likelihood(y: Any) -> Array:
+        return problem.log_likelihood(base.forward(y))
+
+    changed = problem._replace(
+        posterior=base, prior=Prior(log_prior), log_likelihood=log_likelihood
+    )
+    return changed, base.forward
+
+
+def sampled_densities(key: Array, problem: Problem) -> LogWeights:
+    """Draws and their densities, with the total derivative where the posterior knows its own."""
+    if sampler_with_density(problem.posterior) is None:
+        return densities(problem, sample(key, problem))
+    z, log_qz_x = _checked_sample(key, problem, sampler_with_density(problem.posterior))
+    return densities(problem, z, log_qz_x=log_qz_x)
 
 
 def sample(key: Array, problem: Problem) -> Any:
     """K draws z from the posterior, a pytree of [K, *batch, ...]."""
-    check_key(key)
+
+    def sampler(key: Array, shape: tuple[int, ...]) -> tuple[Any, None]:
+        return sample_from(problem.posterior, key, shape), None
+
+    return _checked_sample(key, problem, sampler)[0]
+
+
+def _checked_sample(key: Array, problem: Problem, sampler: Callable) -> tuple[Any, Array | None]:
+    key = typed_key(key)
     check_count("num_samples", problem.num_samples)
-    z = sample_from(problem.posterior, key, (problem.num_samples,))
+    number = problem.num_samples
+    z, log_qz_x = sampler(key, (number,))
     # A sampler of one's own that overlooks sample_shape would turn its batch into draws, unseen.
-    if any(jnp.shape(leaf)[:1] != (problem.num_samples,) for leaf in jax.tree.leaves(z)):
+    if any(jnp.shape(leaf)[:1] != (number,) for leaf in jax.tree.leaves(z)):
         raise ValueError(
-            f"posterior.sample must return draws of shape [{problem.num_samples}, *batch, ...] for "
-            f"sample_shape ({problem.num_samples},); got {jax.tree.map(jnp.shape, z)}."
+            f"posterior.sample must return draws of shape [{number}, *batch, ...] for "
+            f"sample_shape ({number},); got {jax.tree.map(jnp.shape, z)}."
         )
-    return z
+    return z, log_qz_x
 
 
-def densities(problem: Problem, z: Any, freeze_posterior: bool = False) -> LogWeights:
+def densities(
+    problem: Problem, z: Any, freeze_posterior: bool = False, log_qz_x: Array | None = None
+) -> LogWeights:
     """Log densities and log-weights of draws z.
 
     Args:
@@ -86,27 +145,45 @@ def densities(problem: Problem, z: Any, freeze_posterior: bool = False) -> LogWe
       z: pytree of [K, *batch, ...].
       freeze_posterior: whether log q(z|x) is differentiated by z alone, and not by the
         posterior's parameters.
+      log_qz_x: [K, *batch], log q(z|x) where it is known.
     """
-
-    def over_draws(function: Callable[[Any], Array]) -> Callable[[Any], Array]:
-        return function if problem.vectorized else jax.vmap(function)
-
-    log_q = over_draws(problem.posterior.log_prob)
-    try:
-        log_qz_x = frozen(log_q)(z) if freeze_posterior else log_q(z)
-    except NotImplementedError as error:  # A flow that is given in one direction alone.
-        raise ValueError(
-            f"{type(problem.posterior).__name__} cannot evaluate log_prob at a given z, which "
-            "log-weights need. A flow must have an inverse, as an inverse autoregressive or a "
-            f"coupling flow has. ({error})"
-        ) from error
-    log_pz = over_draws(problem.prior.log_prob)(z)
-    log_px_z = over_draws(problem.log_likelihood)(z)
-    _check_shape("prior.log_prob", log_pz, log_qz_x.shape)
-    _check_shape("log_likelihood", log_px_z, log_qz_x.shape)
+    if log_qz_x is None:
+        log_q = over_draws(problem, problem.posterior.log_prob)
+        try:
+            log_qz_x = frozen(log_q)(z) if freeze_posterior else log_q(z)
+        except NotImplementedError as error:  # A flow that is given in one direction alone.
+            raise ValueError(
+                f"{type(problem.posterior).__name__} cannot evaluate log_prob at a given z, which "
+                "this estimator needs. A flow must have an inverse, as an inverse autoregressive "
+                f"or a coupling flow has; reparam does without. ({error})"
+            ) from error
+    log_pz = over_draws(problem, problem.prior.log_prob)(z)
+    log_px_z = over_draws(problem, problem.log_likelihood)(z)
+    _check_draws(problem.posterior, z, log_qz_x)
+    check_per_example("prior.log_prob", log_pz, log_qz_x.shape, leading=1)
+    check_per_example("log_likelihood", log_px_z, log_qz_x.shape, leading=1)
     # Each is a sum of many terms: half precision would lose more where they are added.
-    log_px_z, log_pz, log_qz_x = map(at_least_float32, (log_px_z, log_pz, log_qz_x))
+    log_px_z, log_pz, log_qz_x = _common_precision(log_px_z, log_pz, log_qz_x)
     return LogWeights(log_px_z + log_pz - log_qz_x, log_px_z, log_pz, log_qz_x, z)
+
+
+def over_draws(problem: Problem, function: Callable[[Any], Array]) -> Callable[[Any], Array]:
+    """The function of one draw as a function of all draws, [K, *batch, ...] -> [K, *batch]."""
+    return function if problem.vectorized else jax.vmap(function)
+
+
+def _check_draws(posterior: Any, z: Any, log_qz_x: Array) -> None:
+    """Raises ValueError unless draws have the batch shape of their density."""
+    shape = log_qz_x.shape
+    event = getattr(posterior, "event_shape", None)
+    ndim = len(shape) + len(event) if isinstance(event, tuple) else None
+    for leaf in jax.tree.leaves(z):
+        is_array_event = ndim is not None and isinstance(z, Array)
+        if leaf.shape[: len(shape)] != shape or (is_array_event and leaf.ndim != ndim):
+            raise ValueError(
+                f"posterior.sample must return draws of shape [K, *batch, ...], here "
+                f"({', '.join(map(str, shape))}, ...) by posterior.log_prob; got {leaf.shape}."
+            )
 
 
 def frozen(function: Callable[[Any], Array]) -> Callable[[Any], Array]:
@@ -123,110 +200,32 @@ def frozen(function: Callable[[Any], Array]) -> Callable[[Any], Array]:
     return call
 
 
-class FrozenPrior(NamedTuple):
-    """A prior whose parameters are held fixed."""
-
-    log_prob: Callable[[Any], Array]
-
-
 def freeze_model(problem: Problem) -> Problem:
     """The problem with the generation network's parameters, those of prior and log_likelihood, held
     fixed.
     """
-    prior = FrozenPrior(frozen(problem.prior.log_prob))
+    prior = Prior(frozen(problem.prior.log_prob))
     return problem._replace(prior=prior, log_likelihood=frozen(problem.log_likelihood))
 
 
-def is_reparameterizable(posterior: Any, z: Any) -> bool:
-    """Whether draws carry derivatives: those of each of its `layers(z)` for a hierarchy, else
-    `has_rsample` (NumPyro), else `reparameterization_type` (TFP), else whether every leaf of the
-    draw `z` is floating point and the type is not in `NOT_SMOOTH` (Distrax).
+def traced_once(problem: Problem) -> Problem:
+    """The problem with a log_likelihood that may be evaluated many times at draws of one shape: the
+    caller's function runs once, so that a decoder which draws a new mask at each call has one mask
+    all the same.
     """
-    if hasattr(posterior, "layers"):
-        return all(map(is_reparameterizable, posterior.layers(z), z))
-    if hasattr(posterior, "has_rsample"):
-        return bool(posterior.has_rsample)
-    if hasattr(posterior, "reparameterization_type"):
-        return "NOT" not in repr(posterior.reparameterization_type)
-    floating = all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(z))
-    return floating and not _has_jumps(posterior)
+    traced = {}
+
+    def log_likelihood(z: Any) -> Array:
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(z))
+        if shapes not in traced:
+            traced[shapes] = jax.closure_convert(problem.log_likelihood, z)
+        converted, constants = traced[shapes]
+        return converted(z, *constants)
+
+    return problem._replace(log_likelihood=log_likelihood)
 
 
-# Distrax's distributions do not say whether they are reparameterizable. Of these the draws may be
-# floating point, and yet jump, or have no derivative by some parameters.
-NOT_SMOOTH = frozenset(
-    {
-        "Bernoulli",
-        "Categorical",
-        "Clipped",
-        "ClippedLogistic",
-        "ClippedNormal",
-        "EpsilonGreedy",
-        "Greedy",
-        "MixtureOfTwo",
-        "MixtureSameFamily",
-        "Multinomial",
-        "OneHotCategorical",
-        "Quantized",
-        "Softmax",
-    }
-)
-
-
-def _has_jumps(distribution: Any) -> bool:
-    inner = getattr(distribution, "distribution", None)  # Of Independent and Transformed.
-    return type(distribution).__name__ in NOT_SMOOTH or (inner is not None and _has_jumps(inner))
-
-
-def sample_from(distribution: Any, key: Array, sample_shape: tuple[int, ...]) -> Any:
-    """Draws by NumPyro's, Distrax's or TFP's convention."""
-    # Distrax and TFP on JAX name the key `seed`; NumPyro takes it first.
-    if "seed" in inspect.signature(distribution.sample).parameters:
-        return distribution.sample(seed=key, sample_shape=sample_shape)
-    return distribution.sample(key, sample_shape)
-
-
-def check_count(name: str, count: int) -> None:
-    """Raises ValueError unless `count` is an integer of at least 1."""
-    # NumPy's integers are welcome, and bool is an int to Python only.
-    if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
-        raise ValueError(f"{name} must be an integer of at least 1; got {count!r}.")
-
-
-def check_key(key: Array) -> None:
-    """Raises ValueError unless `key` is one typed key."""
-    if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise ValueError(
-            "key must be a typed PRNG key, made by jax.random.key; got "
-            f"{getattr(key, 'dtype', type(key).__name__)}."
-        )
-    if key.shape:
-        raise ValueError(
-            f"key must be one key; got keys of shape {key.shape}. "
-            "For a key per example, call under jax.vmap."
-        )
-
-
-def at_least_float32(values: Array) -> Array:
-    """The values in float32, or in their own type if that is wider."""
-    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
-
-
-def _check_shape(name: str, value: Array, shape: tuple[int, ...]) -> None:
-    if jnp.shape(value) == shape:
-        return
-    cause = ""
-    if value.ndim > len(shape):
-        cause = (
-            " Sum over the event dimensions, e.g. by NumPyro's `.to_event(1)`; or it sees a batch "
-            "where the posterior is of one example."
-        )
-    elif value.ndim < len(shape):
-        cause = (
-            " It must not sum over the batch. Or the posterior is one per latent dimension: give "
-            "it `.to_event(1)`."
-        )
-    raise ValueError(
-        f"{name} must return one value per example, shape {shape[1:]} for one draw "
-        f"(as posterior.log_prob does); got {value.shape[1:]}.{cause}"
-    )
+def _common_precision(*values: Array) -> tuple[Array, ...]:
+    """The values in the widest of their types, float32 at least."""
+    is_double = any(value.dtype == jnp.float64 for value in values)
+    return tuple(value.astype(jnp.float64 if is_double else jnp.float32) for value in values)

@@ -72,8 +72,10 @@ VALUES = {
 
 
 def all_of(bound, log_w):
-    """Value, derivative v and path weight v - h."""
-    return bound(log_w), estimators.derivative(bound, log_w), estimators.path_weight(bound, log_w)
+    """Value, derivative v and path weight v - h; v twice where second derivatives are refused."""
+    v = estimators.derivative(bound, log_w)
+    path = v if bound is BOUNDS["vr_max"] else estimators.path_weight(bound, log_w)
+    return bound(log_w), v, path
 
 
 @functools.cache

@@ -46,7 +46,9 @@ def compute(name, static, group, dtype):
         given = static | dict(zip(names, traced, strict=True))
         bound = functools.partial(getattr(bounds, name), **given)
         v = estimators.derivative(bound, log_w)
-        return bound(log_w), v, estimators.path_weight(bound, log_w)
+        # The greatest and least log-weights have no second derivative: h is 0 in the vectors.
+        jumps = math.isinf(static.get("alpha", 0))
+        return bound(log_w), v, v if jumps else estimators.path_weight(bound, log_w)
 
     log_w = jnp.asarray([v["log_weights"] for v in group], dtype)
     results = jax.jit(jax.vmap(one))(log_w, *traced)

@@ -16,7 +16,9 @@ X = jnp.array([0.5, -1.0, 1.5])
 
 
 class Held:
-    """A posterior whose draws carry no derivative, and do not say so."""
+    """A posterior whose draws carry no derivative on purpose."""
+
+    reparameterized = True
 
     def __init__(self, posterior):
         self.posterior, self.log_prob = posterior, posterior.log_prob

@@ -131,20 +131,111 @@ def test_samplers_that_overlook_sample_shape(estimator):
         trace(posterior=Careless(), estimator=estimator)
 
 
+# What functions of the caller's return.
+
+
+@pytest.mark.parametrize("estimator", losses.CATALOGUE["elbo"].estimators)
+def test_bounds_of_the_wrong_shape(estimator):
+    """Reducing the batch instead of the draws; K = 6, B = 4."""
+    for wrong, shape in ((1, r"\(6,\)"), ((0, 1), r"\(\)")):
+        message = rf"bound must map .*\(6, 4\), to .*\(4,\); it returned {shape}\..* axis 0 alone"
+        with pytest.raises(ValueError, match=f"^{message}"):
+            key, arguments = jax.random.key(0), (POSTERIOR, PRIOR, LOG_LIKELIHOOD)
+            options = {"bound": lambda w: jnp.mean(w, axis=wrong), "estimator": estimator}  # noqa: B023
+            losses.from_bound(key, *arguments, num_samples=K, **options)
+
+
+def test_errors_of_a_users_bound_stay_what_they_are():
+    def bound(log_w):
+        raise ValueError("mine")
+
+    arguments = POSTERIOR, PRIOR, LOG_LIKELIHOOD
+    with pytest.raises(ValueError, match="^mine$"):
+        losses.from_bound(jax.random.key(0), *arguments, bound=bound, estimator="score_loo")
+
+    def of_six(log_w):
+        if len(log_w) != K:
+            raise ValueError("six draws, please.")
+        return jnp.mean(log_w, axis=0)
+
+    options = {"bound": of_six, "num_samples": K, "estimator": "score_loo"}
+    with pytest.raises(ValueError, match=r"K - 1 = 5 log-weights too, .*six draws, please\. Use "):
+        losses.from_bound(jax.random.key(0), *arguments, **options)
+
+
+@pytest.mark.parametrize("shape", [(B, 1), (1, B), (K,), (1,)])
+@pytest.mark.parametrize("num_samples", [K, B])  # With K = B more shapes broadcast.
+def test_baselines_of_the_wrong_shape(shape, num_samples):
+    estimator = functools.partial(estimators.score, baseline=jnp.zeros(shape))
+    with pytest.raises(ValueError, match=r"baseline must be one number.*\(4,\); got shape \("):
+        trace(estimator=estimator, num_samples=num_samples)
+
+
+@pytest.mark.parametrize(
+    ("name", "weight"),
+    [("beta_vae", "beta"), ("capacity_vae", "gamma"), ("capacity_vae", "capacity")],
+)
+def test_weights_of_the_wrong_shape(name, weight):
+    for kl in ("mc", "analytic") if name == "beta_vae" else (None,):
+        options = {weight: jnp.ones((B, 1))} | ({"kl": kl} if kl else {})
+        with pytest.raises(ValueError, match=r"must be one number, or one .*\(4,\).*\(4, 1\)"):
+            trace(name, **options)
+        trace(name, **options | {weight: jnp.ones(B)})
+
+
+def test_surrogates_of_the_wrong_shape():
+    def mine(key, problem, bound, weigh):
+        loss, draws = estimators.reparam(key, problem, bound, weigh)
+        return jnp.mean(loss), draws
+
+    with pytest.raises(ValueError, match=r"estimator must return .*\(4,\), one .*got \(\)"):
+        trace(estimator=mine)
+
+
+@pytest.mark.parametrize("name", ["elbo", "capacity_vae", "dip_vae_i", "info_vae"])
+def test_a_users_kl_of_the_wrong_shape(name, monkeypatch):
+    independent = type(POSTERIOR), type(PRIOR)
+    monkeypatch.setitem(losses.KL_REGISTRY, independent, lambda q, p: jnp.zeros((B, 1)))
+    options = {"kl": "analytic"} if name == "elbo" else {}
+    with pytest.raises(ValueError, match=r"closed-form KL .*shape \(4,\); got \(4, 1\)"):
+        trace(name, **options)
+
+
 # Keys.
 
 
 @every_objective
-def test_old_and_missing_keys_are_refused(name):
-    for key, kind in ((jax.random.PRNGKey(0), "uint32"), (0, "int"), (jnp.zeros(2), "float32")):
-        with pytest.raises(ValueError, match=f"key must be a typed PRNG key.*; got {kind}"):
+def test_what_is_no_key_is_refused(name):
+    for key, kind in ((0, "int"), (jnp.zeros(2), "float32"), (jnp.zeros(3, jnp.uint32), "uint32")):
+        with pytest.raises(ValueError, match=f"key must be a PRNG key.*; got {kind}"):
             trace(name, key=key)
 
 
 @every_objective
+def test_legacy_keys_are_the_typed_keys_of_the_same_bits(name):
+    """NumPyro, Distrax and TFP users still pass jax.random.PRNGKey."""
+
+    def loss(key):
+        return calls.call(name, key, PARAMS, X)[0]
+
+    with jax.debug_key_reuse(False):  # Known of typed keys alone.
+        legacy = jax.make_jaxpr(loss)(jax.random.PRNGKey(0))
+    typed = jax.make_jaxpr(loss)(jax.random.key(0))
+    # The same program, but for one wrapping of the key.
+    added = [str(equation.primitive) for equation in legacy.eqns]
+    for equation in typed.eqns:
+        added.remove(str(equation.primitive))
+    assert added == ["random_wrap"]
+
+
+@every_objective
 def test_many_keys_are_refused(name):
-    with pytest.raises(ValueError, match=r"one key; got keys of shape \(4,\).*jax\.vmap"):
-        trace(name, key=jax.random.split(jax.random.key(0), B))
+    for keys in (
+        jax.random.split(jax.random.key(0), B),
+        jax.random.split(jax.random.PRNGKey(0), B),
+    ):
+        with pytest.raises(ValueError, match=r"one key; got keys of shape \(4,\).*jax\.vmap"):
+            trace(name, key=keys)
 
 
 @pytest.mark.parametrize("other", ["iwae", "sumo", "info_vae", "rws"])

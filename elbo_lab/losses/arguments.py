@@ -1,0 +1,78 @@
+"""Checks of arguments, each raising one sentence."""
+
+import numbers
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def typed_key(key: Array) -> Array:
+    """One typed PRNG key: as it is, or wrapped if it is of the legacy form (jax.random.PRNGKey).
+
+    Raises:
+      ValueError: if it is no key, or several.
+    """
+    dtype = getattr(key, "dtype", None)
+    if dtype == jnp.uint32 and key.ndim > 0:
+        try:
+            key = jax.random.wrap_key_data(key)
+        except TypeError as error:  # Another number of words than the default implementation's.
+            raise ValueError(
+                f"key must be a PRNG key, made by jax.random.key; got uint32 of shape {key.shape}."
+            ) from error
+    elif dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        raise ValueError(
+            f"key must be a PRNG key, made by jax.random.key; got {dtype or type(key).__name__}."
+        )
+    if key.shape:
+        raise ValueError(
+            f"key must be one key; got keys of shape {key.shape}. "
+            "For a key per example, call under jax.vmap."
+        )
+    return key
+
+
+def check_count(name: str, count: int) -> None:
+    """Raises ValueError unless `count` is an integer of at least 1."""
+    # NumPy's integers are welcome, and bool is an int to Python only.
+    if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
+        raise ValueError(f"{name} must be an integer of at least 1; got {count!r}.")
+
+
+def check_broadcasts(name: str, value: Array | float, shape: tuple[int, ...]) -> None:
+    """Raises ValueError unless a weight is one number, or one for each example."""
+    if jnp.shape(value) not in ((), shape):
+        raise ValueError(
+            f"{name} must be one number, or one for each example, shape {shape}; got shape "
+            f"{jnp.shape(value)}."
+        )
+
+
+def check_per_example(name: str, value: Array, shape: tuple[int, ...], leading: int = 0) -> None:
+    """Raises ValueError unless a function of the caller's returned one value per example.
+
+    Args:
+      name: the argument.
+      value: what it returned, [*leading axes, *batch].
+      shape: the shape that is needed.
+      leading: axes of `shape` that are draws, which the caller need not know of.
+    """
+    got = jnp.shape(value)
+    if got == shape:
+        return
+    cause = ""
+    if len(got) > len(shape):
+        cause = (
+            " Sum over the event dimensions, e.g. by NumPyro's `.to_event(1)`; or it sees a batch "
+            "where the posterior is of one example."
+        )
+    elif len(got) < len(shape):
+        cause = (
+            " It must not sum over the batch. Or the posterior is one per latent dimension: give "
+            "it `.to_event(1)`."
+        )
+    raise ValueError(
+        f"{name} must return one value per example, shape {shape[leading:]} for one draw "
+        f"(as posterior.log_prob does); got {got[leading:]}.{cause}"
+    )

@@ -1,0 +1,228 @@
+"""What a posterior offers: draws, the density of a draw, and what of them can be differentiated.
+
+NumPyro's, Distrax's and TFP's distributions are told apart here, and nowhere else. Any other object
+with `sample(key, sample_shape)` and `log_prob(z)` is a user's own.
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from elbo_lab.losses.derivatives import inspect_tangents
+
+
+class Layered:
+    """A hierarchy of stochastic layers, whose draws are tuples."""
+
+    def layers(self, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Each layer's distribution given the layer before it in `value`."""
+        raise NotImplementedError(f"{type(self).__name__} must define layers.")
+
+
+# Distrax's distributions do not say whether they are reparameterizable. Draws of these may be
+# floating point, and yet jump, or have no derivative by some of the parameters.
+NOT_SMOOTH = frozenset(
+    {
+        "Bernoulli",
+        "Categorical",
+        "Clipped",
+        "ClippedLogistic",
+        "ClippedNormal",
+        "EpsilonGreedy",
+        "Greedy",
+        "MixtureOfTwo",
+        "MixtureSameFamily",
+        "Multinomial",
+        "OneHotCategorical",
+        "Quantized",
+        "Softmax",
+    }
+)
+# Parameters that bound the support. (NumPyro's distributions have a `support`.)
+SUPPORT_BOUNDS = {
+    "Uniform": ("low", "high"),
+    "TruncatedNormal": ("low", "high"),
+    "TruncatedCauchy": ("low", "high"),
+    "Pareto": ("scale",),
+    "Triangular": ("low", "high"),
+}
+
+
+def sample_from(distribution: Any, key: Array, sample_shape: tuple[int, ...]) -> Any:
+    """Draws by NumPyro's, Distrax's or TFP's convention."""
+    # Distrax and TFP on JAX name the key `seed`; NumPyro takes it first.
+    if "seed" in inspect.signature(distribution.sample).parameters:
+        return distribution.sample(seed=key, sample_shape=sample_shape)
+    return distribution.sample(key, sample_shape)
+
+
+def one_per_example(distribution: Any, key: Array, batch_shape: tuple[int, ...]) -> Any:
+    """One draw for each example, [*batch, ...], from a prior of batch shape () or [*batch]."""
+
+    def density(key: Array) -> Array:
+        return distribution.log_prob(sample_from(distribution, key, ()))
+
+    own = jax.eval_shape(density, jax.random.key(0)).shape
+    if own == batch_shape[len(batch_shape) - len(own) :]:
+        return sample_from(distribution, key, batch_shape[: len(batch_shape) - len(own)])
+    if math.prod(own) == 1:
+        draws = sample_from(distribution, key, batch_shape)
+        return jax.tree.map(
+            lambda z: z.reshape(*batch_shape, *z.shape[len(batch_shape) + len(own) :]), draws
+        )
+    raise ValueError(
+        f"prior has batch shape {own}, which must be () or that of the posterior, {batch_shape}."
+    )
+
+
+def sampler_with_density(distribution: Any) -> Callable[[Array, tuple[int, ...]], Any] | None:
+    """(key, sample_shape) -> draws and their log density, [*sample_shape, *batch], where the
+    distribution knows the density of its own draw; None where it does not.
+
+    The density has the total derivative by the distribution's parameters, through the draw and
+    beside it. No inverse is taken, and no digits are lost where a draw is rounded to the edge of
+    the support. Looked up: `sample_and_log_prob` (Distrax, a user's own),
+    `experimental_sample_and_log_prob` (TFP), `sample_with_intermediates` of a transformed
+    distribution (NumPyro).
+    """
+    if hasattr(distribution, "sample_and_log_prob"):
+        function = distribution.sample_and_log_prob
+        if "seed" in inspect.signature(function).parameters:
+            return lambda key, shape: function(seed=key, sample_shape=shape)
+        return function
+    if hasattr(distribution, "experimental_sample_and_log_prob"):
+        function = distribution.experimental_sample_and_log_prob
+        return lambda key, shape: function(sample_shape=shape, seed=key)
+    if hasattr(distribution, "transforms") and hasattr(distribution, "sample_with_intermediates"):
+
+        def sample(key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+            z, intermediates = distribution.sample_with_intermediates(key, shape)
+            return z, distribution.log_prob(z, intermediates)
+
+        return sample
+    if type(distribution).__name__ == "Independent" and hasattr(distribution, "base_dist"):
+        return _summed(sampler_with_density(distribution.base_dist), distribution)
+    return None
+
+
+def is_reparameterizable(posterior: Any, z: Any) -> bool:
+    """Whether a posterior's type lets draws carry derivatives.
+
+    Its own word `reparameterized` is taken first; of a `Layered` posterior all layers must; else
+    `has_rsample` (NumPyro), `reparameterization_type` (TFP), or whether every leaf of the draw z is
+    floating point and the type is not in `NOT_SMOOTH` (Distrax). What a type cannot tell, e.g. of a
+    user's own floating-point Bernoulli draws, shows under differentiation: `check_draws`.
+    """
+    if getattr(posterior, "reparameterized", None) is not None:
+        return bool(posterior.reparameterized)
+    if isinstance(posterior, Layered):
+        return all(map(is_reparameterizable, posterior.layers(z), z))
+    if hasattr(posterior, "has_rsample"):
+        return bool(posterior.has_rsample)
+    if hasattr(posterior, "reparameterization_type"):
+        return "NOT" not in repr(posterior.reparameterization_type)
+    is_floating = all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(z))
+    return is_floating and not _has_jumps(posterior)
+
+
+def check_draws(posterior: Any, loss: Array, z: Any, parameters: Any, message: str) -> Array:
+    """The loss, which refuses to be differentiated where some draw has no derivative by what log q
+    depends on: draws that jump, whatever their type says.
+
+    Args:
+      posterior: not checked if it says `reparameterized = True`, as one may whose noise is drawn
+        uniformly beside other draws, or whose parameters are held fixed in its draws on purpose.
+      loss: [*batch], of these draws.
+      z: pytree of draws.
+      parameters: pytree of arrays that log q(z|x) depends on beside z.
+      message: the sentence of the ValueError.
+    """
+    if getattr(posterior, "reparameterized", None):
+        return loss
+
+    def check(is_moving: tuple[Any, Any]) -> None:
+        draws, parameters = map(jax.tree.leaves, is_moving)
+        if any(parameters) and not all(draws):
+            raise ValueError(message)
+
+    return inspect_tangents(loss, (z, parameters), check)
+
+
+def check_fixed_support(posterior: Any, loss: Array, message: str) -> Array:
+    """The loss, which refuses to be differentiated by what bounds the posterior's support: e.g.
+    Uniform(0, s) by s, while data may bound it, as Uniform(x, x + 1).
+    """
+
+    def check(is_moving: list[bool]) -> None:
+        if any(is_moving):
+            raise ValueError(message)
+
+    return inspect_tangents(loss, _support_bounds(posterior), check)
+
+
+def check_batch_shape(distribution: Any) -> None:
+    """Raises ValueError if a distribution declares another batch shape than its parameters have.
+
+    One of NumPyro's that was returned out of `jax.vmap` keeps the batch shape that it had inside.
+    """
+    base = distribution
+    while inner_distribution(base) is not None:
+        base = inner_distribution(base)
+    batch, event = (getattr(base, name, None) for name in ("batch_shape", "event_shape"))
+    if not (isinstance(batch, tuple) and isinstance(event, tuple)):
+        return
+    try:
+        z = jax.ShapeDtypeStruct((*batch, *event), jnp.float32)
+        shape = jax.eval_shape(base.log_prob, z).shape
+    except (TypeError, ValueError, NotImplementedError):
+        return  # Such as of integers alone.
+    if shape != batch:
+        raise ValueError(
+            f"posterior, a {type(distribution).__name__}, declares the batch shape "
+            f"{distribution.batch_shape}, and its parameters, of shape {shape}, have another: a "
+            "distribution that is returned out of jax.vmap keeps the batch shape that it had "
+            "inside. Return parameters out of jax.vmap, and make the distribution of them outside."
+        )
+
+
+def sum_trailing(values: Array, number: int) -> Array:
+    """The sum over so many trailing axes."""
+    return jnp.sum(values, axis=tuple(range(values.ndim - number, values.ndim)))
+
+
+def inner_distribution(distribution: Any) -> Any | None:
+    """What an Independent, expanded or transformed distribution is made of; None of others."""
+    for name in ("base_dist", "distribution"):  # NumPyro's; Distrax's and TFP's
+        inner = getattr(distribution, name, None)
+        if hasattr(inner, "log_prob"):
+            return inner
+    return None
+
+
+def _has_jumps(distribution: Any) -> bool:
+    inner = inner_distribution(distribution)
+    return type(distribution).__name__ in NOT_SMOOTH or (inner is not None and _has_jumps(inner))
+
+
+def _support_bounds(distribution: Any) -> list[Array]:
+    names = SUPPORT_BOUNDS.get(type(distribution).__name__, ())
+    inner = inner_distribution(distribution)
+    bounds = [getattr(distribution, name, None) for name in ("support", *names)]
+    arrays = [leaf for leaf in jax.tree.leaves(bounds) if isinstance(leaf, Array)]
+    return arrays + ([] if inner is None else _support_bounds(inner))
+
+
+def _summed(sampler: Callable[[Array, tuple[int, ...]], Any] | None, independent: Any):
+    if sampler is None:
+        return None
+
+    def sample(key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        z, log_prob = sampler(key, shape)
+        return z, sum_trailing(log_prob, independent.reinterpreted_batch_ndims)
+
+    return sample

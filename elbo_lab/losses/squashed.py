@@ -1,0 +1,195 @@
+"""Posteriors that squash their draws: z = T(y), T free of parameters, e.g. tanh of a Gaussian.
+
+log q(z) asked of a rounded z is wrong: tanh(10) is 1 in float32, and its inverse infinite. So such
+a posterior is taken for the law of y, with log q(z) = log q_0(y) - log |det dT / dy| as a function
+of y, while prior and likelihood see T(y). T has no parameters, so that no estimator's gradient
+changes.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax import Array
+
+from elbo_lab.losses.posteriors import (
+    inner_distribution,
+    is_reparameterizable,
+    sample_from,
+    sampler_with_density,
+    sum_trailing,
+)
+
+# y -> (z, log |det dz / dy|), the second summed over as many trailing axes as the map couples.
+Map = Callable[[Array], tuple[Array, Array]]
+
+
+class Unsquashed:
+    """The law of y where z = T(y) is the posterior's draw; its log densities are those of z.
+
+    Args:
+      posterior: q(z|x).
+      base: distribution of y.
+      maps: what T is made of, the first applied first.
+    """
+
+    def __init__(self, posterior: Any, base: Any, maps: list[Map]):
+        self.reparameterized = getattr(posterior, "reparameterized", None)
+        self.base_dist = base
+        self.maps = maps
+        self.event_ndim = len(posterior.event_shape)
+
+    @property
+    def has_rsample(self) -> bool:
+        """Whether the type of the base distribution lets draws carry derivatives."""
+        return is_reparameterizable(self.base_dist, jax.eval_shape(self.sample, jax.random.key(0)))
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draws y [*sample_shape, *batch, ...]."""
+        return sample_from(self.base_dist, key, sample_shape)
+
+    def log_prob(self, y: Array) -> Array:
+        """log q(z) at z = T(y), nats, [*any, *batch]."""
+        return self._at(y, self.base_dist.log_prob(y))
+
+    def forward(self, y: Array) -> Array:
+        """z = T(y)."""
+        for apply in self.maps:
+            y, _ = apply(y)
+        return y
+
+    def sample_and_log_prob(self, key: Array, sample_shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """y and log q(z) of it, with the base distribution's own density where it knows one."""
+        sampler = sampler_with_density(self.base_dist)
+        if sampler is not None:
+            y, log_prob = sampler(key, sample_shape)
+            return y, self._at(y, log_prob)
+        y = self.sample(key, sample_shape)
+        return y, self.log_prob(y)
+
+    def _at(self, y: Array, log_prob: Array) -> Array:
+        batch_ndim = y.ndim - self.event_ndim
+        log_prob = sum_trailing(log_prob, log_prob.ndim - batch_ndim)
+        for apply in self.maps:
+            y, log_det = apply(y)
+            log_prob = log_prob - sum_trailing(log_det, log_det.ndim - batch_ndim)
+        return log_prob
+
+
+def unsquashed(posterior: Any) -> Unsquashed | None:
+    """The posterior as the law of its unsquashed draw; None where it squashes nothing.
+
+    Known are NumPyro's, Distrax's and TFP's transformed distributions, also inside Independent or
+    expanded ones. Taken off are the outermost maps that keep the shape and have no parameters,
+    which are arrays under a JAX transformation: an affine map by constants has none.
+    """
+    parts = _take_apart(posterior)
+    return None if parts is None else Unsquashed(posterior, *parts)
+
+
+class _Library(NamedTuple):
+    """How a library's transformed distributions are taken apart and put together."""
+
+    maps: Callable[[Any], list[Any]]  # of a distribution, the first applied first
+    apply: Callable[[Any, Array], tuple[Array, Array]]
+    transformed: Callable[[Any, list[Any]], Any]  # (base, maps) -> distribution
+
+
+def _library(distribution: Any) -> _Library | None:
+    roots = {cls.__module__.split(".")[0] for cls in type(distribution).__mro__}
+    # Whoever holds a library's distribution has imported the library.
+    if "numpyro" in roots:
+        return _numpyro()
+    if "distrax" in roots:
+        import distrax
+
+        def transformed(base: Any, maps: list[Any]) -> Any:
+            return distrax.Transformed(base, distrax.Chain(maps[::-1]))
+
+        return _Library(_chained, lambda bijector, y: bijector.forward_and_log_det(y), transformed)
+    if "tensorflow_probability" in roots:
+        return _tfp()
+    return None
+
+
+def _numpyro() -> _Library:
+    import numpyro.distributions as dist
+
+    def flat(transforms) -> list[Any]:
+        return [
+            part for t in transforms for part in (flat(t.parts) if hasattr(t, "parts") else [t])
+        ]
+
+    def maps(distribution: Any) -> list[Any]:
+        # A folded distribution has a log_prob of its own, since its transform has no inverse.
+        is_bijective = type(distribution).log_prob is dist.TransformedDistribution.log_prob
+        return flat(distribution.transforms) if is_bijective else []
+
+    def apply(transform: Any, y: Array) -> tuple[Array, Array]:
+        z, intermediates = transform.call_with_intermediates(y)
+        return z, transform.log_abs_det_jacobian(y, z, intermediates)
+
+    return _Library(maps, apply, dist.TransformedDistribution)
+
+
+def _tfp() -> _Library:
+    from tensorflow_probability.substrates import jax as tfp
+
+    def maps(distribution: Any) -> list[Any]:
+        is_bijective = distribution.bijector._is_injective  # Public under no other name.
+        return _chained(distribution) if is_bijective else []
+
+    def apply(bijector: Any, y: Array) -> tuple[Array, Array]:
+        event_ndims = bijector.forward_min_event_ndims
+        return bijector.forward(y), bijector.forward_log_det_jacobian(y, event_ndims=event_ndims)
+
+    def transformed(base: Any, maps: list[Any]) -> Any:
+        return tfp.distributions.TransformedDistribution(base, tfp.bijectors.Chain(maps[::-1]))
+
+    return _Library(maps, apply, transformed)
+
+
+def _chained(distribution: Any) -> list[Any]:
+    def flat(bijector: Any) -> list[Any]:
+        if type(bijector).__name__ != "Chain":
+            return [bijector]
+        return [part for inner in reversed(bijector.bijectors) for part in flat(inner)]
+
+    return flat(distribution.bijector)
+
+
+def _take_apart(distribution: Any) -> tuple[Any, list[Map]] | None:
+    """The law of y and the maps that make z of it; None if there is none."""
+    inner = inner_distribution(distribution)
+    if inner is None:
+        return None
+    if not (hasattr(distribution, "transforms") or hasattr(distribution, "bijector")):
+        parts = _take_apart(inner)
+        if parts is not None and type(distribution).__name__ == "ExpandedDistribution":
+            base, maps = parts
+            return base.expand(distribution.batch_shape), maps
+        return parts if type(distribution).__name__ == "Independent" else None
+    library = _library(distribution)
+    if library is None:
+        return None
+    maps = library.maps(distribution)
+    kept = _count_kept(library, inner, maps)
+    if kept == len(maps):
+        return None
+    base = library.transformed(inner, maps[:kept]) if kept else inner
+    return base, [functools.partial(library.apply, outer) for outer in maps[kept:]]
+
+
+def _count_kept(library: _Library, base: Any, maps: list[Any]) -> int:
+    """How many of the maps stay with the base: up to the last that has parameters or changes the
+    shape.
+    """
+    kept, shape = 0, jax.eval_shape(lambda key: sample_from(base, key, ()), jax.random.key(0))
+    for i, apply in enumerate(maps):
+        _, parameters = jax.closure_convert(functools.partial(library.apply, apply), shape)
+        image, _ = jax.eval_shape(functools.partial(library.apply, apply), shape)
+        if parameters or image.shape != shape.shape:
+            kept = i + 1
+        shape = image
+    return kept

@@ -1,0 +1,560 @@
+"""What posteriors offer and hide: draws that jump, stale shapes, squashed draws, moving supports,
+conditional priors, decoders with random masks.
+"""
+
+import functools
+import itertools
+
+import distrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import scipy.special
+from tensorflow_probability.substrates import jax as tfp
+
+from elbo_lab import losses
+from elbo_lab.losses.estimators import PATH_ESTIMATORS
+from elbo_lab.losses.posteriors import one_per_example
+
+pytestmark = [
+    pytest.mark.usefixtures("fast_compilation"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorflow_probability"),
+]
+tfb, tfd = tfp.bijectors, tfp.distributions
+
+B, L, D, K = 4, 3, 6, 5
+RNG = np.random.default_rng(0)
+W = RNG.normal(size=(L, D)).astype(np.float32)
+X = (RNG.random((B, D)) < 0.5).astype(np.float32)
+PRIOR = dist.Normal(jnp.zeros(L), 1.0).to_event(1)
+
+
+def log_likelihood(z):
+    return dist.BernoulliLogits(z @ W).to_event(1).log_prob(X)
+
+
+# Draws that are floating point and jump.
+
+
+class FloatBernoulli:
+    """A user's own posterior: Bernoulli draws as floating-point numbers."""
+
+    def __init__(self, logits):
+        self.logits = logits
+
+    def sample(self, key, sample_shape=()):
+        shape = (*sample_shape, *self.logits.shape)
+        return jax.random.bernoulli(key, jax.nn.sigmoid(self.logits), shape).astype(jnp.float32)
+
+    def log_prob(self, z):
+        return jnp.sum(z * self.logits - jax.nn.softplus(self.logits), axis=-1)
+
+
+class NumPyroBernoulli(dist.Distribution):
+    """The same as a subclass of NumPyro's, which then claims to have differentiable draws."""
+
+    def __init__(self, logits):
+        self.own = FloatBernoulli(logits)
+        super().__init__(logits.shape[:-1], logits.shape[-1:], validate_args=False)
+
+    def sample(self, key, sample_shape=()):
+        return self.own.sample(key, sample_shape)
+
+    def log_prob(self, z):
+        return self.own.log_prob(z)
+
+
+BERNOULLI_PRIOR = FloatBernoulli(jnp.zeros(L))
+
+
+def bernoulli_loss(logits, key, posterior=FloatBernoulli, estimator="reparam", **options):
+    arguments = posterior(logits), BERNOULLI_PRIOR, log_likelihood
+    return jnp.sum(losses.elbo(key, *arguments, estimator=estimator, **options)[0])
+
+
+def transformed(loss):
+    """The gradient by the first argument, plainly and under transformations."""
+    yield jax.grad(loss)
+    yield jax.jit(jax.grad(loss))
+    yield jax.grad(jax.jit(loss))
+    yield lambda logits, key: jax.vmap(jax.grad(loss), (0, None))(logits[None], key)
+    yield jax.grad(
+        lambda logits, key: jax.lax.scan(
+            lambda total, _: (total + jax.checkpoint(loss)(logits, key), None), 0.0, length=1
+        )[0]
+    )
+
+
+@pytest.mark.parametrize("estimator", sorted(PATH_ESTIMATORS))
+@pytest.mark.parametrize("posterior", [FloatBernoulli, NumPyroBernoulli])
+def test_floating_point_draws_that_jump_are_refused_where_they_are_differentiated(
+    posterior, estimator
+):
+    loss = functools.partial(bernoulli_loss, posterior=posterior, estimator=estimator)
+    assert posterior is FloatBernoulli or posterior(jnp.zeros((B, L))).has_rsample
+    for slope in transformed(loss):
+        with pytest.raises(ValueError, match=f'"{estimator}" needs .* score, score_loo, vimco'):
+            jax.eval_shape(slope, jnp.zeros((B, L)), jax.random.key(0))
+    # The value needs no derivative.
+    assert jax.eval_shape(loss, jnp.zeros((B, L)), jax.random.key(0)).shape == ()
+
+
+def test_the_gradient_by_vimco_is_the_enumerated_one():
+    logits = np.linspace(-1, 1, L).astype(np.float32)
+
+    def exact(logits):
+        total = 0.0
+        for z in itertools.product([0, 1], repeat=L):
+            z = np.array(z, float)
+            log_q = np.sum(z * logits - np.log1p(np.exp(logits)))
+            scores = z @ np.float64(W)
+            log_px_z = np.sum(X * scores - np.log1p(np.exp(scores)), axis=-1)  # [B]
+            total += np.exp(log_q) * np.sum(log_px_z - L * np.log(2) - log_q)
+        return -total
+
+    def loss(logits, key):
+        every = jnp.broadcast_to(logits, (B, L))
+        return bernoulli_loss(every, key, estimator="vimco", num_samples=2)
+
+    keys = jax.random.split(jax.random.key(0), 4_000)
+    samples = np.float64(jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(logits, keys))
+    error = np.std(samples, axis=0, ddof=1) / np.sqrt(len(keys))
+    steps = 1e-5 * np.eye(L)
+    expected = [(exact(logits + h) - exact(logits - h)) / 2e-5 for h in steps]
+    assert np.all(np.abs(np.mean(samples, axis=0) - expected) < 4 * error)
+
+
+class WithNoise:
+    """A normal beside uniform noise, whose density has no parameters."""
+
+    def __init__(self, mean, said):
+        self.mean = mean
+        if said:
+            self.reparameterized = True
+
+    def sample(self, key, sample_shape=()):
+        one, other = jax.random.split(key)
+        shape = (*sample_shape, *self.mean.shape)
+        return self.mean + jax.random.normal(one, shape), jax.random.uniform(other, shape)
+
+    def log_prob(self, z):
+        return jnp.sum(dist.Normal(self.mean, 1.0).log_prob(z[0]), axis=-1)
+
+
+class NoiseAlone:
+    """Uniform noise on [0, 1]^L for each example."""
+
+    def sample(self, key, sample_shape=()):
+        return jax.random.uniform(key, (*sample_shape, B, L))
+
+    def log_prob(self, z):
+        return jnp.zeros(z.shape[:-1])
+
+
+def test_frozen_posteriors_and_uniform_noise_are_legitimate():
+    """Of a gradient by the generation network alone, and of noise whose density does not move."""
+
+    def by_model(w, posterior, estimator):
+        def log_likelihood(z):
+            return dist.BernoulliLogits(z @ w).to_event(1).log_prob(X)
+
+        prior = dist.Uniform(jnp.zeros(L), 1.0).to_event(1)
+        arguments = posterior, prior, log_likelihood
+        return jnp.sum(losses.iwae(jax.random.key(0), *arguments, estimator=estimator)[0])
+
+    for estimator in PATH_ESTIMATORS:
+        for posterior in (FloatBernoulli(jnp.zeros((B, L))), NoiseAlone()):
+            slope = functools.partial(by_model, posterior=posterior, estimator=estimator)
+            assert jax.eval_shape(jax.grad(slope), W).shape == W.shape
+
+    def by_mean(mean, said):
+        posterior = WithNoise(mean, said)
+        prior = WithNoise(jnp.zeros(L), said)
+        arguments = posterior, prior, lambda z: log_likelihood(z[0] + z[1])
+        return jnp.sum(losses.iwae(jax.random.key(0), *arguments, estimator="stl")[0])
+
+    slope = jax.grad(by_mean)
+    assert jax.eval_shape(functools.partial(slope, said=True), jnp.zeros((B, L))).shape == (B, L)
+    with pytest.raises(ValueError, match="an attribute reparameterized = True"):
+        jax.eval_shape(functools.partial(slope, said=False), jnp.zeros((B, L)))
+
+
+# Distributions that were returned out of jax.vmap.
+
+
+@pytest.mark.parametrize("num_samples", [K, B])  # With K = B the wrong shapes broadcast.
+@pytest.mark.parametrize("vectorized", [True, False])
+@pytest.mark.parametrize("prior", [PRIOR, dist.Normal(jnp.zeros((B, L)), 1.0).to_event(1)])
+def test_distributions_out_of_vmap_are_refused(prior, vectorized, num_samples):
+    stale = jax.vmap(lambda m: dist.Normal(m, 0.5).to_event(1))(jnp.zeros((B, L)))
+    assert stale.batch_shape == ()
+    options = {"num_samples": num_samples, "vectorized": vectorized}
+    with pytest.raises(ValueError, match=r"batch shape \(\), .*returned out of jax\.vmap"):
+        losses.iwae(jax.random.key(0), stale, prior, log_likelihood, **options)
+
+
+class WithoutBatch:
+    """A user's own sampler, which gives one draw for all examples."""
+
+    def sample(self, key, sample_shape=()):
+        return jax.random.normal(key, (*sample_shape, L))
+
+    def log_prob(self, z):
+        return dist.Normal(jnp.zeros((B, L)), 1.0).to_event(1).log_prob(z)
+
+
+def test_draws_without_the_batch_of_their_density_are_refused():
+    with pytest.raises(ValueError, match=r"draws of shape \[K, \*batch, .*\(5, 4, .*got \(5, 3\)"):
+        losses.iwae(jax.random.key(0), WithoutBatch(), PRIOR, log_likelihood, num_samples=K)
+
+
+# Squashed draws: log q at the draw itself.
+
+MEAN = np.linspace(0, 6, B * L).reshape(B, L)
+SCALE = 2.0
+
+
+class Tanh(dist.transforms.ParameterFreeTransform):
+    """A user's own transform, which NumPyro lacks."""
+
+    domain, codomain = dist.constraints.real, dist.constraints.interval(-1.0, 1.0)
+
+    def __call__(self, y):
+        return jnp.tanh(y)
+
+    def _inverse(self, z):
+        return jnp.arctanh(z)
+
+    def log_abs_det_jacobian(self, x, y, intermediates=None):
+        return 2 * (jnp.log(2.0) - x - jax.nn.softplus(-2 * x))
+
+
+def numpyro_tanh(mean, scale):
+    return dist.TransformedDistribution(dist.Normal(mean, scale).to_event(1), Tanh())
+
+
+def numpyro_tanh_inside(mean, scale):
+    """tanh(y) = 2 sigmoid(2 y) - 1."""
+    affine, sigmoid = dist.transforms.AffineTransform, dist.transforms.SigmoidTransform()
+    tanh = dist.transforms.ComposeTransform([affine(0.0, 2.0), sigmoid, affine(-1.0, 2.0)])
+    return dist.TransformedDistribution(dist.Normal(mean, scale), tanh).to_event(1)
+
+
+def distrax_tanh(mean, scale):
+    base = distrax.MultivariateNormalDiag(mean, scale * jnp.ones(L))
+    return distrax.Transformed(base, distrax.Block(distrax.Tanh(), 1))
+
+
+def distrax_tanh_inside(mean, scale):
+    transformed = distrax.Transformed(distrax.Normal(mean, scale), distrax.Tanh())
+    return distrax.Independent(transformed, 1)
+
+
+def tfp_tanh(mean, scale):
+    base = tfd.MultivariateNormalDiag(mean, scale * jnp.ones(L))
+    return tfd.TransformedDistribution(base, tfb.Tanh())
+
+
+def tfp_chain(mean, scale):
+    """An affine map with parameters, which stays, then tanh."""
+    base = tfd.Normal(jnp.zeros((B, L)), 1.0)
+    chain = tfb.Chain([tfb.Tanh(), tfb.Shift(mean), tfb.Scale(scale)])
+    return tfd.Independent(tfd.TransformedDistribution(base, chain), 1)
+
+
+SQUASHED = [
+    numpyro_tanh,
+    numpyro_tanh_inside,
+    distrax_tanh,
+    distrax_tanh_inside,
+    tfp_tanh,
+    tfp_chain,
+]
+# Estimators, each by one convention of calling, and reparam by both.
+SQUASHED_CALLS = [
+    ("reparam", True),
+    ("reparam", False),
+    ("stl", True),
+    ("dreg", False),
+    ("score", True),
+    ("wake", False),
+]
+
+
+def softplus(a):
+    return np.logaddexp(0, a)
+
+
+def exact_squashed_loss(noise, mean, scale):
+    """-L_K in float64 of noise [K, B, L]: z = tanh(mean + scale noise)."""
+    y = mean + scale * noise
+    z = np.tanh(y)
+    log_normal = -0.5 * noise**2 - np.log(scale) - 0.5 * np.log(2 * np.pi)
+    log_det = 2 * (np.log(2) - y - softplus(-2 * y))
+    log_q = np.sum(log_normal - log_det, axis=-1)
+    log_pz = np.sum(-0.5 * z**2 - 0.5 * np.log(2 * np.pi), axis=-1)
+    scores = z @ np.float64(W)
+    log_px_z = np.sum(X * scores - softplus(scores), axis=-1)
+    log_w = log_px_z + log_pz - log_q
+    return -(scipy.special.logsumexp(log_w, axis=0) - np.log(len(noise)))
+
+
+@pytest.mark.parametrize(
+    "squashed",
+    [numpyro_tanh, *(pytest.param(f, marks=pytest.mark.slow) for f in SQUASHED[1:])],
+)
+def test_squashed_posteriors(squashed):
+    """Values of all estimators, and reparam's gradient, against float64 by the same base draws."""
+    number = 50
+
+    def loss(parameters, estimator, vectorized):
+        arguments = squashed(*parameters), PRIOR, log_likelihood
+        options = {"num_samples": number, "estimator": estimator, "vectorized": vectorized}
+        return losses.iwae(jax.random.key(0), *arguments, **options)[0]
+
+    def all_of(parameters):
+        def total(parameters, *options):
+            value = loss(parameters, *options)
+            return jnp.sum(value), value
+
+        return {
+            (e, v): jax.value_and_grad(total, has_aux=True)(parameters, e, v)
+            for e, v in SQUASHED_CALLS
+        }
+
+    mean = MEAN.astype(np.float32)
+    results = jax.jit(all_of)((mean, np.float32(SCALE)))
+    # z is rounded to 1, and does not tell y: the same sampler without tanh does.
+    flat = {
+        numpyro_tanh: lambda m, s: dist.Normal(m, s).to_event(1),
+        numpyro_tanh_inside: lambda m, s: dist.Normal(m, s).to_event(1),
+        distrax_tanh: lambda m, s: distrax.MultivariateNormalDiag(m, s * jnp.ones(L)),
+        distrax_tanh_inside: lambda m, s: distrax.Independent(distrax.Normal(m, s), 1),
+        tfp_tanh: lambda m, s: tfd.MultivariateNormalDiag(m, s * jnp.ones(L)),
+        tfp_chain: lambda m, s: tfd.Independent(tfd.Normal(0 * m, 1.0), 1),
+    }[squashed](mean, SCALE)
+    drawn = losses.log_weights(jax.random.key(0), flat, PRIOR, log_likelihood, number).z
+    is_standard = squashed is tfp_chain
+    noise = np.float64(drawn) if is_standard else (np.float64(drawn) - MEAN) / SCALE
+    exact = exact_squashed_loss(noise, MEAN, SCALE)
+    for name, ((_, values), (by_mean, by_scale)) in results.items():
+        np.testing.assert_allclose(values, exact, rtol=2e-5, err_msg=str(name))
+        assert np.all(np.isfinite(by_mean)) and np.isfinite(by_scale), name
+    step = 1e-5
+    slope = (
+        np.sum(exact_squashed_loss(noise, MEAN, SCALE + step))
+        - np.sum(exact_squashed_loss(noise, MEAN, SCALE - step))
+    ) / (2 * step)
+    for vectorized in (True, False):
+        np.testing.assert_allclose(results["reparam", vectorized][1][1], slope, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_squashed_gradients_of_all_estimators_have_one_mean():
+    """The mean over many keys of dreg and vimco is that of reparam."""
+    names = ("reparam", "dreg", "vimco")
+
+    def loss(scale, key, estimator):
+        # Moderate, so that the score function's variance is.
+        arguments = numpyro_tanh(jnp.asarray(MEAN / 6, jnp.float32), scale), PRIOR, log_likelihood
+        return jnp.sum(losses.iwae(key, *arguments, num_samples=K, estimator=estimator)[0])
+
+    draws = 2_000
+    keys = jax.random.split(jax.random.key(1), (len(names), draws))
+    slopes = jax.jit(
+        lambda scale, keys: {
+            n: jax.vmap(jax.grad(functools.partial(loss, estimator=n)), (None, 0))(scale, keys[i])
+            for i, n in enumerate(names)
+        }
+    )(1.0, keys)
+    means = {n: np.mean(np.float64(s)) for n, s in slopes.items()}
+    errors = {n: np.std(np.float64(s)) / np.sqrt(draws) for n, s in slopes.items()}
+    for name in names[1:]:
+        distance = abs(means[name] - means["reparam"])
+        assert distance < 4 * np.hypot(errors[name], errors["reparam"]), (name, means, errors)
+
+
+# Attributes of a user's own that mean something elsewhere.
+
+
+class OwnModule:
+    """A normal with attributes that other libraries use otherwise."""
+
+    layers = ("dense", "dense")
+    support = "real"
+    transforms = ()
+    event_shape = None
+
+    def __init__(self, mean):
+        self.mean = mean
+
+    def sample(self, key, sample_shape=()):
+        return self.mean + jax.random.normal(key, (*sample_shape, *self.mean.shape))
+
+    def log_prob(self, z):
+        return jnp.sum(dist.Normal(self.mean, 1.0).log_prob(z), axis=-1)
+
+
+@pytest.mark.parametrize("estimator", losses.ESTIMATORS)
+def test_attributes_of_a_users_own(estimator):
+    def loss(mean):
+        arguments = OwnModule(mean), PRIOR, log_likelihood
+        return jnp.sum(losses.iwae(jax.random.key(0), *arguments, estimator=estimator)[0])
+
+    assert jax.eval_shape(jax.grad(loss), jnp.zeros((B, L))).shape == (B, L)
+
+
+# Conditional priors.
+
+
+def dreaming(name, prior, key):
+    options = {}
+    if name != "info_vae":
+        options["inference"] = lambda x: dist.Normal(x @ W.T, 0.5).to_event(1)
+        options["generation"] = lambda z: dist.BernoulliLogits(z @ W).to_event(1)
+    if name == "rws":
+        options["phase"] = "sleep"
+    posterior = dist.Normal(jnp.zeros((B, L)), 0.5).to_event(1)
+    return losses.OBJECTIVES[name](key, posterior, prior, log_likelihood, **options)[0]
+
+
+class OwnPrior:
+    """A normal of one's own with a mean for each example."""
+
+    def __init__(self, mean):
+        self.mean = mean
+
+    def sample(self, key, sample_shape=()):
+        return self.mean + jax.random.normal(key, (*sample_shape, *self.mean.shape))
+
+    def log_prob(self, z):
+        return jnp.sum(dist.Normal(self.mean, 1.0).log_prob(z), axis=-1)
+
+
+@pytest.mark.parametrize("name", ["info_vae", "wake_sleep", "rws"])
+def test_conditional_priors_give_one_draw_per_example(name):
+    mean = 100.0 * jnp.arange(B)[:, None] * jnp.ones(L)
+    priors = [dist.Normal(m, 1.0).to_event(1) for m in (mean, mean[:, :1] + jnp.zeros(L))]
+    for prior in priors if name == "info_vae" else [*priors, OwnPrior(mean)]:
+        assert jax.eval_shape(lambda k: dreaming(name, prior, k), jax.random.key(0)).shape == (B,)  # noqa: B023
+    for batch in ((), (1,), (B,)):
+        prior = dist.Normal(jnp.zeros((*batch, L)), 1.0).to_event(1)
+        z = one_per_example(prior, jax.random.key(0), (B,))
+        assert z.shape == (B, L)
+        assert len(np.unique(z)) == B * L  # No draw is shared.
+    z = one_per_example(OwnPrior(mean), jax.random.key(0), (B,))
+    assert np.all(np.abs(z - mean) < 10)  # Each from its own example's prior.
+    wrong = dist.Normal(jnp.zeros((B + 1, L)), 1.0).to_event(1)
+    with pytest.raises(ValueError, match=r"prior has batch shape \(5,\).*\(4,\)"):
+        one_per_example(wrong, jax.random.key(0), (B,))
+
+
+# Supports that move.
+
+
+def uniform_loss(s, estimator, posterior, key):
+    """-E[log w] of z ~ U(0, s), log p(z) = -z^2 / 2, log p(x|z) = -(z - 1)^2 / 2."""
+
+    def log_likelihood(z):
+        return -0.5 * (z - 1) ** 2
+
+    arguments = posterior(s), dist.Normal(0.0, 1.0), log_likelihood
+    return losses.elbo(key, *arguments, num_samples=2, estimator=estimator)[0]
+
+
+UNIFORMS = {
+    "numpyro": lambda s: dist.Uniform(0.0, s),
+    "distrax": lambda s: distrax.Uniform(0.0, s),
+    "tfp": lambda s: tfd.Uniform(0.0, s),
+}
+
+
+@pytest.mark.parametrize("library", UNIFORMS)
+def test_moving_supports_are_refused_by_all_but_reparam(library):
+    posterior = UNIFORMS[library]
+    for estimator in losses.CATALOGUE["elbo"].estimators:
+        slope = jax.grad(functools.partial(uniform_loss, estimator=estimator, posterior=posterior))
+        if estimator == "reparam":
+            assert jax.eval_shape(slope, 1.3, key=jax.random.key(0)).shape == ()
+        else:
+            with pytest.raises(ValueError, match=f'"{estimator}" needs .*support .*use reparam'):
+                jax.eval_shape(slope, 1.3, key=jax.random.key(0))
+
+
+def test_reparam_follows_a_moving_support():
+    """d/ds of E[log w] = -s^2 / 3 + s / 2 + log s + constant, at s = 1.3."""
+    slope = functools.partial(uniform_loss, estimator="reparam", posterior=UNIFORMS["numpyro"])
+    keys = jax.random.split(jax.random.key(0), 10_000)
+    slopes = jax.vmap(lambda key: jax.grad(lambda s: slope(s, key=key))(1.3))
+    samples = np.float64(jax.jit(slopes)(keys))
+    exact = -(-2 * 1.3 / 3 + 0.5 + 1 / 1.3)
+    error = np.std(samples) / np.sqrt(len(keys))
+    assert abs(np.mean(samples) - exact) < 4 * error
+
+
+def test_supports_that_data_bound_are_legitimate():
+    """Dequantization: v ~ U(x, x + 1), differentiated by the model alone."""
+
+    def loss(mean, estimator):
+        prior = dist.Normal(mean, 1.0).to_event(1)
+        posterior = dist.Uniform(jnp.asarray(X), X + 1.0).to_event(1)
+        arguments = posterior, prior, lambda v: jnp.zeros(v.shape[:-1])
+        return jnp.sum(losses.iwae(jax.random.key(0), *arguments, estimator=estimator)[0])
+
+    for estimator in losses.ESTIMATORS:
+        slope = jax.grad(functools.partial(loss, estimator=estimator))
+        assert jax.eval_shape(slope, jnp.zeros(D)).shape == (D,)
+
+
+# Decoders with random masks.
+
+
+@pytest.mark.parametrize(
+    ("name", "estimator", "vectorized"),
+    [
+        ("iwae", "dreg", False),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                ("iwae", "dreg", True),
+                ("ciwae", "dreg", True),
+                ("ciwae", "wake_dreg", False),
+                ("cubo", "dreg", False),
+                ("rws", None, True),
+            ]
+        ),
+    ],
+)
+def test_a_decoder_with_dropout_has_one_mask(name, estimator, vectorized):
+    """A decoder that takes a new mask at each call gives the gradient of the mask of its first."""
+    keys = list(jax.random.split(jax.random.key(7), 10))
+
+    def loss(w, scale, stateful):
+        masks = iter(keys)
+        posterior = dist.Normal(0.3 * jnp.ones((B, L)), scale).to_event(1)
+
+        def log_likelihood(z):
+            key = jax.random.clone(next(masks) if stateful else keys[0])
+            hidden = jnp.tanh(z @ w)
+            mask = jax.random.bernoulli(key, 0.5, hidden.shape[-2:])
+            return dist.BernoulliLogits(hidden * mask).to_event(1).log_prob(X)
+
+        options = {} if estimator is None else {"estimator": estimator}
+        if name == "rws":
+            options |= {"inference": lambda x: dist.Normal(x @ W.T, scale).to_event(1)}
+            options |= {"generation": lambda z: dist.BernoulliLogits(z @ w).to_event(1)}
+            options |= {"phase": "both"}
+        arguments = posterior, PRIOR, log_likelihood
+        objective = losses.OBJECTIVES[name]
+        return jnp.sum(
+            objective(jax.random.key(0), *arguments, vectorized=vectorized, **options)[0]
+        )
+
+    both = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)), static_argnums=2)
+    stateful, fixed = both(W, 0.5, True), both(W, 0.5, False)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), stateful, fixed
+    )
+    assert np.max(np.abs(fixed[1][0])) > 1e-2
