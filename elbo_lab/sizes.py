@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from elbo_lab import losses, models, objective, optimizer
-from elbo_lab.config import Config, shown
+from elbo_lab.config import HYPER, Config, shown
 from elbo_lab.errors import UserError
 
 # Their results are stored; those of elementwise operations may be fused into what reads them.
@@ -60,7 +60,9 @@ def check(config: Config, data_dim: int, num_train: int, memory: int | None = No
         )
     x = jax.ShapeDtypeStruct((config.batch_size, data_dim), jnp.float32)
     loss_fn = objective.objective_loss(config, model, num_train)
-    step = jax.make_jaxpr(lambda key, params, x: loss_fn(key, params, x, {}))(key, params, x)
+    number = jax.ShapeDtypeStruct((), jnp.float32)
+    courses = {name: number for name in HYPER if isinstance(getattr(config, name), str)}
+    step = jax.make_jaxpr(loss_fn)(key, params, x, courses)
     largest = max(_products(step.jaxpr), default=0)
     if largest > memory:
         name = max(("k", "m", "batch_size"), key=lambda name: getattr(config, name))

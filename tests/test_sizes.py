@@ -59,6 +59,7 @@ def test_parameters_gradient_and_moments_are_counted_to_the_byte(options, flag):
         ({"k": 5000, "eval_k": 5000}, "k=5000", 5000),
         ({"objective": "miwae", "m": 900}, "m=900", 4500),
         ({"k": 50, "batch_size": 1000}, "batch_size=1000", 50),
+        ({"objective": "renyi", "alpha": "linear:0:1:9", "k": 3000}, "k=3000", 3000),
         ({"objective": "wake_sleep", "k": 5000, "eval_k": 5000}, "k=5000", 5000),
     ],
     ids=str,
