@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -88,7 +89,9 @@ def courses(config: Config, total: int) -> Callable[[dict[str, Array], Array], d
     moving = {n: schedules.course(text) for n, text in texts.items() if isinstance(text, str)}
 
     def at_step(hparams: dict[str, Array], step: Array) -> dict[str, Array]:
-        values = {name: course(step) for name, course in moving.items()}
-        return hparams | values | {"learning_rate": hparams["learning_rate"] * factor(step)}
+        # Schedules divide the integer step, which strict promotion forbids.
+        with jax.numpy_dtype_promotion("standard"):
+            values = {name: course(step) for name, course in moving.items()}
+            return hparams | values | {"learning_rate": hparams["learning_rate"] * factor(step)}
 
     return at_step

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from elbo_lab import __version__, data, distributed, rundir
+from elbo_lab import __version__, data, distributed, rundir, sizes
 from elbo_lab.config import Config
 from elbo_lab.data import Dataset
 from elbo_lab.device import Placement
@@ -40,7 +40,7 @@ def complete(
       The directory, and whether it was complete before.
 
     Raises:
-      UserError: the directory is not this run's, or the disk refuses.
+      UserError: the directory is not this run's, the run is too large, or the disk refuses.
       stages.StoppedError: after a signal.
       stages.DivergedError: nothing is left to train.
     """
@@ -50,6 +50,8 @@ def complete(
     def claim():
         return rundir.claim(workdir, config, digest, overwrite, replicas)
 
+    if not rundir.is_complete(Path(workdir).expanduser()):
+        sizes.check(config, dataset.x_train.shape[1], len(dataset.x_train) - config.held_out)
     with distributed.held_by_first(claim) as path:
         path = path or Path(workdir)
         if distributed.on_first(lambda: is_complete(path)):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elbo_lab import device, distributed, models, rundir, sharding
+from elbo_lab import device, distributed, keys, models, rundir, sharding
 from elbo_lab import objective as objectives
 from elbo_lab import train as training
 from elbo_lab.config import Config
@@ -103,9 +103,7 @@ def stored(
     images = jnp.asarray(x)
     if mode in ("dynamic", "none"):
         return images  # and no key is made, which takes a start's time
-    base_key = jax.random.key(seed)
-    key = training.stream_key(base_key, training.FIXED_BINARIZATION, split)
-    return binarization.stored(key, images, mode)
+    return binarization.stored(keys.binarization_key(split, seed), images, mode)
 
 
 def train(run: Run) -> None:
@@ -138,12 +136,7 @@ def _training_images(run: Run) -> jax.Array | streaming.Images:
     """On the device, or where they are, if they are to be streamed."""
     x_train, mode, stream = run.dataset.x_train, run.config.binarization, run.placement.stream
     if streaming.too_large(x_train.nbytes) if stream is None else stream:
-        key = training.stream_key(
-            jax.random.key(training.FIXED_BINARIZATION_SEED),
-            training.FIXED_BINARIZATION,
-            training.TRAIN_SPLIT,
-        )
-        return streaming.Images(x_train, mode, key)
+        return streaming.Images(x_train, mode, keys.binarization_key(training.TRAIN_SPLIT))
     return stored(x_train, training.TRAIN_SPLIT, mode)
 
 

@@ -15,7 +15,7 @@ import pytest
 from elbo_lab import checkpoint, data, models, rundir, train
 from elbo_lab.config import Config
 from elbo_lab.errors import UserError
-from experiments import gradients
+from experiments import folders, gradients
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIGURES = {"snr.png", "dsnr.png", "variance.png", "efficiency.png"}
@@ -193,5 +193,5 @@ def test_runs_of_other_data_or_versions_and_without_checkpoints_are_refused(
 
 def test_an_output_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be made"):
-        gradients.output_folder(str(tmp_path / "file" / "found"))
+    with pytest.raises(UserError, match="--output=.* cannot be written"):
+        folders.made("output", str(tmp_path / "file" / "found"))

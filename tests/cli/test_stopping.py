@@ -2,11 +2,15 @@
 
 import json
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.slow
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def saving(path) -> bool:
@@ -66,6 +70,39 @@ def test_a_signal_saves_and_says_how_to_go_on(cli, read, fresh, tmp_path, number
     assert "same command goes on" in last
     assert read["records"](tmp_path) == step // 6
     assert_goes_on_to_the_same(cli, read, fresh, tmp_path)
+
+
+# A process that is kept from Python's next instruction for ever, as by a program that never ends.
+STUCK = """\
+import hashlib, sys
+from experiments.progress import Interrupt
+interrupt = Interrupt(float(sys.argv[1]))
+print("ready", flush=True)
+hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("signals", "grace", "words"),
+    [
+        ((signal.SIGTERM, signal.SIGINT), 100, "within 100 s; once more ends at once"),
+        ((signal.SIGTERM,), 0.5, "ended. The last checkpoint stays."),
+        ((signal.SIGINT,), 0.5, "ended. The last checkpoint stays."),
+    ],
+    ids=["two signals", "TERM", "INT"],
+)
+def test_a_signal_ends_a_process_that_never_comes_back_to_python(signals, grace, words):
+    command = [sys.executable, "-c", STUCK, str(grace)]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, cwd=REPOSITORY, **pipes) as process:
+        assert process.stdout.readline() == "ready\n"
+        for number in signals:
+            process.send_signal(number)
+            time.sleep(0.2)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + signals[-1]
+    assert words in err
+    assert "Stopping at the next checkpoint" in err
 
 
 def test_a_damaged_newest_checkpoint_falls_back_with_a_warning(cli, read, fresh, tmp_path):
