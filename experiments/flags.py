@@ -22,6 +22,7 @@ from elbo_lab.data import DATASETS, Dataset
 from elbo_lab.device import Placement
 from elbo_lab.errors import UserError
 from elbo_lab.validation import CHOICES
+from experiments import terminal
 
 RUN_SECTION = {
     "workdir": "the run's directory (if not given, runs/ and a name made of the configuration)",
@@ -193,6 +194,7 @@ def connect_from_flags() -> bool:
     where = (values.coordinator_address, values.num_processes, values.process_id)
     if values.distributed:
         distributed.connect(*where, values.initialization_timeout)
+        terminal.guard()  # it has replaced standard output
     elif any(value is not None for value in where):
         raise UserError(
             "--coordinator_address, --num_processes and --process_id need --distributed."
@@ -206,6 +208,7 @@ def run(main: Callable[[], int | None], description: str) -> None:
     User errors become one sentence and status 2, and Ctrl-C, as long as `main` does not handle it,
     becomes a word and status 130.
     """
+    terminal.guard()
     help_flags = ("--help", "-help", "-h", "--helpshort", "--helpfull")
     if any(argument in help_flags for argument in sys.argv[1:]):
         print(help_text(description))
@@ -223,7 +226,7 @@ def run(main: Callable[[], int | None], description: str) -> None:
     def guarded(argv: list[str]) -> int | None:
         del argv
         try:
-            return main()
+            return terminal.status(main())
         except UserError as error:
             _refuse(_of_protocol(str(error)))
 

@@ -1,5 +1,6 @@
 """Progress for a person: a bar on a terminal, a line at every tenth elsewhere."""
 
+import contextlib
 import os
 import sys
 
@@ -110,7 +111,8 @@ class Interrupt:
         self.signal = number
         signal.signal(number, signal.SIG_DFL)
         # Not by print, which fails where the signal interrupts another print.
-        os.write(2, b"\nStopping at the next checkpoint; once more ends at once.\n")
+        with contextlib.suppress(OSError):  # Nobody may be there to read it.
+            os.write(2, b"\nStopping at the next checkpoint; once more ends at once.\n")
 
     def agreed(self) -> int:
         """The signal that any of the processes got, 0 if none; they all call it together."""

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from elbo_lab import checkpoint
+from elbo_lab import checkpoint, checkpoint_folders
 from elbo_lab.errors import UserError
 
 REPOSITORY = Path(checkpoint.__file__).resolve().parents[1]
@@ -218,7 +218,7 @@ def test_disk_full_when_flushing(tmp_path, monkeypatch, error):
 
     checkpoint.save(tmp_path, 1, small(1))
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_sync", fail)
+        patch.setattr(checkpoint_folders, "sync", fail)
         with pytest.raises(UserError, match=f"in {tmp_path}: No space left on device$"):
             checkpoint.save(tmp_path, 2, small(2))
     assert folders(tmp_path) == ["step_00000001"]
