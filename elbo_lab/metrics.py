@@ -140,16 +140,19 @@ def read_metrics(workdir, names: Sequence[str] = ()) -> list[dict[str, Any]]:
     if not lines[-1].strip():
         lines.pop()
     records: list[dict[str, Any]] = []
+    damaged = []
     for number, line in enumerate(lines, start=1):
         try:
             record = _numbers(_checked(parse_json(line)))
             _check_follows(record, records, names)
             records.append(record)
         except (ValueError, OverflowError):
-            if number < len(lines):
-                warnings.warn(
-                    f"{path}: line {number} is damaged and left out", DamageWarning, stacklevel=1
-                )
+            damaged += [number] * (number < len(lines))
+    if damaged:
+        words = f"line {damaged[0]} is damaged and left out"
+        if len(damaged) > 1:
+            words = f"{len(damaged)} lines are damaged and left out, the first is line {damaged[0]}"
+        warnings.warn(f"{path}: {words}", DamageWarning, stacklevel=1)
     return records
 
 
@@ -170,6 +173,18 @@ def missing_steps(
         if step - before > steps_per_line
     ]
     return missing + ([(ends[-1] + 1, last_step)] if last_step > ends[-1] else [])
+
+
+def warn_of_missing(workdir, missing: Sequence[tuple[int, int]]) -> None:
+    """Says which steps of `missing_steps` a run's curves lack."""
+    ranges = [f"{first:,} to {last:,}" for first, last in missing[:5]]
+    ranges += [f"{len(missing) - 5} more ranges"] if len(missing) > 5 else []
+    warnings.warn(
+        f"{os.path.join(workdir, _LINES)} has lost the lines of steps {', '.join(ranges)}: curves "
+        "lack them, and so does the training bound if they are of the last pass",
+        DamageWarning,
+        stacklevel=1,
+    )
 
 
 class _EventFile:

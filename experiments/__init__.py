@@ -15,7 +15,7 @@ def interrupted(number: int, frame) -> None:
     """Ends the process; the handler of SIGINT during the imports."""
     del frame
     with contextlib.suppress(OSError):
-        os.write(2, b"\nInterrupted.\n")
+        os.write(2, b"Interrupted.\n")
     os._exit(128 + number)
 
 

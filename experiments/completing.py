@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from elbo_lab import __version__, data, distributed, rundir
+from elbo_lab import __version__, data, distributed, metrics, rundir
 from elbo_lab.config import Config
 from elbo_lab.data import Dataset
 from elbo_lab.device import Placement
@@ -80,9 +80,22 @@ def _state(path: Path, config: Config) -> tuple[bool, bool]:
     """Whether a run has its numbers, and whether it has all that can be had."""
     if not is_complete(path):
         return False, False
+    say_lost_metrics(path, config)
     figures = [f"{name}.png" for name in rundir.figure_names(config.latent_dims)]
     has_figures = all((path / rundir.FIGURES / name).exists() for name in figures)
     return True, has_figures or rundir.is_read_only(path)
+
+
+def say_lost_metrics(path: Path, config: Config) -> None:
+    """Says of a complete run which metrics it has lost since."""
+    from elbo_lab import train
+
+    summary = rundir.read_summary(path)
+    call = train.steps_per_call(config, summary["data"]["train_images"])
+    records = metrics.read_metrics(path, rundir.METRIC_NAMES)
+    missing = metrics.missing_steps(records, summary["steps"], call)
+    if missing and [list(steps) for steps in missing] != summary.get("lost_metrics"):
+        metrics.warn_of_missing(path, missing)
 
 
 def _warn_of_figures(path: Path) -> None:
@@ -115,4 +128,11 @@ def is_complete(path: Path) -> bool:
         config.get("au_images"),
     )
     sound = {int(r) for r, step in summary["failed_at"].items() if step < 0}
-    return sound <= set(evaluations)
+    if not sound <= set(evaluations):
+        warnings.warn(
+            f"{path / rundir.EVALUATION} is damaged or lost; it is computed again",
+            DamageWarning,
+            stacklevel=1,
+        )
+        return False
+    return True

@@ -1,7 +1,6 @@
 """The stages of a run: train, evaluate, report. Each goes on where an earlier process stopped."""
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from elbo_lab import objective as objectives
 from elbo_lab import train as training
 from elbo_lab.config import Config
 from elbo_lab.data import Dataset, binarization, hold_out, streaming
-from elbo_lab.errors import DamageWarning, UserError
-from elbo_lab.metrics import MetricLog, missing_steps, read_metrics
+from elbo_lab.errors import UserError
+from elbo_lab.metrics import MetricLog, missing_steps, read_metrics, warn_of_missing
 from experiments.progress import Interrupt, Progress
 
 # Compiled calls between checkpoints, where --checkpoint_every is not given: half a minute on a CPU,
@@ -165,14 +164,7 @@ def read_records(run: Run, last_step: int) -> list[dict[str, Any]]:
     call = training.steps_per_call(run.config, len(run.dataset.x_train))
     missing = missing_steps(records, last_step, call)
     if missing and missing != run.missing:
-        ranges = [f"{first:,} to {last:,}" for first, last in missing[:5]]
-        ranges += [f"{len(missing) - 5} more ranges"] if len(missing) > 5 else []
-        warnings.warn(
-            f"{run.path / rundir.METRICS} has lost the lines of steps {', '.join(ranges)}: the "
-            "curves lack them, and the training bound if they are of the last pass",
-            DamageWarning,
-            stacklevel=1,
-        )
+        warn_of_missing(run.path, missing)
     run.missing = missing
     return records
 

@@ -14,7 +14,7 @@ from elbo_lab import evaluation, grid, rundir, train
 from elbo_lab.config import Config
 from elbo_lab.evaluation import comparison, results
 from elbo_lab.metrics import read_metrics
-from experiments import sweep_folder
+from experiments import completing, sweep_folder
 from experiments.sweep_folder import Place, Store
 
 # Values per test image that are averaged, by their names in sweep.json.
@@ -128,6 +128,8 @@ def _measure(cell, store: Store, summaries, reasons) -> tuple[dict[str, Any], di
         waiting = set(fields["failures"].values()) == {"not trained yet"}
         return fields | {"status": "waiting" if waiting else "failed"}, {}
     places = [store.done[replica] for replica in replicas if replica.seed in values]
+    for path in dict.fromkeys(place.path for place in places):
+        completing.say_lost_metrics(path, cell.config)
     fields["results"] = _averages(values) | _times(places, summaries)
     return fields, values
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from elbo_lab import grid, html_report, report, rundir, train
 from elbo_lab.config import Config
-from elbo_lab.errors import UserError
+from elbo_lab.errors import DamageWarning, UserError
 from experiments import flags as run_flags
 from experiments import grid_flags, progress, sweep_folder, sweep_jobs, sweep_reporting
 from experiments import sweep_results as results
@@ -248,7 +248,8 @@ def test_a_run_that_has_lost_its_values_is_done_again(tmp_path):
     values = next(tmp_path.glob("runs/*/evaluation.npz"))
     values.write_bytes(values.read_bytes()[:300])
     for _ in ("damaged", "lost"):
-        store = sweep_folder.read(tmp_path, DIGESTS)
+        with pytest.warns(DamageWarning, match="damaged or lost; it is computed again"):
+            store = sweep_folder.read(tmp_path, DIGESTS)
         assert not store.done and store.begun[0].replicas == train.replicas(cell.config)
         values.unlink(missing_ok=True)
 
