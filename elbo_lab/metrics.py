@@ -156,23 +156,32 @@ def read_metrics(workdir, names: Sequence[str] = ()) -> list[dict[str, Any]]:
     return records
 
 
+def steps_told(records: list[dict[str, Any]], steps_per_line: int) -> list[tuple[int, int]]:
+    """The steps that each record tells of, those of one compiled call, as ranges (first, last) of
+    steps counted from 1.
+
+    Args:
+      records: of rising steps.
+      steps_per_line: steps of a call; the last one may have fewer.
+    """
+    ends = [record["step"] for record in records]
+    starts = [(end - 1) // steps_per_line * steps_per_line + 1 for end in ends]
+    return list(zip(starts, ends, strict=True))
+
+
 def missing_steps(
     records: list[dict[str, Any]], last_step: int, steps_per_line: int
 ) -> list[tuple[int, int]]:
     """The steps that no record tells of, as ranges (first, last) of steps counted from 1.
 
     Args:
-      records: of rising steps, each of the steps since the one before.
+      records: of rising steps.
       last_step: how many steps have been done.
-      steps_per_line: how many steps a record tells of at most.
+      steps_per_line: see `steps_told`.
     """
-    ends = [0, *(record["step"] for record in records)]
-    missing = [
-        (before + 1, step - steps_per_line)
-        for before, step in zip(ends, ends[1:], strict=False)
-        if step - before > steps_per_line
-    ]
-    return missing + ([(ends[-1] + 1, last_step)] if last_step > ends[-1] else [])
+    told = [(0, 0), *steps_told(records, steps_per_line), (last_step + 1, last_step + 1)]
+    pairs = zip(told, told[1:], strict=False)
+    return [(before[1] + 1, after[0] - 1) for before, after in pairs if after[0] - before[1] > 1]
 
 
 def warn_of_missing(workdir, missing: Sequence[tuple[int, int]]) -> None:

@@ -91,7 +91,7 @@ def say_lost_metrics(path: Path, config: Config) -> None:
     from elbo_lab import train
 
     summary = rundir.read_summary(path)
-    call = train.steps_per_call(config, summary["data"]["train_images"])
+    call = max(1, train.steps_per_call(config, summary["data"]["train_images"]))
     records = metrics.read_metrics(path, rundir.METRIC_NAMES)
     missing = metrics.missing_steps(records, summary["steps"], call)
     if missing and [list(steps) for steps in missing] != summary.get("lost_metrics"):

@@ -110,7 +110,9 @@ def make_folders(path: Path) -> None:
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise UserError(f"{folder} cannot be made a folder: {error.strerror}.") from error
+            raise UserError(
+                f"{folder} has to be a folder ({error.strerror}); move what is there away."
+            ) from error
 
 
 def jobs(path: Path) -> int | None:

@@ -93,7 +93,7 @@ class _Shown:
             self.others(message, category, *where, **options)
         elif not self.cache_failed:
             self.cache_failed = True
-            reason = text.partition("': ")[2]
+            reason = text.partition("': ")[2].rpartition("] ")[2]  # after "OSError: [Errno 28] "
             print(
                 f"Warning: compiled programs cannot be kept ({reason}); the next start is slower.",
                 file=sys.stderr,
