@@ -54,10 +54,10 @@ def guard() -> None:
     """Makes the standard streams safe, shows warnings of damage in plain words, and lets Ctrl-C
     raise KeyboardInterrupt. Calling it again makes streams safe that were replaced since.
     """
-    for name, number in (("stdout", 1), ("stderr", 2)):
+    for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # it was closed when Python started
-            stream = open(number, "w", closefd=False)
+            stream = open(os.devnull, "w")
         if not isinstance(stream, Stream):
             setattr(sys, name, Stream(stream))
     if not isinstance(warnings.showwarning, _Shown):
