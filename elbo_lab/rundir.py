@@ -125,14 +125,17 @@ class Watch:
         self.path, self.config = path, read_config(path)
         self._lock = open(path / _LOCK, "ab")  # Held open: no other file gets its number.
 
-    def check(self) -> None:
-        """Raises UserError once the directory was moved or removed."""
+    def is_there(self) -> bool:
+        """Whether the directory was neither moved nor removed."""
         try:
             there = os.stat(self.path / _LOCK)
-            is_same = os.path.samestat(os.fstat(self._lock.fileno()), there)
+            return os.path.samestat(os.fstat(self._lock.fileno()), there)
         except OSError:
-            is_same = False
-        if not is_same:
+            return False
+
+    def check(self) -> None:
+        """Raises UserError once the directory was moved or removed."""
+        if not self.is_there():
             raise UserError(
                 f"{self.path} was moved or removed while its run was writing there; what the run "
                 "had saved is where the directory went: move it back to go on, or start anew."
@@ -141,8 +144,12 @@ class Watch:
     def __enter__(self) -> "Watch":
         return self
 
-    def __exit__(self, *exception) -> None:
-        self._lock.close()
+    def __exit__(self, kind, error, traceback) -> None:
+        try:
+            if isinstance(error, UserError):
+                self.check()  # A directory that went away explains what the disk refused.
+        finally:
+            self._lock.close()
 
 
 def remove(path: Path) -> None:

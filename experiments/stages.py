@@ -1,5 +1,7 @@
 """The stages of a run: train, evaluate, report. Each goes on where an earlier process stopped."""
 
+import contextlib
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -277,10 +279,20 @@ def _write_checkpoint(run: Run, log: MetricLog, step: int, state: training.Train
     log.sync()  # After a power cut no checkpoint may be ahead of the metrics.
     run.check_directory()
     note = {**(run.watch.config if run.watch else {}), "seconds": run.seconds}
+    folder = run.path / rundir.CHECKPOINTS
     try:
-        checkpoint.save(run.path / rundir.CHECKPOINTS, step, (state, run.keys), note=note)
+        checkpoint.save(folder, step, (state, run.keys), note=note)
     finally:
-        run.check_directory()  # The folder may have gone in between, which explains any error.
+        if run.watch and not run.watch.is_there():
+            _remove_orphan(folder, step)
+
+
+def _remove_orphan(folder: Path, step: int) -> None:
+    """Removes what a save has made anew in the place of a directory that went away meanwhile."""
+    shutil.rmtree(folder / f"step_{step:08d}", ignore_errors=True)
+    for path in (folder, folder.parent):
+        with contextlib.suppress(OSError):  # it holds something else, or is gone
+            path.rmdir()
 
 
 def _check_finite(run: Run, record: training.Record, saved: int) -> None:
