@@ -10,7 +10,6 @@ summary.json     written last: its presence means that the run is complete
 
 import contextlib
 import errno
-import math
 import os
 import shutil
 import typing
@@ -20,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from elbo_lab import config as configs
-from elbo_lab import json_files, metrics, report
+from elbo_lab import json_files, metrics, report, run_files
 from elbo_lab.config import Config
 from elbo_lab.errors import DamageWarning, UserError
-from elbo_lab.report import Result
+from elbo_lab.run_files import CHECKPOINTS, CONFIG, SUMMARY
 
 try:
     import fcntl
@@ -32,13 +31,7 @@ except ImportError:  # Windows
 
     fcntl = None
 
-CONFIG, SUMMARY, EVALUATION = "config.json", "summary.json", "evaluation.npz"
-CHECKPOINTS, FIGURES = "checkpoints", "figures"
-METRICS = "metrics.jsonl"
-# What every line of metrics has besides its step.
-METRIC_NAMES = ("bound", "kl", "reconstruction", "seconds")
-# The results of a summary that are of no split.
-WALL_TIME, SPEED = "wall time of training", "speed"
+EVALUATION, METRICS, FIGURES = "evaluation.npz", "metrics.jsonl", "figures"
 _DOOMED = f"{CHECKPOINTS}.removed"
 # Everything that a run writes, and so all that overwriting removes, in an order that leaves a run
 # that can start anew wherever a kill cuts it off: what resumes first, what names the run last.
@@ -52,26 +45,6 @@ _CONTENTS = (
 _LOCK, _UNFINISHED = ".lock", f"{CONFIG}.tmp"
 # What a file system says where nothing may be written.
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-
-# Other versions have other fields. Infinities are texts.
-_CONFIG_KIND = {
-    f"{name}?": str | kind if kind is float or float in typing.get_args(kind) else kind
-    for name, kind in typing.get_type_hints(Config).items()
-}
-_STORED_KIND = {"config": _CONFIG_KIND, "data_sha256": str, "replicas?": list[_CONFIG_KIND]}
-_RESULT_KIND = typing.get_type_hints(Result) | {"value": float | None}
-_SUMMARY_KIND = {
-    **{"elbo_lab": str, "jax": str, "device": str, "steps": int},
-    "config": _CONFIG_KIND | {"replicates": int, "latent_dims": list[int]},
-    "data": {
-        **{"name": str, "binarization": str, "image_shape": list[int]},
-        **{"train_images": int, "test_images": int},
-    },
-    "failed_at": dict[str, int],
-    "failed_replicates": list[int],
-    "replicas": list[_CONFIG_KIND],
-    "results": list[_RESULT_KIND],
-}
 
 
 def default_name(config: Config) -> str:
@@ -106,7 +79,7 @@ def claim(
     """
     path = Path(workdir).expanduser()
     if not overwrite and is_complete(path) and is_read_only(path):
-        _check_same(path, config, data_digest, replicas, read_config(path))
+        _check_same(path, config, data_digest, replicas, run_files.read_config(path))
         yield path
         return
     with locked(workdir):
@@ -122,7 +95,7 @@ class Watch:
     """
 
     def __init__(self, path: Path):
-        self.path, self.config = path, read_config(path)
+        self.path, self.config = path, run_files.read_config(path)
         self._lock = open(path / _LOCK, "ab")  # Held open: no other file gets its number.
 
     def is_there(self) -> bool:
@@ -167,58 +140,12 @@ def remove(path: Path) -> None:
                 path.rmdir()
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """What config.json holds, "config", "data_sha256" and, of replicates that are not the config's
-    own seeds, "replicas"; where the file is damaged or lost, its copy in the newest checkpoint.
-
-    Raises:
-      UserError: there is neither; the sentence says what is wrong with config.json.
-    """
-    try:
-        return json_files.read(path / CONFIG, _STORED_KIND)
-    except UserError:
-        from elbo_lab import checkpoint
-
-        try:
-            copy = checkpoint.read_note(path / CHECKPOINTS)
-        except UserError:
-            copy = None
-        if copy is None or json_files.fault(copy, _STORED_KIND):
-            raise
-        return {n.removesuffix("?"): copy[n.removesuffix("?")] for n in _STORED_KIND if n in copy}
-
-
-def read_summary(path: Path) -> dict[str, Any]:
-    """What summary.json holds.
-
-    Raises:
-      UserError: it cannot be read, or lacks something that it has to hold.
-    """
-    summary = json_files.read(path / SUMMARY, _SUMMARY_KIND)
-    number = summary["config"]["replicates"]
-    if len(summary["replicas"]) != number or summary["failed_at"].keys() != set(
-        map(str, range(number))
-    ):
-        raise UserError(f"{path / SUMMARY} is damaged: it is not of {number} replicates")
-    if not {WALL_TIME, SPEED} <= {row["name"] for row in summary["results"]}:
-        raise UserError(f"{path / SUMMARY} is damaged: results lack {WALL_TIME} or {SPEED}")
-    return summary
-
-
-def timing(summary: dict[str, Any]) -> tuple[float, float]:
-    """Seconds of training and steps per second of what `read_summary` gave."""
-    values = {row["name"]: row["value"] for row in summary["results"]}
-    # JSON has no NaN: a value that is not finite was written as null.
-    seconds, speed = (math.nan if values[n] is None else values[n] for n in (WALL_TIME, SPEED))
-    return seconds, speed
-
-
 def stored_replicas(path: Path) -> tuple[list[dict[str, Any]], str]:
     """The configs of one seed each that a directory's run is of, as JSON-ready values, and the
     digest of its images; ([], "") if it holds no run.
     """
     try:
-        stored_config = read_config(path)
+        stored_config = run_files.read_config(path)
         config, own = stored_config["config"], stored_config.get("replicas")
         if own is None:
             own = [{"seed": config["seed"] + r} for r in range(config["replicates"])]
@@ -324,9 +251,9 @@ def is_run(path: Path) -> bool:
         return False
 
     return (
-        holds(lambda: read_config(path))
-        or holds(lambda: read_summary(path))
-        or holds(lambda: metrics.read_metrics(path, METRIC_NAMES))
+        holds(lambda: run_files.read_config(path))
+        or holds(lambda: run_files.read_summary(path))
+        or holds(lambda: metrics.read_metrics(path, run_files.METRIC_NAMES))
         or holds(lambda: _has_checkpoints(path))
     )
 
@@ -340,14 +267,14 @@ def _has_checkpoints(path: Path) -> bool:
 def _restored_config(path: Path) -> dict[str, Any]:
     """What config.json holds; the file is written again where it was damaged or lost."""
     try:
-        found = read_config(path)
+        found = run_files.read_config(path)
     except UserError as error:
         raise UserError(
             f"--workdir={path}: {error}, and no checkpoint has a copy of it; --overwrite starts "
             "the run anew."
         ) from error
     try:
-        json_files.read(path / CONFIG, _STORED_KIND)
+        json_files.read(path / CONFIG, run_files.CONFIG_KIND)
     except UserError as error:
         with contextlib.suppress(FileNotFoundError):
             os.replace(path / CONFIG, path / _DAMAGED)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from elbo_lab import __version__, data, distributed, metrics, rundir
+from elbo_lab import __version__, data, distributed, metrics, run_files, rundir
 from elbo_lab.config import Config
 from elbo_lab.data import Dataset
 from elbo_lab.device import Placement
@@ -90,9 +90,9 @@ def say_lost_metrics(path: Path, config: Config) -> None:
     """Says of a complete run which metrics it has lost since."""
     from elbo_lab import train
 
-    summary = rundir.read_summary(path)
+    summary = run_files.read_summary(path)
     call = max(1, train.steps_per_call(config, summary["data"]["train_images"]))
-    records = metrics.read_metrics(path, rundir.METRIC_NAMES)
+    records = metrics.read_metrics(path, run_files.METRIC_NAMES)
     missing = metrics.missing_steps(records, summary["steps"], call)
     if missing and [list(steps) for steps in missing] != summary.get("lost_metrics"):
         metrics.warn_of_missing(path, missing)
@@ -116,7 +116,7 @@ def is_complete(path: Path) -> bool:
     from elbo_lab import evaluation
 
     try:
-        summary = rundir.read_summary(path)
+        summary = run_files.read_summary(path)
     except UserError as error:
         warnings.warn(f"{error}; it is made anew", DamageWarning, stacklevel=1)
         return False

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from absl import flags
 
 from elbo_lab import config as configs
-from elbo_lab import data, device, losses, models, report, rundir, toys, train
+from elbo_lab import data, device, losses, models, report, run_files, rundir, toys, train
 from elbo_lab.config import Config
 from elbo_lab.data import binarization
 from elbo_lab.errors import UserError
@@ -159,7 +159,7 @@ def run_subject(
       UserError: no run, no checkpoint, or one made of other data or by another version.
     """
     try:
-        stored = rundir.read_config(path)
+        stored = run_files.read_config(path)
     except UserError as error:
         raise UserError(f"--run={path} is not a run's directory ({error}).") from error
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from elbo_lab import __version__, device, evaluation, figures, rundir
+from elbo_lab import __version__, device, evaluation, figures, run_files, rundir
 from elbo_lab import config as configs
 from elbo_lab import train as training
 from elbo_lab.data import is_binary
@@ -43,8 +43,8 @@ def report(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
         for r, e in evaluations.items()
     ]
     timing = [
-        Result(rundir.WALL_TIME, "", run.seconds, unit="s"),
-        Result(rundir.SPEED, "", _steps_per_second(records), unit="steps/s"),
+        Result(run_files.WALL_TIME, "", run.seconds, unit="s"),
+        Result(run_files.SPEED, "", _steps_per_second(records), unit="steps/s"),
     ]
     dataset = described(run)
     mode = dataset["binarization"]
@@ -74,7 +74,7 @@ def stored_table(path: Path) -> str:
     Raises:
       UserError: the summary cannot be read.
     """
-    summary = rundir.read_summary(path)
+    summary = run_files.read_summary(path)
     config, dataset = summary["config"], summary["data"]["name"]
     survivors = config["replicates"] - len(summary["failed_replicates"])
     seeds = f"seed {config['seed']}"

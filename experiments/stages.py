@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elbo_lab import device, distributed, json_files, models, rundir, sharding
+from elbo_lab import device, distributed, json_files, models, run_files, rundir, sharding
 from elbo_lab import objective as objectives
 from elbo_lab import train as training
 from elbo_lab.config import Config
@@ -162,7 +162,7 @@ def _begin(run: Run) -> tuple[training.Loop, int, int]:
 
 def read_records(run: Run, last_step: int) -> list[dict[str, Any]]:
     """The metrics of a run; says once which steps up to `last_step` they lack."""
-    records = read_metrics(run.path, rundir.METRIC_NAMES)
+    records = read_metrics(run.path, run_files.METRIC_NAMES)
     call = training.steps_per_call(run.config, len(run.dataset.x_train))
     missing = missing_steps(records, last_step, call)
     if missing and missing != run.missing:
@@ -172,7 +172,7 @@ def read_records(run: Run, last_step: int) -> list[dict[str, Any]]:
 
 
 def _open_log(run: Run, step: int) -> MetricLog:
-    return MetricLog(run.path, step, run.tensorboard, rundir.METRIC_NAMES)
+    return MetricLog(run.path, step, run.tensorboard, run_files.METRIC_NAMES)
 
 
 def _resume_clock(run: Run, step: int) -> None:

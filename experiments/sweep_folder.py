@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from elbo_lab import config as configs
-from elbo_lab import grid, json_files, rundir
+from elbo_lab import grid, json_files, run_files, rundir
 from elbo_lab.config import Config
 from elbo_lab.errors import DamageWarning, UserError
 from experiments import completing
@@ -95,7 +95,7 @@ def _check(path: Path, others: list[str], overwrite: bool) -> None:
 
 def _is_of_a_sweep(run: Path) -> bool:
     try:
-        return "replicas" in rundir.read_config(run)
+        return "replicas" in run_files.read_config(run)
     except UserError:
         return False
 
@@ -169,7 +169,7 @@ def missing(store: Store, wanted: Iterable[Config]) -> tuple[list[grid.Group], l
 
 def summary(run: Path) -> dict[str, Any]:
     """A complete run's summary.json."""
-    return rundir.read_summary(run)
+    return run_files.read_summary(run)
 
 
 def _runs(path: Path) -> list[Path]:

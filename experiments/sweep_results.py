@@ -10,7 +10,7 @@ import numpy as np
 
 import elbo_lab
 from elbo_lab import config as configs
-from elbo_lab import evaluation, grid, rundir, train
+from elbo_lab import evaluation, grid, run_files, rundir, train
 from elbo_lab.config import Config
 from elbo_lab.evaluation import comparison, results
 from elbo_lab.metrics import read_metrics
@@ -163,8 +163,8 @@ def _times(places: list[Place], summaries) -> dict[str, Any]:
     seconds, curves = [], []
     for path, r in places:
         together = len(summaries[path]["replicas"])
-        seconds.append(rundir.timing(summaries[path])[0] / together)
-        records = read_metrics(path, rundir.METRIC_NAMES)
+        seconds.append(run_files.timing(summaries[path])[0] / together)
+        records = read_metrics(path, run_files.METRIC_NAMES)
         curves.append(
             {x["step"]: (x["seconds"] / together, np.ravel(x["bound"])[r]) for x in records}
         )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from elbo_lab import config as configs
-from elbo_lab import evaluation, json_files, rundir
+from elbo_lab import evaluation, json_files, run_files, rundir
 from elbo_lab.config import Config
 from elbo_lab.errors import DamageWarning, UserError
 from elbo_lab.evaluation import ACTIVE_THRESHOLD, results
@@ -78,7 +78,7 @@ def row(cell: Cell, path: Path, command: str) -> dict[str, Any]:
     Raises:
       NothingFiniteError: there is none.
     """
-    summary = rundir.read_summary(path)
+    summary = run_files.read_summary(path)
     evaluations = evaluation.read_evaluations(path / rundir.EVALUATION)
     reasons = {r: results.not_finite(e) for r, e in evaluations.items()}
     seeds = [r for r in evaluations if not reasons[r]]
@@ -89,7 +89,7 @@ def row(cell: Cell, path: Path, command: str) -> dict[str, Any]:
     layers = [e.train_means or e.means for e in kept]
     active = [[int(np.sum(evaluation.activity(m) > ACTIVE_THRESHOLD)) for m in ms] for ms in layers]
     images = -np.mean([e.log_likelihood for e in kept], axis=0, dtype=np.float64)
-    seconds, speed = rundir.timing(summary)
+    seconds, speed = run_files.timing(summary)
     return {
         "data": cell.data,
         "layers": cell.layers,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from elbo_lab import checkpoint, rundir
+from elbo_lab import checkpoint, run_files, rundir
 from elbo_lab import config as configs
 from elbo_lab.config import Config
 from elbo_lab.errors import DamageWarning, UserError
@@ -74,6 +74,24 @@ def test_a_configuration_that_is_damaged_is_restored_from_the_checkpoint(tmp_pat
     left = sorted(p.name for p in (tmp_path / "run").iterdir())
     assert left == [".lock", "config.json"]
     assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["k"] == 7
+
+
+def test_replicates_are_restored_too(tmp_path):
+    runs = [Config(seed=seed) for seed in (9, 4)]
+    shared = Config(seed=9, replicates=2)
+
+    def claimed():
+        return rundir.claim(str(tmp_path), shared, DATA, False, runs)
+
+    with claimed(), rundir.Watch(tmp_path) as watch:
+        state = np.zeros(1, np.float32)
+        checkpoint.save(tmp_path / "checkpoints", 1, state, note={**watch.config, "seconds": 1.5})
+    before = rundir.stored_replicas(tmp_path)
+    (tmp_path / "config.json").unlink()
+    assert rundir.stored_replicas(tmp_path) == before
+    assert [configs.from_dict(fields) for fields in before[0]] == runs
+    with pytest.warns(DamageWarning), claimed():
+        assert rundir.stored_replicas(tmp_path) == before
 
 
 def test_a_file_of_others_in_the_place_of_the_configuration_is_kept(tmp_path, saved):
@@ -194,8 +212,8 @@ SUMMARY = {
 
 def test_a_summary_as_it_should_be(tmp_path):
     (tmp_path / "summary.json").write_text(json.dumps(SUMMARY))
-    assert rundir.read_summary(tmp_path) == SUMMARY
-    assert all(map(math.isnan, rundir.timing(SUMMARY)))
+    assert run_files.read_summary(tmp_path) == SUMMARY
+    assert all(map(math.isnan, run_files.timing(SUMMARY)))
 
 
 @pytest.mark.parametrize(
@@ -217,5 +235,5 @@ def test_a_summary_as_it_should_be(tmp_path):
 def test_a_summary_that_is_not_as_it_should_be_is_one_sentence(tmp_path, name, value, words):
     (tmp_path / "summary.json").write_text(json.dumps(SUMMARY | {name: value}))
     with pytest.raises(UserError, match=words) as caught:
-        rundir.read_summary(tmp_path)
+        run_files.read_summary(tmp_path)
     assert f"{tmp_path / 'summary.json'} is damaged: " in str(caught.value)

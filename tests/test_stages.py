@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import checkpoint, evaluation, metrics, report, rundir, train
+from elbo_lab import checkpoint, evaluation, metrics, report, run_files, rundir, train
 from elbo_lab.config import Config
 from elbo_lab.data import Dataset
 from elbo_lab.errors import DamageWarning
@@ -115,9 +115,9 @@ def test_a_run_is_reported_without_its_metrics(begun):
     run.seconds = 7.5
     with pytest.warns(DamageWarning, match="steps 1 to 5"):
         reporting.report(run, stages.evaluate(run))
-    summary = rundir.read_summary(run.path)
+    summary = run_files.read_summary(run.path)
     assert summary["lost_metrics"] == [[1, 5]] and summary["steps"] == 5
-    seconds, speed = rundir.timing(summary)
+    seconds, speed = run_files.timing(summary)
     assert seconds == 7.5 and np.isnan(speed)
     assert "nan nats per image" in " ".join(reporting.stored_table(run.path).split())
     assert {p.stem for p in (run.path / "figures").iterdir()} == set(rundir.figure_names((3,)))

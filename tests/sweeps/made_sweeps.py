@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from elbo_lab import grid, rundir, train, validation
+from elbo_lab import grid, run_files, rundir, train, validation
 from elbo_lab.config import Config
 from elbo_lab.evaluation import Evaluation, write_evaluations
 from elbo_lab.report import Result
@@ -62,8 +62,8 @@ def write_run(folder: Path, configs: list[Config], evaluations, failed_at=None) 
             "failed_replicates": [],
             "replicas": [dataclasses.asdict(c) for c in configs],
             "results": [
-                Result(rundir.WALL_TIME, "", seconds[-1], unit="s")._asdict(),
-                Result(rundir.SPEED, "", 2.0, unit="steps/s")._asdict(),
+                Result(run_files.WALL_TIME, "", seconds[-1], unit="s")._asdict(),
+                Result(run_files.SPEED, "", 2.0, unit="steps/s")._asdict(),
             ],
         }
         (path / rundir.SUMMARY).write_text(json.dumps(summary))
