@@ -276,11 +276,24 @@ def _restored_config(path: Path) -> dict[str, Any]:
     try:
         json_files.read(path / CONFIG, run_files.CONFIG_KIND)
     except UserError as error:
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(path / CONFIG, path / _DAMAGED)
+        set_aside(path / CONFIG, path / _DAMAGED)
         report.write_summary(path / CONFIG, found)
         warnings.warn(f"{error}; restored from a checkpoint", DamageWarning, stacklevel=1)
     return found
+
+
+def set_aside(file: Path, name: Path) -> None:
+    """Renames a damaged file, if it is there.
+
+    Raises:
+      UserError: the system refuses, with its reason.
+    """
+    try:
+        os.replace(file, name)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UserError(f"{file} is damaged; move it away ({error.strerror}).") from error
 
 
 def _check_same(

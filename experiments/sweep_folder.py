@@ -88,8 +88,7 @@ def _check(path: Path, others: list[str], overwrite: bool) -> None:
             f"{(foreign or others)[0]}; {reason}); choose a new or empty one."
         )
     if not overwrite:
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(path / SWEEP, path / _DAMAGED)
+        rundir.set_aside(path / SWEEP, path / _DAMAGED)
         warnings.warn(f"{reason}; it is made anew from the runs", DamageWarning, stacklevel=1)
 
 

@@ -102,6 +102,14 @@ def test_a_file_of_others_in_the_place_of_the_configuration_is_kept(tmp_path, sa
     assert (tmp_path / "run" / "config.json.damaged").read_text() == '{"model_type": "bert"}'
 
 
+def test_a_damaged_file_that_cannot_be_set_aside_is_one_sentence(tmp_path, saved):
+    path = tmp_path / "run"
+    shutil.copytree(saved, path)
+    (path / "config.json").write_text("{")
+    (path / "config.json.damaged" / "other").mkdir(parents=True)
+    assert refusal(path) == f"{path / 'config.json'} is damaged; move it away (Is a directory)."
+
+
 LINE = {"step": 6, "bound": -1.0, "kl": 1.0, "reconstruction": -2.0, "seconds": 1.0}
 
 
@@ -128,6 +136,13 @@ def test_a_directory_that_is_moved_or_removed_is_noticed(tmp_path):
         path.rename(tmp_path / "moved")
         with pytest.raises(UserError, match="was moved or removed while its run was writing"):
             watch.check()
+        # It explains what else fails then.
+        with (
+            pytest.raises(UserError, match="was moved or removed"),
+            rundir.Watch(tmp_path / "moved") as other,
+        ):
+            other.path = path
+            raise UserError("cannot write metrics.jsonl: No such file or directory")
         (tmp_path / "moved").rename(path)
         watch.check()
         shutil.rmtree(path)
