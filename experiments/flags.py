@@ -23,7 +23,7 @@ from elbo_lab.data import DATASETS, Dataset
 from elbo_lab.device import Placement
 from elbo_lab.errors import UserError
 from elbo_lab.validation import CHOICES
-from experiments import folders
+from experiments import folders, terminal
 from experiments.flag_values import OptionalParser, number_or_course, partition, sizes
 
 RUN_SECTION = {
@@ -192,6 +192,7 @@ def connect_from_flags() -> bool:
     where = (values.coordinator_address, values.num_processes, values.process_id)
     if values.distributed:
         distributed.connect(*where, values.initialization_timeout)
+        terminal.guard()  # it has replaced standard output
     elif any(value is not None for value in where):
         raise UserError(
             "--coordinator_address, --num_processes and --process_id need --distributed."
@@ -205,6 +206,7 @@ def run(main: Callable[[], int | None], description: str) -> None:
     User errors become one sentence and status 2, and Ctrl-C, as long as `main` does not handle it,
     becomes a word and status 130.
     """
+    terminal.guard()
     help_flags = ("--help", "-help", "-h", "--helpshort", "--helpfull")
     if any(argument in help_flags for argument in sys.argv[1:]):
         print(help_text(description))
@@ -222,7 +224,7 @@ def run(main: Callable[[], int | None], description: str) -> None:
     def guarded(argv: list[str]) -> int | None:
         del argv
         try:
-            return main()
+            return terminal.status(main())
         except UserError as error:
             _refuse(with_protocol(str(error)))
         except (MemoryError, jax.errors.JaxRuntimeError) as error:

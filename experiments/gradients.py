@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from absl import flags
 
 from elbo_lab import config as configs
-from elbo_lab import data, device, losses, models, report, rundir, toys, train
+from elbo_lab import data, device, losses, models, report, run_files, rundir, toys, train
 from elbo_lab.config import Config
 from elbo_lab.data import binarization
 from elbo_lab.errors import UserError
@@ -159,16 +159,17 @@ def run_subject(
     Raises:
       UserError: no run, no checkpoint, or one made of other data or by another version.
     """
-    if not (path / rundir.CONFIG).exists():
-        raise UserError(f"--run={path} is not a run's directory (no {rundir.CONFIG} in it).")
-    stored = report.read_json(path / rundir.CONFIG)
+    try:
+        stored = run_files.read_config(path)
+    except UserError as error:
+        raise UserError(f"--run={path} is not a run's directory ({error}).") from error
     try:
         config = configs.from_dict(stored["config"])
-    except (TypeError, KeyError, AttributeError) as error:
+    except TypeError as error:
         raise UserError(f"--run={path} is not a run of this version ({error}).") from error
     folders.check(data_dir=data_dir, manual_dir=manual_dir)
     dataset = data.load(config.dataset, data_dir, manual_dir)
-    if data.digest(dataset) != stored.get("data_sha256"):
+    if data.digest(dataset) != stored["data_sha256"]:
         raise UserError(f"--run={path}: the images of {config.dataset} have changed since.")
     dataset = data.hold_out(dataset, config.held_out)
     model = models.make(config, dataset.x_train.shape[1])

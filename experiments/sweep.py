@@ -24,7 +24,7 @@ from elbo_lab import config as configs
 from elbo_lab import data, grid, train, validation
 from elbo_lab.config import Config
 from elbo_lab.errors import UserError
-from elbo_lab.report import read_json, write_summary
+from elbo_lab.report import write_summary
 from experiments import flags as run_flags
 from experiments import grid_flags, sweep_folder, sweep_jobs
 from experiments.flag_values import define_optional_count
@@ -66,7 +66,7 @@ def conduct(script: str, cells: list[grid.Cell], baseline: int) -> int:
             plan = sweep_results.plan(cells, baseline, command)
             write_summary(path / sweep_folder.SWEEP, plan)
         interrupt, failed = Interrupt(sweep_jobs.PATIENCE + GRACE), {}
-        jobs = read_json(path / sweep_folder.SWEEP).get("jobs")
+        jobs = sweep_folder.jobs(path)
         if any(replica not in store.done for replica in wanted):
             failed, jobs = train_missing(path, store, wanted, sizes, interrupt)
             store = sweep_folder.read(path, digests)
