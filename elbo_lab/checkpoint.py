@@ -3,7 +3,8 @@
     directory/step_00001000/   an Orbax tree (OCDBT, Zarr 3) of numpy arrays: {"0": ..., "1": ...}
         manifest.json          {"leaves": [[path, type, shape], ...] in the same order,
                                 "digest": SHA-256 of that and of the arrays' bytes,
-                                "files": {path: SHA-256 of every file of Orbax}}
+                                "files": {path: SHA-256 of every other file}}
+        note.json              what the caller wants to find beside the state
 
 Typed keys are saved as their key data, and arrays without elements not at all. A folder with such a
 name is complete: it is renamed when all of it is on the disk. What happened to it later the digests
@@ -13,48 +14,36 @@ One process at a time may save into a directory.
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import logging
 import operator
 import os
-import re
-import shutil
 import sys
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elbo_lab.errors import UserError
+from elbo_lab import checkpoint_folders, json_files, report
+from elbo_lab.errors import DamageWarning, UserError
 
-# A step saved again gets ".1", ".2", ...: the old one has to stay until the new one is whole.
-_STEP = re.compile(r"step_(\d{8,})(?:\.(\d+))?")
-_LEFTOVER = re.compile(r"step_\d{8,}(\.\d+)?\.(saving(\.orbax-checkpoint-tmp.*)?|removed)")
-_MANIFEST = "manifest.json"
-_OS_CODE = re.compile(r"os_error_code='?(\d+)")
-# What the system says about files that are missing or are not what they should be. Every other
-# error number (no permission, input/output error, too many open files) says nothing about them.
-_DAMAGE_CODES = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENAMETOOLONG}
-_STATUS = {
-    "PERMISSION_DENIED": errno.EACCES,
-    "RESOURCE_EXHAUSTED": errno.ENOMEM,
-    "UNAVAILABLE": errno.EIO,
-    **{os.strerror(code): code for code in (errno.EACCES, errno.EIO, errno.ENOSPC, errno.EROFS)},
-}
+_MANIFEST, _NOTE = "manifest.json", "note.json"
+_MANIFEST_KIND = {"leaves": list[list], "digest": str, "files": dict[str, str]}
 
 
-class CheckpointWarning(UserWarning):
-    """A checkpoint was damaged or incomplete, and was deleted."""
+class CheckpointWarning(DamageWarning):
+    """A checkpoint was damaged and deleted, or is not of this run and was set aside."""
 
 
 class _DamagedError(Exception):
     """The files of a checkpoint are not as they were written."""
 
 
-def save(directory, step: int, state, *, keep: int = 2) -> None:
+def save(directory, step: int, state, *, keep: int = 2, note: dict[str, Any] | None = None) -> None:
     """Writes `state` as the checkpoint of `step`; on return it is complete and on the disk.
 
     Whatever interrupts it, the directory holds the old checkpoints or the new ones. Saving a step
@@ -65,6 +54,7 @@ def save(directory, step: int, state, *, keep: int = 2) -> None:
       step: number of steps done, at least 0 and not below the newest checkpoint's.
       state: pytree of JAX or numpy arrays, typed PRNG keys among them.
       keep: how many of the newest steps stay.
+      note: for `read_note`: what JSON can hold, see `report.jsonable`.
 
     Raises:
       UserError: the directory cannot be written (the earlier checkpoints stay), it holds a later
@@ -76,32 +66,33 @@ def save(directory, step: int, state, *, keep: int = 2) -> None:
     manifest, arrays = _to_host(state)
     try:
         os.makedirs(root, exist_ok=True)
-        _remove_leftovers(root)
-        folders = _folders(root)
+        checkpoint_folders.remove_leftovers(root)
+        folders = checkpoint_folders.listed(root)
         if folders and folders[0][0] > step:
             raise UserError(
                 f"{root} already holds a checkpoint of step {folders[0][0]}, later than {step}: "
                 "resume from it, or choose another directory"
             )
-        attempts = [attempt for other, attempt, _ in folders if other == step]
-        suffix = f".{max(attempts) + 1}" if attempts else ""
-        folder = os.path.join(root, f"step_{step:08d}{suffix}")
-        _write(folder, manifest, arrays)
-        _prune(root, keep)
+        _write(checkpoint_folders.free_name(root, step), manifest, arrays, note)
+        checkpoint_folders.prune(root, keep)
     except UserError:
         raise
     except Exception as error:
-        if _os_code(error) is None:
+        if checkpoint_folders.os_code(error) is None:
             raise
-        raise UserError(f"cannot save a checkpoint in {root}: {_reason(error)}") from error
+        raise UserError(
+            f"cannot save a checkpoint in {root}: {checkpoint_folders.reason(error)}"
+        ) from error
 
 
-def restore(directory, like):
+def restore(directory, like, *, refusal: Callable[[int, Any], str] = lambda step, state: ""):
     """Reads the newest checkpoint that is whole; deletes damaged ones, with a warning for each.
 
     Args:
       directory: where the checkpoints lie; it need not exist.
       like: pytree of arrays or ShapeDtypeStructs with the structure, shapes and types of the state.
+      refusal: (step, state) -> why a whole checkpoint cannot be of this run, "" if it can. Such a
+        one is renamed, so that it is in the way of none, with a warning.
 
     Returns:
       (step, state): JAX arrays on the default device; None if there is no checkpoint.
@@ -111,22 +102,52 @@ def restore(directory, like):
         for reasons other than damage. Nothing is deleted then.
     """
     root = os.path.abspath(directory)
-    while folders := _folders(root):
+    while folders := checkpoint_folders.listed(root):
         step, _, folder = folders[0]
         try:
             manifest, arrays = _read(folder)
         except _DamagedError as error:
-            _discard(folder)
-            warnings.warn(
-                f"deleted the damaged checkpoint {folder}: {error}", CheckpointWarning, stacklevel=2
-            )
+            checkpoint_folders.discard(folder)
+            _warn(f"deleted the damaged checkpoint {folder}: {error}")
+            continue
         except Exception as error:
-            if _os_code(error) is None:
+            if checkpoint_folders.os_code(error) is None:
                 raise
-            raise UserError(f"cannot read {folder}: {_reason(error)}") from error
-        else:
-            return step, _to_device(folder, manifest["leaves"], arrays, like)
+            raise UserError(f"cannot read {folder}: {checkpoint_folders.reason(error)}") from error
+        state = _to_device(folder, manifest["leaves"], arrays, like)
+        reason = refusal(step, state)
+        if not reason:
+            return step, state
+        _warn(
+            f"set aside the checkpoint {folder} as {checkpoint_folders.set_aside(folder)}: {reason}"
+        )
     return None
+
+
+def read_note(directory) -> dict[str, Any] | None:
+    """The note of the newest checkpoint whose manifest is sound; {} if it was saved without one.
+
+    Returns:
+      None if there is no such checkpoint: what is in the directory need not be checkpoints.
+
+    Raises:
+      UserError: the directory cannot be listed.
+    """
+    for _, _, folder in checkpoint_folders.listed(os.path.abspath(directory)):
+        try:
+            manifest = json_files.read(os.path.join(folder, _MANIFEST), _MANIFEST_KIND)
+            if _NOTE not in manifest["files"]:
+                return {}
+            path = os.path.join(folder, _NOTE)
+            if checkpoint_folders.sha256(path) == manifest["files"][_NOTE]:
+                return json_files.read(path, dict)
+        except (UserError, OSError):
+            continue
+    return None
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, CheckpointWarning, stacklevel=3)
 
 
 def _is_key(dtype) -> bool:
@@ -242,20 +263,26 @@ def _silence_late_writes():
     sys.unraisablehook = hook
 
 
-def _write(folder, manifest, arrays):
+def _write(folder, manifest, arrays, note):
     unfinished = f"{folder}.saving"
     try:
         with _orbax() as orbax:
             orbax.save(unfinished, arrays)
-        files = {os.path.relpath(path, unfinished): _hash(path) for path in _files(unfinished)}
+        if note is not None:
+            with open(os.path.join(unfinished, _NOTE), "w") as file:
+                json.dump(report.jsonable(note), file, indent=1)
+        files = {
+            os.path.relpath(path, unfinished): checkpoint_folders.sha256(path)
+            for path in checkpoint_folders.files(unfinished)
+        }
         with open(os.path.join(unfinished, _MANIFEST), "w") as file:
             json.dump({**manifest, "files": files}, file, indent=1)
-        _sync(unfinished)
+        checkpoint_folders.sync(unfinished)
         os.rename(unfinished, folder)
-        _flush(os.path.dirname(folder))
+        checkpoint_folders.flush(os.path.dirname(folder))
     except BaseException:
         with contextlib.suppress(OSError):
-            _remove_leftovers(os.path.dirname(folder))
+            checkpoint_folders.remove_leftovers(os.path.dirname(folder))
         raise
 
 
@@ -263,101 +290,22 @@ def _read(folder):
     """Returns manifest and arrays, verified; raises _DamagedError, or the machine's errors."""
     try:
         with open(os.path.join(folder, _MANIFEST), "rb") as file:
-            manifest = json.load(file)
+            manifest = report.parse_json(file.read())
+        fault = json_files.fault(manifest, _MANIFEST_KIND)
+        if fault or not manifest["files"]:
+            raise _DamagedError(f"{_MANIFEST}: {fault or 'it lists no files'}")
         for name, digest in manifest["files"].items():
-            if _hash(os.path.join(folder, name)) != digest:
+            if checkpoint_folders.sha256(os.path.join(folder, name)) != digest:
                 raise _DamagedError(f"{name} has changed")
-        specs, digest = manifest["leaves"], manifest["digest"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise _DamagedError(f"{_MANIFEST} has changed") from error
     except OSError as error:
-        if error.errno in _DAMAGE_CODES:
+        if error.errno in checkpoint_folders.DAMAGE_CODES:
             name = os.path.relpath(error.filename or folder, folder)
             raise _DamagedError(f"{name}: {error.strerror}") from error
         raise
     with _orbax() as orbax:
         arrays = orbax.restore(folder)
-    if _digest(specs, arrays) != digest:
+    if _digest(manifest["leaves"], arrays) != manifest["digest"]:
         raise _DamagedError("its digest does not match its contents")
     return manifest, arrays
-
-
-def _files(folder):
-    return [os.path.join(at, name) for at, _, names in os.walk(folder) for name in names]
-
-
-def _hash(path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(folder):
-    """Forces all of a folder to the disk, which Orbax does not."""
-    for path in [*_files(folder), *(at for at, _, _ in os.walk(folder))]:
-        _flush(path)
-
-
-def _flush(path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _folders(root):
-    """Lists the finished checkpoints, newest first: (step, attempt, path)."""
-    try:
-        entries = [entry for entry in os.scandir(root) if entry.is_dir()]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise UserError(f"cannot list the checkpoints in {root}: {_reason(error)}") from error
-    named = [(_STEP.fullmatch(entry.name), entry.path) for entry in entries]
-    found = [(int(match[1]), int(match[2] or 0), path) for match, path in named if match]
-    return sorted(found, reverse=True)
-
-
-def _prune(root, keep):
-    kept = set()
-    for step, _, folder in _folders(root):
-        if step in kept or len(kept) >= keep:
-            _discard(folder)
-        kept.add(step)
-
-
-def _discard(folder):
-    """Removes a checkpoint: first its name, at once, then the rest, which may be interrupted."""
-    removed = f"{folder}.removed"
-    try:
-        os.rename(folder, removed)
-        shutil.rmtree(removed)
-    except FileNotFoundError:
-        pass  # Another process was faster.
-    except OSError as error:
-        raise UserError(f"cannot remove {folder}: {_reason(error)}") from error
-
-
-def _remove_leftovers(root):
-    for entry in os.scandir(root):
-        if _LEFTOVER.fullmatch(entry.name):
-            shutil.rmtree(entry.path)
-
-
-def _os_code(error) -> int | None:
-    """The operating system's error number in an error of Python, Orbax or TensorStore."""
-    if isinstance(error, MemoryError):
-        return errno.ENOMEM
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno
-    text = str(error)
-    if match := _OS_CODE.search(text):
-        return int(match[1])
-    return next((code for words, code in _STATUS.items() if words in text), None)
-
-
-def _reason(error) -> str:
-    code = _os_code(error)
-    if code is not None:
-        return os.strerror(code)
-    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__

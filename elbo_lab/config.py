@@ -125,8 +125,9 @@ SECTIONS = {
     "The data": {
         "dataset": "{datasets}, another image set of tensorflow-datasets by its name there, or a "
         "path ending in .npz with arrays x_train and x_test (and, if there are labels, y_train and "
-        "y_test)",
-        "held_out": "training images, the last ones, that are not trained on",
+        "y_test), or by the names of MedMNIST or dSprites",
+        "held_out": "training images, the last ones, that are not trained on; of a file of one "
+        "split, images drawn once to be the test images",
         "binarization": "Bernoulli draws at every visit (dynamic), one such draw (fixed), lit from "
         "one half on (threshold), or as they are (none, for binary images, or with a likelihood of "
         "grey levels)",

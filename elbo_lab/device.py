@@ -7,7 +7,17 @@ from typing import NamedTuple
 
 import jax
 
+from elbo_lab import keys
 from elbo_lab.errors import UserError
+
+# What brings JAX's platforms besides "cpu".
+PACKAGES = {
+    **dict.fromkeys(
+        ("cuda", "gpu"), 'an NVIDIA GPU needs its driver and pip install "jax[cuda13]"'
+    ),
+    "rocm": 'an AMD GPU needs its driver and pip install "jax[rocm7-local]"',
+    "tpu": 'a TPU needs pip install "jax[tpu]"',
+}
 
 
 class Placement(NamedTuple):
@@ -28,8 +38,10 @@ def set_up(platform: str | None, replicates: int, cache_dir: str, cache_dir_give
       cache_dir_given: whether a person named that folder, so that it must be writable.
 
     Raises:
-      UserError: unknown platform, or the named cache folder cannot be written.
+      UserError: unknown platform, random keys that collide, or the named cache folder cannot be
+        written.
     """
+    keys.check_implementation()
     if platform:
         jax.config.update("jax_platforms", platform)
     forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
@@ -40,9 +52,25 @@ def set_up(platform: str | None, replicates: int, cache_dir: str, cache_dir_give
     _set_cache(cache_dir, cache_dir_given)
     try:
         jax.devices()
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0].split(" (set ")[0]
-        raise UserError(f"--platform={platform} is not available: {reason}") from error
+    # JAX asserts that there is a device where the platform is known and has none.
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(_not_available(platform, str(error))) from error
+
+
+def _not_available(platform: str | None, reason: str) -> str:
+    """Why the platform that was asked for cannot be had, which there are, and what brings it."""
+    wanted = str(jax.config.jax_platforms)
+    asked = f"--platform={platform}" if platform else f"JAX_PLATFORMS={wanted}"
+    jax.config.update("jax_platforms", None)
+    try:
+        present = sorted({device.platform for device in jax.devices()} | {"cpu"})
+    except (RuntimeError, AssertionError):
+        present = ["cpu"]
+    parts = [f"there is {' and '.join(present)}"]
+    parts += [PACKAGES[name] for name in wanted.split(",") if name in PACKAGES][:1]
+    if reason and "list of known backends" not in reason:
+        parts.append(reason.splitlines()[0].split(" (set ")[0][:200])
+    return f"{asked} is not available ({'; '.join(parts)})."
 
 
 def release_memory() -> None:

@@ -40,11 +40,12 @@ def connect(
 
     def give_up() -> None:
         # JAX itself would abort the process, with a stack trace.
-        os.write(
-            2,
-            f"Error: {where}: not all processes of --distributed could connect within "
-            f"{timeout} seconds (--initialization_timeout).\n".encode(),
-        )
+        with contextlib.suppress(OSError):  # Nobody may be there to read it.
+            os.write(
+                2,
+                f"Error: {where}: not all processes of --distributed could connect within "
+                f"{timeout} seconds (--initialization_timeout).\n".encode(),
+            )
         os._exit(2)
 
     alarm = threading.Timer(timeout, give_up)

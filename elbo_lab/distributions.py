@@ -3,9 +3,15 @@ grey levels.
 
 A distribution, anywhere in this project, is an object with `sample(key, sample_shape)` and
 `log_prob(z)`; NumPyro's are the rule. Batch dimensions of a draw trail its sample dimensions.
+
+The laws here cast their parameters to float32 at least before they compute anything, so that those
+of half precision cost nothing; derivatives come back in the parameters' type. NumPyro, Distrax and
+TFP compute a density in its parameters' type, which for bfloat16 costs whole nats per image
+(docs/bounds.md has the numbers): cast the parameters of theirs first.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -16,7 +22,8 @@ from jax import Array
 from jax.custom_derivatives import SymbolicZero
 from numpyro.distributions import constraints
 
-from elbo_lab.losses.posteriors import Layered
+from elbo_lab.losses.arrays import to_common_float, to_common_rank
+from elbo_lab.losses.posteriors import Layered, sample_from
 
 
 class Distribution(Protocol):
@@ -29,7 +36,6 @@ class Distribution(Protocol):
         """Log density of values [*any, *batch, ...], nats, [*any, *batch]."""
 
 
-@jax.custom_jvp
 def bernoulli_log_prob(logits: Array, value: Array) -> Array:
     """sum_d log Bernoulli(value_d; sigmoid(logits_d)) over the last axis (textbook 13.16, 13.17).
 
@@ -39,12 +45,17 @@ def bernoulli_log_prob(logits: Array, value: Array) -> Array:
     x - sigmoid(l), instead of being derived from the formula.
 
     Args:
-      logits: [*batch, D].
+      logits: [*batch, D]; those of half precision are cast to float32 first.
       value: [*batch, D], 0 or 1 (broadcastable against the logits).
 
     Returns:
-      [*batch], nats.
+      [*batch], nats, of float32 at least.
     """
+    return _bernoulli_log_prob(*to_common_rank(*to_common_float(logits, value)))
+
+
+@jax.custom_jvp
+def _bernoulli_log_prob(logits: Array, value: Array) -> Array:
     size = max(logits.shape[-1], value.shape[-1])
     logits = jnp.broadcast_to(logits, (*logits.shape[:-1], size))
     group = max(g for g in range(1, 9) if size % g == 0)  # a product of 8 is at most 2^8
@@ -54,11 +65,11 @@ def bernoulli_log_prob(logits: Array, value: Array) -> Array:
     return linear - jnp.sum(jnp.log(products), axis=-1)
 
 
-@functools.partial(bernoulli_log_prob.defjvp, symbolic_zeros=True)
+@functools.partial(_bernoulli_log_prob.defjvp, symbolic_zeros=True)
 def _bernoulli_log_prob_jvp(primals, tangents):
     logits, value = primals
     logits_dot, value_dot = tangents
-    out = bernoulli_log_prob(logits, value)
+    out = _bernoulli_log_prob(logits, value)
     out_dot = jnp.zeros_like(out)
     # Symbolic zeros: nothing is computed for a constant, and integer images have no derivative.
     if not isinstance(logits_dot, SymbolicZero):
@@ -84,14 +95,15 @@ class BernoulliVector(dist.Distribution):
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         shape = (*sample_shape, *self.logits.shape)
-        return jax.random.bernoulli(key, self.mean, shape).astype(self.logits.dtype)
+        mean = jnp.broadcast_to(self.mean, shape)
+        return jax.random.bernoulli(key, mean).astype(self.logits.dtype)
 
     def log_prob(self, value: Array) -> Array:
         return bernoulli_log_prob(self.logits, value)
 
     @property
     def mean(self) -> Array:
-        return jax.nn.sigmoid(self.logits)
+        return jax.nn.sigmoid(*to_common_float(self.logits))
 
     @property
     def variance(self) -> Array:
@@ -120,14 +132,19 @@ class DiscretizedLogistic(dist.Distribution):
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         shape = (*sample_shape, *self.location.shape)
-        noise = jax.random.logistic(key, shape, self.location.dtype)
-        value = self.location + jnp.exp(self.log_scale) * noise
+        location, log_scale = to_common_float(self.location, self.log_scale)
+        noise = jax.random.logistic(key, shape, location.dtype)
+        location, log_scale, noise = to_common_rank(location, log_scale, noise)
+        value = location + jnp.exp(log_scale) * noise
         return jnp.round(255 * jnp.clip(value, 0, 1)) / 255
 
     def log_prob(self, value: Array) -> Array:
         """The log mass of values [*any, *batch, D], each v / 255: [*any, *batch]."""
-        level, inverse = jnp.round(255 * value), jnp.exp(-self.log_scale)
-        lower = (level - 0.5) / 255 - self.location
+        location, log_scale, value = to_common_rank(
+            *to_common_float(self.location, self.log_scale, value)
+        )
+        level, inverse = jnp.round(255 * value), jnp.exp(-log_scale)
+        lower = (level - 0.5) / 255 - location
         lower, upper = lower * inverse, (lower + 1 / 255) * inverse
         # With sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)) nothing cancels.
         below, above = jax.nn.log_sigmoid(upper), jax.nn.log_sigmoid(-lower)
@@ -139,24 +156,33 @@ class DiscretizedLogistic(dist.Distribution):
     def mean(self) -> Array:
         """E[v] / 255 with E[v] = sum_{i=0}^{254} P(v > i)."""
 
+        location, log_scale = to_common_rank(*to_common_float(self.location, self.log_scale))
+
         def add(total: Array, i: Array) -> tuple[Array, None]:
-            exceeds = jax.nn.sigmoid((self.location - (i + 0.5) / 255) * jnp.exp(-self.log_scale))
+            exceeds = jax.nn.sigmoid((location - (i + 0.5) / 255) * jnp.exp(-log_scale))
             return total + exceeds, None
 
-        total, _ = jax.lax.scan(add, jnp.zeros_like(self.location), jnp.arange(255.0))
+        levels = jnp.arange(255, dtype=location.dtype)
+        total, _ = jax.lax.scan(add, jnp.zeros_like(location), levels)
         return total / 255
 
 
-def _log_normalizer(logits: Array) -> Array:
-    """log of int_0^1 exp(l t) dt = log((exp(l) - 1) / l), elementwise."""
-    # = l / 2 + log(sinh(l / 2) / (l / 2)); the series of the latter near zero, where it is 0 / 0.
-    size = jnp.abs(logits)
-    small = size < 0.5
-    squared = (jnp.where(small, logits, 0.0) / 2) ** 2
-    series = squared / 6 - squared**2 / 180 + squared**3 / 2835
-    size = jnp.where(small, 1.0, size)
-    far = size / 2 + jnp.log(-jnp.expm1(-size)) - jnp.log(size)
-    return logits / 2 + jnp.where(small, series, far)
+# B_2n of log(sinh(l / 2) / (l / 2)) = sum_n B_2n l^2n / (2n (2n)!), whose terms fall by
+# (l / 2 pi)^2: ten reach float64's last digits for |l| < 1.
+_BERNOULLI_NUMBERS = (
+    *(1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66),
+    *(-691 / 2730, 7 / 6, -3617 / 510, 43867 / 798, -174611 / 330),
+)
+
+
+def _series(coefficients: list[float], x: Array) -> Array:
+    """c_0 + c_1 x + c_2 x^2 + ... for |x| < 1, without the terms that rounding hides."""
+    least = jnp.finfo(x.dtype).eps * abs(coefficients[0]) / 16
+    total = jnp.zeros_like(x)
+    for coefficient in reversed(coefficients):
+        if abs(coefficient) > least:
+            total = total * x + coefficient
+    return total
 
 
 class ContinuousBernoulli(dist.Distribution):
@@ -177,17 +203,31 @@ class ContinuousBernoulli(dist.Distribution):
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """By the inverse of the distribution function, log(1 + u (exp(l) - 1)) / l."""
-        shape = (*sample_shape, *self.logits.shape)
-        u = jax.random.uniform(key, shape, self.logits.dtype)
+        (logits,) = to_common_float(self.logits)
+        u = jax.random.uniform(key, (*sample_shape, *logits.shape), logits.dtype)
+        logits, u = to_common_rank(logits, u)
+        small = jnp.abs(logits) < jnp.sqrt(jnp.finfo(logits.dtype).eps)
         # For -|l|, where exp does not overflow; mirrored for l > 0.
-        size = jnp.maximum(jnp.abs(self.logits), 1e-3)
+        size = jnp.where(small, 1, jnp.abs(logits))
         value = jnp.log1p(u * jnp.expm1(-size)) / -size
-        value = jnp.where(jnp.abs(self.logits) < 1e-3, u, value)
-        return jnp.where(self.logits > 0, 1 - value, value)
+        value = jnp.where(logits > 0, 1 - value, value)
+        near = jnp.where(small, logits, 0)
+        return jnp.where(small, u + near * u * (1 - u) / 2, value)
 
     def log_prob(self, value: Array) -> Array:
         """The log density of values [*any, *batch, D]: [*any, *batch]."""
-        return jnp.sum(value * self.logits - _log_normalizer(self.logits), axis=-1)
+        logits, value = to_common_rank(*to_common_float(self.logits, value))
+        size = jnp.abs(logits)
+        small = size < 1
+        # The normalizer is max(l, 0) + log((1 - exp(-|l|)) / |l|), and max(l, 0) cancels with l x.
+        size = jnp.where(small, 1, size)
+        far = jnp.where(logits > 0, value - 1, value) * logits
+        far = far - jnp.log(-jnp.expm1(-size)) + jnp.log(size)
+        # Near zero, where that is 0 / 0: l / 2 + log(sinh(l / 2) / (l / 2)).
+        near = jnp.where(small, logits, 0)
+        terms = [b / (2 * n * math.factorial(2 * n)) for n, b in enumerate(_BERNOULLI_NUMBERS, 1)]
+        close = (value - 0.5) * near - near**2 * _series(terms, near**2)
+        return jnp.sum(jnp.where(small, close, far), axis=-1)
 
     @property
     def mean(self) -> Array:
@@ -197,13 +237,15 @@ class ContinuousBernoulli(dist.Distribution):
 
 def continuous_bernoulli_mean(logits: Array) -> Array:
     """The mean of a continuous Bernoulli variable, elementwise: 1 / (1 - exp(-l)) - 1 / l."""
-    small = jnp.abs(logits) < 0.5
-    near = jnp.where(small, logits, 0.0)
-    series = 0.5 + near / 12 - near**3 / 720 + near**5 / 30240
-    far = jnp.where(small, 1.0, logits)
-    # 1 / (1 - exp(-l)) without overflow, since sigmoid's and expm1's arguments are never positive.
+    (logits,) = to_common_float(logits)
+    small = jnp.abs(logits) < 1
+    near = jnp.where(small, logits, 0)
+    terms = [b / math.factorial(2 * n) for n, b in enumerate(_BERNOULLI_NUMBERS, 1)]
+    far = jnp.where(small, 1, logits)
+    # 1 / (1 - exp(-l)) without overflow, since expm1's argument is never positive.
     upper = -1 / jnp.expm1(-jnp.abs(far))
-    return jnp.where(small, series, jnp.where(far > 0, upper, 1 - upper) - 1 / far)
+    far = jnp.where(far > 0, upper, 1 - upper) - 1 / far
+    return jnp.where(small, 0.5 + near * _series(terms, near**2), far)
 
 
 class Chain(Layered):
@@ -234,9 +276,9 @@ class Chain(Layered):
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, ...]:
         """Draws: a tuple of [*sample_shape, *batch, L_i], ordered from the data up."""
         keys = jax.random.split(key, len(self.conditionals) + 1)
-        z = [self.first.sample(keys[0], sample_shape)]
+        z = [sample_from(self.first, keys[0], sample_shape)]
         for layer_key, conditional in zip(keys[1:], self.conditionals, strict=True):
-            z.append(conditional(z[-1]).sample(layer_key))
+            z.append(sample_from(conditional(z[-1]), layer_key, ()))
         return tuple(reversed(z)) if self.downwards else tuple(z)
 
     def log_prob(self, value: tuple[Array, ...]) -> Array:

@@ -6,3 +6,10 @@ class UserError(ValueError):
 
     Scripts print it and exit with status 2, without a traceback.
     """
+
+
+class DamageWarning(UserWarning):
+    """A stored file was damaged or lost, and what was done about it.
+
+    Scripts print it as one sentence, without a source line.
+    """

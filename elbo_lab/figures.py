@@ -89,8 +89,8 @@ def reconstructions(path, inputs, outputs, columns: int = 10) -> None:
       path: the PNG file.
       inputs: [n, H, W] from black to white, or [n, H, W, 3] in colours: uint8, or floats from 0
         to 1.
-      outputs: of the same shape, the means of p(x|z), each for one draw z from its input's
-        posterior.
+      outputs: of the same shape, the means of p(x|z) (draws, where it has no mean in closed
+        form), each for one draw z from its input's posterior.
       columns: how many pairs stand beside each other.
     """
     inputs, outputs = _levels(inputs), _levels(outputs)

@@ -5,7 +5,8 @@
     workdir/tensorboard/    one event file, made anew from the lines when a run is resumed
 
 A number that is NaN or infinite is written as null, since JSON has no word for it, and is read back
-as NaN; TensorBoard shows it as NaN as well.
+as NaN; TensorBoard shows it as NaN as well. Lines that are lost or damaged are left out, and
+`missing_steps` tells which steps they were of.
 """
 
 import contextlib
@@ -15,15 +16,18 @@ import operator
 import os
 import time
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
-from elbo_lab.errors import UserError
-from elbo_lab.report import jsonable, write_atomically
+from elbo_lab import events
+from elbo_lab.errors import DamageWarning, UserError
+from elbo_lab.report import jsonable, parse_json, write_atomically
 
 _LINES = "metrics.jsonl"
 _EVENTS = "tensorboard"
 # Event files are flushed to the disk at most this often; what a kill costs is made anew.
 _FLUSH_SECONDS = 2.0
+_LARGEST_STEP = 2**62
 
 
 class MetricLog:
@@ -32,17 +36,17 @@ class MetricLog:
     Write a step's record before its checkpoint is saved: then a run resumed there has it.
     """
 
-    def __init__(self, workdir, resume_step: int, tensorboard: bool = True):
+    def __init__(
+        self, workdir, resume_step: int, tensorboard: bool = True, names: Sequence[str] = ()
+    ):
         """Opens the log of a run at a step, and forgets what an earlier process wrote after it.
-
-        TensorBoard's library is imported, and its event file made, at the first record or at
-        `close`, so that training starts sooner.
 
         Args:
           workdir: the run's folder; created if need be.
           resume_step: records of later steps are removed, and so is a line that a kill cut short.
             -1 removes all.
           tensorboard: whether to write event files too.
+          names: what every record has; see `read_metrics`.
 
         Raises:
           UserError: the folder or a file in it cannot be written or read.
@@ -51,10 +55,12 @@ class MetricLog:
         self._path = os.path.join(self._workdir, _LINES)
         self._events = _EventFile(os.path.join(self._workdir, _EVENTS)) if tensorboard else None
         _make_folder(self._events.folder if self._events else self._workdir)
-        self._kept = [r for r in read_metrics(self._workdir) if r["step"] <= resume_step]
+        earlier = read_metrics(self._workdir, names)
+        self._kept = [record for record in earlier if record["step"] <= resume_step]
         lines = b"".join(_line(record) for record in self._kept)
         if lines != _read(self._path):
             write_atomically(self._path, lines)
+        self._size = len(lines)
 
     def write(self, record: dict[str, Any]) -> None:
         """Adds one record, which is in the file when this returns.
@@ -70,11 +76,27 @@ class MetricLog:
         line = _line(record)
         try:
             # Opened each time: nothing is left in a buffer that could be written twice or later.
-            with open(self._path, "ab") as file:
+            with open(self._path, "ab+") as file:
+                if file.tell() != self._size:
+                    # Another program has changed the file, and may have cut a line short.
+                    file.write(_end_of_line(file))
                 file.write(line)
+                self._size = file.tell()
         except OSError as error:
             raise UserError(f"cannot write {self._path}: {error.strerror}") from error
         self._write_events([_numbers(json.loads(line))], last=False)
+
+    def sync(self) -> None:
+        """Returns when all records are on the disk.
+
+        Raises:
+          UserError: the disk refuses, with its reason.
+        """
+        try:
+            with open(self._path, "ab") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(f"cannot write {self._path}: {error.strerror}") from error
 
     def close(self) -> None:
         """Completes the event file. Closing twice does no harm."""
@@ -98,16 +120,17 @@ class MetricLog:
         self._kept = []
 
 
-def read_metrics(workdir) -> list[dict[str, Any]]:
+def read_metrics(workdir, names: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Reads the records of a run.
 
     Args:
       workdir: the run's folder.
+      names: what every record has besides its step: numbers, or lists of R numbers.
 
     Returns:
-      One dict per record in the order of writing: "step" (int) and numbers or lists of R numbers,
-      NaN for null; [] if there is no file. A last line that is cut short is left out; other lines
-      that are damaged are too, with a warning.
+      One dict per record, of rising steps: "step" (int) and numbers or lists of R numbers, NaN for
+      null; [] if there is no file. A last line that is cut short is left out; other lines that are
+      damaged are too, with a warning.
 
     Raises:
       UserError: the file cannot be read.
@@ -116,14 +139,61 @@ def read_metrics(workdir) -> list[dict[str, Any]]:
     lines = _read(path).split(b"\n")
     if not lines[-1].strip():
         lines.pop()
-    records = []
+    records: list[dict[str, Any]] = []
+    damaged = []
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(_numbers(_checked(json.loads(line))))
-        except ValueError:
-            if number < len(lines):
-                warnings.warn(f"{path}: line {number} is damaged, left out", stacklevel=2)
+            record = _numbers(_checked(parse_json(line)))
+            _check_follows(record, records, names)
+            records.append(record)
+        except (ValueError, OverflowError):
+            damaged += [number] * (number < len(lines))
+    if damaged:
+        words = f"line {damaged[0]} is damaged and left out"
+        if len(damaged) > 1:
+            words = f"{len(damaged)} lines are damaged and left out, the first is line {damaged[0]}"
+        warnings.warn(f"{path}: {words}", DamageWarning, stacklevel=1)
     return records
+
+
+def steps_told(records: list[dict[str, Any]], steps_per_line: int) -> list[tuple[int, int]]:
+    """The steps that each record tells of, those of one compiled call, as ranges (first, last) of
+    steps counted from 1.
+
+    Args:
+      records: of rising steps.
+      steps_per_line: steps of a call; the last one may have fewer.
+    """
+    ends = [record["step"] for record in records]
+    starts = [(end - 1) // steps_per_line * steps_per_line + 1 for end in ends]
+    return list(zip(starts, ends, strict=True))
+
+
+def missing_steps(
+    records: list[dict[str, Any]], last_step: int, steps_per_line: int
+) -> list[tuple[int, int]]:
+    """The steps that no record tells of, as ranges (first, last) of steps counted from 1.
+
+    Args:
+      records: of rising steps.
+      last_step: how many steps have been done.
+      steps_per_line: see `steps_told`.
+    """
+    told = [(0, 0), *steps_told(records, steps_per_line), (last_step + 1, last_step + 1)]
+    pairs = zip(told, told[1:], strict=False)
+    return [(before[1] + 1, after[0] - 1) for before, after in pairs if after[0] - before[1] > 1]
+
+
+def warn_of_missing(workdir, missing: Sequence[tuple[int, int]]) -> None:
+    """Says which steps of `missing_steps` a run's curves lack."""
+    ranges = [f"{first:,} to {last:,}" for first, last in missing[:5]]
+    ranges += [f"{len(missing) - 5} more ranges"] if len(missing) > 5 else []
+    warnings.warn(
+        f"{os.path.join(workdir, _LINES)} has lost the lines of steps {', '.join(ranges)}: curves "
+        "lack them, and so does the training bound if they are of the last pass",
+        DamageWarning,
+        stacklevel=1,
+    )
 
 
 class _EventFile:
@@ -131,27 +201,21 @@ class _EventFile:
 
     def __init__(self, folder: str):
         self.folder = folder
-        self._writer = None
+        self._file = None
         self._flushed = -math.inf
 
     def write(self, records: list[dict[str, Any]], last: bool) -> None:
-        # The plain record writer: tensorboardX.SummaryWriter has a thread that dies on a full disk,
-        # and then blocks its caller for ever.
-        from tensorboardX import RecordWriter
-        from tensorboardX.proto.event_pb2 import Event
-
         try:
-            if self._writer is None:
+            if self._file is None:
                 # First delete, then write: a new file may have the same name.
                 _remove_events(self.folder)
                 name = f"events.out.tfevents.{int(time.time()):010d}.{os.getpid()}"
-                self._writer = RecordWriter(os.path.join(self.folder, name))
-                begin = Event(wall_time=time.time(), file_version="brain.Event:2")
-                self._writer.write(begin.SerializeToString())
+                self._file = open(os.path.join(self.folder, name), "ab")
+                self._file.write(events.version_event(time.time()))
             for record in records:
-                self._writer.write(_event(record).SerializeToString())
+                self._file.write(_event(record))
             if last or time.monotonic() - self._flushed >= _FLUSH_SECONDS:
-                self._writer.flush()
+                self._file.flush()
                 self._flushed = time.monotonic()
             if last:
                 self.close()
@@ -161,22 +225,16 @@ class _EventFile:
             raise UserError(f"cannot write in {self.folder}: {error.strerror}") from error
 
     def close(self) -> None:
-        if self._writer:
-            self._writer.close()
-            self._writer = None
+        file, self._file = self._file, None
+        if file:
+            file.close()
 
 
-def _event(record: dict[str, Any]):
-    from tensorboardX.proto.event_pb2 import Event
-    from tensorboardX.proto.summary_pb2 import Summary
-
-    values = [
-        Summary.Value(tag=tag, simple_value=value)
-        for name, item in record.items()
-        if name != "step"
-        for tag, value in _scalars(name, item)
+def _event(record: dict[str, Any]) -> bytes:
+    scalars = [
+        scalar for name, item in record.items() if name != "step" for scalar in _scalars(name, item)
     ]
-    return Event(wall_time=time.time(), step=record["step"], summary=Summary(value=values))
+    return events.scalars_event(time.time(), record["step"], scalars)
 
 
 def _scalars(name: str, item: float | list[float]) -> list[tuple[str, float]]:
@@ -192,23 +250,49 @@ def _scalars(name: str, item: float | list[float]) -> list[tuple[str, float]]:
 def _checked(record: dict[str, Any]) -> dict[str, Any]:
     """The record as JSON has it, or ValueError."""
     try:
-        plain = {"step": operator.index(record["step"]), **jsonable(dict(record))}
-    except (KeyError, TypeError) as error:
+        plain = {"step": operator.index(record["step"])}
+        plain |= {name: item for name, item in jsonable(dict(record)).items() if name != "step"}
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"a record needs a step and numbers, not {record!r}") from error
+    if not 0 <= plain["step"] <= _LARGEST_STEP:
+        raise ValueError(f"step has to be at least 0, not {plain['step']}")
     for name, item in plain.items():
         for value in item if isinstance(item, list) else [item]:
-            if value is not None and not isinstance(value, int | float):
+            if value is not None and (
+                not isinstance(value, int | float) or isinstance(value, bool)
+            ):
                 raise ValueError(f"{name} has to be a number or R numbers, not {item!r}")
     return plain
 
 
+def _check_follows(
+    record: dict[str, Any], earlier: list[dict[str, Any]], names: Sequence[str]
+) -> None:
+    """Raises ValueError if the record does not go on where the earlier ones ended."""
+    if missing := [name for name in names if name not in record]:
+        raise ValueError(f"it has no {missing[0]}")
+    if not earlier:
+        return
+    if record["step"] <= earlier[-1]["step"]:
+        raise ValueError("its step is not above the one before")
+    for name in names:
+        if _replicates(record[name]) != _replicates(earlier[-1][name]):
+            raise ValueError(f"its {name} is of other replicates")
+
+
+def _replicates(item: float | list[float]) -> int:
+    return len(item) if isinstance(item, list) else 1
+
+
 def _numbers(plain: dict[str, Any]) -> dict[str, Any]:
     def number(value):
-        return math.nan if value is None else value
+        return math.nan if value is None else float(value)
 
-    return {
+    step = {"step": plain["step"]}
+    return step | {
         name: [number(value) for value in item] if isinstance(item, list) else number(item)
         for name, item in plain.items()
+        if name != "step"
     }
 
 
@@ -224,6 +308,14 @@ def _read(path: str) -> bytes:
         return b""
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _end_of_line(file) -> bytes:
+    """What has to be written before a new line."""
+    if not file.tell():
+        return b""
+    file.seek(-1, os.SEEK_END)
+    return b"" if file.read(1) == b"\n" else b"\n"
 
 
 def _make_folder(folder: str) -> None:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab import losses, schedules
 from elbo_lab.config import HYPER, SETTINGS, Config
+from elbo_lab.means import closed_form_mean
 from elbo_lab.models.base import Model
 
 LossFn = Callable[[Array, Any, Array, dict[str, Array]], tuple[Array, dict[str, Array]]]
@@ -39,6 +41,12 @@ def objective_loss(config: Config, model: Model, num_train: int | None = None) -
         def log_likelihood(z: Any) -> Array:
             return model.likelihood(params, z).log_prob(x)
 
+        def decoder_mean(z: Any) -> Array:
+            mean = closed_form_mean(model.likelihood(params, z))
+            if mean is None:
+                raise ValueError(f"{config.objective} needs a p(x|z) with a closed-form mean.")
+            return mean
+
         if "x" in accepted:  # The objective takes mu_G instead, and compares it with x itself.
             given["x"] = x
         if "inference" in accepted:
@@ -48,7 +56,7 @@ def objective_loss(config: Config, model: Model, num_train: int | None = None) -
             key,
             model.posterior(params, x),
             model.prior(params),
-            (lambda z: model.likelihood(params, z).mean) if "x" in accepted else log_likelihood,
+            decoder_mean if "x" in accepted else log_likelihood,
             vectorized=True,
             **options | given,
         )
@@ -81,7 +89,9 @@ def courses(config: Config, total: int) -> Callable[[dict[str, Array], Array], d
     moving = {n: schedules.course(text) for n, text in texts.items() if isinstance(text, str)}
 
     def at_step(hparams: dict[str, Array], step: Array) -> dict[str, Array]:
-        values = {name: course(step) for name, course in moving.items()}
-        return hparams | values | {"learning_rate": hparams["learning_rate"] * factor(step)}
+        # Schedules divide the integer step, which strict promotion forbids.
+        with jax.numpy_dtype_promotion("standard"):
+            values = {name: course(step) for name, course in moving.items()}
+            return hparams | values | {"learning_rate": hparams["learning_rate"] * factor(step)}
 
     return at_step

@@ -11,6 +11,8 @@ import numpy as np
 
 from elbo_lab.errors import UserError
 
+# Lists and objects within each other in a JSON file; those of ours have six.
+DEPTH = 50
 _WIDTH = 80
 # Counts are shown without decimals, unless they are averages.
 _COUNTED_UNITS = ("units", "steps", "images", "draws", "replicates")
@@ -132,11 +134,35 @@ def read_json(path) -> Any:
     """
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)
+            return parse_json(file.read())
     except OSError as error:
         raise UserError(f"cannot read {os.fspath(path)}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{os.fspath(path)} is not valid JSON: {error}") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text, in which lists and objects are nested at most DEPTH deep: what
+    works on the value afterwards may recurse.
+
+    Raises:
+      ValueError: the text is no JSON, or nested deeper.
+    """
+    try:
+        value = json.loads(text)
+        is_shallow = _is_shallow(value, DEPTH)
+    except RecursionError:
+        is_shallow = False
+    if not is_shallow:
+        raise ValueError(f"it is nested more than {DEPTH} deep")
+    return value
+
+
+def _is_shallow(value: Any, depth: int) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    items = value.values() if isinstance(value, dict) else value
+    return depth > 0 and all(_is_shallow(item, depth - 1) for item in items)
 
 
 def write_atomically(path, content: bytes) -> None:

@@ -56,7 +56,9 @@ def train_step(
         return reduce(loss), jax.tree.map(jnp.mean, terms)
 
     (_, terms), grads = jax.value_and_grad(batch_loss, has_aux=True)(state.params)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    # Optax multiplies floats with integer counts, which strict promotion forbids.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
     rate = hparams["learning_rate"]
     params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
 

@@ -128,7 +128,8 @@ def training_curves(cells: Sequence[dict[str, Any]]) -> str:
                 curve["seconds"],
                 bound,
                 **style,
-                markevery=[-1],  # at its end: there are more lines than colours
+                # At its end: there are more lines than colours. A curve may be lost.
+                markevery=[-1] if len(bound) else None,
                 linestyle=_LINES[ks.index(k) % len(_LINES)],
                 linewidth=1.2,
             )
@@ -137,9 +138,11 @@ def training_curves(cells: Sequence[dict[str, Any]]) -> str:
         style = {"color": PALETTE["ink"], "linestyle": _LINES[i % len(_LINES)], "linewidth": 1.2}
         axes.plot([], [], label=f"k = {k}", **style)
     values = np.concatenate(late)
-    low, high = np.quantile(values[np.isfinite(values)], [0.02, 1.0])
-    margin = 0.06 * (high - low) or 1.0
-    axes.set_ylim(low - margin, high + margin)
+    values = values[np.isfinite(values)]
+    if len(values):
+        low, high = np.quantile(values, [0.02, 1.0])
+        margin = 0.06 * (high - low) or 1.0
+        axes.set_ylim(low - margin, high + margin)
     _log_if_wide(axes, [cell["results"]["training_seconds"] for cell in cells])
     axes.set_xlabel("wall time of training a replicate, s", fontsize=_MEDIUM)
     axes.set_ylabel("training objective, nats", fontsize=_MEDIUM)

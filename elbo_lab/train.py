@@ -20,17 +20,17 @@ from elbo_lab import objective as objectives
 from elbo_lab import optimizer, sharding
 from elbo_lab.config import Config
 from elbo_lab.data import binarization, streaming
+from elbo_lab.keys import ACTIVE_UNITS as ACTIVE_UNITS
+from elbo_lab.keys import EVALUATION as EVALUATION
+from elbo_lab.keys import FIGURES as FIGURES
+from elbo_lab.keys import FIXED_BINARIZATION as FIXED_BINARIZATION
+from elbo_lab.keys import FIXED_BINARIZATION_SEED as FIXED_BINARIZATION_SEED
+from elbo_lab.keys import INITIALIZATION, PERMUTATIONS, STEPS, keys_of_seeds, stream_key
+from elbo_lab.keys import TEST_SPLIT as TEST_SPLIT
+from elbo_lab.keys import TRAIN_SPLIT as TRAIN_SPLIT
 from elbo_lab.models.base import Model
 from elbo_lab.step import BATCH_GRADIENTS, Failure, TrainState, train_step
 from elbo_lab.step import failed_terms as failed_terms
-
-# One constant per use of randomness, so that no two uses share a key.
-STEPS, PERMUTATIONS, INITIALIZATION, EVALUATION, FIGURES, FIXED_BINARIZATION = range(6)
-ACTIVE_UNITS = 6
-# Binarization of a data set by a fixed key does not depend on the run's seed: runs compare on the
-# same test images.
-FIXED_BINARIZATION_SEED = 0
-TRAIN_SPLIT, TEST_SPLIT = range(2)
 
 # Draws that one compiled call works through where log_every is not given: about a second on a CPU.
 DRAWS_PER_CALL = 50_000
@@ -48,11 +48,6 @@ class Record(NamedTuple):
     failed_at: np.ndarray  # [] or [R], int32, -1 where all is well
 
 
-def stream_key(base_key: Array, stream: int, index: Array | int = 0) -> Array:
-    """The key of one use (a stream) at one index (a step, an epoch, an image)."""
-    return jax.random.fold_in(jax.random.fold_in(base_key, stream), index)
-
-
 def replicas(config: Config) -> tuple[Config, ...]:
     """The runs of one seed each, seed .. seed + R - 1, that a config stands for."""
     return tuple(
@@ -63,9 +58,7 @@ def replicas(config: Config) -> tuple[Config, ...]:
 
 def base_keys(runs: Sequence[Config]) -> Array:
     """The base key of one run, or [R] of them."""
-    if len(runs) == 1:
-        return jax.random.key(runs[0].seed)
-    return jax.vmap(jax.random.key)(jnp.asarray([run.seed for run in runs]))
+    return keys_of_seeds([run.seed for run in runs])
 
 
 def steps_per_epoch(config: Config, num_train: int) -> int:
@@ -131,13 +124,14 @@ def make_loop(
     placing = functools.partial(sharding.placing, mesh=mesh, replicates=config.replicates)
 
     def init(base_key: Array, mean_image: Array):
+        mean_image = mean_image.astype(jnp.float32)  # whatever JAX_ENABLE_X64 makes of it
         params = model.init(stream_key(base_key, INITIALIZATION), mean_image)
         return params, tx.init(params), Failure(jnp.int32(-1), jnp.int32(0))
 
     @functools.partial(jax.jit, donate_argnums=0, static_argnames="num_steps")
     def run_all(state: TrainState, keys, orders, hparams, images, num_steps: int):
         def run(carried, key, orders, hparams, step, images):
-            steps = step + jnp.arange(num_steps)
+            steps = step + jnp.arange(num_steps, dtype=jnp.int32)
             indices = chosen(config, orders, images.shape[0], step, steps)
             pick = images.__getitem__
             return many_steps(config, take_step, pin, pick, carried, key, indices, hparams, step)
@@ -233,7 +227,7 @@ def many_steps(
       call keeps the params and optimizer state that it had before, and the record of the failure;
       its terms are NaN from then on.
     """
-    steps = step + jnp.arange(batches.shape[0])
+    steps = step + jnp.arange(batches.shape[0], dtype=jnp.int32)
     batches = pin(batches, 1)
     keys = jax.vmap(lambda s: jax.random.split(stream_key(base_key, STEPS, s)))(steps)
     visits = _visits(config.binarization, keys[:, 0], batches, pick)

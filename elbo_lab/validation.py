@@ -9,11 +9,10 @@ import numpy as np
 from elbo_lab import config as configs
 from elbo_lab import losses, schedules
 from elbo_lab.config import HYPER, SETTINGS, Config
-from elbo_lab.data import Dataset, is_binary
+from elbo_lab.data import DATASETS, Dataset, is_binary
 from elbo_lab.data.binarization import BINARIZATIONS
 from elbo_lab.errors import UserError
-from elbo_lab.losses import catalogue, estimators
-from elbo_lab.losses.bounds import partition_points
+from elbo_lab.losses import bounds, catalogue, estimators
 from elbo_lab.losses.common import KL_MODES, WITHOUT_LOG_Q
 from elbo_lab.losses.two_targets import RWS_PHASES
 from elbo_lab.models import MODELS
@@ -40,7 +39,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "batch_gradient": tuple(BATCH_GRADIENTS),
 }
 
-# The least and the greatest value of each hyper-parameter.
+# The least and the greatest value of each hyper-parameter, besides what float32 can hold.
 _RANGES = {
     "beta": (0, math.inf),
     "alpha": (-math.inf, math.inf),
@@ -49,9 +48,14 @@ _RANGES = {
     **dict.fromkeys(("gamma", "capacity", "min_kl"), (0, math.inf)),
     **dict.fromkeys(("lambda_off", "lambda_diag", "kl_weight", "mmd_weight"), (0, math.inf)),
 }
+# What Python goes through one by one to make a program: steps of a partition, layers, replicates.
+LARGEST_PARTITION, LARGEST_DEPTH, LARGEST_REPLICATES = bounds.MOST_STEPS, 100, 10_000
 # Kinds of objectives whose regularizers are closed forms of one layer's q(z|x).
 _ONE_LAYER = (catalogue.PER_EXAMPLE, catalogue.WHOLE_BATCH)
-_LARGEST = float(np.finfo(np.float32).max)
+# The positive numbers that float32 holds; it rounds larger ones to infinity, and arithmetic takes
+# smaller ones for zero.
+_SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+_FLOAT32 = f"that float32 holds ({_SMALLEST:.2g} to {_LARGEST:.2g})"
 _LARGEST_COUNT = int(np.iinfo(np.int32).max)
 
 
@@ -59,8 +63,14 @@ def check(config: Config) -> None:
     """Raises a UserError for a wrong value or an impossible combination of values."""
     for name, choices in CHOICES.items():
         value = getattr(config, name)
-        if value is not None and value not in choices:
+        left_out = value is None and getattr(Config, name) is None
+        if not left_out and value not in choices:
             raise UserError(f"--{name} must be one of {', '.join(choices)}; got {value!r}.")
+    if not config.dataset:
+        raise UserError(
+            f"--dataset must be one of {', '.join(DATASETS)}, another image set of "
+            f"tensorflow-datasets, or a path ending in .npz; got {config.dataset!r}."
+        )
     for name in ("k", "m", "batch_size", "epochs", "replicates", "eval_k"):
         _check_count(name, getattr(config, name))
     for name in ("au_images", "log_every", "checkpoint_every"):
@@ -70,9 +80,19 @@ def check(config: Config) -> None:
         sizes = getattr(config, name)
         if not sizes or any(size < 1 for size in sizes):
             raise UserError(
-                f"--{name} must be sizes of at least 1, separated by commas; "
+                f"--{name} must be whole numbers of at least 1, separated by commas; "
                 f"got {','.join(map(str, sizes))!r}."
             )
+        if len(sizes) > LARGEST_DEPTH:
+            raise UserError(
+                f"--{name} must be at most {LARGEST_DEPTH} sizes, each of which is compiled on its "
+                f"own; got {len(sizes):,}."
+            )
+    if config.replicates > LARGEST_REPLICATES:
+        raise UserError(
+            f"--replicates must be at most {LARGEST_REPLICATES:,}, which are trained in one "
+            f"program; got {config.replicates}."
+        )
     if not LIKELIHOODS[config.likelihood].binary and config.binarization != "none":
         raise UserError(
             f"--likelihood={config.likelihood} is for grey levels, and needs --binarization=none; "
@@ -99,22 +119,30 @@ def resolved(config: Config) -> Config:
 
 def check_data(config: Config, dataset: Dataset) -> None:
     """Raises a UserError where the data do not fit the configuration."""
-    number = len(dataset.x_train)
-    if config.held_out >= number:
+    total = len(dataset.x_train)
+    if not len(dataset.x_test) and config.held_out < 1:
         raise UserError(
-            f"--held_out must be below the number of training images, {number:,} in "
+            f"--held_out must be at least 1 for {dataset.name}, which has no test images: that "
+            f"many of its {total:,} images are drawn, once, to test on; got {config.held_out}."
+        )
+    if config.held_out >= total:
+        raise UserError(
+            f"--held_out must be below the number of training images, {total:,} in "
             f"{dataset.name}; got {config.held_out}."
         )
-    number -= config.held_out
-    if config.au_images is not None and config.au_images > number:
+    number = total - config.held_out
+    for name in ("au_images", "batch_size"):
+        wanted = getattr(config, name)
+        if wanted is None or wanted <= number:
+            continue
+        if wanted <= total:
+            raise UserError(
+                f"--held_out={config.held_out} leaves {number:,} of the {total:,} training images "
+                f"of {dataset.name}, which must be at least --{name}, {wanted}."
+            )
         raise UserError(
-            f"--au_images must be at most the number of training images, {number:,} in "
-            f"{dataset.name}; got {config.au_images}."
-        )
-    if config.batch_size > number:
-        raise UserError(
-            f"--batch_size must be at most the number of training images, {number:,} in "
-            f"{dataset.name}; got {config.batch_size}."
+            f"--{name} must be at most the number of training images, {number:,} in "
+            f"{dataset.name}; got {wanted}."
         )
     most = _LARGEST_COUNT // (number // config.batch_size)
     if config.epochs > most:
@@ -154,16 +182,23 @@ def _check_pixels(config: Config, dataset: Dataset) -> None:
 def _check_numbers(config: Config) -> None:
     for name in ("learning_rate", "adam_eps", "clip_norm"):
         value = getattr(config, name)
-        if value is not None and not 0 < value <= _LARGEST:
-            raise UserError(
-                f"--{name} must be a number above 0 and at most {_LARGEST:.1e}; got {value}."
-            )
-    for name in ("held_out", "adam_nu_start"):
-        if not 0 <= getattr(config, name) <= _LARGEST:
-            raise UserError(f"--{name} must be at least 0; got {getattr(config, name)}.")
+        if value is not None and not _SMALLEST <= value <= _LARGEST:
+            raise UserError(f"--{name} must be a number above 0 {_FLOAT32}; got {value}.")
+    if not 0 <= config.held_out <= _LARGEST_COUNT:
+        raise UserError(f"--held_out must lie in 0..{_LARGEST_COUNT}; got {config.held_out}.")
+    if not (config.adam_nu_start >= 0 and _in_float32(config.adam_nu_start)):
+        raise UserError(
+            f"--adam_nu_start must be at least 0, a number {_FLOAT32}; got {config.adam_nu_start}."
+        )
     for name in ("adam_b1", "adam_b2"):
-        if not 0 <= getattr(config, name) < 1:
-            raise UserError(f"--{name} must lie in [0, 1); got {getattr(config, name)}.")
+        value = getattr(config, name)
+        if not 0 <= value < 1:
+            raise UserError(f"--{name} must lie in [0, 1); got {value}.")
+        if not (_in_float32(value) and np.float32(value) < 1):
+            raise UserError(
+                f"--{name} must be 0 or lie in {_SMALLEST:.2g} to {1 - 2**-24:.8f} (float32 "
+                f"rounds it to {np.float32(value):g}); got {value}."
+            )
     largest = np.iinfo(np.int32).max - config.replicates
     if not 0 <= config.seed <= largest:
         raise UserError(f"--seed must lie in 0..{largest}; got {config.seed}.")
@@ -172,6 +207,11 @@ def _check_numbers(config: Config) -> None:
             f"--eval_k must be at least --k, {config.k}, so that the test set's IWAE-k bound can "
             f"be evaluated; got {config.eval_k}."
         )
+
+
+def _in_float32(number: float) -> bool:
+    """Whether float32 holds a number to its precision: as no infinity, and as 0 only if it is 0."""
+    return number == 0 or _SMALLEST <= abs(number) <= _LARGEST
 
 
 def _check_settings(config: Config) -> None:
@@ -193,13 +233,24 @@ def _check_settings(config: Config) -> None:
         if value is not None and value < least:
             raise UserError(f"--{name} must be at least {least}; got {value}.")
     if config.partition is not None:
-        try:
-            partition_points(config.partition)
-        except ValueError:
-            raise UserError(
-                "--partition must be a number of steps of at least 1, or points that rise from 0 "
-                f"to 1; got {configs.shown(config.partition)!r}."
-            ) from None
+        _check_partition(config.partition)
+
+
+def _check_partition(partition: int | tuple[float, ...]) -> None:
+    steps = partition if isinstance(partition, int) else len(partition) - 1
+    if steps > LARGEST_PARTITION:
+        raise UserError(
+            f"--partition must have at most {LARGEST_PARTITION:,} steps, each of which is compiled "
+            f"on its own; got {steps:,}."
+        )
+    try:
+        points = bounds.partition_points(partition)
+        bounds.partition_points(np.float32([p if _in_float32(p) else 0 for p in points]).tolist())
+    except ValueError:
+        raise UserError(
+            "--partition must be a whole number of steps of at least 1, or points that rise from 0 "
+            f"to 1 in float32; got {configs.shown(partition)!r}."
+        ) from None
 
 
 def _check_hyper(config: Config, name: str) -> None:
@@ -209,19 +260,27 @@ def _check_hyper(config: Config, name: str) -> None:
     ends = (value,)
     if isinstance(value, str):
         try:
-            ends = schedules.course_numbers(value)[1][:2]
+            start, end, steps = schedules.course_numbers(value)[1]
         except ValueError:
             raise UserError(f"--{name} must be {schedules.SYNTAX}; got {value!r}.") from None
-    fits = all(least <= end <= greatest and abs(end) <= _LARGEST for end in ends)
+        ends = (start, end)
+        if not _in_float32(steps) or abs(end - start) > _LARGEST:
+            raise UserError(
+                f"--{name} must be a course whose STEPS and END - START are numbers {_FLOAT32}; "
+                f"got {value!r}."
+            )
+    fits = all(least <= end <= greatest and _in_float32(end) for end in ends)
     if name == "regularization":
         fits = fits and all(end > 0 for end in ends)
     if not fits and not (name == "alpha" and value == -math.inf):
-        bounds = f"of at least {least} and at most {min(greatest, _LARGEST):.3g}"
+        valid = f"of at least {least} and at most {min(greatest, _LARGEST):.3g}"
         if name == "alpha":
-            bounds = "that float32 can hold, or -inf"
+            valid = "that float32 can hold, or -inf"
         elif name == "regularization":
-            bounds = f"above 0 and at most {_LARGEST:.3g}"
-        raise UserError(f"--{name} must be a number {bounds}; got {value}.")
+            valid = f"above 0 and at most {_LARGEST:.3g}"
+        if any(least <= end <= greatest and 0 < abs(end) < _SMALLEST for end in ends):
+            valid += f" (float32 takes less than {_SMALLEST:.2g} for 0)"
+        raise UserError(f"--{name} must be a number {valid}; got {value}.")
 
 
 def _check_objective(config: Config) -> None:

@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 
+import jax
 from absl import app, flags, logging
 
 from elbo_lab import config as configs
@@ -22,6 +23,8 @@ from elbo_lab.data import DATASETS, Dataset
 from elbo_lab.device import Placement
 from elbo_lab.errors import UserError
 from elbo_lab.validation import CHOICES
+from experiments import folders, terminal
+from experiments.flag_values import OptionalParser, number_or_course, partition, sizes
 
 RUN_SECTION = {
     "workdir": "the run's directory (if not given, runs/ and a name made of the configuration)",
@@ -67,8 +70,9 @@ DISTRIBUTED = (
     *("distributed", "coordinator_address", "num_processes", "process_id"),
     "initialization_timeout",
 )
+LESS_MEMORY = "Smaller --batch_size, --k, --m, --replicates or layers need less."
 _WHOLE_NUMBERS = ("num_processes", "process_id")
-
+_OPTIONAL_PARSERS = {int: flags.IntegerParser, float: flags.FloatParser}
 
 PROTOCOL_SECTION = {
     "protocol": "a protocol, whose settings replace the defaults below; flags that are "
@@ -116,10 +120,7 @@ def config_of(texts: dict[str, str]) -> Config:
     """
     given = flags.FlagValues()
     define(given)
-    try:
-        given(["", *(f"--{name}={text}" for name, text in texts.items())])
-    except flags.Error as error:
-        raise UserError(_explained(error, given)) from error
+    parse(given, ["", *(f"--{name}={text}" for name, text in texts.items())])
     return config_from_flags(given)
 
 
@@ -133,12 +134,10 @@ def config_from_flags(given_flags: flags.FlagValues = flags.FLAGS) -> Config:
     values = {f.name: getattr(given_flags, f.name) for f in dataclasses.fields(Config)}
     for field in dataclasses.fields(Config):
         if _plain_type(field.type) is tuple:
-            values[field.name] = _sizes(field.name, values[field.name])
+            values[field.name] = sizes(field.name, values[field.name])
     for name in HYPER:
         values[name] = number_or_course(values[name])
-    values["partition"] = _partition(values["partition"])
-    # What is optional can be left out again of what a protocol sets.
-    values = {name: None if value == "" else value for name, value in values.items()}
+    values["partition"] = partition(values["partition"])
     given = {name: value for name, value in values.items() if given_flags[name].present}
     name = given_flags.protocol
     base = Config() if name is None else protocol("protocol", name)
@@ -193,6 +192,7 @@ def connect_from_flags() -> bool:
     where = (values.coordinator_address, values.num_processes, values.process_id)
     if values.distributed:
         distributed.connect(*where, values.initialization_timeout)
+        terminal.guard()  # it has replaced standard output
     elif any(value is not None for value in where):
         raise UserError(
             "--coordinator_address, --num_processes and --process_id need --distributed."
@@ -206,16 +206,17 @@ def run(main: Callable[[], int | None], description: str) -> None:
     User errors become one sentence and status 2, and Ctrl-C, as long as `main` does not handle it,
     becomes a word and status 130.
     """
+    terminal.guard()
     help_flags = ("--help", "-help", "-h", "--helpshort", "--helpfull")
     if any(argument in help_flags for argument in sys.argv[1:]):
         print(help_text(description))
         sys.exit(0)
 
-    def parse(argv: list[str]) -> list[str]:
+    def parse_or_refuse(argv: list[str]) -> list[str]:
         try:
-            rest = flags.FLAGS(argv)
-        except flags.Error as error:
-            _refuse(_explained(error))
+            rest = parse(flags.FLAGS, argv)
+        except UserError as error:
+            _refuse(str(error))
         if len(rest) > 1:
             _refuse(f"Flags are given as --name=value; got {rest[1]!r}.")
         return rest
@@ -223,13 +224,18 @@ def run(main: Callable[[], int | None], description: str) -> None:
     def guarded(argv: list[str]) -> int | None:
         del argv
         try:
-            return main()
+            return terminal.status(main())
         except UserError as error:
-            _refuse(_of_protocol(str(error)))
+            _refuse(with_protocol(str(error)))
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                reason = str(error).splitlines()[0] if str(error) else "MemoryError"
+                _refuse(f"There is not enough memory ({reason}). {LESS_MEMORY}")
+            raise
 
     logging.set_verbosity(logging.WARNING)
     try:
-        app.run(guarded, flags_parser=parse)
+        app.run(guarded, flags_parser=parse_or_refuse)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.stdout.flush()
@@ -244,6 +250,7 @@ def load_data(flag: str, name: str, in_file: bool = False) -> Dataset:
       UserError: it cannot be had; the sentence names the flag.
     """
     values = flags.FLAGS
+    folders.check(data_dir=values.data_dir, manual_dir=values.manual_dir)
     try:
         return data.load(name, values.data_dir, values.manual_dir, in_file)
     except UserError as error:
@@ -252,14 +259,42 @@ def load_data(flag: str, name: str, in_file: bool = False) -> Dataset:
         raise UserError(f"--{flag}={name}: {error}") from error
 
 
-def _of_protocol(sentence: str) -> str:
-    """The sentence; it says so if it is on a flag that was not given, but set by the protocol."""
-    if "protocol" not in flags.FLAGS or not flags.FLAGS.protocol:
+def parse(among: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+    """Reads a command line; returns what of it is no flag. An empty text is None where None is the
+    flag's default, so that what a protocol sets can be left out again.
+
+    Raises:
+      UserError: a text that is no value of its flag.
+    """
+    try:
+        rest = among(argv)
+    except flags.Error as error:
+        raise UserError(_explained(error, among)) from error
+    for name in among:
+        if among[name].value == "" and among[name].default is None:
+            among[name].value = None
+    return rest
+
+
+def with_protocol(sentence: str, among: flags.FlagValues = flags.FLAGS) -> str:
+    """The sentence; where it names a setting of the protocol's and not of a flag, it says so."""
+    name = among["protocol"].value if "protocol" in among else None
+    if name not in protocols.PROTOCOLS:
         return sentence
-    for name in re.findall(r"--(\w+)=", sentence):
-        if name in flags.FLAGS and name not in PROTOCOL_DEFAULTS and not flags.FLAGS[name].present:
-            where = f"--protocol={flags.FLAGS.protocol} sets --{name}"
-            return f"{sentence[:-1]} ({where}; --{name}= leaves it out)."
+    settings, defaults = protocols.PROTOCOLS[name], Config()
+    for field in dict.fromkeys(re.findall(r"--(\w+)", sentence)):
+        value = getattr(settings, field, None)
+        # A flag of the script's own, as table1's --k, takes nothing from the protocol.
+        own = field in among and among.find_module_defining_flag(field) != __name__
+        given = own or field in among and among[field].present
+        if value is None or given or value == getattr(defaults, field):
+            continue
+        remedy = ""
+        if field in among:
+            optional = getattr(defaults, field) is None
+            remedy = "= leaves it out" if optional else " of your own replaces it"
+            remedy = f"; {'' if optional else 'a '}--{field}{remedy}"
+        return f"{sentence[:-1]} (--protocol={name} sets --{field}{remedy})."
     return sentence
 
 
@@ -313,7 +348,11 @@ def _define(
         default = ",".join(map(str, default))
     if as_text:
         define_flag, default = flags.DEFINE_string, None if default is None else str(default)
-    define_flag(name, default, text, flag_values=among)
+    if kind in _OPTIONAL_PARSERS and default is None and not as_text:
+        parser = OptionalParser(_OPTIONAL_PARSERS[kind]())
+        flags.DEFINE(parser, name, None, text, flag_values=among)
+    else:
+        define_flag(name, default, text, flag_values=among)
 
 
 def _plain_type(annotation) -> type:
@@ -332,40 +371,7 @@ def _help(name: str) -> str:
     return text.format(datasets=", ".join(DATASETS)) if "{" in text else text
 
 
-def number_or_course(text: str | None) -> float | str | None:
-    """A number where the text is one (constant:4 is 4); else the text, for `validation.check`."""
-    try:
-        return None if text is None else float(text.removeprefix("constant:"))
-    except ValueError:
-        return text
-
-
-def _partition(text: str | None) -> int | tuple[float, ...] | None:
-    """5 or (0, 0.1, 1)."""
-    if text is None:
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UserError(
-            f"--partition must be a number of steps, or points separated by commas; got {text!r}."
-        ) from None
-
-
-def _sizes(name: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UserError(
-            f"--{name} must be sizes of at least 1, separated by commas; got {text!r}."
-        ) from None
-
-
-def _explained(error: flags.Error, among: flags.FlagValues = flags.FLAGS) -> str:
+def _explained(error: flags.Error, among: flags.FlagValues) -> str:
     """The error in words of a person at a shell; absl's own are Python's for a wrong type."""
     wrong = re.match(r"flag --(\w+)=(.*?): ", str(error), re.DOTALL)
     if not wrong or wrong[1] not in among:

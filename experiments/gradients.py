@@ -17,14 +17,15 @@ import jax.numpy as jnp
 from absl import flags
 
 from elbo_lab import config as configs
-from elbo_lab import data, device, losses, models, report, rundir, toys, train
+from elbo_lab import data, device, losses, models, report, run_files, rundir, toys, train
 from elbo_lab.config import Config
 from elbo_lab.data import binarization
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import gradient_study
 from elbo_lab.evaluation.gradient_study import Study, Subject
 from experiments import flags as run_flags
-from experiments import gradient_reporting, stages
+from experiments import folders, gradient_reporting, stages
+from experiments.flag_values import define_optional_count
 from experiments.progress import Progress
 
 TOY_EXAMPLES = 64
@@ -38,7 +39,7 @@ def main() -> int:
     cache_given = values["compilation_cache_dir"].present > 0
     device.set_up(values.platform, 1, values.compilation_cache_dir, cache_given)
     named, subject = subject_from_flags()
-    folder = None if values.output is None else output_folder(values.output)
+    folder = None if values.output is None else folders.made("output", values.output)
     try:
         gradient_study.check(study, subject)
     except ValueError as error:
@@ -158,15 +159,17 @@ def run_subject(
     Raises:
       UserError: no run, no checkpoint, or one made of other data or by another version.
     """
-    if not (path / rundir.CONFIG).exists():
-        raise UserError(f"--run={path} is not a run's directory (no {rundir.CONFIG} in it).")
-    stored = report.read_json(path / rundir.CONFIG)
+    try:
+        stored = run_files.read_config(path)
+    except UserError as error:
+        raise UserError(f"--run={path} is not a run's directory ({error}).") from error
     try:
         config = configs.from_dict(stored["config"])
-    except (TypeError, KeyError, AttributeError) as error:
+    except TypeError as error:
         raise UserError(f"--run={path} is not a run of this version ({error}).") from error
+    folders.check(data_dir=data_dir, manual_dir=manual_dir)
     dataset = data.load(config.dataset, data_dir, manual_dir)
-    if data.digest(dataset) != stored.get("data_sha256"):
+    if data.digest(dataset) != stored["data_sha256"]:
         raise UserError(f"--run={path}: the images of {config.dataset} have changed since.")
     dataset = data.hold_out(dataset, config.held_out)
     model = models.make(config, dataset.x_train.shape[1])
@@ -203,16 +206,6 @@ def batch_size(wanted: int, number: int) -> int:
     return wanted
 
 
-def output_folder(name: str) -> Path:
-    """Creates the folder before anything is measured."""
-    path = Path(name).expanduser()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output={name} cannot be made: {error.strerror}.") from error
-    return path
-
-
 def define() -> None:
     """The script's flags."""
     flags.DEFINE_string("objective", "iwae", f"of {', '.join(gradient_study.OBJECTIVES)}")
@@ -227,18 +220,16 @@ def define() -> None:
         "gradients of each estimator at each K and M; a quarter as many come before, as a pilot",
         lower_bound=20,
     )
-    flags.DEFINE_integer(
+    define_optional_count(
         "oracle_gradients",
-        None,
         "gradients of the unbiased estimator that the others are compared with (four times "
         "--num_gradients if not given)",
-        lower_bound=20,
+        least=20,
     )
-    flags.DEFINE_integer(
+    define_optional_count(
         "batch_size",
-        None,
         f"examples whose mean loss is differentiated (if not given, {TOY_EXAMPLES}, or the run's)",
-        lower_bound=1,
+        least=1,
     )
     flags.DEFINE_integer("seed", 0, "of the toy and of all draws", 0, 2**31 - 1)
     flags.DEFINE_string("output", None, "a folder for table, JSON and figures")

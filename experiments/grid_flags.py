@@ -25,8 +25,10 @@ def axes_from_flags() -> tuple[dict[str, str], dict[str, list[str]]]:
         flag = flags.FLAGS[field.name]
         if not flag.present:
             continue
-        texts = split(field.name, flag.value)
-        if "" in texts:
+        texts = split(field.name, flag.value or "")
+        if (
+            "" in texts and len(texts) > 1
+        ):  # An empty text alone may leave out what a protocol sets.
             raise UserError(f"--{field.name}={flag.value} has an empty value.")
         if len(texts) > 1 and field.name in SINGLE:
             raise UserError(

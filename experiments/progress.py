@@ -1,7 +1,12 @@
 """Progress for a person: a bar on a terminal, a line at every tenth elsewhere."""
 
+import contextlib
 import os
+import signal
+import socket
 import sys
+import threading
+import time
 
 from elbo_lab import distributed
 
@@ -91,26 +96,55 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
+# Seconds that a run may take to stop after a signal: a compiled call and a checkpoint.
+GRACE = 120.0
+
+
 class Interrupt:
     """Set by the first SIGINT or SIGTERM, so that a loop can end at a good place; a second one ends
-    the process at once. One that any of several processes got counts for all: see `agreed`.
+    the process at once, and so does a loop that has not ended within the grace. One that any of
+    several processes got counts for all: see `agreed`.
+
+    Python runs its handlers between two of its instructions. A compilation, or a program that
+    computes or waits for memory, can keep it from the next one for ever: so a thread, which the
+    system's part of the handler wakes, ends the process.
     """
 
-    def __init__(self):
-        import signal
-
-        self.signal = 0
+    def __init__(self, grace: float = GRACE):
+        self.signal, self.grace = 0, grace
+        # The system's part of the handler writes a signal's number to one end.
+        self._wakes, self._woken = socket.socketpair()
+        self._woken.setblocking(False)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note)
+        signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def _note(self, number: int, frame) -> None:
-        import signal
-
         del frame
         self.signal = number
-        signal.signal(number, signal.SIG_DFL)
-        # Not by print, which fails where the signal interrupts another print.
-        os.write(2, b"\nStopping at the next checkpoint; once more ends at once.\n")
+
+    def _watch(self) -> None:
+        """Ends the process after a second signal, or when the grace is over."""
+        number = self._received(None)
+        # Not by print, which may hold its lock where the signal interrupts another print.
+        _say(f"Stopping at the next checkpoint, within {self.grace:.0f} s; once more ends at once.")
+        again = self._received(self.grace)
+        if again is None:
+            _say(f"Not stopped within {self.grace:.0f} s: ended. The last checkpoint stays.")
+        os._exit(128 + (again or number))
+
+    def _received(self, seconds: float | None) -> int | None:
+        """The next signal that is still handled here; None if none comes within the seconds."""
+        end = None if seconds is None else time.monotonic() + seconds
+        while True:
+            self._wakes.settimeout(None if end is None else max(end - time.monotonic(), 1e-3))
+            try:
+                number = self._wakes.recv(1)[0]
+            except TimeoutError:
+                return None
+            if signal.getsignal(number) == self._note:
+                return number
 
     def agreed(self) -> int:
         """The signal that any of the processes got, 0 if none; they all call it together."""
@@ -120,3 +154,9 @@ class Interrupt:
     def status(self) -> int:
         """The exit status that shells expect of a process ended by this signal."""
         return 128 + self.signal
+
+
+def _say(sentence: str) -> None:
+    """Writes a line to standard error, if it is open."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"\n{sentence}\n".encode())

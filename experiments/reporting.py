@@ -8,18 +8,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from elbo_lab import __version__, device, evaluation, figures, rundir
+from elbo_lab import __version__, device, evaluation, figures, means, run_files, rundir
 from elbo_lab import config as configs
 from elbo_lab import train as training
 from elbo_lab.data import is_binary
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import Evaluation, results
-from elbo_lab.metrics import read_metrics
+from elbo_lab.losses.posteriors import sample_from
 from elbo_lab.models.likelihoods import LIKELIHOODS
 from elbo_lab.report import (
     Result,
     binarization_text,
-    read_json,
     replicate_results,
     result_table,
     write_summary,
@@ -32,22 +31,21 @@ SAMPLES, RECONSTRUCTIONS, GRID = 100, 20, 20
 
 def report(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
     """Draws the figures and writes summary.json."""
-    draw(run, evaluations)
-    records = read_metrics(run.path)
-    if not records:
-        raise UserError(f"{run.path / rundir.METRICS} is missing; --overwrite starts the run anew.")
     config, number = run.config, len(run.dataset.x_train)
-    last_pass = training.total_steps(config, number) - training.steps_per_epoch(config, number)
+    total, call = training.total_steps(config, number), training.steps_per_call(config, number)
+    draw(run, evaluations)
+    records = stages.read_records(run, total)
+    last_pass = total - training.steps_per_epoch(config, number)
     per_replicate = [
         [
-            results.train_result(config, records, last_pass, r),
+            results.train_result(config, records, last_pass, r, call),
             *results.test_results(config, e, run.dataset.x_train.shape[1]),
         ]
         for r, e in evaluations.items()
     ]
     timing = [
-        Result("wall time of training", "", records[-1]["seconds"], unit="s"),
-        Result("speed", "", _steps_per_second(records), unit="steps/s"),
+        Result(run_files.WALL_TIME, "", run.seconds, unit="s"),
+        Result(run_files.SPEED, "", _steps_per_second(records), unit="steps/s"),
     ]
     dataset = described(run)
     mode = dataset["binarization"]
@@ -57,7 +55,8 @@ def report(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
         "device": device.describe(),
         "config": configs.to_dict(config),
         "data": dataset,
-        "steps": records[-1]["step"],
+        "steps": total,
+        "lost_metrics": run.missing,
         "failed_at": {str(r): int(run.failed_at[r]) for r in range(config.replicates)},
         "failed_replicates": [r for r in range(config.replicates) if r not in evaluations],
         "replicas": [configs.to_dict(replica) for replica in run.replicas],
@@ -66,6 +65,7 @@ def report(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
             str(r): _listed(mode, own) for r, own in zip(evaluations, per_replicate, strict=True)
         },
     }
+    run.check_directory()
     write_summary(run.path / rundir.SUMMARY, summary)
 
 
@@ -75,7 +75,7 @@ def stored_table(path: Path) -> str:
     Raises:
       UserError: the summary cannot be read.
     """
-    summary = read_json(path / rundir.SUMMARY)
+    summary = run_files.read_summary(path)
     config, dataset = summary["config"], summary["data"]["name"]
     survivors = config["replicates"] - len(summary["failed_replicates"])
     seeds = f"seed {config['seed']}"
@@ -83,9 +83,10 @@ def stored_table(path: Path) -> str:
         seeds = f"{survivors} replicates of {config['replicates']}, seeds from {config['seed']}"
     latents = ", ".join(map(str, config["latent_dims"]))
     steps = f"{summary['steps']:,} steps"
+    binarized = binarization_text(summary["data"]["binarization"])
     titles = [
         ("objective", objective_text(config)),
-        ("data", f"{dataset}, {binarization_text(summary['data']['binarization'])}"),
+        ("data", ", ".join([dataset, *summary["data"].get("notes", ()), binarized])),
         ("model", f"{config['model']}, latent dimensions {latents}; {seeds}"),
         ("trained", f"{steps} of {config['batch_size']} images on {summary['device']}"),
         ("kept in", str(path)),
@@ -113,26 +114,28 @@ def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
     """Writes the figures of the first replicate that is finite (curves are of all)."""
     device.release_memory()
     folder = run.path / rundir.FIGURES
+    run.check_directory()
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}") from error
+    number = len(run.dataset.x_train)
+    records = stages.read_records(run, training.total_steps(run.config, number))
     r = min(evaluations)
     pictures = _pictures(run, r)
     density = LIKELIHOODS[run.config.likelihood].density
-    figures.learning_curves(folder / "learning_curves.png", read_metrics(run.path), density)
-    figures.image_grid(
-        folder / "samples.png", pictures["samples"], 10, "Samples from the prior (means of p(x|z))"
-    )
+    figures.learning_curves(folder / "learning_curves.png", records, density)
+    title = f"Samples from the prior ({_shown(run, r)} of p(x|z))"
+    figures.image_grid(folder / "samples.png", pictures["samples"], 10, title)
     figures.reconstructions(
         folder / "reconstructions.png", pictures["inputs"], pictures["reconstructions"]
     )
-    means = evaluations[r].means
-    activities = [evaluation.activity(m) for m in means]
+    layers = evaluations[r].means
+    activities = [evaluation.activity(layer) for layer in layers]
     figures.active_units(folder / "active_units.png", activities, evaluation.ACTIVE_THRESHOLD)
     if "grid" in pictures:
         # The textbook's figure 13.6.
-        figures.latent_scatter(folder / "latent_space.png", means[0], run.dataset.y_test)
+        figures.latent_scatter(folder / "latent_space.png", layers[0], run.dataset.y_test)
         figures.latent_grid(folder / "latent_grid.png", pictures["grid"], GRID, _grid_values())
 
 
@@ -142,19 +145,30 @@ def _pictures(run: stages.Run, r: int) -> dict[str, np.ndarray]:
 
     @jax.jit
     def pictures(params: Any, inputs: jax.Array) -> dict[str, jax.Array]:
-        prior_key, posterior_key = jax.random.split(key)
+        prior_key, posterior_key, pixels_key = jax.random.split(key, 3)
         z = {
-            "samples": model.prior(params).sample(prior_key, (SAMPLES,)),
-            "reconstructions": model.posterior(params, inputs).sample(posterior_key),
+            "samples": sample_from(model.prior(params), prior_key, (SAMPLES,)),
+            "reconstructions": sample_from(model.posterior(params, inputs), posterior_key, ()),
         }
         if run.config.latent_dims == (2,):
             axis = _grid_values()
             z["grid"] = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
-        return {name: model.likelihood(params, drawn).mean for name, drawn in z.items()}
+        keys = dict(zip(z, jax.random.split(pixels_key, len(z)), strict=True))
+        return {n: means.mean_or_draw(keys[n], model.likelihood(params, z[n])) for n in z}
 
     inputs = stages.test_images(run)[:RECONSTRUCTIONS]
     found = {"inputs": inputs, **pictures(run.replicate(r)[1], inputs)}
     return {k: np.asarray(v).reshape(-1, *run.dataset.image_shape) for k, v in found.items()}
+
+
+def _shown(run: stages.Run, r: int) -> str:
+    """What the figures show of p(x|z): "means" or "draws" (`means.mean_or_draw`)."""
+
+    def mean(params: Any) -> Any:
+        z = sample_from(run.model.prior(params), jax.random.key(0), ())
+        return means.closed_form_mean(run.model.likelihood(params, z))
+
+    return "draws" if jax.eval_shape(mean, run.replicate(r)[1]) is None else "means"
 
 
 def _grid_values() -> np.ndarray:
@@ -173,6 +187,7 @@ def described(run: stages.Run) -> dict[str, Any]:
         "test_images": len(run.dataset.x_test),
         "image_shape": list(run.dataset.image_shape),
         "binarization": "none" if binary else run.config.binarization,
+        "notes": list(run.dataset.notes),
     }
 
 
@@ -182,7 +197,9 @@ def _listed(mode: str, rows: list[Result]) -> list[dict[str, Any]]:
 
 
 def _steps_per_second(records: list[dict]) -> float:
-    """The median over compiled calls, which leaves out compilation and pauses."""
+    """The median over compiled calls, which leaves out compilation and pauses; NaN of no lines."""
+    if not records:
+        return math.nan
     steps = np.diff([0] + [r["step"] for r in records])
     seconds = np.diff([0.0] + [r["seconds"] for r in records])
     return float(np.median(steps / np.maximum(seconds, 1e-9)))

@@ -1,7 +1,7 @@
 """The stages of a run: train, evaluate, report. Each goes on where an earlier process stopped."""
 
-import functools
-import os
+import contextlib
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elbo_lab import device, distributed, models, rundir, sharding
+from elbo_lab import device, distributed, json_files, keys, models, run_files, rundir, sharding
 from elbo_lab import objective as objectives
 from elbo_lab import train as training
 from elbo_lab.config import Config
 from elbo_lab.data import Dataset, binarization, hold_out, streaming
 from elbo_lab.errors import UserError
-from elbo_lab.metrics import MetricLog, read_metrics
+from elbo_lab.metrics import MetricLog, missing_steps, read_metrics, warn_of_missing
 from experiments.progress import Interrupt, Progress
 
 # Compiled calls between checkpoints, where --checkpoint_every is not given: half a minute on a CPU,
@@ -57,6 +57,7 @@ class Run:
         progress: Callable[[str, int, int, str], Progress] = Progress,
         placement: device.Placement | None = None,
         interrupt: Interrupt | None = None,
+        watch: rundir.Watch | None = None,
     ):
         """Prepares a run.
 
@@ -71,6 +72,7 @@ class Run:
           placement: where to compute, and where the training images lie; as the device has it if
             not given.
           interrupt: what notes signals, where it is older than the run.
+          watch: of the claimed directory; on the first process alone.
         """
         self.config, self.path, self.tensorboard = config, path, tensorboard
         self.progress, self.placement = progress, placement or device.Placement()
@@ -81,6 +83,14 @@ class Run:
         self.interrupt = interrupt or Interrupt()
         self.state: training.TrainState | None = None
         self.failed_at = np.full(config.replicates, -1)
+        self.watch = watch
+        self.seconds = 0.0  # of training, those of earlier processes included
+        self.missing: list[tuple[int, int]] = []  # steps whose metrics are lost, as was said
+
+    def check_directory(self) -> None:
+        """Raises UserError once the directory was moved or removed."""
+        if self.watch is not None:
+            self.watch.check()
 
     def replicate(self, r: int) -> tuple[jax.Array, Any]:
         """Base key and params of replicate r."""
@@ -103,9 +113,7 @@ def stored(
     images = jnp.asarray(x)
     if mode in ("dynamic", "none"):
         return images  # and no key is made, which takes a start's time
-    base_key = jax.random.key(seed)
-    key = training.stream_key(base_key, training.FIXED_BINARIZATION, split)
-    return binarization.stored(key, images, mode)
+    return binarization.stored(keys.binarization_key(split, seed), images, mode)
 
 
 def train(run: Run) -> None:
@@ -116,6 +124,29 @@ def train(run: Run) -> None:
       DivergedError: no replicate is finite any more.
       UserError: the disk refuses.
     """
+    loop, start, total = _begin(run)
+    if start == total:
+        # A kill may have cut the events short; closing the log completes them.
+        distributed.on_first(lambda: _open_log(run, start).close())
+        distributed.on_first(lambda: _resume_clock(run, start))
+    else:
+        _train_from(run, loop, _training_images(run), start, total)
+    if loop.mesh is not None:
+        run.state = sharding.fetch(run.state)  # what follows looks at one replicate at a time
+
+
+def load(run: Run) -> bool:
+    """Leaves the state of a trained run in `run`; False if there is no checkpoint of its end."""
+    loop, start, total = _begin(run)
+    if loop.mesh is not None:
+        run.state = sharding.fetch(run.state)
+    return start == total
+
+
+def _begin(run: Run) -> tuple[training.Loop, int, int]:
+    """Puts the newest checkpoint, or a new state, into `run`; returns the loop, the state's step
+    and the last step.
+    """
     config, x_train = run.config, run.dataset.x_train
     loop = training.make_loop(
         config, run.model, len(x_train), shard_batch=run.placement.shard_batch
@@ -123,27 +154,38 @@ def train(run: Run) -> None:
     scale = 255 if x_train.dtype == np.uint8 else 1
     run.state = loop.init(run.keys, jnp.asarray(x_train.mean(axis=0) / scale, jnp.float32))
     device.release_memory()
-    start = _restore(run)
     total = training.total_steps(config, len(x_train))
-    if start == total:
-        # A kill may have cut the events short; closing the log completes them.
-        distributed.on_first(lambda: MetricLog(run.path, start, run.tensorboard).close())
-    else:
-        _train_from(run, loop, _training_images(run), start, total)
-    if loop.mesh is not None:
-        run.state = sharding.fetch(run.state)  # what follows looks at one replicate at a time
+    return loop, _restore(run, total), total
+
+
+def read_records(run: Run, last_step: int) -> list[dict[str, Any]]:
+    """The metrics of a run; says once which steps up to `last_step` they lack."""
+    records = read_metrics(run.path, run_files.METRIC_NAMES)
+    call = training.steps_per_call(run.config, len(run.dataset.x_train))
+    missing = missing_steps(records, last_step, call)
+    if missing and missing != run.missing:
+        warn_of_missing(run.path, missing)
+    run.missing = missing
+    return records
+
+
+def _open_log(run: Run, step: int) -> MetricLog:
+    return MetricLog(run.path, step, run.tensorboard, run_files.METRIC_NAMES)
+
+
+def _resume_clock(run: Run, step: int) -> None:
+    """Sets the seconds of training that earlier processes have taken."""
+    records = read_records(run, step)
+    # Checkpoints of older versions do not tell the time.
+    if not run.seconds and records:
+        run.seconds = records[-1]["seconds"]
 
 
 def _training_images(run: Run) -> jax.Array | streaming.Images:
     """On the device, or where they are, if they are to be streamed."""
     x_train, mode, stream = run.dataset.x_train, run.config.binarization, run.placement.stream
     if streaming.too_large(x_train.nbytes) if stream is None else stream:
-        key = training.stream_key(
-            jax.random.key(training.FIXED_BINARIZATION_SEED),
-            training.FIXED_BINARIZATION,
-            training.TRAIN_SPLIT,
-        )
-        return streaming.Images(x_train, mode, key)
+        return streaming.Images(x_train, mode, keys.binarization_key(training.TRAIN_SPLIT))
     return stored(x_train, training.TRAIN_SPLIT, mode)
 
 
@@ -152,26 +194,24 @@ def _train_from(run: Run, loop: training.Loop, images, start: int, total: int) -
     call = training.steps_per_call(config, len(images))
     every = config.checkpoint_every or CALLS_PER_CHECKPOINT * call
     saved = start
-    with distributed.held_by_first(lambda: MetricLog(run.path, start, run.tensorboard)) as log:
-        earlier = distributed.on_first(lambda: read_metrics(run.path)[-1:])
-        seconds = earlier[-1]["seconds"] if earlier else 0.0
+    with distributed.held_by_first(lambda: _open_log(run, start)) as log:
+        distributed.on_first(lambda: _resume_clock(run, start))
         progress = run.progress("training", total, start, "steps")
         clock = time.perf_counter()
         hparams = objectives.hyperparameters(run.replicas)
         for record in training.fit(config, loop, images, run.state, run.keys, hparams):
             run.state = record.state
             now = time.perf_counter()
-            seconds, clock = seconds + now - clock, now
+            run.seconds, clock = run.seconds + now - clock, now
             if progress.done == start:
                 device.release_memory()
             _check_finite(run, record, saved)
-            line = {"step": record.step, **record.metrics, "seconds": seconds}
-            distributed.on_first(functools.partial(MetricLog.write, log, line))
+            distributed.on_first(lambda record=record: _write_line(run, log, record))
             progress.to(record.step, f"bound {np.nanmean(record.metrics['bound']):.2f}")
             due = record.step // every > saved // every or record.step == total
             stop = run.interrupt.agreed()
             if due or stop:
-                _save(run, record.step)
+                _save(run, log, record.step)
                 saved = record.step
             if stop and record.step < total:
                 progress.close()
@@ -181,45 +221,71 @@ def _train_from(run: Run, loop: training.Loop, images, start: int, total: int) -
         progress.close()
 
 
-def _restore(run: Run) -> int:
+def _write_line(run: Run, log: MetricLog, record: training.Record) -> None:
+    run.check_directory()
+    log.write({"step": record.step, **record.metrics, "seconds": run.seconds})
+
+
+def _restore(run: Run, total: int) -> int:
     """Puts the newest sound checkpoint into `run`; returns its step, 0 if there is none."""
-    restored = distributed.on_first(lambda: _read_checkpoint(run))
+    restored = distributed.on_first(lambda: _read_checkpoint(run, total))
     if restored is None:
         return 0
-    step, run.state = restored
+    step, run.state, run.seconds = restored
     run.failed_at = np.atleast_1d(run.state.failure.step)
     return step
 
 
-def _read_checkpoint(run: Run) -> tuple[int, training.TrainState] | None:
+def _read_checkpoint(run: Run, total: int) -> tuple[int, training.TrainState, float] | None:
     folder = run.path / rundir.CHECKPOINTS
     if not folder.exists():
         return None  # without importing Orbax
     from elbo_lab import checkpoint
 
-    restored = checkpoint.restore(folder, (run.state, run.keys))
+    def refusal(step: int, restored: tuple[training.TrainState, jax.Array]) -> str:
+        if step > total:
+            return f"the run ends at step {total}"
+        own = int(restored[0].step)
+        return "" if own == step else f"it is of step {own}"
+
+    restored = checkpoint.restore(folder, (run.state, run.keys), refusal=refusal)
     if restored is None:
         return None
     step, (state, keys) = restored
     if not bool(jnp.all(jax.random.key_data(keys) == jax.random.key_data(run.keys))):
         raise UserError(f"{folder} was made with another seed; use --overwrite to start anew.")
+    note = checkpoint.read_note(folder) or {}
+    seconds = 0.0 if json_files.fault(note, {"seconds": float}) else note["seconds"]
     # Other processes get the arrays from the host.
-    return step, state if jax.process_count() == 1 else jax.device_get(state)
+    return step, state if jax.process_count() == 1 else jax.device_get(state), seconds
 
 
-def _save(run: Run, step: int) -> None:
+def _save(run: Run, log: MetricLog | None, step: int) -> None:
     """Process 0 saves the whole state, whichever devices its parts lie on."""
     state = run.state if jax.process_count() == 1 else sharding.fetch(run.state)
-    distributed.on_first(lambda: _write_checkpoint(run, step, state))
+    distributed.on_first(lambda: _write_checkpoint(run, log, step, state))
 
 
-def _write_checkpoint(run: Run, step: int, state: training.TrainState) -> None:
+def _write_checkpoint(run: Run, log: MetricLog, step: int, state: training.TrainState) -> None:
     from elbo_lab import checkpoint
 
-    # After a power cut no checkpoint may be ahead of the metrics.
-    with open(run.path / rundir.METRICS, "rb") as file:
-        os.fsync(file.fileno())
-    checkpoint.save(run.path / rundir.CHECKPOINTS, step, (state, run.keys))
+    log.sync()  # After a power cut no checkpoint may be ahead of the metrics.
+    run.check_directory()
+    note = {**(run.watch.config if run.watch else {}), "seconds": run.seconds}
+    folder = run.path / rundir.CHECKPOINTS
+    try:
+        checkpoint.save(folder, step, (state, run.keys), note=note)
+    finally:
+        if run.watch and not run.watch.is_there():
+            _remove_orphan(folder, step)
+
+
+def _remove_orphan(folder: Path, step: int) -> None:
+    """Removes what a save has made anew in the place of a directory that went away meanwhile."""
+    shutil.rmtree(folder / f"step_{step:08d}", ignore_errors=True)
+    for path in (folder, folder.parent):
+        with contextlib.suppress(OSError):  # it holds something else, or is gone
+            path.rmdir()
 
 
 def _check_finite(run: Run, record: training.Record, saved: int) -> None:
@@ -277,7 +343,10 @@ def evaluate(run: Run) -> dict[int, Any]:
     train_images = first_train_images(run) if config.au_images else None
     mesh = sharding.images_mesh()
     evaluator = evaluation.make_evaluator(run.model, config.k, config.eval_k, mesh)
-    done = distributed.on_first(lambda: evaluation.read_evaluations(file))
+    num_train_images = None if train_images is None else len(train_images)
+    done = distributed.on_first(
+        lambda: evaluation.read_evaluations(file, len(images), config.latent_dims, num_train_images)
+    )
     progress = run.progress("evaluation", len(images) * len(survivors), 0, "images")
     for i, r in enumerate(survivors):
 
@@ -300,6 +369,7 @@ def evaluate(run: Run) -> dict[int, Any]:
                 means = evaluation.layer_means(key, run.model.posterior(params, train_images))
                 found = found._replace(train_means=jax.device_get(means))
             done[r] = found
+            distributed.on_first(run.check_directory)
             distributed.on_first(lambda: evaluation.write_evaluations(file, done))
         on_batch(len(images))
     progress.close()

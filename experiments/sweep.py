@@ -24,10 +24,11 @@ from elbo_lab import config as configs
 from elbo_lab import data, grid, train, validation
 from elbo_lab.config import Config
 from elbo_lab.errors import UserError
-from elbo_lab.report import read_json, write_summary
+from elbo_lab.report import write_summary
 from experiments import flags as run_flags
 from experiments import grid_flags, sweep_folder, sweep_jobs
-from experiments.progress import GridProgress, Interrupt
+from experiments.flag_values import define_optional_count
+from experiments.progress import GRACE, GridProgress, Interrupt
 
 
 def main() -> int:
@@ -64,8 +65,8 @@ def conduct(script: str, cells: list[grid.Cell], baseline: int) -> int:
         if not (path / sweep_folder.SWEEP).exists():
             plan = sweep_results.plan(cells, baseline, command)
             write_summary(path / sweep_folder.SWEEP, plan)
-        interrupt, failed = Interrupt(), {}
-        jobs = read_json(path / sweep_folder.SWEEP).get("jobs")
+        interrupt, failed = Interrupt(sweep_jobs.PATIENCE + GRACE), {}
+        jobs = sweep_folder.jobs(path)
         if any(replica not in store.done for replica in wanted):
             failed, jobs = train_missing(path, store, wanted, sizes, interrupt)
             store = sweep_folder.read(path, digests)
@@ -140,7 +141,8 @@ def train_missing(
     def work(replica: Config) -> sweep_jobs.Work:
         num_train, num_test = sizes[replica.dataset]
         return sweep_jobs.Work(
-            grid.training_work(replica, num_train), grid.evaluation_work(replica, num_test)
+            grid.training_work(replica, num_train),
+            grid.evaluation_work(replica, num_test or replica.held_out),
         )
 
     def total(replica: Config) -> float:
@@ -195,12 +197,11 @@ def define() -> None:
 
 def define_jobs() -> None:
     """The flag of how much is trained at a time."""
-    flags.DEFINE_integer(
+    define_optional_count(
         "jobs",
-        None,
         "processes at a time, each with its share of the cores or of the GPU's memory (if not "
         "given, on a CPU as many as there are cores, else one)",
-        lower_bound=1,
+        least=1,
     )
 
 

@@ -9,17 +9,22 @@ report.html    the results to read
 import contextlib
 import os
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from elbo_lab import config as configs
-from elbo_lab import grid, report, rundir
+from elbo_lab import grid, json_files, run_files, rundir
 from elbo_lab.config import Config
-from elbo_lab.errors import UserError
+from elbo_lab.errors import DamageWarning, UserError
 from experiments import completing
 
 SWEEP, RUNS, LOGS, REPORT = "sweep.json", "runs", "logs", "report.html"
+_KIND = {"grid": dict, "jobs?": int | None}
+_DAMAGED = f"{SWEEP}.damaged"
+# What a sweep writes.
+_OWN = (SWEEP, RUNS, LOGS, REPORT, _DAMAGED, f"{REPORT}.tmp")
 
 
 class Place(NamedTuple):
@@ -40,6 +45,9 @@ class Store(NamedTuple):
 def claim(workdir: str, overwrite: bool) -> Iterator[Path]:
     """Opens a sweep's folder for this process alone; creates it, or checks that it is a sweep's.
 
+    A sweep.json that is damaged or lost beside runs is made anew, with a warning. A folder in which
+    nothing can be written is opened for reading.
+
     Args:
       workdir: the folder; it may exist if it is empty or a sweep's.
       overwrite: remove an earlier sweep first (and no other files).
@@ -47,20 +55,68 @@ def claim(workdir: str, overwrite: bool) -> Iterator[Path]:
     Raises:
       UserError: it cannot be written, is in use, or holds something else.
     """
+    path = Path(workdir).expanduser()
+    if not overwrite and (path / SWEEP).exists() and rundir.is_read_only(path):
+        json_files.read(path / SWEEP, _KIND)
+        yield path
+        return
     with rundir.locked(workdir) as path:
         try:
             others = sorted(n for n in os.listdir(path) if n not in (".lock", f"{SWEEP}.tmp"))
         except OSError as error:
             raise UserError(f"--workdir={path} cannot be read: {error.strerror}.") from error
-        stored = report.read_json(path / SWEEP) if SWEEP in others else None
-        if others and not (isinstance(stored, dict) and "grid" in stored):
-            raise UserError(
-                f"--workdir={path} is not empty and not a sweep's folder (it holds {others[0]}); "
-                "choose a new or empty one."
-            )
+        if others:
+            _check(path, others, overwrite)
         if overwrite and others:
             _remove(path)
         yield path
+
+
+def _check(path: Path, others: list[str], overwrite: bool) -> None:
+    """Raises UserError if a folder is no sweep's. A damaged sweep.json is set aside."""
+    try:
+        json_files.read(path / SWEEP, _KIND)
+        return
+    except UserError as error:
+        reason = str(error)
+    # Runs that experiments.run made may lie in a folder of this name too.
+    has_runs = any(map(_is_of_a_sweep, _runs(path)))
+    foreign = [name for name in others if name not in _OWN]
+    if not has_runs or (foreign and SWEEP not in others):
+        raise UserError(
+            f"--workdir={path} is not empty and not a sweep's folder (it holds "
+            f"{(foreign or others)[0]}; {reason}); choose a new or empty one."
+        )
+    if not overwrite:
+        rundir.set_aside(path / SWEEP, path / _DAMAGED)
+        warnings.warn(f"{reason}; it is made anew from the runs", DamageWarning, stacklevel=1)
+
+
+def _is_of_a_sweep(run: Path) -> bool:
+    try:
+        return "replicas" in run_files.read_config(run)
+    except UserError:
+        return False
+
+
+def make_folders(path: Path) -> None:
+    """Makes the folders of runs and of logs.
+
+    Raises:
+      UserError: one cannot be made.
+    """
+    for folder in (path / RUNS, path / LOGS):
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{folder} has to be a folder ({error.strerror}); move what is there away."
+            ) from error
+
+
+def jobs(path: Path) -> int | None:
+    """How many processes trained at a time, where sweep.json says it."""
+    return json_files.read(path / SWEEP, _KIND).get("jobs")
 
 
 def read(path: Path, digests: dict[str, str]) -> Store:
@@ -112,7 +168,7 @@ def missing(store: Store, wanted: Iterable[Config]) -> tuple[list[grid.Group], l
 
 def summary(run: Path) -> dict[str, Any]:
     """A complete run's summary.json."""
-    return report.read_json(run / rundir.SUMMARY)
+    return run_files.read_summary(run)
 
 
 def _runs(path: Path) -> list[Path]:
@@ -128,7 +184,7 @@ def _remove(path: Path) -> None:
             shutil.rmtree(path / LOGS)
         with contextlib.suppress(OSError):  # left where it holds something else
             (path / RUNS).rmdir()
-        for name in (REPORT, SWEEP):
+        for name in (REPORT, _DAMAGED, SWEEP):
             (path / name).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"--overwrite cannot clear {path}: {error.strerror}.") from error

@@ -56,15 +56,17 @@ class Job:
         self.earlier = 0.0  # share of the training that an earlier process has done
         self.started, self._unread = time.monotonic(), b""
         self.log = folder / sweep_folder.LOGS / f"{group.name}.txt"
-        self.log.parent.mkdir(exist_ok=True)
         task = {
             "run": str(folder / sweep_folder.RUNS / group.name),
             "replicas": [configs.to_dict(replica) for replica in group.replicas],
             "cores": cores,
             **settings._asdict(),
         }
-        with open(self.log, "ab") as log:
-            self.process = _start(task, log, memory)
+        try:
+            with open(self.log, "ab") as log:
+                self.process = _start(task, log, memory)
+        except OSError as error:
+            raise UserError(f"cannot write {self.log}: {error.strerror}.") from error
 
     def read(self) -> None:
         """Takes in what the process has said."""
@@ -124,13 +126,16 @@ def run(
 
     Returns:
       The reasons of those that failed.
+
+    Raises:
+      UserError: the disk refuses.
     """
     sizes = dict(zip(groups, work, strict=True))
     waiting, running, failed = list(groups), {}, {}  # running: slot -> Job
     finished = earlier = busy = 0.0
     shares = core_shares(jobs) if on_cpu else [None] * jobs
     memory = MEMORY / jobs if jobs > 1 and not on_cpu else None
-    (folder / sweep_folder.RUNS).mkdir(exist_ok=True)
+    sweep_folder.make_folders(folder)
     try:
         while waiting or running:
             for slot in set(range(jobs)) - set(running) if not interrupt.signal else ():

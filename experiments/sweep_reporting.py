@@ -3,19 +3,22 @@
 from pathlib import Path
 from typing import Any
 
-from elbo_lab import html_report
+from elbo_lab import html_report, rundir
 from elbo_lab.evaluation import comparison
 from elbo_lab.report import jsonable, number_and_error, write_atomically, write_summary
 from experiments import sweep_folder
 
 
 def report(path: Path, sweep: dict[str, Any]) -> str:
-    """Writes the results into the sweep's folder, and returns the table.
+    """Writes the results into the sweep's folder, unless nothing can be written there, and returns
+    the table.
 
     Raises:
       UserError: the disk refuses.
     """
     sweep = jsonable(sweep)
+    if rundir.is_read_only(path):
+        return table(sweep)
     write_summary(path / sweep_folder.SWEEP, sweep)
     write_atomically(path / sweep_folder.REPORT, html_report.page(sweep).encode())
     return table(sweep) + f"\n\nreport: {path / sweep_folder.REPORT}"

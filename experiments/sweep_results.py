@@ -10,11 +10,11 @@ import numpy as np
 
 import elbo_lab
 from elbo_lab import config as configs
-from elbo_lab import evaluation, grid, rundir, train
+from elbo_lab import evaluation, grid, run_files, rundir, train
 from elbo_lab.config import Config
 from elbo_lab.evaluation import comparison, results
 from elbo_lab.metrics import read_metrics
-from experiments import sweep_folder
+from experiments import completing, sweep_folder
 from experiments.sweep_folder import Place, Store
 
 # Values per test image that are averaged, by their names in sweep.json.
@@ -109,7 +109,7 @@ def _measure(cell, store: Store, summaries, reasons) -> tuple[dict[str, Any], di
         if place is None:
             fields["failures"][replica.seed] = reasons.get(replica, "not trained yet")
             continue
-        step = summaries[place.path].get("failed_at", {}).get(str(place.r), -1)
+        step = summaries[place.path]["failed_at"][str(place.r)]
         if step >= 0:
             fields["failures"][replica.seed] = f"training diverged: not finite at step {step:,}"
             continue
@@ -128,6 +128,8 @@ def _measure(cell, store: Store, summaries, reasons) -> tuple[dict[str, Any], di
         waiting = set(fields["failures"].values()) == {"not trained yet"}
         return fields | {"status": "waiting" if waiting else "failed"}, {}
     places = [store.done[replica] for replica in replicas if replica.seed in values]
+    for path in dict.fromkeys(place.path for place in places):
+        completing.say_lost_metrics(path, cell.config)
     fields["results"] = _averages(values) | _times(places, summaries)
     return fields, values
 
@@ -156,20 +158,23 @@ def _averages(values: dict[int, evaluation.Evaluation]) -> dict[str, Any]:
 
 def _times(places: list[Place], summaries) -> dict[str, Any]:
     """Seconds of training of a replicate, a group's divided among its replicates, and the mean
-    course of the training bound over them.
+    course of the training bound over them, at the steps that all of them have metrics of.
     """
     seconds, curves = [], []
     for path, r in places:
-        records = read_metrics(path)
         together = len(summaries[path]["replicas"])
-        thinned = records[:: max(1, len(records) // CURVE_POINTS)]
-        curves.append([[x["seconds"] / together, np.ravel(x["bound"])[r]] for x in thinned])
-        seconds.append(records[-1]["seconds"] / together)
-    length = min(map(len, curves))
-    curve = np.mean([points[:length] for points in curves], axis=0).T  # [2, T]
+        seconds.append(run_files.timing(summaries[path])[0] / together)
+        records = read_metrics(path, run_files.METRIC_NAMES)
+        curves.append(
+            {x["step"]: (x["seconds"] / together, np.ravel(x["bound"])[r]) for x in records}
+        )
+    steps = [step for step in curves[0] if all(step in curve for curve in curves)]
+    steps = steps[:: max(1, len(steps) // CURVE_POINTS)]
+    points = np.array([[curve[step] for step in steps] for curve in curves])
+    mean = points.mean(axis=0).reshape(-1, 2)  # [T, 2]
     return {
         "training_seconds": float(np.mean(seconds)),
-        "curve": {"seconds": curve[0].tolist(), "training_bound": curve[1].tolist()},
+        "curve": {"seconds": mean[:, 0].tolist(), "training_bound": mean[:, 1].tolist()},
     }
 
 

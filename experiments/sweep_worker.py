@@ -12,6 +12,7 @@ import time
 import traceback
 
 from elbo_lab.errors import UserError
+from experiments import terminal
 
 
 class PipedProgress:
@@ -109,4 +110,5 @@ def _end_with_the_sweep() -> None:
 if __name__ == "__main__":
     CHANNEL = os.dup(1)
     os.dup2(2, 1)
+    terminal.guard()
     sys.exit(main())

@@ -17,7 +17,7 @@ from absl import flags
 from elbo_lab import data, device, protocols, validation
 from elbo_lab.config import Config
 from elbo_lab.errors import UserError
-from experiments import completing
+from experiments import completing, folders
 from experiments import flags as run_flags
 from experiments import table1_results as results
 from experiments.progress import Interrupt
@@ -34,6 +34,8 @@ def main() -> int:
     """Flags -> cells -> runs -> results and table. Returns the exit status."""
     cells = cells_from_flags()
     values = flags.FLAGS
+    if not values.workdir:
+        raise UserError(f"--workdir must be a folder; got {values.workdir!r}.")
     device.set_up(
         values.platform,
         values.replicates,
@@ -43,7 +45,8 @@ def main() -> int:
     from experiments import stages
 
     datasets = loaded(cells)  # What is missing is said before anything is trained.
-    folder = Path(values.results_dir or values.workdir)
+    flag = "results_dir" if values.results_dir else "workdir"
+    folder = folders.made(flag, getattr(values, flag))
     # One for all cells: a signal may come between two of them.
     status, interrupt = 0, Interrupt()
     for number, cell in enumerate(cells, 1):
@@ -104,6 +107,10 @@ def cells_from_flags() -> list[results.Cell]:
       UserError: an unknown choice, or a configuration that cannot work.
     """
     values = flags.FLAGS
+    if "" in values.data.split(","):
+        raise UserError(
+            f"--data must be names of data sets, separated by commas; got {values.data!r}."
+        )
     found = []
     for k in numbers("k", values.k):
         for layers in numbers("layers", values.layers, tuple(LATENTS)):

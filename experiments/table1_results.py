@@ -1,23 +1,34 @@
 """What table1 leaves: a small JSON file per cell, and the table made of them."""
 
+import contextlib
 import datetime
 import hashlib
-import json
 import math
 import textwrap
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from elbo_lab import config as configs
-from elbo_lab import evaluation, rundir
+from elbo_lab import evaluation, json_files, run_files, rundir
 from elbo_lab.config import Config
+from elbo_lab.errors import DamageWarning, UserError
 from elbo_lab.evaluation import ACTIVE_THRESHOLD, results
-from elbo_lab.report import read_json, write_summary
+from elbo_lab.report import write_summary
 from experiments import documents, published
 
 PREFIX = "table1-"
+# What of a result the table shows; arrays of AU are [replicates, layers].
+_KIND = {
+    **{"data": str, "model": str, "protocol": str, "device": str},
+    **{"layers": int, "k": int, "steps": int, "budget": float},
+    "nll": list[float],
+    "active_units": list[list[float]],
+    "nll_standard_error_over_images": float | None,  # null where there is one image
+    "config": {"batch_size": int, "eval_k": int, "au_images": int | None},
+}
 # K of L_K in the paper's table.
 PAPER_K = 5000
 HEAD = (
@@ -67,7 +78,7 @@ def row(cell: Cell, path: Path, command: str) -> dict[str, Any]:
     Raises:
       NothingFiniteError: there is none.
     """
-    summary = read_json(path / rundir.SUMMARY)
+    summary = run_files.read_summary(path)
     evaluations = evaluation.read_evaluations(path / rundir.EVALUATION)
     reasons = {r: results.not_finite(e) for r, e in evaluations.items()}
     seeds = [r for r in evaluations if not reasons[r]]
@@ -78,7 +89,7 @@ def row(cell: Cell, path: Path, command: str) -> dict[str, Any]:
     layers = [e.train_means or e.means for e in kept]
     active = [[int(np.sum(evaluation.activity(m) > ACTIVE_THRESHOLD)) for m in ms] for ms in layers]
     images = -np.mean([e.log_likelihood for e in kept], axis=0, dtype=np.float64)
-    timing = {r["name"]: r["value"] for r in summary["results"] if not r["split"]}
+    seconds, speed = run_files.timing(summary)
     return {
         "data": cell.data,
         "layers": cell.layers,
@@ -94,8 +105,8 @@ def row(cell: Cell, path: Path, command: str) -> dict[str, Any]:
         "seeds": [cell.config.seed + r for r in seeds],
         "failed_replicates": [r for r in range(cell.config.replicates) if r not in seeds],
         "steps": summary["steps"],
-        "training_seconds": timing["wall time of training"],
-        "steps_per_second": timing["speed"],
+        "training_seconds": seconds,
+        "steps_per_second": speed,
         "device": summary["device"],
         "elbo_lab": summary["elbo_lab"],
         "jax": summary["jax"],
@@ -111,19 +122,33 @@ def _day(file: Path) -> str:
 
 
 def write(folder: Path, cell: Cell, found: dict[str, Any]) -> None:
-    """Writes a result beside the others, unless the same one is there (its date stays)."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes a result beside the others, unless the same one is there (its date stays).
+
+    Raises:
+      UserError: the disk refuses.
+    """
     path = folder / f"{PREFIX}{slug(cell)}.json"
-    if path.exists():
-        old = read_json(path)
-        if all(old.get(key) == found[key] for key in ("nll", "active_units", "config")):
+    with contextlib.suppress(UserError):  # what is lost or damaged is written anew
+        old = json_files.read(path, _KIND)
+        if all(old[key] == found[key] for key in ("nll", "active_units", "config")):
             return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
     write_summary(path, found)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The results in a folder, in the table's order."""
-    rows = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{PREFIX}*.json"))]
+    """The results in a folder, in the table's order; those that are damaged are left out, with a
+    warning.
+    """
+    rows = []
+    for path in sorted(folder.glob(f"{PREFIX}*.json")):
+        try:
+            rows.append(json_files.read(path, _KIND))
+        except UserError as error:
+            warnings.warn(f"{error}; its cell is left out", DamageWarning, stacklevel=1)
     return sorted(
         rows,
         key=lambda r: (
@@ -171,12 +196,13 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
     of_train = sorted(
         {(r["protocol"], r["config"]["au_images"]) for r in rows if r["config"]["au_images"]}
     )
+    # NaN of one image.
+    errors = [r["nll_standard_error_over_images"] or math.nan for r in rows]
     found = [
         f"NLL: nats per test image by {bounds}, lower is better; +- one standard error over "
         "(replicates) where there are several. Over the test images the standard error of a value "
-        f"is {min(r['nll_standard_error_over_images'] for r in rows):.2f} to "
-        f"{max(r['nll_standard_error_over_images'] for r in rows):.2f}, most of which runs on the "
-        "same images share.",
+        f"is {np.nanmin(errors):.2f} to {np.nanmax(errors):.2f}, most of which runs on the same "
+        "images share.",
         "AU: latent dimensions whose posterior mean has a variance above 0.01 over the test images"
         + "".join(f" ({name}: the first {n:,} training images)" for name, n in of_train)
         + ".",

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 
-from elbo_lab import checkpoint
+from elbo_lab import checkpoint, checkpoint_folders
 from elbo_lab.errors import UserError
 
 REPOSITORY = Path(checkpoint.__file__).resolve().parents[1]
@@ -139,6 +140,52 @@ def test_saving_below_the_newest_step_is_refused(tmp_path):
     assert_same(checkpoint.restore(tmp_path, small(0))[1], small(5))
 
 
+def test_a_checkpoint_of_another_run_is_set_aside_and_in_the_way_of_none(tmp_path):
+    for step in (5, 99):
+        checkpoint.save(tmp_path, step, small(step))
+
+    def refusal(step, state):
+        return "the run ends at step 10" if int(state["n"]) > 10 else ""
+
+    for name in ("set_aside_step_00000099", "set_aside_step_00000099_"):
+        with pytest.warns(checkpoint.CheckpointWarning, match=f"{name}: the run ends at step 10"):
+            step, got = checkpoint.restore(tmp_path, small(0), refusal=refusal)
+        assert step == 5
+        assert_same(got, small(5))
+        shutil.copytree(tmp_path / name, tmp_path / "step_00000099")
+    shutil.rmtree(tmp_path / "step_00000099")
+    checkpoint.save(tmp_path, 10, small(10))
+    assert checkpoint.restore(tmp_path, small(0), refusal=refusal)[0] == 10
+
+
+def test_files_in_the_places_of_folders_block_no_save(tmp_path):
+    for number in (1, 2):
+        for name in ("", ".saving", ".1.saving", ".removed"):
+            (tmp_path / f"step_{number:08d}{name}").write_text("x")
+    for step in (1, 2, 3, 4):
+        checkpoint.save(tmp_path, step, small(step))
+        assert_same(checkpoint.restore(tmp_path, small(0))[1], small(step))
+    assert folders(tmp_path) == ["step_00000001", "step_00000002", "step_00000003", "step_00000004"]
+    assert (tmp_path / "step_00000001").read_text() == "x"  # not ours
+
+
+def test_a_note_lies_beside_the_state(tmp_path):
+    assert checkpoint.read_note(tmp_path / "none") is None
+    assert checkpoint.read_note(tmp_path) is None
+    checkpoint.save(tmp_path, 1, small(1))
+    assert checkpoint.read_note(tmp_path) == {}
+    for step in (2, 3):
+        note = {"seconds": np.float32(step), "config": {"dims": (1, 2)}}
+        checkpoint.save(tmp_path, step, small(step), note=note)
+    assert checkpoint.read_note(tmp_path) == {"seconds": 3.0, "config": {"dims": [1, 2]}}
+    # A note is as verified as the state: where it has changed, the one before counts.
+    newest = tmp_path / "step_00000003" / "note.json"
+    newest.write_text(newest.read_text().replace("3.0", "4.0"))
+    assert checkpoint.read_note(tmp_path)["seconds"] == 2.0
+    with pytest.warns(checkpoint.CheckpointWarning, match="note.json has changed"):
+        assert checkpoint.restore(tmp_path, small(0))[0] == 2
+
+
 @pytest.mark.parametrize("step, keep", [(-1, 2), (1, 0)])
 def test_bad_numbers(tmp_path, step, keep):
     with pytest.raises(UserError, match="step >= 0 and keep >= 1"):
@@ -218,7 +265,7 @@ def test_disk_full_when_flushing(tmp_path, monkeypatch, error):
 
     checkpoint.save(tmp_path, 1, small(1))
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_sync", fail)
+        patch.setattr(checkpoint_folders, "sync", fail)
         with pytest.raises(UserError, match=f"in {tmp_path}: No space left on device$"):
             checkpoint.save(tmp_path, 2, small(2))
     assert folders(tmp_path) == ["step_00000001"]

@@ -107,10 +107,25 @@ def test_what_orbax_returns_is_verified_too(tmp_path, two_checkpoints):
     assert not restore_after_damage(tmp_path / "copy")
 
 
-@pytest.mark.parametrize("text", ["null", "[]", "{}", '{"files": 3}', '{"files": {"\\u0000": ""}}'])
+@pytest.mark.parametrize("text", ["null", "[]", "{}", "[" * 900 + "]" * 900])
 def test_a_manifest_of_nonsense(tmp_path, two_checkpoints, text):
     shutil.copytree(two_checkpoints, tmp_path / "copy")
     (tmp_path / "copy" / "step_00000002" / "manifest.json").write_text(text)
+    assert not restore_after_damage(tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"files": files} for files in (3, {}, ["d"], {"d": 1}, {"\0": ""}, {"nothing": "0"})),
+        *({"leaves": leaves} for leaves in (None, {}, ["w"], [[[[[[]]]]]], [["w", "float32"]])),
+        *({"digest": digest} for digest in (None, "0")),
+    ],
+)
+def test_a_field_of_the_manifest_of_nonsense(tmp_path, two_checkpoints, changed):
+    shutil.copytree(two_checkpoints, tmp_path / "copy")
+    path = tmp_path / "copy" / "step_00000002" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     assert not restore_after_damage(tmp_path / "copy")
 
 

@@ -7,8 +7,15 @@ import numpyro.distributions as dist
 import pytest
 from scipy.special import expit
 
-from elbo_lab.distributions import BernoulliVector, Chain, bernoulli_log_prob
+from elbo_lab.distributions import (
+    BernoulliVector,
+    Chain,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    bernoulli_log_prob,
+)
 from elbo_lab.losses.posteriors import is_reparameterizable
+from elbo_lab.models.likelihoods import LIKELIHOODS
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -161,6 +168,58 @@ def test_bernoulli_vector_crosses_jit():
     assert made.batch_shape == (1,) and made.event_shape == (2,)
     taken = jax.jit(lambda d: d.log_prob(jnp.ones(2)))(made)
     np.testing.assert_allclose(taken, bernoulli_float64(logits, np.ones((1, 2))), rtol=1e-6)
+
+
+# Half precision and JAX's strict settings, for every law of ours.
+
+LAWS = {
+    "BernoulliVector": lambda a, b: BernoulliVector(a),
+    "DiscretizedLogistic": lambda a, b: DiscretizedLogistic(a, b),
+    "ContinuousBernoulli": lambda a, b: ContinuousBernoulli(a),
+    "gaussian likelihood": lambda a, b: LIKELIHOODS["gaussian"].distribution((a, b)),
+}
+
+
+def test_half_precision_costs_nothing_and_strict_settings_are_met():
+    """Density, mean and draws are those of the parameters cast to float32; derivatives come back in
+    the parameters' type.
+    """
+    rng = np.random.default_rng(4)
+    a, b = (jnp.asarray(rng.normal(size=size), jnp.bfloat16) for size in ((2, 3), (3,)))
+    images = {
+        "BernoulliVector": rng.integers(0, 2, size=(5, 2, 3)).astype(np.uint8),
+    }
+    grey = jnp.asarray(rng.integers(0, 256, size=(5, 2, 3)) / 255, jnp.float32)
+
+    def compute(name, a, b):
+        def summed(a, b):
+            return jnp.sum(LAWS[name](a, b).log_prob(images.get(name, grey)))
+
+        law, slopes = LAWS[name](a, b), jax.grad(summed, (0, 1))(a, b)
+        draws = law.sample(jax.random.key(0), (5,)).astype(jnp.float32)
+        return law.log_prob(images.get(name, grey)), law.mean, draws, slopes
+
+    @jax.jit
+    def both():
+        values = {}
+        for name in LAWS:
+            # NumPyro's Normal, the Gaussian likelihood, does not work under these settings.
+            strict = name != "gaussian likelihood"
+            with (
+                jax.numpy_rank_promotion("raise" if strict else "allow"),
+                jax.numpy_dtype_promotion("strict" if strict else "standard"),
+            ):
+                single = a.astype(jnp.float32), b.astype(jnp.float32)
+                values[name] = compute(name, a, b), compute(name, *single)
+        return values
+
+    for name, (half, single) in both().items():
+        for one, other in zip(half[:3], single[:3], strict=True):
+            assert one.dtype == jnp.float32, name
+            np.testing.assert_array_equal(one, other, err_msg=name)
+        for one, other in zip(half[3], single[3], strict=True):
+            assert one.dtype == jnp.bfloat16, name
+            np.testing.assert_array_equal(one, other.astype(jnp.bfloat16), err_msg=name)
 
 
 # Chain: z_1 ~ N(x, .5), z_2 ~ N(2 z_1[:1] + 1, .3) upwards; z_2 ~ N(.2, 1), z_1 ~ N(-z_2, .7)

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 from scipy import integrate, stats
@@ -11,7 +12,11 @@ from scipy import integrate, stats
 from elbo_lab import models, validation
 from elbo_lab.config import Config
 from elbo_lab.data import Dataset
-from elbo_lab.distributions import ContinuousBernoulli, DiscretizedLogistic
+from elbo_lab.distributions import (
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    continuous_bernoulli_mean,
+)
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import Evaluation, results
 from elbo_lab.models.likelihoods import LEAST_LOG_SCALE, LEAST_SCALE, LIKELIHOODS
@@ -152,6 +157,36 @@ def test_continuous_bernoulli_mean_samples_and_gradient(i, found_of_logits):
     assert abs(draws[:, i].mean() - mean) < 4 * np.sqrt(square / 20_000)
     # d log p(x) / dl = x - mean
     np.testing.assert_allclose(gradients[i], 0.25 - mean, rtol=1e-4, atol=1e-5)
+
+
+def mp_continuous(logit, x):
+    """Log density, its derivative by the logit, and the mean."""
+    with mpmath.workdps(60):
+        logit, x = mpmath.mpf(float(logit)), mpmath.mpf(float(x))
+        if logit == 0:
+            return 0, x - mpmath.mpf(1) / 2, mpmath.mpf(1) / 2
+        mean = -1 / mpmath.expm1(-logit) - 1 / logit
+        return logit * x - mpmath.log(mpmath.expm1(logit) / logit), x - mean, mean
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_digits_of_the_continuous_bernoulli(dtype):
+    """At every logit, on both sides of where the formula changes and far out."""
+    sizes = [0, 1e-8, 1e-3, 0.1, 0.4999, 0.5001, 0.9999, 1.0001, 3, 20, 88, 1e3, 1e4]
+    logits, x = np.meshgrid(np.array([*sizes, *(-s for s in sizes)]), [0, 0.25, 1])
+    logits, x = logits.ravel().astype(dtype), x.ravel().astype(dtype)
+
+    def log_density(logit, x):
+        return ContinuousBernoulli(logit[None]).log_prob(x[None])
+
+    with jax.enable_x64(dtype == np.float64):
+        value, slope = jax.jit(jax.vmap(jax.value_and_grad(log_density)))(logits, x)
+        mean = jax.jit(continuous_bernoulli_mean)(logits)
+    exact = [mp_continuous(*pair) for pair in zip(logits, x, strict=True)]
+    error = 4 * np.finfo(dtype).eps
+    for computed, expected in zip((value, slope, mean), zip(*exact, strict=True), strict=True):
+        assert computed.dtype == dtype
+        np.testing.assert_allclose(computed, np.array(expected, float), rtol=error, atol=error)
 
 
 # --- models -----------------------------------------------------------------------------------

@@ -2,14 +2,16 @@
 
 import math
 import os
+import struct
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from elbo_lab.errors import UserError
-from elbo_lab.metrics import MetricLog, read_metrics
+from elbo_lab import events
+from elbo_lab.errors import DamageWarning, UserError
+from elbo_lab.metrics import MetricLog, missing_steps, read_metrics
 
 
 def records(first: int, last: int) -> list[dict]:
@@ -103,13 +105,68 @@ def test_a_fresh_start_keeps_nothing(tmp_path):
     assert [step for step, _ in scalars(tmp_path)["bound"]] == [1]
 
 
-@pytest.mark.parametrize("damaged", [b"\x00\xff\x00\n", b"{}\n", b"5\n", b'{"step": 2, "b\n'])
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        *(b"\x00\xff\x00\n", b"{}\n", b"5\n", b'{"step": 2, "b\n', b"\n"),
+        b"[" * 900 + b"]" * 900 + b"\n",  # deeper than Python recurses
+        b'{"step": true, "bound": 1, "kl": 1}\n',
+        b'{"step": 1, "bound": 1, "kl": 1}\n',  # twice
+        b'{"step": 1.5, "bound": 1, "kl": 1}\n',
+        b'{"step": 2, "bound": 1}\n',  # without kl
+        b'{"step": 2, "bound": 1, "kl": [1, 2]}\n',  # of other replicates
+        b'{"step": 2, "bound": 1, "kl": 1' + b"0" * 400 + b"}\n",  # beyond float64
+    ],
+)
 def test_a_damaged_line_among_others_is_left_out_with_a_warning(tmp_path, damaged):
     content = write(tmp_path, -1, records(1, 4))
     first = content.index(b"\n") + 1
     (tmp_path / "metrics.jsonl").write_bytes(content[:first] + damaged + content[first:])
-    with pytest.warns(UserWarning, match="line 2 is damaged"):
-        assert read_metrics(tmp_path) == records(1, 4)
+    with pytest.warns(DamageWarning, match="line 2 is damaged"):
+        assert read_metrics(tmp_path, ("bound", "kl")) == records(1, 4)
+
+
+def test_many_damaged_lines_are_said_once(tmp_path):
+    write(tmp_path, -1, records(1, 9))
+    with pytest.warns(DamageWarning, match="7 lines .* the first is line 1") as caught:
+        assert read_metrics(tmp_path, ("seconds",)) == []
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("lost", [(), (1,), (1, 2, 5), (3, 4), (5,), (4, 5), range(1, 6)])
+@pytest.mark.parametrize("last", [20, 18])
+def test_steps_that_no_line_tells_of(lost, last):
+    """Five lines of four steps each, the last one perhaps of two."""
+    ends = [4, 8, 12, 16, last]
+    kept = [{"step": end} for line, end in enumerate(ends, start=1) if line not in lost]
+    ranges = missing_steps(kept, last, 4)
+    missing = {step for first, end in ranges for step in range(first, end + 1)}
+    starts = [0, *ends[:-1]]
+    expected = {s for line in lost for s in range(starts[line - 1] + 1, ends[line - 1] + 1)}
+    assert missing == expected
+    assert len(ranges) == sum(s - 1 not in expected for s in expected)
+
+
+@pytest.mark.parametrize("damage", ["deleted", "emptied", "torn"])
+def test_a_file_that_is_damaged_while_it_is_written_loses_no_later_line(tmp_path, damage):
+    path = tmp_path / "metrics.jsonl"
+    with MetricLog(tmp_path, -1, tensorboard=False) as log:
+        for record in records(1, 5):
+            log.write(record)
+        if damage == "deleted":
+            path.unlink()
+        else:
+            os.truncate(path, 0 if damage == "emptied" else path.stat().st_size - 9)
+        for record in records(5, 8):
+            log.write(record)
+            log.sync()
+    if damage != "torn":
+        assert read_metrics(tmp_path) == records(5, 8)
+        return
+    with pytest.warns(DamageWarning, match="line 4 is damaged"):
+        found = read_metrics(tmp_path)
+    assert found == records(1, 4) + records(5, 8)
+    assert missing_steps(found, 7, 1) == [(4, 4)]
 
 
 def test_tensorboard_reads_the_same_numbers(tmp_path):
@@ -187,17 +244,35 @@ def test_a_disk_that_fills_in_the_event_file_is_one_sentence(tmp_path, file_size
     assert len(read_metrics(tmp_path)) == 1
 
 
-def test_tensorboard_is_imported_late_and_tensorflow_never(tmp_path):
+def test_nothing_heavy_is_imported_for_events(tmp_path):
     code = f"""
 import sys
 from elbo_lab.metrics import MetricLog
-log = MetricLog({str(tmp_path)!r}, -1)
-before = [m for m in ("tensorboardX", "google.protobuf") if m in sys.modules]
-log.write({{"step": 1, "bound": -1.0}})
-log.close()
-after = [m for m in ("tensorflow", "tensorboard", "torch", "matplotlib", "jax") if m in sys.modules]
-print(before, after)
+with MetricLog({str(tmp_path)!r}, -1) as log:
+    log.write({{"step": 1, "bound": -1.0}})
+heavy = ("tensorflow", "tensorboard", "tensorboardX", "torch", "google.protobuf", "jax")
+print([m for m in heavy if m in sys.modules])
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.stdout == "[] []\n", result.stderr
-    assert read_metrics(tmp_path) == [{"step": 1, "bound": -1.0}]
+    assert result.stdout == "[]\n", result.stderr
+    assert scalars(tmp_path) == {"bound": [(1, -1.0)]}
+
+
+def test_events_are_tensorboards_messages_in_tensorflows_framing():
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    values = [("bound/réplique_0", -1.25), ("kl", math.nan), ("high", 1e300), ("low", -1e300)]
+    record = events.scalars_event(1e9 + 0.5, 2**40 + 3, values)
+    (length,) = struct.unpack("<Q", record[:8])
+    data = record[12:-4]
+    assert len(data) == length
+    event = Event.FromString(data)
+    assert (event.wall_time, event.step) == (1e9 + 0.5, 2**40 + 3)
+    found = [(value.tag, value.simple_value) for value in event.summary.value]
+    expected = [("bound/réplique_0", -1.25), ("kl", math.nan), ("high", math.inf)]
+    np.testing.assert_equal(found, [*expected, ("low", -math.inf)])
+    # CRC-32C of "123456789" is 0xE3069283 in every table of check values; TensorFlow's mask rotates
+    # it to the right by 15 bits and adds a constant.
+    crc = 0xE3069283
+    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32
+    assert events._masked_crc(b"123456789") == struct.pack("<I", masked)

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from elbo_lab.config import Config
+from elbo_lab.errors import DamageWarning
 from experiments import documents, make_results_tables, published, table1_results
 
 
@@ -80,6 +81,22 @@ def test_the_published_table_is_whole_and_in_the_published_order():
         assert cell.active_units.count("+") == layers - 1
         if model == "iwae" and k > 1:
             assert cell.nll < published.TABLE1[name, layers, "vae", k].nll
+
+
+def test_a_result_that_is_damaged_is_left_out_and_written_anew(tmp_path):
+    cell = table1_results.Cell("mnist", 1, "iwae", 5, "fast", 0.1, Config())
+    path = tmp_path / f"table1-{table1_results.slug(cell)}.json"
+    table1_results.write(tmp_path, cell, found())
+    written = path.read_text()
+    for damaged in ("{", "[]", '{"nll": 3}', "[" * 900 + "]" * 900):
+        path.write_text(damaged)
+        with pytest.warns(DamageWarning, match="its cell is left out"):
+            assert table1_results.read(tmp_path) == []
+        table1_results.write(tmp_path, cell, found())
+        assert path.read_text() == written
+    before = path.stat().st_mtime_ns
+    table1_results.write(tmp_path, cell, found(date="later"))
+    assert path.stat().st_mtime_ns == before
 
 
 def test_texts_without_a_place_for_a_table_are_refused():

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import evaluation, report, train
+from elbo_lab import checkpoint, evaluation, metrics, report, run_files, rundir, train
 from elbo_lab.config import Config
 from elbo_lab.data import Dataset
+from elbo_lab.errors import DamageWarning
 from elbo_lab.evaluation import results
 from experiments import reporting, stages
 
@@ -28,8 +29,10 @@ def begun(tmp_path):
     grey = np.random.default_rng(0).integers(0, 256, (30, 16)).astype(np.uint8)
     dataset = Dataset("grey", grey[:20], grey[20:], None, None, (4, 4))
 
-    def begin(**options) -> stages.Run:
+    def begin(initialized: bool = True, **options) -> stages.Run:
         run = stages.Run(dataclasses.replace(CONFIG, **options), tmp_path, dataset, False)
+        if not initialized:  # which takes seconds
+            return run
         loop = train.make_loop(run.config, run.model, len(run.dataset.x_train))
         run.state = loop.init(run.keys, jnp.full(16, 0.5))
         return run
@@ -86,6 +89,53 @@ def test_active_units_are_counted_over_the_first_training_images(begun):
     kept = evaluation.read_evaluations(run.path / "evaluation.npz")
     np.testing.assert_array_equal(kept[1].train_means[0], found[1].train_means[0])
     assert begun().config.au_images is None
+
+
+def write_metrics(path, steps) -> None:
+    terms = {"bound": [-1.0, -2.0], "kl": [1.0, 1.0], "reconstruction": [0.0, -1.0]}
+    with metrics.MetricLog(path, -1, tensorboard=False) as log:
+        for step in steps:
+            log.write({"step": step, **terms, "seconds": step / 10})
+
+
+def test_lost_metrics_are_said_once_for_each_loss(begun):
+    run = begun(initialized=False, log_every=1)  # five steps of four images
+    write_metrics(run.path, (1, 4))
+    with pytest.warns(DamageWarning, match="has lost the lines of steps 2 to 3: curves"):
+        assert [r["step"] for r in stages.read_records(run, 4)] == [1, 4]
+    assert [r["step"] for r in stages.read_records(run, 4)] == [1, 4]
+    (run.path / "metrics.jsonl").unlink()
+    with pytest.warns(DamageWarning, match="has lost the lines of steps 1 to 5: curves"):
+        assert stages.read_records(run, 5) == []
+
+
+@pytest.mark.slow
+def test_a_run_is_reported_without_its_metrics(begun):
+    run = begun(log_every=1)
+    run.seconds = 7.5
+    with pytest.warns(DamageWarning, match="steps 1 to 5"):
+        reporting.report(run, stages.evaluate(run))
+    summary = run_files.read_summary(run.path)
+    assert summary["lost_metrics"] == [[1, 5]] and summary["steps"] == 5
+    seconds, speed = run_files.timing(summary)
+    assert seconds == 7.5 and np.isnan(speed)
+    assert "nan nats per image" in " ".join(reporting.stored_table(run.path).split())
+    assert {p.stem for p in (run.path / "figures").iterdir()} == set(rundir.figure_names((3,)))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_beyond_the_end_or_renamed_is_not_gone_on_from(begun):
+    run = begun(log_every=1)
+    folder = run.path / "checkpoints"
+    at_2, at_99 = ((run.state._replace(step=jnp.int32(n)), run.keys) for n in (2, 99))
+    checkpoint.save(folder, 2, at_2, note={"seconds": 3.0})
+    checkpoint.save(folder, 5, at_2)
+    checkpoint.save(folder, 99, at_99, keep=3)
+    with pytest.warns(DamageWarning) as caught:
+        assert not stages.load(run)
+    reasons = [str(w.message).rpartition(": ")[2] for w in caught]
+    assert reasons == ["the run ends at step 5", "it is of step 2"]
+    assert int(run.state.step) == 2 and run.seconds == 3.0
 
 
 def test_binary_images_are_reported_as_they_are(begun):

@@ -1,5 +1,6 @@
 """The training loop on models so small that NumPy can follow: visits, exactness, replicates."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import models
+from elbo_lab import checkpoint, models, objective
 from elbo_lab import train as training
 from elbo_lab.config import Config
 from elbo_lab.models import Model
@@ -237,6 +238,79 @@ def test_everything_is_float32_and_steps_are_int32():
     assert int(record.failed_at) == -1
 
 
+# JAX's settings
+
+SETTINGS = {
+    "x64": lambda: jax.enable_x64(True),
+    "rbg": lambda: jax.default_prng_impl("rbg"),
+    "strict promotion": lambda: jax.numpy_dtype_promotion("strict"),
+}
+
+
+@pytest.mark.parametrize("setting", ["default", *SETTINGS])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        dict(replicates=2, lr_schedule="burda", adam_nu_start=1.0, adam_eps_hat=True),
+        dict(objective="beta_vae", beta="cosine:0:1:9", lr_schedule="constant", clip_norm=1.0),
+    ],
+    ids=["defaults", "replicates", "course"],
+)
+def test_the_types_of_the_state_are_those_before_a_call(setting, options):
+    """What is saved after any call is what a run starts from."""
+    config = dataclasses.replace(TINY, **options)
+    with SETTINGS.get(setting, contextlib.nullcontext)():
+        loop = training.make_loop(config, TOY, NUMBER, toy_loss)
+        keys = training.base_keys(training.replicas(config))
+        hparams = objective.hyperparameters(training.replicas(config))
+        state = jax.eval_shape(loop.init, keys, jnp.zeros(DIMS))
+        assert {leaf.dtype for leaf in state.failure} == {np.dtype("int32")}
+        orders = jax.eval_shape(loop.orders, keys, 0)
+        images = jax.ShapeDtypeStruct((NUMBER, DIMS), jnp.uint8)
+        batches = jax.ShapeDtypeStruct((3, 5, DIMS), jnp.uint8)
+        if config.replicates > 1:
+            batches = jax.ShapeDtypeStruct((2, *batches.shape), jnp.uint8)
+        calls = [(loop.run, (orders, hparams, images)), (loop.run_batches, (hparams, batches))]
+        for call, data in calls:
+            after, _ = jax.eval_shape(functools.partial(call, num_steps=3), state, keys, *data)
+            assert jax.tree.structure(after) == jax.tree.structure(state)
+            assert types(after) == types(state)
+
+
+def types(tree) -> list:
+    return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_model_of_ours_starts_in_float32_under_each_setting(setting):
+    with SETTINGS[setting]():
+        loop = training.make_loop(TINY, models.make(TINY, DIMS), NUMBER)
+        keys = training.base_keys(training.replicas(TINY))
+        # float64 under x64, as NumPy's mean is.
+        state = jax.eval_shape(loop.init, keys, jnp.zeros(DIMS))
+        numbers = {leaf.dtype for leaf in jax.tree.leaves(state)}
+        assert numbers == {np.dtype("float32"), np.dtype("int32")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_saved_run_goes_on_to_the_same_bits_under_each_setting(setting, tmp_path):
+    with SETTINGS[setting]():
+        config = dataclasses.replace(TINY, epochs=3)
+        model = models.make(config, DIMS)
+        loop = training.make_loop(config, model, NUMBER)
+        images, keys = striped_images(), training.base_keys(training.replicas(config))
+        whole = run(config, loop, images)
+        checkpoint.save(tmp_path, whole[1].step, (on_device(whole[1].state), keys))
+        fresh = loop.init(keys, jnp.asarray(images.mean(axis=0) / 255, jnp.float32))
+        step, (state, stored) = checkpoint.restore(tmp_path, (fresh, keys))
+        assert step == whole[1].step and stored.dtype == keys.dtype
+        rest = run(config, loop, images, state)
+        assert_identical([r.metrics for r in rest], [r.metrics for r in whole[2:]])
+        assert_identical([r.state for r in rest], [r.state for r in whole[2:]])
+
+
 # Replicates
 
 
@@ -280,22 +354,6 @@ def test_replicates_sharded_over_two_devices_equal_single_runs(tmp_path):
         leaves = [file[name] for name in file.files]
     for r in range(2):
         assert_close([leaf[r] for leaf in leaves], jax.tree.leaves(toy_run(r)[-1].state.params))
-
-
-def test_no_two_uses_of_randomness_share_a_key():
-    """Streams, indices, and the keys that a step splits off its own, at one base key."""
-    key = jax.random.key(training.FIXED_BINARIZATION_SEED)
-    streams = range(training.FIXED_BINARIZATION + 1)
-    used = [training.stream_key(key, s, i) for s in streams for i in range(20)]
-    steps = [jax.random.split(training.stream_key(key, training.STEPS, i)) for i in range(20)]
-    images = [
-        jax.random.fold_in(training.stream_key(key, training.FIXED_BINARIZATION, split), i)
-        for split in (training.TRAIN_SPLIT, training.TEST_SPLIT)
-        for i in range(20)
-    ]
-    data = [jax.random.key_data(k).tolist() for k in (*used, *images)]
-    data += [jax.random.key_data(k).tolist() for pair in steps for k in pair]
-    assert len({tuple(d) for d in data}) == len(data)
 
 
 @pytest.mark.parametrize("step", [0, 1, 5, 6, 11, 16, 17])

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from elbo_lab import config as configs
 from elbo_lab import losses, schedules, validation
 from elbo_lab.config import Config
 from elbo_lab.data import Dataset
@@ -69,7 +70,7 @@ def test_counts_are_at_least_1(name, value):
     assert refusal(**{name: value}) == f"--{name} must be at least 1; got {value}."
 
 
-@pytest.mark.parametrize("name", ["k", "epochs", "replicates"])
+@pytest.mark.parametrize("name", ["k", "epochs", "eval_k"])
 def test_counts_fit_into_32_bits(name):
     assert refusal(**{name: 2**31}) == f"--{name} must be at most {2**31 - 1}; got {2**31}."
 
@@ -78,15 +79,15 @@ def test_counts_fit_into_32_bits(name):
 @pytest.mark.parametrize(("sizes", "shown"), [((), "''"), ((0,), "'0'"), ((5, -1), "'5,-1'")])
 def test_sizes_are_at_least_1(name, sizes, shown):
     message = refusal(**{name: sizes})
-    assert message.startswith(f"--{name} must be sizes of at least 1")
+    assert message.startswith(f"--{name} must be whole numbers of at least 1")
     assert message.endswith(f"got {shown}.")
 
 
 @pytest.mark.parametrize("name", ["learning_rate", "adam_eps", "clip_norm"])
-@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan, 1e39])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan, 1e39, 1e-60, 1e-320, 1e-40])
 def test_numbers_above_0_that_float32_can_hold(name, value):
     message = refusal(**{name: value})
-    assert message.startswith(f"--{name} must be a number above 0")
+    assert message.startswith(f"--{name} must be a number above 0 that float32 holds")
     assert message.endswith(f"got {value}.")
 
 
@@ -94,6 +95,49 @@ def test_numbers_above_0_that_float32_can_hold(name, value):
 @pytest.mark.parametrize("value", [-0.1, 1.0, math.nan])
 def test_adams_averages(name, value):
     assert refusal(**{name: value}) == f"--{name} must lie in [0, 1); got {value}."
+
+
+@pytest.mark.parametrize("name", ["adam_b1", "adam_b2"])
+@pytest.mark.parametrize(("value", "rounded"), [(1 - 1e-11, "1"), (1e-60, "0")])
+def test_adams_averages_as_float32_has_them(name, value, rounded):
+    message = refusal(**{name: value})
+    assert f"float32 rounds it to {rounded}" in message
+    assert message.endswith(f"got {value}.")
+    validation.check(Config(**{name: 1 - 2**-24}))
+
+
+@pytest.mark.parametrize("value", [1e-60, -1.0, math.inf, math.nan, 1e39])
+def test_adams_first_second_moment(value):
+    message = refusal(adam_nu_start=value)
+    assert message.startswith("--adam_nu_start must be at least 0") and f"{value}." in message
+
+
+@pytest.mark.parametrize("name", [name for name in configs.HYPER if name != "power"])  # >= 1
+def test_hyper_parameters_as_float32_has_them(name):
+    objective = validation.having(name)[0]
+    for value in (1e-60, "linear:1e-60:1:5", "cosine:1:1e-40:5"):
+        message = refusal(objective=objective, **{name: value})
+        assert message.startswith(f"--{name} must be a number")
+        assert message.endswith(f"(float32 takes less than 1.2e-38 for 0); got {value}.")
+    for steps in ("1e400", "1e39", "nan"):
+        message = refusal(objective=objective, **{name: f"linear:1:1:{steps}"})
+        assert message.startswith(f"--{name} must be ")
+    for value in (2.0**-126, f"linear:{2.0**-126}:1:{2.0**127}"):
+        validation.check(Config(objective=objective, **{name: value}))
+
+
+def test_the_change_of_a_course_is_a_number_of_float32():
+    assert "END - START" in refusal(objective="renyi", alpha="linear:-3e38:3e38:5")
+
+
+def test_points_of_a_partition_rise_in_float32_and_are_bounded():
+    assert refusal(objective="tvo", partition=(0.0, 1e-60, 1.0)).endswith("got '0.0,1e-60,1.0'.")
+    assert "rise from 0 to 1" in refusal(objective="tvo", partition=(0.0, 0.5, 0.5 + 1e-12, 1.0))
+    most = validation.LARGEST_PARTITION
+    validation.check(Config(objective="tvo", partition=most))
+    for partition in (most + 1, 10**9, tuple(np.linspace(0, 1, most + 2).tolist())):
+        message = refusal(objective="tvo", partition=partition)
+        assert message.startswith(f"--partition must have at most {most:,} steps")
 
 
 @pytest.mark.parametrize(
@@ -201,6 +245,17 @@ def test_binary_images_need_none():
     validation.check_data(Config(batch_size=4, binarization="none"), dataset(BINARY, BINARY))
 
 
+def test_what_is_held_out_is_blamed_for_what_it_leaves():
+    data = dataset(BINARY, BINARY)
+    message = data_refusal(data, held_out=9)
+    assert message == (
+        "--held_out=9 leaves 3 of the 12 training images of faces, which must be at least "
+        "--batch_size, 4."
+    )
+    assert "--held_out=5 leaves 7" in data_refusal(data, held_out=5, au_images=8)
+    assert data_refusal(data, held_out=5, au_images=13).startswith("--au_images must be at most")
+
+
 def test_options_without_effect_are_refused():
     assert "--m of at least 2" in refusal(objective="miwae")
     assert "--upper_hidden_dims needs two" in refusal(upper_hidden_dims=(60, 60))
@@ -285,8 +340,11 @@ def test_one_draw_is_not_compared(estimator):
             {"objective": "jackknife", "order": 4, "estimator": "score_loo"},
             "--order must be below the number of draws, 4",
         ),
-        ({"objective": "tvo", "partition": 0}, "--partition must be a number of steps"),
-        ({"objective": "tvo", "partition": (0.0, 0.5)}, "--partition must be a number of steps"),
+        ({"objective": "tvo", "partition": 0}, "--partition must be a whole number of steps"),
+        (
+            {"objective": "tvo", "partition": (0.0, 0.5)},
+            "--partition must be a whole number of steps",
+        ),
         ({"objective": "free_bits", "group_size": 7}, "--group_size must divide the latent"),
         (
             {"objective": "free_bits", "latent_dims": (4, 2)},

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from elbo_lab.data import tfds, tfds_builders
-from elbo_lab.data.datasets import Dataset
+from elbo_lab.data.dataset import Dataset
 from elbo_lab.errors import UserError
 
 CHARDATA = "chardata.mat"

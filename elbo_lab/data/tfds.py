@@ -105,11 +105,21 @@ def _builder(name: str, data_dir: str | None) -> Builder:
     if data_dir is not None:
         data_dir = os.path.abspath(os.path.expanduser(data_dir))
     try:
-        return builder_class(data_dir=data_dir, config=config or None)
+        builder = builder_class(data_dir=data_dir, config=config or None)
+        _check_folder(Path(_root(builder)))
+        return builder
     except OSError as error:
         raise UserError(f"--data_dir={data_dir} cannot be read ({error}).") from error
     except ImportError as error:
         raise UserError(tfds_builders.needs(name, error)) from error
+
+
+def _check_folder(path: Path) -> None:
+    """Refuses a place of prepared sets that is a file, or would lie in one."""
+    place = next(p for p in (path, *path.parents) if p.exists())
+    if not place.is_dir():
+        inside = "" if place == path else f" lies in {place}, which"
+        raise UserError(f"--data_dir={path}{inside} is a file, not a folder.")
 
 
 def _check_format(builder: Builder) -> None:

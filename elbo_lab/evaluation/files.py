@@ -1,6 +1,7 @@
 """Evaluations on disk: every image's values, for paired comparisons later."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -31,18 +32,61 @@ def write_evaluations(path, evaluations: dict[int, Evaluation]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def read_evaluations(path) -> dict[int, Evaluation]:
+def read_evaluations(
+    path,
+    num_images: int | None = None,
+    latent_dims: Sequence[int] | None = None,
+    num_train_images: int | None = None,
+) -> dict[int, Evaluation]:
     """Reads what `write_evaluations` wrote; {} where there is no file or it is damaged (it can be
-    computed again).
+    computed again). An evaluation whose arrays do not fit together is left out.
+
+    Args:
+      path: the file.
+      num_images: N, images of the split; evaluations of another number are left out.
+      latent_dims: L of each layer; evaluations of others are left out.
+      num_train_images: images of `train_means`, None for no such arrays; heeded where latent_dims
+        is given.
     """
     try:
-        # Opened here: NumPy leaves a file open that turns out not to be an archive.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = dict(archive)
+        with open(path, "rb") as file:
+            # An archive by its own name: np.load takes other files for other things.
+            with np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
+                arrays = dict(archive)
         replicates = sorted(int(n.rsplit("_", 1)[1]) for n in arrays if n.startswith("elbo_"))
-        return {r: _evaluation(arrays, r) for r in replicates}
+        found = {r: _evaluation(arrays, r) for r in replicates}
     except DAMAGE:
         return {}
+    return {
+        r: evaluation
+        for r, evaluation in found.items()
+        if _fits(evaluation, num_images, latent_dims, num_train_images)
+    }
+
+
+def _fits(
+    evaluation: Evaluation,
+    num_images: int | None,
+    latent_dims: Sequence[int] | None,
+    num_train_images: int | None,
+) -> bool:
+    """Whether the shapes are those of one split, and the given ones where any are given."""
+    plain = [getattr(evaluation, n) for n in Evaluation._fields if n not in _PER_LAYER]
+    means, train_means = evaluation.means, evaluation.train_means
+    number = evaluation.elbo.size if num_images is None else num_images
+    dims = [np.shape(m)[-1:] for m in means]
+    if latent_dims is not None:
+        dims = [(d,) for d in latent_dims]
+        expected = [] if num_train_images is None else [(num_train_images, *d) for d in dims]
+        if [m.shape for m in train_means] != expected:
+            return False
+    return (
+        number > 0
+        and all(x.dtype.kind == "f" for x in (*plain, *means, *train_means))
+        and all(x.shape == (number,) for x in plain)
+        and [m.shape for m in means] == [(number, *d) for d in dims]
+        and [m.shape[1:] for m in train_means] in ([], dims)
+    )
 
 
 def _evaluation(arrays: dict[str, np.ndarray], r: int) -> Evaluation:

@@ -7,6 +7,7 @@ import numpy as np
 from elbo_lab.config import Config
 from elbo_lab.evaluation.active_units import ACTIVE_THRESHOLD, activity
 from elbo_lab.evaluation.bounds import Evaluation
+from elbo_lab.metrics import steps_told
 from elbo_lab.models.likelihoods import LIKELIHOODS
 from elbo_lab.report import Result
 
@@ -57,8 +58,9 @@ def test_results(
     layers = evaluation.train_means if of_train else evaluation.means
     for i, means in enumerate(layers):
         layer = f", layer {i + 1}" if len(layers) > 1 else ""
-        active = float(np.sum(activity(means) > ACTIVE_THRESHOLD))
-        name = f"active units{layer} of {means.shape[1]}"
+        units = activity(means)
+        active = float(np.sum(units > ACTIVE_THRESHOLD))
+        name = f"active units{layer} of {units.size}"
         split = "train" if of_train else "test"
         results.append(Result(name, "AU", active, unit="units", split=split))
     return results
@@ -74,11 +76,28 @@ def not_finite(evaluation: Evaluation) -> str:
     return f"not finite: {', '.join(found)} test images" if found else ""
 
 
-def train_result(config: Config, records: list[dict], first_step: int, replicate: int) -> Result:
+def train_result(
+    config: Config,
+    records: list[dict],
+    first_step: int,
+    replicate: int,
+    steps_per_line: int | None = None,
+) -> Result:
     """The training bound of one replicate: the mean over the steps of the lines of metrics that end
-    after `first_step`.
+    after `first_step`; NaN if there are none.
+
+    Args:
+      config: the run's.
+      records: of `metrics.read_metrics`.
+      first_step: the last step that does not count.
+      replicate: which of R.
+      steps_per_line: see `metrics.steps_told`; every line tells of the steps since the one before
+        if not given.
     """
     steps = np.diff([0, *(r["step"] for r in records)])  # of each line: the last may be shorter
+    if steps_per_line is not None:
+        told = steps_told(records, steps_per_line)
+        steps = np.array([last - first + 1 for first, last in told], int)
     late = [i for i, r in enumerate(records) if r["step"] > first_step]
     bounds = [np.ravel(records[i]["bound"])[replicate] for i in late]
     iwae = (f"L_{config.k}", config.k)
@@ -93,7 +112,7 @@ def train_result(config: Config, records: list[dict], first_step: int, replicate
     return Result(
         ("training bound" if is_bound else "training objective") + of,
         symbol,
-        float(np.average(bounds, weights=steps[late])),
+        float(np.average(bounds, weights=steps[late])) if late else math.nan,
         unit=NATS,
         bound=LOWER_BOUND if is_bound else None,
         k=k,

@@ -3,12 +3,15 @@
 Objectives (functions of a key), bounds (functions of log-weights), estimators, divergences.
 `docs/bounds.md` lists them all, with formulas, directions and valid pairs.
 
-Accuracy of a bound, relative to the greatest |log_w| (at least 1): 5e-14 for float64 log-weights
-(`jax.enable_x64`), 5e-7 for float32. The jackknife and SUMO add terms of either sign: times the sum
-of their coefficients' magnitudes. Half-precision log densities are added, and bounds of them taken,
-in float32. Nothing here promotes ranks or types of arrays implicitly: everything runs under
+Accuracy of a bound, relative to the greatest |log_w| (at least 1, at most 1e6): 5e-14 for float64
+log-weights (`jax.enable_x64`), 5e-7 for float32; times the sum of the coefficients' magnitudes for
+SUMO and jackknifes of order 3 and more. First and second derivatives by log-weights: 64 roundings,
+relative to the greatest of them (at least 1). Half-precision log densities are added, and bounds of
+them taken, in float32.
+
+Nothing here promotes ranks or types of arrays implicitly: everything runs under
 `jax.numpy_rank_promotion("raise")` and `jax.numpy_dtype_promotion("strict")`, as far as the
-distributions do (NumPyro's do not).
+distributions do (NumPyro's promote ranks).
 """
 
 from elbo_lab.losses import bounds, divergences, estimators

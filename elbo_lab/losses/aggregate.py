@@ -15,12 +15,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab.losses.arguments import check_count, typed_key
+from elbo_lab.losses.arrays import to_common_float
 from elbo_lab.losses.common import Aux, checked_kl, reconstruction, weight_like
 from elbo_lab.losses.divergences import factors, kl_divergence, moments
 from elbo_lab.losses.estimators import Estimator
 from elbo_lab.losses.posteriors import one_per_example
 from elbo_lab.losses.regularized import floored, grouped_kl
-from elbo_lab.losses.weights import LogWeights, Problem, common_precision
+from elbo_lab.losses.weights import LogWeights, Problem
 
 
 class BatchAux(NamedTuple):
@@ -108,7 +109,7 @@ def beta_tcvae(
     _check_batch("beta_tcvae", surrogate)
     size = surrogate.shape[0]
     # log q(z_il | x_j): [K, B, B, L], for draw i and example j.
-    (pairs,) = common_precision(by_dimension.log_prob(draws.z[:, :, None, :]))
+    (pairs,) = to_common_float(by_dimension.log_prob(draws.z[:, :, None, :]))
     log_count = jnp.log(float(dataset_size * size))
     log_qz = jax.nn.logsumexp(jnp.sum(pairs, axis=-1), axis=2) - log_count  # [K, B]
     log_qz_l = jnp.sum(jax.nn.logsumexp(pairs, axis=2) - log_count, axis=-1)
@@ -148,7 +149,7 @@ def dip_vae_i(
       ValueError: no batch; no mean or closed form known; as `elbo`.
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
-    mean, _ = common_precision(*moments(posterior))
+    mean, _ = moments(posterior)
     weights = lambda_off, lambda_diag
     return _dip(key, problem, estimator, "dip_vae_i", lambda: _covariance(mean), weights)
 
@@ -173,7 +174,7 @@ def dip_vae_ii(
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     factors(posterior)  # or it is refused: the variances alone would not be the covariance
-    mean, variance = common_precision(*moments(posterior))
+    mean, variance = moments(posterior)
 
     def covariance() -> Array:
         return _covariance(mean) + jnp.diag(jnp.mean(variance, axis=0))
@@ -223,7 +224,7 @@ def info_vae(
     mmd_weight = weight_like(surrogate, "mmd_weight", mmd_weight)
     ours = draws.z[0].reshape(surrogate.shape[0], -1)  # [B, L]
     theirs = one_per_example(prior, prior_key, surrogate.shape).reshape(ours.shape)
-    discrepancy = squared_mmd(*common_precision(ours, theirs)).astype(surrogate.dtype)
+    discrepancy = squared_mmd(*to_common_float(ours, theirs)).astype(surrogate.dtype)
     loss = surrogate + kl_weight * kl + mmd_weight * discrepancy
     penalty = mmd_weight * discrepancy + jnp.mean((kl_weight - 1) * kl)
     return loss, _aux(loss, draws, kl, penalty)

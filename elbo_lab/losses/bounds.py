@@ -31,7 +31,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from elbo_lab.losses.debiased import ROULETTE_KNEE, jackknife, roulette_survival, sumo
+from elbo_lab.losses.debiased import (
+    ROULETTE_KNEE,
+    check_order,
+    jackknife,
+    roulette_survival,
+    sumo,
+)
 from elbo_lab.losses.derivatives import once_differentiable
 from elbo_lab.losses.log_means import (
     LARGE,
@@ -43,12 +49,14 @@ from elbo_lab.losses.log_means import (
     is_integer,
     is_known,
     log_mean_exp,
+    over_batch,
     power_mean,
     to_finite,
 )
 
 __all__ = [
     "ROULETTE_KNEE",
+    "check_order",
     "ciwae",
     "cubo",
     "elbo",
@@ -141,7 +149,7 @@ def ciwae(log_w: Array, beta: Array | float) -> Array:
     beta = as_parameter(beta, log_w.dtype)
     if is_known(beta) and not np.all((beta >= 0) & (beta <= 1)):
         raise ValueError(f"beta must lie in [0, 1]; got {beta}.")
-    beta = jnp.asarray(beta, log_w.dtype)
+    beta = over_batch(beta, log_w)
     finite = to_finite(log_w)
     value = beta * elbo(finite) + (1 - beta) * iwae(finite)
     # Infinite values are added at the end: 0 * inf is NaN.
@@ -266,8 +274,7 @@ def _mean_of_power(log_w: Array, power: Array | np.ndarray) -> Array:
         return _greatest_or_least(log_w, "greatest" if power > 0 else "least")
     # With a power of 1e15 the greatest (least) log-weights alone count, as in the limit.
     clip = np.clip if is_known(power) else jnp.clip
-    power = jnp.asarray(clip(power, -LARGE, LARGE), log_w.dtype)
-    return power_mean(log_w, jnp.broadcast_to(power, log_w.shape[1:]))
+    return power_mean(log_w, over_batch(clip(power, -LARGE, LARGE), log_w))
 
 
 def _greatest_or_least(log_w: Array, which: str) -> Array:

@@ -97,7 +97,7 @@ CATALOGUE: dict[str, Entry] = {
         "sum_j c_j L_{K-j}, j = 0..m, c_j = (-1)^j (K - j)^m / (j! (m - j)!)",
         "log p(x) itself",
         "no direction, bias O(K^-(m+1))",
-        "K, and C(K, m) sums",
+        "K; time of order K^m",
         "Nowozin 2018",
         ANY_BOUND,
     ),

@@ -20,6 +20,7 @@ from elbo_lab.losses.log_means import (
     is_integer,
     is_known,
     log_mean_exp,
+    over_batch,
     to_finite,
 )
 
@@ -53,7 +54,18 @@ def jackknife(log_w: Array, order: int = 1) -> Array:
         draws in turn.
     """
     log_w = as_log_weights(log_w)
-    number = log_w.shape[0]
+    check_order(order, log_w.shape[0])
+    correction = _jackknife_corrections(to_finite(log_w), int(order))[-1]
+    # Infinite values are added at the end: here they could cancel.
+    value = to_finite(log_mean_exp(log_w)) + correction
+    positive = jnp.sum(~jnp.isneginf(log_w), axis=0)
+    limit = jnp.where(positive % 2 == 1, jnp.inf, -jnp.inf)
+    limit = jnp.where(positive <= order, limit, 0)
+    return value + jnp.where(jnp.any(jnp.isposinf(log_w), axis=0), jnp.inf, limit)
+
+
+def check_order(order: int, number: int) -> None:
+    """Raises ValueError unless the jackknife of this order can be computed for so many draws."""
     if not is_integer(order) or order < 0:
         raise ValueError(f"order must be an integer of at least 0; got {order!r}.")
     if number <= order:
@@ -65,54 +77,78 @@ def jackknife(log_w: Array, order: int = 1) -> Array:
     if ways > MOST_WAYS:
         count = f"{ways:,}" if ways < 1e12 else f"about 10^{math.log10(ways):.0f}"
         raise ValueError(
-            f"order must leave at most {MOST_WAYS:,} ways to leave out so many draws in turn; of "
-            f"{number} log-weights there are {count} for an order of {order}."
+            f"order={order} of {number} log-weights makes {count} ways to leave out draws in turn, "
+            f"and at most {MOST_WAYS:,} are computed; lower the order or the number of log-weights."
         )
-    correction = _jackknife_corrections(to_finite(log_w), int(order))[-1]
-    # Infinite values are added at the end: here they could cancel.
-    value = to_finite(log_mean_exp(log_w)) + correction
-    positive = jnp.sum(~jnp.isneginf(log_w), axis=0)
-    limit = jnp.where(positive % 2 == 1, jnp.inf, -jnp.inf)
-    limit = jnp.where(positive <= order, limit, 0)
-    return value + jnp.where(jnp.any(jnp.isposinf(log_w), axis=0), jnp.inf, limit)
 
 
 def _jackknife_corrections(log_w: Array, order: int) -> list[Array]:
     """J_m - L_K, [*batch], for the jackknifes J_m of the orders m = 0 .. `order`, of finite
     log-weights.
 
-    J_m = J_{m-1} + (K - m) / m (J_{m-1} - its mean over the K ways to leave out one draw): rounding
-    errors are multiplied by K^(m-1), not by the K^m of the formula's coefficients.
+    With the first and second differences D_1 and D_2 below, the formula of `jackknife` is
+    J_1 = L_K + (K - 1) D_1 and J_2 = L_K + (2 K - 3) D_1 + (K - 2)^2 / 2 D_2.
+    D_1 is a mean of terms of order 1 / K and D_2 of order 1 / K^2, so that the factors multiply no
+    rounding errors.
     """
     number = log_w.shape[0]
     corrections = [jnp.zeros_like(log_w[0])]
-    rest = [0.0]
     if order >= 1:
-        # L_K minus its mean over the K ways to leave out one draw.
-        drop = jnp.mean(jax.nn.softplus(_log_odds(log_w)), axis=0) + math.log1p(-1 / number)
+        first = _first_difference(log_w)
+        corrections.append((number - 1) * first)
     if order >= 2:
-
-        @jax.checkpoint  # The backward pass computes each set anew, and so needs no more memory.
-        def without(k: Array) -> list[Array]:
-            others = (k + jnp.arange(1, number)) % number
-            return _jackknife_corrections(log_w[others], order - 1)
-
-        chunk = CHUNK if order == 2 else None
-        rest = [
-            jnp.mean(correction, axis=0)
-            for correction in jax.lax.map(without, jnp.arange(number), batch_size=chunk)
-        ]
-    for m in range(1, order + 1):
-        before = corrections[-1]
-        corrections.append(before + (number - m) / m * (drop + before - rest[m - 1]))
+        second = _second_difference(log_w)
+        corrections.append((2 * number - 3) * first + (number - 2) ** 2 / 2 * second)
+    if order >= 3:
+        lower = jax.checkpoint(lambda k: _jackknife_corrections(_without(log_w, k), order - 1))
+        left_out = jax.lax.map(lower, jnp.arange(number))
+        for m in range(3, order + 1):
+            # J_m = J_{m-1} + (K - m) / m (J_{m-1} - its mean over the K ways to leave out a draw).
+            fall = first + corrections[-1] - jnp.mean(left_out[m - 1], axis=0)
+            corrections.append(corrections[-1] + (number - m) / m * fall)
     return corrections
 
 
-def _log_odds(log_w: Array) -> Array:
-    """log w_k - log sum_{j != k} w_j, [K, *batch], of K >= 2 finite log-weights.
+def _first_difference(log_w: Array) -> Array:
+    """L_K minus its mean over the K ways to leave out one draw, [*batch]."""
+    top, total = _sums_without_each(log_w)
+    # log (sum w / sum_{j != k} w_j) = log (1 + w_k / sum_{j != k} w_j)
+    falls = jax.nn.softplus(log_w - top - jnp.log(total))
+    return jnp.mean(falls, axis=0) + math.log1p(-1 / log_w.shape[0])
 
-    Each sum is relative to the greatest log-weight in it, which keeps its digits: the second
-    greatest of all where the first is left out.
+
+def _second_difference(log_w: Array) -> Array:
+    """Mean over pairs k, l of L_K minus its values without k and without l plus that without both,
+    [*batch].
+    """
+    number = log_w.shape[0]
+    top = greatest(log_w)
+    log_sum = jnp.log(jnp.sum(jnp.exp(log_w - top), axis=0, keepdims=True))
+
+    # Computed anew in the backward pass, which would need the memory of all pairs.
+    @jax.checkpoint
+    def mean_over_l(k: Array) -> Array:
+        own, others = log_w[k][None], _without(log_w, k)
+        other_top, other_total = _sums_without_each(others)  # without k and l
+        # log (sum w sum_{not k, l} w / (sum_{not k} w sum_{not l} w)), S the sums, is
+        # -log (1 + w_k w_l / (S S_{not k, l})).
+        greater = jnp.maximum(own, others) - top - log_sum
+        smaller = jnp.minimum(own, others) - other_top - jnp.log(other_total)
+        return -jnp.mean(jax.nn.softplus(greater + smaller), axis=0)
+
+    means = jax.lax.map(mean_over_l, jnp.arange(number), batch_size=CHUNK)
+    return jnp.mean(means, axis=0) - math.log1p(-1 / (number - 1) ** 2)
+
+
+def _without(log_w: Array, k: Array) -> Array:
+    """All log-weights but the k-th, [K - 1, *batch]."""
+    number = log_w.shape[0]
+    return log_w[(k + jnp.arange(1, number)) % number]
+
+
+def _sums_without_each(log_w: Array) -> tuple[Array, Array]:
+    """Sums of all weights but the k-th, as pairs like those of `running_sums`, of K >= 2 finite
+    log-weights.
     """
     index = as_column(jnp.arange(log_w.shape[0]), log_w.ndim)
     is_first = index == jnp.argmax(log_w, axis=0, keepdims=True)
@@ -121,8 +157,7 @@ def _log_odds(log_w: Array) -> Array:
     weights = jnp.exp(log_w - first)
     without_first = jnp.sum(jnp.exp(others - second), axis=0, keepdims=True)
     without_k = jnp.sum(weights, axis=0, keepdims=True) - weights
-    total = jnp.where(is_first, without_first, without_k)
-    return log_w - jnp.where(is_first, second, first) - jnp.log(total)
+    return jnp.where(is_first, second, first), jnp.where(is_first, without_first, without_k)
 
 
 def sumo(log_w: Array, num_terms: Array | int) -> Array:
@@ -147,7 +182,7 @@ def sumo(log_w: Array, num_terms: Array | int) -> Array:
     num_terms = as_parameter(num_terms, log_w.dtype)
     if is_known(num_terms) and not np.all((num_terms >= 0) & (num_terms == np.floor(num_terms))):
         raise ValueError(f"num_terms must be integers of at least 0; got {num_terms}.")
-    num_terms = jnp.broadcast_to(jnp.asarray(num_terms, log_w.dtype), log_w.shape[1:])
+    num_terms = jnp.maximum(over_batch(num_terms, log_w), 0)
     finite = to_finite(log_w)
     counts = as_column(jnp.arange(1, log_w.shape[0] + 1, dtype=log_w.dtype), log_w.ndim)  # 1 .. K
     top, total = running_sums(finite)

@@ -1,14 +1,24 @@
-"""Kullback-Leibler divergences in closed form, in nats."""
+"""Kullback-Leibler divergences in closed form, in nats.
 
+Parameters of half precision are cast to float32 before anything is computed; derivatives come back
+in their type.
+"""
+
+import contextlib
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.linalg import solve_triangular
 
-# KL(q || p) of a user's own distributions, looked up before the libraries' registries:
+from elbo_lab.losses import closed_forms
+from elbo_lab.losses.arrays import to_common_float, to_common_rank
+from elbo_lab.losses.laws import DISTRAX, NUMPYRO, TFP, innermost, is_a, law_of, unwrap
+
+# KL(q || p) of a user's own distributions, looked up before every other closed form:
 # KL_REGISTRY[type(q), type(p)] = function of (q, p) -> [*batch].
 KL_REGISTRY: dict[tuple[type, type], Callable[[Any, Any], Array]] = {}
 
@@ -26,12 +36,11 @@ def gaussian_kl(
       mean_p, scale_p: those of p, broadcastable to [*batch, L].
 
     Returns:
-      [*batch], nats, >= 0.
+      [*batch], nats, >= 0: to the last digits near zero too (posterior collapse), value and
+      gradient.
     """
-    log_ratio = jnp.log(scale_q) - jnp.log(scale_p)
-    distance = (mean_q - mean_p) / scale_p
-    # expm1 keeps the digits of KLs near zero (posterior collapse), where (s_q/s_p)^2 - 1 cancels.
-    return jnp.sum(0.5 * (jnp.expm1(2 * log_ratio) + distance**2) - log_ratio, axis=-1)
+    parameters = to_common_float(mean_q, scale_q, mean_p, scale_p)
+    return jnp.sum(closed_forms.normal(*to_common_rank(*parameters)), axis=-1)
 
 
 def gaussian_kl_full(mean_q: Array, cov_q: Array, mean_p: Array, cov_p: Array) -> Array:
@@ -46,65 +55,55 @@ def gaussian_kl_full(mean_q: Array, cov_q: Array, mean_p: Array, cov_p: Array) -
     Returns:
       [*batch], nats, >= 0; NaN where a covariance is not positive definite.
     """
+    mean_q, cov_q, mean_p, cov_p = to_common_float(mean_q, cov_q, mean_p, cov_p)
     tril_q, tril_p = jnp.linalg.cholesky(cov_q), jnp.linalg.cholesky(cov_p)
     batch = jnp.broadcast_shapes(
         mean_q.shape[:-1], mean_p.shape[:-1], tril_q.shape[:-2], tril_p.shape[:-2]
     )
     size = mean_q.shape[-1]
-    tril_q = jnp.broadcast_to(tril_q, (*batch, size, size))
-    tril_p = jnp.broadcast_to(tril_p, (*batch, size, size))
-    distance = jnp.broadcast_to(mean_p - mean_q, (*batch, size))
-    # With S = L L^T: tr(S_p^-1 S_q) = |L_p^-1 L_q|^2, log|S| = 2 sum log diag L.
-    trace = jnp.sum(solve_triangular(tril_p, tril_q, lower=True) ** 2, axis=(-2, -1))
-    whitened = solve_triangular(tril_p, distance[..., None], lower=True)[..., 0]
-    log_det_ratio = _half_log_det(tril_p) - _half_log_det(tril_q)
-    return 0.5 * (trace + jnp.sum(whitened**2, axis=-1) - size) + log_det_ratio
+    mean_q, mean_p = (jnp.broadcast_to(mean, (*batch, size)) for mean in (mean_q, mean_p))
+    tril_q, tril_p = (jnp.broadcast_to(tril, (*batch, size, size)) for tril in (tril_q, tril_p))
+    return closed_forms.multivariate_normal(mean_q, tril_q, mean_p, tril_p)
 
 
 def kl_divergence(posterior: Any, prior: Any) -> Array:
     """Closed-form KL(posterior || prior) of two distribution objects.
 
-    Looked up in this order: `KL_REGISTRY` by type; NumPyro's registry where both are NumPyro's;
-    the posterior's own method `kl_divergence(prior)` (Distrax, TFP on JAX); the sum over the
-    `factors` of two products, each found in the same order.
+    Looked up in this order: `KL_REGISTRY` by type; if both are `Independent` or expanded, the sum
+    over their factors, found in the same order; those in `closed_forms` by law, whichever of
+    NumPyro, Distrax and TFP each of the two is of; the library's own registry, where its formula is
+    exact; the posterior's own method `kl_divergence(prior)`.
 
     Args:
       posterior: q(z|x), batch shape [*batch].
       prior: p(z), batch shape broadcastable to [*batch].
 
     Returns:
-      [*batch], nats.
+      [*batch], nats; +inf where q has mass outside of p's support.
 
     Raises:
       ValueError: if no closed form is known, or the event shapes differ. Nothing falls back to
         Monte Carlo unasked: choose kl="mc" for that.
     """
-    names = f"{type(posterior).__name__} and {type(prior).__name__}"
-    shapes = [getattr(d, "event_shape", None) for d in (posterior, prior)]
-    if None not in shapes and tuple(shapes[0]) != tuple(shapes[1]):
-        raise ValueError(
-            f"The posterior's event shape {tuple(shapes[0])} differs from the prior's "
-            f"{tuple(shapes[1])}; both must be the shape of one z."
-        )
-    if (type(posterior), type(prior)) in KL_REGISTRY:
-        return KL_REGISTRY[type(posterior), type(prior)](posterior, prior)
-    try:
-        if _is_numpyro(posterior) and _is_numpyro(prior):
-            from numpyro.distributions import kl_divergence as numpyro_kl
+    _check_event_shapes(posterior, prior)
+    found = _find(posterior, prior)
+    if found is None:
+        raise _unknown(posterior, prior)
+    return _summed(*found)
 
-            return numpyro_kl(posterior, prior)
-        if hasattr(posterior, "kl_divergence"):
-            return posterior.kl_divergence(prior)
-    except NotImplementedError:
-        pass
-    try:  # Libraries know Independent against Independent, and MultivariateNormalDiag likewise.
-        return jnp.sum(kl_per_dimension(posterior, prior), axis=-1)
-    except ValueError:
-        pass
-    raise ValueError(
-        f'No closed-form KL is known between {names}: use kl="mc", or add one to '
-        "losses.KL_REGISTRY."
-    )
+
+def kl_per_dimension(posterior: Any, prior: Any) -> Array:
+    """Closed-form KL of each latent dimension, [*batch, L], nats; their sum is `kl_divergence`.
+
+    Raises:
+      ValueError: unless both are products over their dimensions whose factors' KL is known.
+    """
+    _check_event_shapes(posterior, prior)
+    found = _find(posterior, prior)
+    if found is None or found[1] != 1:
+        factors(posterior), factors(prior)  # Raise for what is not a product.
+        raise _unknown(posterior, prior)
+    return found[0]
 
 
 def factors(distribution: Any) -> Any:
@@ -116,29 +115,21 @@ def factors(distribution: Any) -> Any:
     Raises:
       ValueError: if the distribution is not seen to be a product over one event dimension.
     """
-    if type(distribution).__name__ == "Independent":
-        for name in ("base_dist", "distribution"):  # NumPyro's; Distrax's and TFP's
-            base = getattr(distribution, name, None)
-            single = base is not None and tuple(base.event_shape) == ()
-            if single and len(distribution.event_shape) == 1:
-                return base
-    for name in ("distrax", "tensorflow_probability.substrates.jax.distributions"):
-        library = sys.modules.get(name)  # Its user has imported it.
-        if library is not None and isinstance(distribution, library.MultivariateNormalDiag):
-            return library.Normal(distribution.mean(), distribution.stddev())
+    base = innermost(distribution)
+    event_shape = getattr(distribution, "event_shape", ())
+    if base is not distribution and len(event_shape) == 1 and tuple(base.event_shape) == ():
+        shape = (*distribution.batch_shape, *event_shape)
+        return base if tuple(base.batch_shape) == shape else base.expand(shape)
+    for package, module in (
+        (DISTRAX, "distrax"),
+        (TFP, "tensorflow_probability.substrates.jax.distributions"),
+    ):
+        if is_a(distribution, package, "MultivariateNormalDiag"):
+            return sys.modules[module].Normal(distribution.mean(), distribution.stddev())
     raise ValueError(
         f"{type(distribution).__name__} is not seen to be a product over latent dimensions; use "
         "one of independent dimensions, e.g. NumPyro's Normal(mean, scale).to_event(1)."
     )
-
-
-def kl_per_dimension(posterior: Any, prior: Any) -> Array:
-    """Closed-form KL of each latent dimension, [*batch, L], nats; their sum is `kl_divergence`.
-
-    Raises:
-      ValueError: unless both are products over their dimensions whose factors' KL is known.
-    """
-    return kl_divergence(factors(posterior), factors(prior))
 
 
 def moments(distribution: Any) -> tuple[Array, Array]:
@@ -147,6 +138,10 @@ def moments(distribution: Any) -> tuple[Array, Array]:
     Raises:
       ValueError: if it does not.
     """
+    law = law_of(distribution)
+    if law is not None and law.name == "normal":
+        mean, scale = to_common_float(*law.parameters)
+        return mean, scale**2
     try:
         values = distribution.mean, distribution.variance
         mean, variance = (value() if callable(value) else value for value in values)
@@ -154,14 +149,139 @@ def moments(distribution: Any) -> tuple[Array, Array]:
         raise ValueError(
             f"{type(distribution).__name__} does not give its mean and variance in closed form."
         ) from error
-    return tuple(jnp.broadcast_arrays(mean, variance))
+    return tuple(jnp.broadcast_arrays(*to_common_float(mean, variance)))
 
 
-def _is_numpyro(distribution: Any) -> bool:
-    # Whoever holds a NumPyro distribution has imported NumPyro: importing it is left to them.
-    module = sys.modules.get("numpyro.distributions")
-    return module is not None and isinstance(distribution, module.Distribution)
+def _check_event_shapes(posterior: Any, prior: Any) -> None:
+    shapes = [getattr(d, "event_shape", None) for d in (posterior, prior)]
+    if None not in shapes and tuple(shapes[0]) != tuple(shapes[1]):
+        raise ValueError(
+            f"The posterior's event shape {tuple(shapes[0])} differs from the prior's "
+            f"{tuple(shapes[1])}; both must be the shape of one z."
+        )
 
 
-def _half_log_det(tril: Array) -> Array:
-    return jnp.sum(jnp.log(jnp.diagonal(tril, axis1=-2, axis2=-1)), axis=-1)
+def _unknown(posterior: Any, prior: Any) -> ValueError:
+    return ValueError(
+        f"No closed-form KL is known between {_name(posterior)} and {_name(prior)}: use "
+        'kl="mc", or add one to losses.KL_REGISTRY.'
+    )
+
+
+def _name(distribution: Any) -> str:
+    """The type's name, with that of what it wraps, e.g. Independent(Kumaraswamy)."""
+    inner = unwrap(distribution)
+    name = type(distribution).__name__
+    return name if inner is distribution else f"{name}({_name(inner)})"
+
+
+def _find(posterior: Any, prior: Any) -> tuple[Array, int] | None:
+    """KL of each factor, [*batch, *factors], and the number of factors' dimensions, which is 0
+    where the KL is not known factor by factor; None where no closed form is known.
+    """
+    pair = posterior, prior
+    registered = KL_REGISTRY.get((type(posterior), type(prior)))
+    if registered is not None:
+        return registered(posterior, prior), 0
+    bases = innermost(posterior), innermost(prior)
+    if bases[0] is not posterior and bases[1] is not prior:
+        ndims = [len(d.event_shape) - len(b.event_shape) for d, b in zip(pair, bases, strict=True)]
+        if ndims[0] == ndims[1]:
+            return _broadcast(_find(*bases), posterior, prior, ndims[0])
+    laws = law_of(posterior), law_of(prior)
+    found = None if None in laws else closed_forms.divergence(*laws)
+    if found is None:
+        found = _find_of_parts(posterior, prior)
+    return found
+
+
+def _broadcast(
+    found: tuple[Array, int] | None, posterior: Any, prior: Any, wrapped: int
+) -> tuple[Array, int] | None:
+    """The KL of the bases of two wrapped distributions, as one of theirs: with `wrapped` more
+    dimensions of factors, and expanded to their batch shapes.
+    """
+    if found is None:
+        return None
+    ndims = wrapped + found[1]
+    shapes = ((*d.batch_shape, *d.event_shape[:ndims]) for d in (posterior, prior))
+    return jnp.broadcast_to(found[0], jnp.broadcast_shapes(*shapes, found[0].shape)), ndims
+
+
+def _summed(each: Array, ndims: int) -> Array:
+    return jnp.sum(each, axis=tuple(range(-ndims, 0))) if ndims else each
+
+
+def _find_of_parts(posterior: Any, prior: Any) -> tuple[Array, int] | None:
+    """KL of distributions that are made of others, or by the library's own formula."""
+    kinds = [
+        (NUMPYRO, "MaskedDistribution", _masked_kl),
+        (DISTRAX, "Transformed", _transformed_kl),
+        (DISTRAX, "Joint", _joint_kl),
+    ]
+    for package, name, function in kinds:
+        pair = posterior, prior
+        if any(is_a(innermost(d), package, name) for d in pair):
+            both = all(is_a(d, package, name) for d in pair)
+            value = function(*pair) if both else None
+            break
+    else:
+        value = _library_kl(posterior, prior)
+    return None if value is None else (value, 0)
+
+
+def _masked_kl(posterior: Any, prior: Any) -> Array | None:
+    # With different masks the difference of the two log-densities has no mean in closed form.
+    mask = posterior._mask
+    found = _find(posterior.base_dist, prior.base_dist) if mask is prior._mask else None
+    return None if found is None else jnp.where(mask, _summed(*found), 0)
+
+
+def _transformed_kl(posterior: Any, prior: Any) -> Array | None:
+    # Distrax takes bijectors for the same if their programs are, whatever their parameters.
+    bijectors = posterior.bijector, prior.bijector
+    if bijectors[0] is not bijectors[1] and not bijectors[0].same_as(bijectors[1]):
+        return None
+    found = _find(posterior.distribution, prior.distribution)
+    return None if found is None else _broadcast((_summed(*found), 0), posterior, prior, 0)[0]
+
+
+def _joint_kl(posterior: Any, prior: Any) -> Array | None:
+    is_leaf = functools.partial(is_a, package=DISTRAX, name="Distribution")
+    parts, structures = zip(
+        *(jax.tree.flatten(joint.distributions, is_leaf) for joint in (posterior, prior)),
+        strict=True,
+    )
+    if structures[0] != structures[1]:
+        return None
+    found = [_find(*pair) for pair in zip(*parts, strict=True)]
+    return None if None in found else sum(_summed(*one) for one in found)
+
+
+def _library_kl(posterior: Any, prior: Any) -> Array | None:
+    """KL by the library's own formula; None where it has none, or one that is not exact."""
+    if _is_inexact(posterior, prior):
+        return None
+    if all(is_a(d, NUMPYRO, "Distribution") for d in (posterior, prior)):
+        from numpyro.distributions import kl_divergence as numpyro_kl
+
+        with contextlib.suppress(NotImplementedError):
+            return numpyro_kl(posterior, prior)
+    if hasattr(posterior, "kl_divergence"):
+        with contextlib.suppress(NotImplementedError):
+            return posterior.kl_divergence(prior)
+    return None
+
+
+def _is_inexact(posterior: Any, prior: Any) -> bool:
+    """Whether the library's formula for this pair is not the KL."""
+    posterior, prior = innermost(posterior), innermost(prior)
+    if is_a(posterior, NUMPYRO, "Kumaraswamy"):
+        return is_a(prior, NUMPYRO, "Beta")  # the first terms of a series
+    # The KL from a point mass to a density is infinite; they give -log p(point).
+    if is_a(posterior, NUMPYRO, "Delta"):
+        return not (getattr(prior, "is_discrete", False) or is_a(prior, NUMPYRO, "Delta"))
+    if is_a(posterior, TFP, "_BaseDeterministic"):
+        masses = "DiscreteDistributionMixin", "_BaseDeterministic"
+        return not any(is_a(prior, TFP, name) for name in masses)
+    return False

@@ -118,6 +118,11 @@ def as_parameter(value: Array | float, dtype: jnp.dtype) -> Array | np.ndarray:
     return np.asarray(value, np.float64) if is_known(value) else value.astype(dtype)
 
 
+def over_batch(value: Array | np.ndarray, log_w: Array) -> Array:
+    """A parameter, a scalar or [*batch], as [*batch] of log_w's type and sharding."""
+    return jnp.asarray(value, log_w.dtype) + jnp.zeros_like(log_w[0])
+
+
 def is_known(value: Array | float) -> bool:
     """Whether the value is a number while JAX traces, so that it can be checked."""
     return not isinstance(value, jax.core.Tracer)

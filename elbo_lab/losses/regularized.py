@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab.losses.arguments import check_count
+from elbo_lab.losses.arrays import to_common_float
 from elbo_lab.losses.common import (
     Aux,
     checked_kl,
@@ -20,7 +21,7 @@ from elbo_lab.losses.common import (
 )
 from elbo_lab.losses.divergences import kl_divergence, kl_per_dimension
 from elbo_lab.losses.estimators import Estimator
-from elbo_lab.losses.weights import Problem, common_precision
+from elbo_lab.losses.weights import Problem
 
 
 def capacity_vae(
@@ -136,7 +137,7 @@ def lambda_vae(
                 f"generation_mean must return the shape of x, {x.shape}, for one draw; got "
                 f"{mean.shape}."
             )
-        target, mean = common_precision(jnp.broadcast_to(x, mean.shape), mean)
+        target, mean = to_common_float(jnp.broadcast_to(x, mean.shape), mean)
         return -0.5 * jnp.sum((target - mean) ** 2, axis=-1)
 
     problem = Problem(posterior, prior, half_squares, num_samples, vectorized)
@@ -146,7 +147,7 @@ def lambda_vae(
 def grouped_kl(posterior: Any, prior: Any, group_size: int) -> Array:
     """Closed-form KL per group of neighbouring dimensions, [*batch, L / group_size], nats."""
     check_count("group_size", group_size)
-    (divergence,) = common_precision(kl_per_dimension(posterior, prior))
+    (divergence,) = to_common_float(kl_per_dimension(posterior, prior))
     size = divergence.shape[-1]
     if size % group_size:
         raise ValueError(

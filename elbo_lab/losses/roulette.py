@@ -20,7 +20,7 @@ from elbo_lab.losses import bounds, debiased
 from elbo_lab.losses.arguments import check_count, typed_key
 from elbo_lab.losses.common import FIXED_DRAWS, Aux, batch_shape, of_bound
 from elbo_lab.losses.estimators import Estimator
-from elbo_lab.losses.log_means import LARGE, as_column, to_finite
+from elbo_lab.losses.log_means import LARGE, as_column, over_batch, to_finite
 from elbo_lab.losses.weights import Problem, log_weights
 
 
@@ -119,7 +119,7 @@ def sumo_log_px(
     # The first chunk is added before the loop: so the carry has the log-weights' type, and in
     # `jax.shard_map` varies over the devices that they vary over.
     first = draw(0)
-    terms = terms.astype(first.dtype)
+    terms = over_batch(terms, first)
     sums = _add_chunk(_no_draws(first[0]), first, 0, terms)
     _, sums = jax.lax.while_loop(is_short, add, (1, sums))
     return sums.value + debiased.roulette_limit(sums.used, sums.first_two)

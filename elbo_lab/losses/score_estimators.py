@@ -90,7 +90,7 @@ def vimco(key: Array, problem: Problem, bound: Bound, weigh: Weigh) -> tuple[Arr
         number = log_w.shape[0]
         own = jnp.eye(number, dtype=bool).reshape(number, number, *(1,) * (log_w.ndim - 1))
         every = jnp.broadcast_to(log_w[None], (number, *log_w.shape))  # [K, K, *batch]
-        own = jnp.broadcast_to(own, every.shape)
+        own = own & jnp.ones_like(every, dtype=bool)  # ones_like keeps the sharding of log_w.
         others = jnp.where(own, jnp.zeros_like(every), every)
         mean = jnp.sum(others, axis=1, keepdims=True) / (number - 1)
         replaced = jnp.where(own, jnp.broadcast_to(mean, every.shape), every)

@@ -7,6 +7,7 @@ changes.
 """
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -97,12 +98,12 @@ class _Library(NamedTuple):
 
 
 def _library(distribution: Any) -> _Library | None:
-    roots = {cls.__module__.split(".")[0] for cls in type(distribution).__mro__}
     # Whoever holds a library's distribution has imported the library.
+    roots = {cls.__module__.split(".")[0] for cls in type(distribution).__mro__}
     if "numpyro" in roots:
         return _numpyro()
     if "distrax" in roots:
-        import distrax
+        distrax = sys.modules["distrax"]
 
         def transformed(base: Any, maps: list[Any]) -> Any:
             return distrax.Transformed(base, distrax.Chain(maps[::-1]))
@@ -114,7 +115,7 @@ def _library(distribution: Any) -> _Library | None:
 
 
 def _numpyro() -> _Library:
-    import numpyro.distributions as dist
+    dist = sys.modules["numpyro.distributions"]
 
     def flat(transforms) -> list[Any]:
         return [
@@ -134,7 +135,7 @@ def _numpyro() -> _Library:
 
 
 def _tfp() -> _Library:
-    from tensorflow_probability.substrates import jax as tfp
+    tfp = sys.modules["tensorflow_probability.substrates.jax"]
 
     def maps(distribution: Any) -> list[Any]:
         is_bijective = distribution.bijector._is_injective  # Public under no other name.

@@ -123,11 +123,11 @@ def cubo(
       others: as in `iwae`.
 
     Returns:
-      loss [*batch], nats, = **plus** the bound; Aux, whose `bound` bounds log p(x) from above, and is
-      minimized. Population (K -> inf): an upper bound on log
-      p(x). Finite K: biased downwards, and may lie below. Descending it is sound only where K is
-      large for the spread of the weights: at K = 1 it is to descend the ELBO, and where one draw
-      outweighs all others q can run away from the posterior.
+      loss [*batch], nats, = **plus** the bound; Aux, whose `bound` is minimized, as an upper bound
+      on log p(x). Population (K -> inf): an upper bound. Finite K: biased downwards, and may lie
+      below log p(x). Descending it is sound only where K is large for the spread of the weights: at
+      K = 1 it is to descend the ELBO, and where one draw outweighs all others q can run away from
+      the posterior.
 
     Raises:
       ValueError: as `elbo`; a wake estimator.

@@ -27,6 +27,7 @@ from elbo_lab.distributions import (
     DiscretizedLogistic,
     continuous_bernoulli_mean,
 )
+from elbo_lab.losses.arrays import to_common_float, to_common_rank
 from elbo_lab.models.networks import BernoulliMLP, LocationScaleMLP
 
 # The Gaussian's least standard deviation: one grey level.
@@ -48,7 +49,8 @@ class Likelihood(NamedTuple):
 
 
 def _gaussian(outputs: tuple[Array, Array]) -> dist.Distribution:
-    mean, log_scale = outputs
+    # NumPyro would compute in the outputs' precision.
+    mean, log_scale = to_common_rank(*to_common_float(*outputs))
     return dist.Normal(mean, LEAST_SCALE + jnp.exp(log_scale)).to_event(1)
 
 

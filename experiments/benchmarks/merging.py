@@ -3,8 +3,8 @@
 import os
 from typing import Any
 
+from elbo_lab import json_files
 from elbo_lab.errors import UserError
-from elbo_lab.report import read_json
 
 # What must be alike for figures to stand in one file.
 SAME = ("device", "processor", "machine")
@@ -22,9 +22,11 @@ def earlier(path: str | None, now: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"--json={path} is in no folder that can be written to.")
     if not path or not os.path.exists(path):
         return {}
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise UserError(f"--json={path} is no file of this benchmark.")
+    kind = {f"{part}?": list[dict.fromkeys(names, int)] for part, names in CELLS.items()}
+    try:
+        found = json_files.read(path, kind)
+    except UserError as error:
+        raise UserError(f"--json={path} is no file of this benchmark ({error}).") from error
     for name in SAME:
         if found.get(name) != now[name]:
             raise UserError(

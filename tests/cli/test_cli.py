@@ -155,6 +155,7 @@ QUICK = [
     ("--objective=elbo --estimator=ovis", ["--estimator=ovis", "elbo", "reparam, stl, dreg"]),
     ("--dataset=missing.npz", ["missing.npz", "No such file"]),
     ("--binarization=none", ["--binarization=none", "grey levels", "dynamic"]),
+    ("--k=1000000000 --eval_k=1000000000", ["--k=1000000000 is too large", "GB of memory"]),
 ]
 SLOW = [
     ("--learning_rate=x", ["--learning_rate must be a number", "'x'"]),
@@ -174,7 +175,17 @@ SLOW = [
     ("--objective=tvo --partition=a", ["--partition", "'a'", "number of steps"]),
     ("--k=1 --estimator=vimco", ["--estimator=vimco", "--k", "at least 2", "reparam"]),
     ("stray", ["'stray'", "--name=value"]),
-    ("--platform=foo", ["--platform=foo"]),
+    ("--platform=foo", ["--platform=foo is not available", "there is cpu"]),
+    ("--platform=cuda", ["--platform=cuda is not available", "there is cpu", "jax[cuda13]"]),
+    ("--objective=", ["--objective must be one of elbo, ", "''"]),
+    ("--hidden_dims=1000000000", ["--hidden_dims=1000000000 is too large", "GB"]),
+    ("--latent_dims=100000000", ["--latent_dims=100000000 is too large", "GB"]),
+    ("--replicates=100000000", ["--replicates must be at most 10,000", "100000000"]),
+    ("--objective=tvo --partition=1000000000", ["--partition must have at most 1,000", "steps"]),
+    ("--objective=jackknife --k=60 --eval_k=60 --order=30", ["--order=30 with --k=60", "subsets"]),
+    ("--adam_eps=1e-60", ["--adam_eps", "float32", "1e-60"]),
+    ("--held_out=55", ["--held_out=55 leaves 5 of the 60", "--batch_size, 10"]),
+    ("--data_dir=setup.cfg", ["--data_dir=setup.cfg is a file"]),
 ]
 
 

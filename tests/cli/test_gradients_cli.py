@@ -15,7 +15,7 @@ import pytest
 from elbo_lab import checkpoint, data, models, rundir, train
 from elbo_lab.config import Config
 from elbo_lab.errors import UserError
-from experiments import gradients
+from experiments import folders, gradients
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIGURES = {"snr.png", "dsnr.png", "variance.png", "efficiency.png"}
@@ -160,7 +160,7 @@ def test_what_cannot_be_studied_is_refused(monkeypatch, wrong, words):
 @pytest.mark.parametrize(
     "wrong, words",
     [
-        ({"run": "{folder}"}, "is not a run's directory (no config.json in it)"),
+        ({"run": "{folder}"}, "is not a run's directory (cannot read"),
         ({"run": "{folder}", "toy": "gaussian"}, "name different models; give one of them"),
         ({"toy": "quartic"}, "--toy must be one of gaussian; got 'quartic'"),
         ({"batch_size": 2000}, "--batch_size must be at most 1,024, all examples; got 2000"),
@@ -183,7 +183,7 @@ def test_runs_of_other_data_or_versions_and_without_checkpoints_are_refused(
         ({"data_sha256": "0"}, "have changed since"),
         ({}, "has no checkpoint yet"),
         ({"config": stored["config"] | {"colour": "red"}}, "is not a run of this version"),
-        ({"config": None}, "is not a run of this version"),
+        ({"config": None}, "is not a run's directory"),
     ]
     for changed, words in cases:
         (tmp_path / "config.json").write_text(json.dumps(stored | changed))
@@ -193,5 +193,5 @@ def test_runs_of_other_data_or_versions_and_without_checkpoints_are_refused(
 
 def test_an_output_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be made"):
-        gradients.output_folder(str(tmp_path / "file" / "found"))
+    with pytest.raises(UserError, match="--output=.* cannot be written"):
+        folders.made("output", str(tmp_path / "file" / "found"))

@@ -1,12 +1,18 @@
 """Runs that are killed, interrupted, damaged or out of space, and go on to the same bits."""
 
 import json
+import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.slow
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def saving(path) -> bool:
@@ -68,6 +74,39 @@ def test_a_signal_saves_and_says_how_to_go_on(cli, read, fresh, tmp_path, number
     assert_goes_on_to_the_same(cli, read, fresh, tmp_path)
 
 
+# A process that is kept from Python's next instruction for ever, as by a program that never ends.
+STUCK = """\
+import hashlib, sys
+from experiments.progress import Interrupt
+interrupt = Interrupt(float(sys.argv[1]))
+print("ready", flush=True)
+hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("signals", "grace", "words"),
+    [
+        ((signal.SIGTERM, signal.SIGINT), 100, "within 100 s; once more ends at once"),
+        ((signal.SIGTERM,), 0.5, "ended. The last checkpoint stays."),
+        ((signal.SIGINT,), 0.5, "ended. The last checkpoint stays."),
+    ],
+    ids=["two signals", "TERM", "INT"],
+)
+def test_a_signal_ends_a_process_that_never_comes_back_to_python(signals, grace, words):
+    command = [sys.executable, "-c", STUCK, str(grace)]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, cwd=REPOSITORY, **pipes) as process:
+        assert process.stdout.readline() == "ready\n"
+        for number in signals:
+            process.send_signal(number)
+            time.sleep(0.2)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + signals[-1]
+    assert words in err
+    assert "Stopping at the next checkpoint" in err
+
+
 def test_a_damaged_newest_checkpoint_falls_back_with_a_warning(cli, read, fresh, tmp_path):
     kill(cli, tmp_path, lambda: (tmp_path / "checkpoints" / "step_00000048").exists())
     newest = max(p for p in (tmp_path / "checkpoints").iterdir() if ".saving" not in p.name)
@@ -124,3 +163,130 @@ def test_a_full_disk_is_one_sentence_and_no_harm(cli, read, fresh, tmp_path, siz
     if (tmp_path / "config.json").exists():
         assert json.loads((tmp_path / "config.json").read_text())
     assert_goes_on_to_the_same(cli, read, fresh, tmp_path)
+
+
+# Files that are damaged or lost, and streams that fail
+
+
+@pytest.fixture(scope="module")
+def stopped(cli, read):
+    """A run that was stopped in the middle."""
+    path = cli.folder / "stopped"
+    cli.interrupted(lambda: read["records"](path) >= 9, signal.SIGINT, f"--workdir={path}")
+    return path
+
+
+@pytest.mark.parametrize("damage", ["deleted", "half", "torn"])
+def test_lost_metrics_are_said_once_and_change_no_bit(cli, read, fresh, stopped, tmp_path, damage):
+    path = tmp_path / "run"
+    shutil.copytree(stopped, path)
+    file = path / "metrics.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    steps, half = 6 * len(lines), len(lines) // 2
+    if damage == "deleted":
+        file.unlink()
+        first, last = 1, steps
+    elif damage == "half":
+        file.write_bytes(b"".join(lines[half:]))
+        first, last = 1, 6 * half
+    else:
+        file.write_bytes(b"".join(lines)[:-20])
+        first, last = steps - 5, steps
+    done = cli.run(f"--workdir={path}")
+    warned = [line for line in done.stderr.splitlines() if line.startswith("Warning")]
+    assert len(warned) == 1
+    assert f"{file} has lost the lines of steps {first} to {last}: " in warned[0]
+    found, expected = read["outcome"](path), read["outcome"](fresh[0])
+    kept = [line for line in expected.pop("lines") if not first <= line["step"] <= last]
+    assert found.pop("lines") == kept
+    assert found == expected
+    # The time of the lost lines counts.
+    summary = json.loads((path / "summary.json").read_text())
+    seconds = next(r["value"] for r in summary["results"] if r["name"] == "wall time of training")
+    assert seconds > json.loads(lines[-1])["seconds"]
+    again = cli.run(f"--workdir={path}")
+    assert "This run is complete" in again.stdout and again.stderr == ""
+
+
+def test_a_damaged_configuration_is_restored(cli, read, fresh, stopped, tmp_path):
+    for number, (source, is_complete) in enumerate([(fresh[0], True), (stopped, False)]):
+        path = tmp_path / str(number)
+        shutil.copytree(source, path)
+        config = (path / "config.json").read_bytes()
+        (path / "config.json").write_bytes(config[:100])
+        done = cli.run(f"--workdir={path}")
+        assert "config.json is not valid JSON" in done.stderr
+        assert "; restored from a checkpoint." in done.stderr
+        assert ("This run is complete" in done.stdout) == is_complete
+        assert (path / "config.json").read_bytes() == config
+        assert read["outcome"](path) == read["outcome"](fresh[0])
+
+
+def test_what_a_complete_run_has_lost_is_made_again(cli, read, fresh, tmp_path):
+    path = tmp_path / "run"
+    shutil.copytree(fresh[0], path)
+    before = (path / "summary.json").read_bytes()
+    shutil.rmtree(path / "figures")
+    done = cli.run(f"--workdir={path}")
+    assert "This run is complete" in done.stdout
+    assert (path / "summary.json").read_bytes() == before
+    for name in os.listdir(fresh[0] / "figures"):
+        assert (path / "figures" / name).read_bytes() == (fresh[0] / "figures" / name).read_bytes()
+    for name, text in {"evaluation.npz": "x", "summary.json": '{"failed_at": null}'}.items():
+        (path / name).write_text(text)
+        done = cli.run(f"--workdir={path}")
+        assert f"{name} is damaged" in done.stderr and "training" not in done.stderr
+        assert read["outcome"](path) == read["outcome"](fresh[0])
+    # Without a checkpoint figures cannot be drawn again, and the numbers can still be read.
+    shutil.rmtree(path / "figures")
+    shutil.rmtree(path / "checkpoints")
+    done = cli.run(f"--workdir={path}")
+    assert "cannot be drawn again without a checkpoint" in done.stderr
+    assert "iwae, k = 5" in done.stdout and "training" not in done.stderr
+
+
+@pytest.mark.parametrize("move", [True, False])
+def test_a_directory_that_goes_away_ends_the_run_with_a_sentence(cli, read, tmp_path, move):
+    path = tmp_path / "run"
+    with cli.start(f"--workdir={path}", "--epochs=100000") as process:
+        while read["records"](path) < 5:
+            assert process.poll() is None
+            time.sleep(0.01)
+        path.rename(tmp_path / "moved")
+        if not move:
+            shutil.rmtree(tmp_path / "moved", ignore_errors=True)
+        _, err = process.communicate()
+    assert process.returncode == 2, err
+    last = err.splitlines()[-1]
+    assert last.startswith(f"Error: {path} was moved or removed while its run was writing there")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("failure", ["full", "gone"])
+def test_no_stream_ends_a_run(quick, tmp_path, stream, failure):
+    if failure == "full":
+        file = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, file = os.pipe()
+        os.close(reader)
+    with quick.start(f"--workdir={tmp_path}", "--epochs=2", **{stream: file}) as process:
+        os.close(file)
+        _, err = process.communicate()
+    # A result that could not be printed is a failure, one that nobody wanted to read is none.
+    assert process.returncode == ((stream, failure) == ("stdout", "full"))
+    assert "Traceback" not in (err or "")
+    assert (tmp_path / "summary.json").exists()
+
+
+def test_a_run_without_standard_streams(quick, tmp_path):
+    def close() -> None:
+        for number in range(3):
+            os.close(number)
+
+    flags = (f"--workdir={tmp_path}", "--epochs=2")
+    process = quick.start(*flags, stdout=None, stderr=None, preexec_fn=close)
+    assert process.wait() == 0
+    # No file of the run got a stream's number, and with it what libraries print.
+    assert (tmp_path / ".lock").read_bytes() == b""
+    assert (tmp_path / "summary.json").exists()

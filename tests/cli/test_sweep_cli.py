@@ -147,6 +147,12 @@ def test_wrong_grids_are_one_sentence(sweeping, tmp_path):
         (["--baseline=k=7", "--k=1,5"], "--baseline=k=7 is no cell of the grid."),
         (["--replicates=1,2"], "--replicates must be one number"),
         (["--platform=abacus"], "--platform=abacus is not available"),
+        (
+            ["--platform=cuda"],
+            "--platform=cuda is not available (there is cpu; an NVIDIA GPU needs",
+        ),
+        (["--objective=,iwae"], "--objective=,iwae has an empty value."),
+        (["--objective="], "--objective must be one of elbo, "),
     ]:
         assert words in sweeping.refused(f"--workdir={tmp_path / 'none'}", *flags)
 

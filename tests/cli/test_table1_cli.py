@@ -96,9 +96,27 @@ def test_data_that_are_missing_are_said_before_anything_is_trained(table1, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+def test_where_results_go_is_looked_at_before_anything_is_trained(table1, tmp_path):
+    workdir, run = table1
+    (tmp_path / "file").write_text("x")
+    flags = ("--protocol=rainforth2018", f"--workdir={tmp_path / 'runs'}")
+    refused = run(*flags, f"--results_dir={tmp_path / 'file' / 'results'}", status=2)
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith("Error: --results_dir=") and "cannot be written" in line
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("flag", "sentence"),
     [
+        ("--data=", "--data must be names of data sets, separated by commas; got ''."),
+        (
+            "--eval_k=1",
+            "--eval_k must be at least --k, 2, so that the test set's IWAE-k bound can be "
+            "evaluated; got 1.",
+        ),
+        ("--workdir=", "--workdir must be a folder; got ''."),
+        ("--protocol=", "--protocol must be one of burda2015_paper, "),
         ("--protocol=x", "--protocol must be one of burda2015_paper, "),
         ("--layers=3", "--layers must be of 1, 2, separated by commas; got '3'."),
         ("--k=0", "--k must be whole numbers of at least 1, separated by commas; got '0'."),
@@ -109,5 +127,6 @@ def test_data_that_are_missing_are_said_before_anything_is_trained(table1, tmp_p
 )
 def test_refusals(table1, flag, sentence):
     _, run = table1
-    lines = run(flag, status=2).stderr.splitlines()
+    lines = run("--protocol=rainforth2018", flag, status=2).stderr.splitlines()
     assert lines[-1].startswith(f"Error: {sentence}")
+    assert "sets --k" not in lines[-1]  # which are this script's

@@ -5,8 +5,8 @@ by mpmath with 50 digits. v and h are analytic, below; `numerical_derivatives` h
 own differentiation, against which the tests hold the formulas. Nothing here imports JAX or
 elbo_lab.
 
-Log-weights of -inf are one number -t that all of them share, and everything is the limit of t to
-infinity: README.md.
+Log-weights of -inf are one number -t that all of them share, those of +inf one number t, and
+everything is the limit of t to infinity: README.md.
 """
 
 import itertools
@@ -20,6 +20,8 @@ from mpmath import mpf
 mpmath.mp.dps = 50
 HERE = pathlib.Path(__file__).parent
 ZERO_WEIGHT = -mpmath.inf
+# Stands for a log-weight of +inf: so far above the others that all derivatives are at their limit.
+FAR_ABOVE = mpf(10) ** 12
 
 
 def power_mean(log_w, s):
@@ -86,20 +88,37 @@ def cubo(log_w, power):
 def jackknife(log_w, order):
     """sum_j (-1)^j (K - j)^m / (j! (m - j)!) times the mean IWAE bound of subsets of K - j."""
     number = len(log_w)
-    zeros = log_w.count(ZERO_WEIGHT)
-    value, slope = mpf(0), mpf(0)
-    v, h = ([mpf(0)] * number for _ in range(2))
+    shares = {}
     for j in range(order + 1):
         share = mpf((-1) ** j * (number - j) ** order) / math.comb(number, j)
         share /= math.factorial(j) * math.factorial(order - j)
-        # Subsets of zero weights alone: log w = -t gives them -t.
-        slope += share * math.comb(zeros, number - j)
-        for kept in itertools.combinations(range(number), number - j):
-            part, part_v, part_h = iwae([log_w[k] for k in kept])
-            value += share * (0 if part == ZERO_WEIGHT else part)
-            for k, v_k, h_k in zip(kept, part_v, part_h, strict=True):
-                v[k] += share * v_k
-                h[k] += share * h_k
+        shares |= dict.fromkeys(itertools.combinations(range(number), number - j), share)
+    return of_subsets(log_w, shares)
+
+
+def sumo(log_w, num_terms):
+    """L_1 + sum_{k=1}^T k (L_{k+1} - L_k), L_k the IWAE bound of the first k: at most 80 terms."""
+    terms = min(num_terms, len(log_w) - 1)
+    # L_k is added by the term k - 1 (L_1 by itself) and subtracted by the term k.
+    shares = {
+        tuple(range(k)): mpf(max(k - 1, 1) - (k if k <= terms else 0)) for k in range(1, terms + 2)
+    }
+    return of_subsets(log_w, shares)
+
+
+def of_subsets(log_w, shares):
+    """sum of share * IWAE bound, by the subset of draws."""
+    value, slope = mpf(0), mpf(0)
+    v, h = ([mpf(0)] * len(log_w) for _ in range(2))
+    for kept, share in shares.items():
+        part, part_v, part_h = iwae([log_w[k] for k in kept])
+        if part == ZERO_WEIGHT:  # log w = -t gives -t.
+            slope += share
+        else:
+            value += share * part
+        for k, v_k, h_k in zip(kept, part_v, part_h, strict=True):
+            v[k] += share * v_k
+            h[k] += share * h_k
     if abs(slope) > mpf(10) ** -30:
         value = -slope * mpmath.inf
     return value, v, h
@@ -156,6 +175,7 @@ BOUNDS = {
     ),
     "cubo": (cubo, [{"power": power} for power in (1.0, 2.0, 4.5)]),
     "jackknife": (jackknife, [{"order": order} for order in (0, 1, 2)]),
+    "sumo": (sumo, [{"num_terms": terms} for terms in (0, 1, 2, 9)]),
     "tvo": (tvo, [{"partition": p} for p in (1, 3, [0.0, 0.03125, 0.5, 1.0])]),
 }
 
@@ -181,6 +201,13 @@ LOG_WEIGHTS = {
     "a_group_of_zero_weights": [-math.inf, -math.inf, -math.inf, 0.0, 1.0, 2.0],
     "all_zero_weights": [-math.inf] * 6,
     "one_draw_zero_weight": [-math.inf],
+    # Magnitudes and distances at the edge of the range that the bounds are made for.
+    "edge": [1e6, -1e6, 0.0, 999999.5, -999999.0, 5.0],
+    "edge_one_dominates": [0.25, 1.5, 1e6, -1.25, 0.75, -0.5],
+    "edge_two_dominate": [-1e6, -999999.0, 2.0, 1.0, -1e6, -999998.5],
+    "edge_first_zero_weight": [-math.inf, -1e6, 5.0, 0.0, 1e6, 3.0],
+    "one_infinite_weight": [0.0, 0.25, math.inf, -1.0, 2.0, -90.0],
+    "two_infinite_weights": [math.inf, 1.5, 0.25, math.inf, -1.0, 2.0],
 }
 
 
@@ -191,8 +218,10 @@ def applies(parameters, number):
 
 def vector(name, parameters, case):
     """One vector, as it stands in the file."""
-    log_w = [mpf(x) for x in LOG_WEIGHTS[case]]
+    log_w = [FAR_ABOVE if x == math.inf else mpf(x) for x in LOG_WEIGHTS[case]]
     value, v, h = BOUNDS[name][0](log_w, **parameters)
+    if mpmath.isfinite(value) and abs(value) > FAR_ABOVE / 1000:
+        value *= mpmath.inf
     return {
         "case": case,
         "parameters": plain(parameters),

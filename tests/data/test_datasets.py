@@ -1,7 +1,9 @@
 """The embedded dataset is what its notice says; users' files are read right or refused clearly."""
 
 import hashlib
+import io
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -11,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from elbo_lab.data import DATASETS, Dataset, datasets, is_binary, load
+from elbo_lab import validation
+from elbo_lab.config import Config
+from elbo_lab.data import DATASETS, Dataset, datasets, digest, hold_out, is_binary, load
 from elbo_lab.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +30,12 @@ def _save(folder, **arrays):
     path = folder / "own.npz"
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
     return str(path)
+
+
+def _npy(array):
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
 
 
 def _refusal(name):
@@ -157,6 +167,126 @@ def test_compressed_files_and_home_folders(tmp_path, monkeypatch):
     assert len(load("~/own.NPZ").x_train) == 3
 
 
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(256, size=(5, 6, 4, 3), dtype=np.uint8)  # [N, H, W, 3]
+# Of shapes [N, ...]: the arrays as they are stored, and as they are to be read, [N, H, W(, 3)].
+ORDERS = {
+    "colours": (COLOUR, COLOUR, ()),
+    "colours first": (
+        np.stack([COLOUR[..., c] for c in range(3)], axis=1),
+        COLOUR,
+        ("x_train, x_test read as [N, 3, H, W] (PyTorch's order)",),
+    ),
+    "one channel first": (
+        COLOUR[:, None, :, :, 0],
+        COLOUR[..., 0],
+        ("x_train, x_test read as [N, 1, H, W] (PyTorch's order)",),
+    ),
+    # 3 x 4 pixels in colour, or 4 x 3 pixels, colours first: the former.
+    "either order": (COLOUR[:, :3], COLOUR[:, :3], ("x_train, x_test read as [N, H, W, 3]",)),
+    "one row": (COLOUR[:, :1, :, :1], COLOUR[:, :1, :, 0], None),
+}
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+@pytest.mark.parametrize("order", ORDERS)
+def test_orders_of_axes(tmp_path, order, in_file):
+    stored, images, notes = ORDERS[order]
+    path = _save(tmp_path, x_train=stored, x_test=stored[:2])
+    data = load(path, in_file=in_file)
+    assert data.image_shape == images.shape[1:]
+    np.testing.assert_array_equal(data.x_train.reshape(images.shape), images)
+    np.testing.assert_array_equal(data.x_test.reshape(images[:2].shape), images[:2])
+    if notes is not None:
+        assert data.notes == notes
+
+
+def test_orders_of_two_splits_that_differ(tmp_path):
+    stored = ORDERS["colours first"][0]
+    data = load(_save(tmp_path, x_train=COLOUR, x_test=stored))
+    np.testing.assert_array_equal(data.x_test, data.x_train)
+    assert data.notes == ("x_test read as [N, 3, H, W] (PyTorch's order)",)
+
+
+def test_names_of_medmnist(tmp_path):
+    y = RNG.integers(9, size=(5, 1), dtype=np.uint8)
+    splits = {"train": slice(5), "val": slice(1, 2), "test": slice(2, 5)}
+    arrays = {f"{n}_images": COLOUR[s] for n, s in splits.items()}
+    arrays |= {f"{n}_labels": y[s] for n, s in splits.items()}
+    absent = {"x_train": None, "x_test": None}
+    data = load(_save(tmp_path, **absent, **arrays))
+    assert data.image_shape == (6, 4, 3) and data.notes == ()
+    np.testing.assert_array_equal(data.x_train, COLOUR.reshape(5, -1))
+    np.testing.assert_array_equal(data.x_test, COLOUR[2:].reshape(3, -1))
+    np.testing.assert_array_equal(data.y_train, y[:, 0])
+    np.testing.assert_array_equal(data.y_test, y[2:, 0])
+    assert data.y_train.dtype == np.int32
+    # Without a test split the validation images are tested on; several labels are left out.
+    arrays |= {
+        "test_images": None,
+        "test_labels": None,
+        "val_labels": y[:1] * np.ones((1, 14), int),
+    }
+    data = load(_save(tmp_path, **absent, **arrays))
+    np.testing.assert_array_equal(data.x_test, COLOUR[1:2].reshape(1, -1))
+    assert data.y_test is None and len(data.y_train) == 5
+    assert data.notes == ("val_images are the test images", "val_labels left out (14 columns)")
+
+
+def _dsprites(folder):
+    """The names, types and shapes of dSprites' file; image i has i lit pixels, shape i % 3."""
+    lit = np.arange(16) < np.arange(12)[:, None]
+    factors = np.zeros((12, 6), np.int64)
+    factors[:, 1] = np.arange(12) % 3
+    return _save(
+        folder,
+        x_train=None,
+        x_test=None,
+        metadata=np.array({"title": "dSprites"}, dtype=object),
+        imgs=lit.reshape(12, 4, 4).astype(np.uint8),
+        latents_classes=factors,
+        latents_values=factors.astype(np.float64),
+    )
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+def test_one_split_by_the_names_of_dsprites(tmp_path, in_file):
+    whole = load(_dsprites(tmp_path), in_file=in_file)
+    assert whole.x_train.shape == (12, 16) and whole.image_shape == (4, 4)
+    assert whole.x_test.shape == (0, 16) and whole.x_test.dtype == np.uint8
+    assert whole.y_test is None and len(digest(whole)) == 64
+    parts = hold_out(whole, 5)
+    # Of each image its number, from its lit pixels: every image is in one split, in its order.
+    train, test = (x.astype(int).sum(1) // 255 for x in (parts.x_train, parts.x_test))
+    assert len(test) == 5 and sorted([*train, *test]) == list(range(12))
+    assert list(train) == sorted(train) and list(test) == sorted(test)
+    assert list(test) != list(range(7, 12))  # the set is sorted; its last images are like no others
+    np.testing.assert_array_equal(parts.y_train, train % 3)
+    np.testing.assert_array_equal(parts.y_test, test % 3)
+    for again, same in zip(hold_out(whole, 5)[1:5], parts[1:5], strict=True):
+        np.testing.assert_array_equal(again, same)
+    assert parts.notes == (
+        "latents_classes read at column 1 (of 0..5)",
+        "5 of its 12 images, drawn once, are the test images",
+    )
+
+
+def test_one_split_needs_to_hold_out_images(tmp_path):
+    dataset = load(_dsprites(tmp_path))
+    with pytest.raises(
+        UserError, match="--held_out must be at least 1 for own, .* of its 12 images"
+    ):
+        validation.check_data(Config(batch_size=2), dataset)
+    validation.check_data(Config(batch_size=2, held_out=5), dataset)
+
+
+def test_a_set_of_two_splits_holds_out_its_last_images(tmp_path):
+    data = hold_out(load(_save(tmp_path, y_train=np.arange(3))), 1)
+    np.testing.assert_array_equal(data.x_train, GREY[:2].reshape(2, 4))
+    np.testing.assert_array_equal(data.x_test, GREY[:2].reshape(2, 4))
+    np.testing.assert_array_equal(data.y_train, [0, 1])
+
+
 @pytest.mark.parametrize(
     ("x", "binary"),
     [
@@ -200,11 +330,16 @@ def test_unreadable_files(tmp_path, monkeypatch):
     assert "own.npz cannot be read (Permission denied)" in _refusal(tmp_path / "own.npz")
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04", b"\x80\x04K\x01."])
+@pytest.mark.parametrize(
+    "content", [b"", b"no archive", b"PK\x03\x04", pickle.dumps([1]), _npy(np.array([{}]))]
+)
 def test_files_that_are_no_archive(tmp_path, content):
     path = tmp_path / "own.npz"
     path.write_bytes(content)
-    assert f"{path} is not a complete .npz file" in _refusal(path)
+    message = _refusal(path)
+    assert f"{path} is not a complete .npz file" in message
+    # NumPy's advice, to load it "unsafely".
+    assert "pickle" not in message and "unsafe" not in message
 
 
 def test_single_arrays(tmp_path):
@@ -264,6 +399,9 @@ def test_missing_arrays_list_what_is_there(tmp_path):
     assert "has no array x_test" in message and "it holds images, x_train" in message
     message = _refusal(_save(tmp_path, x_train=None, x_test=None))
     assert "no array x_train and no array x_test; it holds nothing" in message
+    message = _refusal(_save(tmp_path, x_train=None, x_test=None, train_images=GREY))
+    assert "has no array test_images; it holds train_images; valid are x_train and" in message
+    assert "or imgs, of which --held_out makes the test images" in message
 
 
 # Arrays of the file, and what the refusal must say.
@@ -272,21 +410,28 @@ BAD_ARRAYS = {
     "object labels": (dict(y_train=np.array([None])), "y_train holds Python objects"),
     "rank 0": (dict(x_train=np.uint8(3)), "x_train has the shape ()"),
     "rank 1": (dict(x_test=np.zeros(4)), "x_test has the shape (4,)"),
-    "colour": (dict(x_test=np.zeros((2, 2, 2, 3))), "shape (2, 2, 2, 3); valid are [N, D], [N, H"),
+    "channels": (
+        dict(x_test=np.zeros((2, 2, 2, 4))),
+        "shape (2, 2, 2, 4); valid are [N, D], [N, H",
+    ),
+    "colour and grey": (
+        dict(x_test=np.zeros((2, 2, 2, 3), np.uint8)),
+        "x_train has images of size (2, 2) and x_test has images of size (2, 2, 3)",
+    ),
     "rank 5": (dict(x_train=np.zeros((1,) * 5)), "x_train has the shape (1, 1, 1, 1, 1)"),
     "no images": (dict(x_test=GREY[:0]), "x_test is empty, with the shape (0, 2, 2)"),
     "no pixels": (dict(x_train=GREY[:, :, :0]), "x_train is empty, with the shape (3, 2, 0)"),
     "sizes": (
         dict(x_test=GREY.reshape(4, 3, 1)),
-        "x_train has images of size (2, 2) and x_test of size (3, 1)",
+        "x_train has images of size (2, 2) and x_test has images of size (3, 1)",
     ),
     "complex": (dict(x_train=GREY * 1j), "x_train has the type complex128; valid are bool"),
     "text": (dict(x_test=np.full((2, 2, 2), "a")), "x_test has the type <U1"),
     "two kinds": (
         dict(x_test=GREY[:2] / 255),
-        "x_train holds integers (uint8) and x_test floats (float64)",
+        "x_train holds integers (uint8) and x_test holds floats (float64)",
     ),
-    "bool and integer": (dict(x_test=GREY > 3), "x_test bool (bool)"),
+    "bool and integer": (dict(x_test=GREY > 3), "x_test holds bool (bool)"),
     "nan": (
         dict(x_train=np.array([[0.0], [np.nan]]), x_test=np.zeros((1, 1))),
         "x_train holds a NaN or infinite value, first in image 1",
@@ -299,9 +444,14 @@ BAD_ARRAYS = {
         dict(x_train=np.array([[0.0, 0.0], [0.5, 1.5]]), x_test=np.zeros((1, 2))),
         "x_train holds the value 1.5 in image 1; floats must lie in [0, 1]",
     ),
+    "float grey levels": (
+        dict(x_train=GREY.astype(np.float32), x_test=GREY[:2].astype(np.float32)),
+        "x_train holds the value 128.0 in image 0; floats must lie in [0, 1] (store (x + 1) / 2 of "
+        "images in [-1, 1], and grey levels in 0..255 as uint8)",
+    ),
     "float below": (
         dict(x_train=np.zeros((1, 1)), x_test=np.array([[-0.25]])),
-        "x_test holds the value -0.25 in image 0",
+        "x_test holds the value -0.25 in image 0; floats must lie in [0, 1] (store (x + 1) / 2 of",
     ),
     "integer above": (
         dict(x_train=GREY.astype(int) + 45),
@@ -315,7 +465,8 @@ BAD_ARRAYS = {
         dict(y_train=np.arange(2)),
         "y_train has the shape (2,), but x_train has 3 images",
     ),
-    "label rank": (dict(y_test=np.zeros((2, 1), int)), "y_test has the shape (2, 1)"),
+    "label rank": (dict(y_test=np.zeros((2, 1, 1), int)), "y_test has the shape (2, 1, 1)"),
+    "label columns": (dict(y_test=np.zeros((3, 1), int)), "y_test has the shape (3,), but x_test"),
     "label type": (dict(y_test=np.zeros(2)), "y_test has the type float64; labels must be integ"),
     "label sign": (dict(y_train=np.array([0, 1, -7])), "y_train holds the label -7 at index 2"),
     "label size": (dict(y_test=np.array([0, 2**40])), f"the label {2**40} at index 1"),

@@ -147,6 +147,15 @@ def test_a_folder_without_the_files(mnist, tmp_path):
     assert message.startswith(f"--manual_dir={manual_dir} has no t10k-labels-idx1-ubyte.gz; it")
 
 
+def test_a_place_of_prepared_sets_that_is_a_file(tmp_path, no_network):
+    file = tmp_path / "prepared"
+    file.write_text("x")
+    assert refusal("mnist", str(file)) == f"--data_dir={file} is a file, not a folder."
+    inside = f"--data_dir={file}/sets lies in {file}, which is a file, not a folder."
+    assert refusal("mnist", f"{file}/sets") == inside
+    assert no_network == []
+
+
 def test_files_that_are_not_the_official_ones(mnist):
     data_dir, manual_dir, arrays = mnist
     path = Path(manual_dir) / "train-images-idx3-ubyte.gz"

@@ -79,6 +79,30 @@ def test_a_foreign_npz_is_no_evaluation(tmp_path):
     assert read_evaluations(tmp_path / "evaluation.npz") == {}
 
 
+def test_another_array_is_no_evaluation(tmp_path):
+    np.save(tmp_path / "bare.npy", np.zeros(3))
+    assert read_evaluations(tmp_path / "bare.npy") == {}
+    (tmp_path / "folder").mkdir()
+    assert read_evaluations(tmp_path / "folder") == {}
+
+
+def test_an_evaluation_of_other_images_or_dimensions_is_left_out(tmp_path):
+    path, whole = tmp_path / "evaluation.npz", make_evaluation(layers=2)
+    trained = whole._replace(train_means=tuple(np.zeros((4, 3), np.float32) for _ in range(2)))
+    shorter = whole._replace(kl=whole.kl[:5])
+    wider = whole._replace(means=(whole.means[0], whole.means[1][:5]))
+    texts = whole._replace(elbo=whole.elbo.astype(str))
+    empty = make_evaluation(number=0)
+    found = dict(enumerate([whole, trained, shorter, wider, texts, empty, make_evaluation(0, 5)]))
+    write_evaluations(path, found)
+    assert list(read_evaluations(path)) == [0, 1, 6]
+    assert list(read_evaluations(path, 7)) == [0, 1]
+    assert list(read_evaluations(path, 40)) == []
+    assert list(read_evaluations(path, 7, (3, 3))) == [0]
+    assert list(read_evaluations(path, 7, (3, 3), 4)) == [1]
+    assert list(read_evaluations(path, 7, (3, 4))) == []
+
+
 # Results
 
 VALUES = [-1.0, -2.0, -6.0]  # mean -3, squared deviations 4 + 1 + 9
@@ -155,6 +179,15 @@ def test_defect_7_a_short_last_line_of_metrics_weighs_by_its_steps():
     records = [{"step": 10, "bound": -9.0}, {"step": 20, "bound": -4.0}, {"step": 22, "bound": -1}]
     result = results.train_result(Config(), records, 10, 0)
     assert result.value == pytest.approx((10 * -4 + 2 * -1) / 12)
+
+
+def test_lines_of_metrics_that_are_lost_weigh_nothing():
+    """Four lines of ten steps, the first and the third are lost; the last one is of three steps."""
+    records = [{"step": 20, "bound": -9.0}, {"step": 33, "bound": -4.0}]
+    result = results.train_result(Config(), records, 0, 0, 10)
+    assert result.value == pytest.approx((10 * -9 + 3 * -4) / 13)
+    assert math.isnan(results.train_result(Config(), records[:1], 20, 0, 10).value)
+    assert math.isnan(results.train_result(Config(), [], 20, 0, 10).value)
 
 
 def test_the_training_bound_of_one_replicate():

@@ -1,4 +1,4 @@
-"""Rows of `pairs.py` under `jax.shard_map` with its checks, on two devices.
+"""Rows of `pairs.py` on two devices: under `jax.shard_map` with its checks, and on an Explicit mesh.
 
 Each device has half of the batch, and objectives that need the batch see that half: so everything
 equals the same computation per half, without a mesh.
@@ -6,11 +6,12 @@ equals the same computation per half, without a mesh.
 
 import functools
 
+import calls
 import jax
 import numpy as np
 import pair_checks
 import pairs
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from elbo_lab import losses
 
@@ -75,6 +76,23 @@ def check_sumo_log_px(params):
     close(program(params, np.concatenate(HALVES), key()), expected, "sumo_log_px")
 
 
+def check_explicit_mesh(params):
+    """Every pair under a mesh of an Explicit axis, traced: there every operation must agree on how
+    its arrays are sharded.
+    """
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
+    params = jax.device_put(params, NamedSharding(mesh, WHOLE))
+    x = jax.device_put(np.concatenate(HALVES), NamedSharding(mesh, SHARDED))
+    for row in pairs.rows_of("jit", "numpyro"):
+        if row.objective in calls.NEEDS_BATCH:  # They pair examples; see `losses.aggregate`.
+            continue
+        with jax.set_mesh(mesh):
+            function = functools.partial(pairs.value_and_slopes, row)
+            result = jax.eval_shape(function, params, x, jax.random.key(0))
+        assert result.loss.sharding.spec == SHARDED, row
+        assert all(not any(leaf.sharding.spec) for leaf in result.slopes), row
+
+
 def main():
     params = pairs.params_of(np.float32)
     rows = pairs.rows_of("shard_map")
@@ -82,3 +100,5 @@ def main():
     print(*sorted({row.objective for row in rows}))
     check_sumo_log_px(params)
     print("sumo_log_px")
+    check_explicit_mesh(params)
+    print("explicit")

@@ -58,7 +58,7 @@ def test_derivatives_equal_float64_formula(name):
     np.testing.assert_allclose(path, exact - hessian, rtol=5e-6, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in BOUNDS if name != "sumo"])
+@every_bound
 def test_conformance_vectors_in_float32(name):
     function, parameters = PARAMETERS[name]
     if name == "vr_max":
@@ -171,7 +171,17 @@ def test_nan_is_not_hidden(name):
     assert np.all(np.isnan(evaluate(name, log_w)[0]))
 
 
-# SUMO, of which conformance has no vectors: draws of zero weight before the first of positive.
+def test_means_of_both_infinities_are_nan():
+    log_w = [np.inf, 0.0, 1.0, -np.inf, 2.0, 3.0]
+    for name in ("elbo", "ciwae", "tvo"):
+        assert np.isnan(evaluate(name, log_w)[0]), name
+    for name in ("iwae", "jackknife(1)", "jackknife(2)", "sumo", "vr_max", "cubo(2)"):
+        assert evaluate(name, log_w)[0] == np.inf, name
+    for name in BOUNDS:
+        assert np.all(np.isfinite(evaluate(name, log_w)[1:])), name
+
+
+# SUMO: draws of zero weight before the first of positive.
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ make_vectors = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(make_vectors)
 
 # Parameters that may be traced where they are finite: one program for all their values.
-TRACED = {"alpha", "beta", "power"}
+TRACED = {"alpha", "beta", "power", "num_terms"}
 
 
 def programs(name):
@@ -66,7 +66,14 @@ def check_all(name, dtype, numbers=None):
             check(name, vector, result, dtype)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    # In float32 the fast suite has these by test_bound_laws.py.
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in ("jackknife", "sumo") else [])
+        for name in NAMES
+    ],
+)
 def test_vectors_of_several_draws(name):
     with jax.enable_x64(True):
         check_all(name, "float64", numbers=[6])
@@ -112,16 +119,15 @@ def test_the_scripts_derivatives_are_those_of_its_values(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_zero_weights_are_the_limit_of_small_ones(name):
-    """The convention for -inf: the same function of log-weights -t, t = 10^6 and 2 10^6."""
+    """The convention for -inf: the same function of log-weights -t, t = 10^10 and 2 10^10."""
     function, settings = make_vectors.BOUNDS[name]
     cases = [case for case, log_w in make_vectors.LOG_WEIGHTS.items() if -math.inf in log_w]
     for parameters, case in itertools.product(settings, cases):
         log_w = make_vectors.LOG_WEIGHTS[case]
-        near_one = parameters.get("alpha") in (1 - 2**-23, 1 + 2**-23)
-        if not make_vectors.applies(parameters, len(log_w)) or near_one:
-            continue  # So near to alpha = 1 the limit takes t of 10^9.
+        if not make_vectors.applies(parameters, len(log_w)):
+            continue
         limit = function([mpmath.mpf(x) for x in log_w], **parameters)
-        for t in (1_000_000, 2_000_000):
+        for t in (10**10, 2 * 10**10):
             small = function([mpmath.mpf(max(x, -t)) for x in log_w], **parameters)
             if mpmath.isinf(limit[0]):
                 assert mpmath.sign(limit[0]) * small[0] > t / 1000, (parameters, case)

@@ -69,7 +69,7 @@ pairs_on_a_mesh.main()
 """
 
 
-def test_shard_map():
+def test_two_devices():
     root = pathlib.Path(__file__).parents[2]
     paths = f"{root}:{root / 'tests/losses'}"
     result = subprocess.run(
@@ -79,4 +79,4 @@ def test_shard_map():
         env={**os.environ, "PYTHONPATH": paths},
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == [*sorted(pairs.VALUES["objective"]), "sumo_log_px"]
+    assert result.stdout.split() == [*sorted(pairs.VALUES["objective"]), "sumo_log_px", "explicit"]

@@ -306,7 +306,11 @@ def exact_squashed_loss(noise, mean, scale):
 
 @pytest.mark.parametrize(
     "squashed",
-    [numpyro_tanh, *(pytest.param(f, marks=pytest.mark.slow) for f in SQUASHED[1:])],
+    [
+        numpyro_tanh,
+        # Distrax and TFP promote ranks.
+        *(pytest.param(f, marks=[pytest.mark.slow, pytest.mark.promotes]) for f in SQUASHED[1:]),
+    ],
 )
 def test_squashed_posteriors(squashed):
     """Values of all estimators, and reparam's gradient, against float64 by the same base draws."""

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import linear_gaussian
 import ml_dtypes
+import mpmath
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -55,7 +56,7 @@ def sumo(log_w):
     return values[0] + sum(k * (values[k] - values[k - 1]) for k in range(1, TERMS + 1))
 
 
-# By name: our bound, NumPy's, and the sum of its coefficients' magnitudes.
+# By name: our bound, NumPy's, and what the tolerance is multiplied by.
 BOUNDS = {
     "elbo": (bounds.elbo, lambda w: np.mean(w, axis=0), 1),
     "iwae": (bounds.iwae, log_mean_exp, 1),
@@ -73,14 +74,19 @@ BOUNDS = {
     "renyi below zero": (functools.partial(bounds.renyi, alpha=-1), lambda w: renyi(w, -1), 1),
     "cubo": (bounds.cubo, lambda w: renyi(w, -1), 1),
     "vr_max": (bounds.vr_max, lambda w: np.max(w, axis=0), 1),
-    "jackknife": (bounds.jackknife, lambda w: jackknife(w, 1), 2 * K - 1),
+    "jackknife": (bounds.jackknife, lambda w: jackknife(w, 1), 1),
     "jackknife of order 2": (
         functools.partial(bounds.jackknife, order=2),
         lambda w: jackknife(w, 2),
-        K**2 / 2 + (K - 1) ** 2 + (K - 2) ** 2 / 2,
+        1,
+    ),
+    "jackknife of order 3": (
+        functools.partial(bounds.jackknife, order=3),
+        lambda w: jackknife(w, 3),
+        K**3 / 6 + (K - 1) ** 3 / 2 + (K - 2) ** 3 / 2 + (K - 3) ** 3 / 6,
     ),
     "tvo": (bounds.tvo, lambda w: tvo(w, 5), 1),
-    # Each of the terms k is divided by 1 / k.
+    # The sum of the coefficients' magnitudes: each of the terms k is divided by 1 / k.
     "sumo": (functools.partial(bounds.sumo, num_terms=TERMS), sumo, TERMS * (TERMS + 1)),
 }
 NOISE = np.random.default_rng(0).normal(size=(3, K, 64))
@@ -116,6 +122,102 @@ def test_bounds_equal_numpy_float64(dtype, result, tolerance):
             assert values.dtype == result, name
             log_w = np.float64(log_w)
             assert_accurate(name, values, reference(log_w), log_w, coefficients * tolerance)
+
+
+# The jackknife of many draws, whose formula has coefficients of K^2.
+
+
+def jackknife_2(log_w):
+    """Value and gradient [K] of the second order, in O(K^2)."""
+    number, w = len(log_w), np.exp(log_w)
+    total = np.sum(w)
+    without_two = total - w[:, None] - w
+    np.fill_diagonal(without_two, np.inf)
+    pairs = number * (number - 1)
+    means = [
+        np.log(total / number),
+        np.mean(np.log((total - w) / (number - 1))),
+        np.sum(np.log(without_two / (number - 2)), where=np.isfinite(without_two)) / pairs,
+    ]
+    # w_j times the mean over the sets with j of 1 / their sum of weights.
+    one, two = 1 / (total - w), 1 / without_two
+    slopes = [
+        w / total,
+        w * (np.sum(one) - one) / number,
+        w * (np.sum(two) - 2 * np.sum(two, axis=1)) / pairs,
+    ]
+    factors = [number**2 / 2, -((number - 1) ** 2), (number - 2) ** 2 / 2]
+    return np.dot(factors, means), np.dot(factors, slopes)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(50, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.slow), 1000],
+)
+def test_the_jackknife_of_many_draws(number):
+    """Of normals by seed 0, for which the value at K = 1,000 is known beforehand."""
+    log_w = np.random.default_rng(0).normal(size=number)
+    exact, exact_v = jackknife_2(np.float64(np.float32(log_w)))
+    function = jax.jit(jax.value_and_grad(functools.partial(bounds.jackknife, order=2)))
+    program = function.lower(jnp.float32(log_w)).compile()
+    value, v = program(jnp.float32(log_w))
+    np.testing.assert_allclose(value, exact, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(v, exact_v, rtol=1e-5)
+    np.testing.assert_allclose(np.sum(v), 1, rtol=0, atol=2e-6)
+    if number == 1000:
+        np.testing.assert_allclose(value, 0.42282, rtol=0, atol=5e-6)
+    # Some numbers for each draw and each of the sets that are computed together.
+    assert program.memory_analysis().temp_size_in_bytes < 1000 * number * 4
+
+
+# Derivatives by a bound's parameter, up to the edge of the range of log-weights.
+
+SPREADS = np.float32(
+    [
+        [-100, -90, -95, -101],
+        [1e6, -1e6, 0, 999_999],
+        [-1e6, 5, 0.25, -3],
+        [1e4, 10_001, 9_999.5, 1e4],
+        [-90, -90.0078125, -89.9921875, -90],
+        [7, 7, 7, 7],
+    ]
+).T
+ORDERS = [-3, 0, 0.5, 1 - 2**-8, 1 - 2**-23, 1, 1 + 2**-20, 2, 4]
+SHARES = [0, 0.25, 1]
+
+
+def exact_slope(log_w, alpha):
+    """d renyi / d alpha = -KL(p || uniform) / s^2, s = 1 - alpha, p of the weights exp(s log_w)."""
+    log_w, s = [mpmath.mpf(float(x)) for x in log_w], 1 - mpmath.mpf(alpha)
+    if s == 0:
+        mean = mpmath.fsum(log_w) / len(log_w)
+        return -mpmath.fsum((x - mean) ** 2 for x in log_w) / len(log_w) / 2
+    top = max(s * x for x in log_w)
+    weights = [mpmath.exp(s * x - top) for x in log_w]
+    p = [w / mpmath.fsum(weights) for w in weights]
+    return -mpmath.fsum(p_k * mpmath.log(len(p) * p_k) for p_k in p if p_k) / s**2
+
+
+def test_derivatives_by_parameters():
+    @jax.jit
+    def slopes(log_w, orders, shares):
+        def by_parameter(bound):
+            slope = jax.grad(lambda parameter, log_w: bound(log_w, parameter))
+            return jax.vmap(jax.vmap(slope, (None, 1)), (0, None))
+
+        by_power = by_parameter(bounds.cubo)(1 - orders, log_w)
+        by_alpha = by_parameter(bounds.renyi)(orders, log_w)
+        return by_alpha, by_power, by_parameter(bounds.ciwae)(shares, log_w)
+
+    by_alpha, by_power, by_beta = slopes(SPREADS, np.float32(ORDERS), np.float32(SHARES))
+    with mpmath.workdps(40):
+        exact = [[float(exact_slope(log_w, alpha)) for log_w in SPREADS.T] for alpha in ORDERS]
+    np.testing.assert_allclose(by_alpha, exact, rtol=5e-6, atol=1e-30)
+    np.testing.assert_allclose(by_power, np.negative(exact), rtol=5e-6, atol=1e-30)
+    log_w = np.float64(SPREADS)
+    difference = np.mean(log_w, axis=0) - log_mean_exp(log_w)
+    size = np.max(np.abs(log_w), axis=0)
+    assert np.all(np.abs(by_beta - difference) <= SINGLE * size)
 
 
 # Whole objectives.

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from elbo_lab import grid, rundir, train, validation
+from elbo_lab import grid, run_files, rundir, train, validation
 from elbo_lab.config import Config
 from elbo_lab.evaluation import Evaluation, write_evaluations
+from elbo_lab.report import Result
 
 DIGEST = "0123"
 IMAGES, LATENTS = 30, 4
@@ -23,7 +24,8 @@ DATA = {
 
 def config(values: dict[str, str], **others) -> Config:
     own = {n: int(v) if n == "k" else v for n, v in values.items()}
-    made = Config(**own, dataset="blobs.npz", latent_dims=(LATENTS,), **others)
+    sizes = {"latent_dims": (LATENTS,), "batch_size": 10, "epochs": 2, "log_every": 6}
+    made = Config(**own, dataset="blobs.npz", **sizes | others)
     validation.check(made)
     return validation.resolved(made)
 
@@ -48,15 +50,21 @@ def write_run(folder: Path, configs: list[Config], evaluations, failed_at=None) 
         write_evaluations(path / rundir.EVALUATION, evaluations)
         seconds, bounds = [2.0, 5.0], [-9.0, -7.0]
         lines = [
-            json.dumps({"step": 6 * i + 6, "seconds": s, "bound": [b] * len(configs)})
+            {"step": 6 * i + 6, "seconds": s}
+            | dict.fromkeys(("bound", "kl", "reconstruction"), [b] * len(configs))
             for i, (s, b) in enumerate(zip(seconds, bounds, strict=True))
         ]
-        (path / rundir.METRICS).write_text("\n".join(lines) + "\n")
+        (path / rundir.METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
         summary = {
-            "device": "cpu, 1 core",
-            "data": DATA,
-            "failed_at": failed_at or {},
+            **{"elbo_lab": "1", "jax": "1", "device": "cpu, 1 core", "steps": 12, "data": DATA},
+            "config": dataclasses.asdict(group.config),
+            "failed_at": dict.fromkeys(map(str, range(len(configs))), -1) | (failed_at or {}),
+            "failed_replicates": [],
             "replicas": [dataclasses.asdict(c) for c in configs],
+            "results": [
+                Result(run_files.WALL_TIME, "", seconds[-1], unit="s")._asdict(),
+                Result(run_files.SPEED, "", 2.0, unit="steps/s")._asdict(),
+            ],
         }
         (path / rundir.SUMMARY).write_text(json.dumps(summary))
     return path

@@ -1,5 +1,6 @@
 """Sweeps without processes: folders, what is missing, numbers, and the page."""
 
+import contextlib
 import dataclasses
 import html.parser
 import json
@@ -12,7 +13,7 @@ from scipy import stats
 
 from elbo_lab import grid, html_report, report, rundir, train
 from elbo_lab.config import Config
-from elbo_lab.errors import UserError
+from elbo_lab.errors import DamageWarning, UserError
 from experiments import flags as run_flags
 from experiments import grid_flags, progress, sweep_folder, sweep_jobs, sweep_reporting
 from experiments import sweep_results as results
@@ -248,7 +249,8 @@ def test_a_run_that_has_lost_its_values_is_done_again(tmp_path):
     values = next(tmp_path.glob("runs/*/evaluation.npz"))
     values.write_bytes(values.read_bytes()[:300])
     for _ in ("damaged", "lost"):
-        store = sweep_folder.read(tmp_path, DIGESTS)
+        with pytest.warns(DamageWarning, match="damaged or lost; it is computed again"):
+            store = sweep_folder.read(tmp_path, DIGESTS)
         assert not store.done and store.begun[0].replicas == train.replicas(cell.config)
         values.unlink(missing_ok=True)
 
@@ -268,6 +270,67 @@ def test_a_folder_that_is_no_sweeps_is_refused_and_overwriting_spares_other_file
             pass
     with sweep_folder.claim(str(tmp_path / "b"), True) as path:
         assert sorted(p.name for p in path.iterdir()) == [".lock", "notes.txt"]
+
+
+@pytest.mark.parametrize("damage", ['{"cells": []', "null", '{"grid": {}, "jobs": "x"}', None])
+def test_a_damaged_sweep_is_made_anew_from_its_runs(tmp_path, damage):
+    path = tmp_path / "sweep.json"
+    sweeps.fill(tmp_path, sweeps.cells({}, replicates=2))
+    for overwrite in (False, True):
+        path.unlink(missing_ok=True)
+        if damage:
+            path.write_text(damage)
+        with contextlib.ExitStack() as stack:
+            if not overwrite:
+                stack.enter_context(pytest.warns(DamageWarning, match="made anew from the runs"))
+            stack.enter_context(sweep_folder.claim(str(tmp_path), overwrite))
+        assert not path.exists()
+        assert bool(list(tmp_path.glob("runs/*"))) == (not overwrite)
+    if damage:  # without runs it may be another program's
+        path.write_text(damage)
+        with pytest.raises(UserError, match="not a sweep's folder"):
+            with sweep_folder.claim(str(tmp_path), True):
+                pass
+        assert path.read_text() == damage
+
+
+def test_a_folder_of_single_runs_is_no_sweep(tmp_path):
+    with rundir.claim(str(tmp_path / "runs" / "a"), Config(), sweeps.DIGEST, False):
+        pass
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="not a sweep's folder"):
+            with sweep_folder.claim(str(tmp_path), overwrite):
+                pass
+    assert (tmp_path / "runs" / "a" / "config.json").exists()
+
+
+@pytest.mark.parametrize("name", ["runs", "logs"])
+def test_a_file_in_the_place_of_a_folder_is_one_sentence(tmp_path, name):
+    (tmp_path / name).write_text("x")
+    with pytest.raises(UserError, match=f"{name} has to be a folder .File exists.; move"):
+        sweep_folder.make_folders(tmp_path)
+
+
+def test_a_sweep_whose_metrics_are_lost_says_so_and_has_all_other_numbers(tmp_path):
+    cells = sweeps.cells({"k": ["1", "5"]}, replicates=2)
+    sweeps.fill(tmp_path, cells)
+    whole = collected(tmp_path, cells)
+    first, second = sorted(tmp_path.glob("runs/*/metrics.jsonl"))
+    first.unlink()
+    second.write_text(second.read_text().splitlines()[1] + "\n")
+    with pytest.warns(DamageWarning, match="has lost the lines of steps 1 to ") as caught:
+        found = collected(tmp_path, cells)
+    assert sorted(re.search("steps (.*):", str(w.message))[1] for w in caught) == [
+        "1 to 12",
+        "1 to 6",
+    ]
+    for cell, before in zip(found["cells"], whole["cells"], strict=True):
+        curve = cell["results"].pop("curve")
+        assert len(curve["seconds"]) == len(curve["training_bound"]) < 2
+        before["results"].pop("curve")
+        assert cell == before
+        cell["results"]["curve"] = curve
+    assert "training" in html_report.page(found)
 
 
 def test_commands_of_cells_make_their_configs():

@@ -1,0 +1,73 @@
+"""What a data set is, and the parts of it that are trained and tested on."""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+
+# Images that are looked at together.
+_BLOCK = 4096
+# Draws which images of a single split are the test images.
+_SPLIT_SEED = 123
+
+
+class Dataset(NamedTuple):
+    """Training and test images, flattened, with their labels where there are any."""
+
+    name: str
+    x_train: np.ndarray  # [N, D], uint8 in 0..255 or float32 in [0, 1]
+    x_test: np.ndarray  # [N', D], of x_train's dtype; [0, D] until `hold_out` splits a single split
+    y_train: np.ndarray | None  # [N], int32, or None
+    y_test: np.ndarray | None  # [N'], int32, or None
+    image_shape: tuple[int, ...]  # (H, W), or (H, W, C) if there are colours; their product is D
+    notes: tuple[str, ...] = ()  # how the images were read, where that was recognized, in words
+
+
+def hold_out(dataset: Dataset, number: int) -> Dataset:
+    """The dataset without the last so many training images.
+
+    Where there are no test images, so many images are drawn, by a fixed seed, to be the test
+    images: a set of one split is often sorted, and its last images unlike the others.
+    """
+    if len(dataset.x_test):
+        kept = len(dataset.x_train) - number
+        y_train = None if dataset.y_train is None else dataset.y_train[:kept]
+        return dataset._replace(x_train=dataset.x_train[:kept], y_train=y_train)
+    total = len(dataset.x_train)
+    is_test = np.zeros(total, bool)
+    is_test[np.random.RandomState(_SPLIT_SEED).permutation(total)[:number]] = True
+    labels = (None, None)
+    if dataset.y_train is not None:
+        labels = dataset.y_train[~is_test], dataset.y_train[is_test]
+    note = f"{number:,} of its {total:,} images, drawn once, are the test images"
+    return dataset._replace(
+        x_train=dataset.x_train[~is_test],
+        x_test=dataset.x_train[is_test],
+        y_train=labels[0],
+        y_test=labels[1],
+        notes=(*dataset.notes, note),
+    )
+
+
+def digest(dataset: Dataset) -> str:
+    """sha256 of the images of both splits, types and shapes included, as 64 hexadecimal digits."""
+    value = hashlib.sha256()
+    for images in (dataset.x_train, dataset.x_test):
+        value.update(f"{images.dtype} {images.shape}".encode())
+        value.update(np.ascontiguousarray(images).data)
+    return value.hexdigest()
+
+
+def is_binary(x: np.ndarray) -> bool:
+    """Whether images hold nothing but black and white.
+
+    Args:
+      x: images of any shape, uint8 grey levels in 0..255 or floats in [0, 1].
+
+    Returns:
+      True if all values are 0 or 255 (uint8), or 0 or 1 (any other type).
+    """
+    white = 255 if x.dtype == np.uint8 else 1
+    # Block by block: a file that is mapped into memory may be larger than it.
+    blocks = (x[i : i + _BLOCK] for i in range(0, len(x), _BLOCK))
+    return all(bool(np.all((block == 0) | (block == white))) for block in blocks)

@@ -1,0 +1,98 @@
+"""Flags read in this process: empty texts, texts of no value, and what a protocol sets."""
+
+import dataclasses
+
+import pytest
+from absl import flags
+
+from elbo_lab import validation
+from elbo_lab.config import Config
+from elbo_lab.errors import UserError
+from experiments import flags as run_flags
+from experiments import folders
+
+FIELDS = {field.name: field.default for field in dataclasses.fields(Config)}
+
+
+def parsed(*argv: str, texts: bool = False) -> flags.FlagValues:
+    found = flags.FlagValues()
+    run_flags.define(found, texts)
+    run_flags.parse(found, ["", *argv])
+    return found
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_an_empty_text_is_refused_where_a_value_is_needed_and_none_elsewhere(name):
+    """Over every field of Config, on a command line and as the text of a sweep's axis."""
+    if FIELDS[name] is None:
+        config = run_flags.config_of({name: ""})
+        assert getattr(config, name) is None
+        validation.check(config)
+        return
+    with pytest.raises(UserError) as caught:
+        validation.check(run_flags.config_of({name: ""}))
+    message = str(caught.value)
+    assert message.startswith(f"--{name} must be ") and message.endswith("got ''.")
+    assert all(choice in message for choice in validation.CHOICES.get(name, ()))
+
+
+def test_an_empty_text_leaves_out_what_a_protocol_sets():
+    assert run_flags.config_of({"protocol": "fast"}).estimator == "dreg"
+    assert run_flags.config_of({"protocol": "fast", "estimator": ""}).estimator is None
+    code = {"protocol": "burda2015_code"}
+    assert run_flags.config_of(code).au_images == 500
+    assert run_flags.config_of(code | {"au_images": ""}).au_images is None
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, value in run_flags.RUN_DEFAULTS.items() if value is None]
+)
+def test_other_flags_that_need_not_be_given_may_be_empty(name):
+    assert parsed(f"--{name}=")[name].value is None
+
+
+def refusal(*argv: str) -> str:
+    """What a person is told of a configuration that cannot be."""
+    found = parsed(*argv)
+    with pytest.raises(UserError) as caught:
+        validation.check(run_flags.config_from_flags(found))
+    return run_flags.with_protocol(str(caught.value), found)
+
+
+@pytest.mark.parametrize(
+    ("argv", "end"),
+    [
+        # Neither is set by the protocol, whose other advice would not work.
+        (["--likelihood=gaussian"], "needs --binarization=none; got dynamic."),
+        (["--objective=miwae"], "(with one repeat it is iwae); got 1."),
+        (
+            ["--objective=rws"],
+            "a gradient of its own (--protocol=fast sets --estimator; --estimator= leaves it out).",
+        ),
+        (["--objective=rws", "--estimator=dreg"], "which has a gradient of its own."),
+        (
+            ["--protocol=rainforth2018", "--eval_k=9"],
+            "got 9 (--protocol=rainforth2018 sets --k; a --k of your own replaces it).",
+        ),
+    ],
+    ids=str,
+)
+def test_a_refusal_names_what_the_protocol_sets_and_advises_what_works(argv, end):
+    assert refusal("--protocol=fast", *argv).endswith(end)
+
+
+def test_sizes_are_whole_numbers():
+    for text in ("4.0", "4,x", "4,,2", " "):
+        with pytest.raises(UserError, match="--latent_dims must be whole numbers of at least 1"):
+            run_flags.config_of({"latent_dims": text})
+
+
+def test_folders_that_are_files(tmp_path):
+    (tmp_path / "file").write_text("x")
+    file = str(tmp_path / "file")
+    folders.check(data_dir=None, manual_dir=str(tmp_path), other=str(tmp_path / "new"))
+    with pytest.raises(UserError, match="--manual_dir=.*file is a file; give a folder."):
+        folders.check(data_dir=None, manual_dir=file)
+    with pytest.raises(UserError, match="--results_dir=.* cannot be written"):
+        folders.made("results_dir", f"{file}/new")
+    assert folders.made("results_dir", str(tmp_path / "new")).is_dir()

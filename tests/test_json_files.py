@@ -1,0 +1,54 @@
+"""What is wrong with a stored JSON file, in words."""
+
+import pytest
+
+from elbo_lab import json_files
+from elbo_lab.errors import UserError
+
+ROW = {"value": float | None}
+KIND = {"name": str, "steps": int, "rows": list[ROW], "by": dict[str, int]}
+GOOD = {"name": "a", "steps": 3, "rows": [{"value": 1}, {"value": None}], "by": {"0": 1}}
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "words"),
+    [
+        (GOOD, KIND, ""),
+        (GOOD | {"more": 1}, KIND, ""),
+        ([GOOD], KIND, "its content must be an object, and is a list"),
+        (GOOD | {"steps": True}, KIND, "steps must be a whole number, and is True"),
+        (GOOD | {"steps": 3.0}, KIND, "steps must be a whole number, and is 3.0"),
+        (GOOD | {"rows": [{}]}, KIND, "rows.0.value is missing"),
+        (
+            GOOD | {"rows": [{"value": 1}, {"value": "x"}]},
+            KIND,
+            "rows.1.value must be a number, and is 'x'",
+        ),
+        (GOOD | {"by": {"7": None}}, KIND, "by.7 must be a whole number, and is null"),
+        (GOOD | {"by": []}, KIND, "by must be an object, and is a list"),
+        ({}, {"jobs?": int}, ""),
+        ({"jobs": None}, {"jobs?": int}, "jobs must be a whole number, and is null"),
+        ([1, 2.5], tuple[float, ...], ""),
+        ([1, "2"], list[float], "1 must be a number, and is '2'"),
+        (True, bool, ""),
+        (1, bool, "its content must be true or false, and is 1"),
+    ],
+)
+def test_faults(value, kind, words):
+    assert json_files.fault(value, kind) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"name": 1}', "file.json is damaged: name must be a text, and is 1"),
+        ("{", "file.json is not valid JSON"),
+        ("[" * 60 + "]" * 60, "file.json is not valid JSON: it is nested more than 50 deep"),
+        ("[" * 5000 + "]" * 5000, "file.json is not valid JSON: it is nested more than 50 deep"),
+    ],
+)
+def test_a_file_that_is_not_what_it_should_be_is_one_sentence(tmp_path, text, words):
+    (tmp_path / "file.json").write_text(text)
+    with pytest.raises(UserError) as caught:
+        json_files.read(tmp_path / "file.json", {"name": str})
+    assert words in str(caught.value) and "\n" not in str(caught.value)
