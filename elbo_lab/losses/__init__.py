@@ -8,6 +8,10 @@ log-weights (`jax.enable_x64`), 5e-7 for float32; times the sum of the coefficie
 SUMO and jackknifes of order 3 and more. First and second derivatives by log-weights: 64 roundings,
 relative to the greatest of them (at least 1). Half-precision log densities are added, and bounds of
 them taken, in float32.
+
+Nothing here promotes ranks or types of arrays implicitly: everything runs under
+`jax.numpy_rank_promotion("raise")` and `jax.numpy_dtype_promotion("strict")`, as far as the
+distributions do (NumPyro's promote ranks).
 """
 
 from elbo_lab.losses import bounds, divergences, estimators

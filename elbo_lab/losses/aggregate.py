@@ -15,11 +15,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab.losses.arguments import check_count, typed_key
-from elbo_lab.losses.common import Aux, check_kl, reconstruction
+from elbo_lab.losses.arrays import to_common_float
+from elbo_lab.losses.common import Aux, checked_kl, reconstruction, weight_like
 from elbo_lab.losses.divergences import factors, kl_divergence, moments
 from elbo_lab.losses.estimators import Estimator
 from elbo_lab.losses.posteriors import one_per_example
-from elbo_lab.losses.regularized import grouped_kl
+from elbo_lab.losses.regularized import floored, grouped_kl
 from elbo_lab.losses.weights import LogWeights, Problem
 
 
@@ -65,9 +66,10 @@ def free_bits_batch(
     groups = grouped_kl(posterior, prior, group_size)  # [B, G]
     surrogate, draws = reconstruction(key, problem, estimator)
     _check_batch("free_bits_batch", surrogate)
-    floored = jnp.sum(jnp.maximum(jnp.mean(groups, axis=0), min_kl))
-    loss, kl = surrogate + floored, jnp.sum(groups, axis=-1)
-    return loss, _aux(loss, draws, kl, floored - jnp.mean(kl))
+    kl = checked_kl(jnp.sum(groups, axis=-1), surrogate)
+    cost = jnp.sum(floored(jnp.mean(groups, axis=0), min_kl)).astype(surrogate.dtype)
+    loss = surrogate + cost
+    return loss, _aux(loss, draws, kl, cost - jnp.mean(kl))
 
 
 def beta_tcvae(
@@ -107,14 +109,14 @@ def beta_tcvae(
     _check_batch("beta_tcvae", surrogate)
     size = surrogate.shape[0]
     # log q(z_il | x_j): [K, B, B, L], for draw i and example j.
-    pairs = by_dimension.log_prob(draws.z[:, :, None, :])
+    (pairs,) = to_common_float(by_dimension.log_prob(draws.z[:, :, None, :]))
     log_count = jnp.log(float(dataset_size * size))
     log_qz = jax.nn.logsumexp(jnp.sum(pairs, axis=-1), axis=2) - log_count  # [K, B]
     log_qz_l = jnp.sum(jax.nn.logsumexp(pairs, axis=2) - log_count, axis=-1)
     total_correlation = jnp.mean(log_qz - log_qz_l, axis=0)
     # I + TC + sum_l KL_l telescopes to log q(z|x) - log p(z): the ELBO's own KL.
     kl = jnp.mean(draws.log_qz_x - draws.log_pz, axis=0)
-    penalty = (beta - 1) * total_correlation
+    penalty = (weight_like(surrogate, "beta", beta) - 1) * total_correlation
     loss = surrogate + kl + penalty
     return loss, _aux(loss, draws, kl, jnp.mean(penalty))
 
@@ -217,10 +219,12 @@ def info_vae(
     kl = kl_divergence(posterior, prior)
     surrogate, draws = reconstruction(draws_key, problem, estimator, ("reparam",))
     _check_batch("info_vae", surrogate)
-    check_kl(kl, surrogate.shape)
+    kl = checked_kl(kl, surrogate)
+    kl_weight = weight_like(surrogate, "kl_weight", kl_weight)
+    mmd_weight = weight_like(surrogate, "mmd_weight", mmd_weight)
     ours = draws.z[0].reshape(surrogate.shape[0], -1)  # [B, L]
     theirs = one_per_example(prior, prior_key, surrogate.shape).reshape(ours.shape)
-    discrepancy = squared_mmd(ours, theirs)
+    discrepancy = squared_mmd(*to_common_float(ours, theirs)).astype(surrogate.dtype)
     loss = surrogate + kl_weight * kl + mmd_weight * discrepancy
     penalty = mmd_weight * discrepancy + jnp.mean((kl_weight - 1) * kl)
     return loss, _aux(loss, draws, kl, penalty)
@@ -253,11 +257,12 @@ def _dip(
     kl = kl_divergence(problem.posterior, problem.prior)
     surrogate, draws = reconstruction(key, problem, estimator)
     _check_batch(name, surrogate)
-    check_kl(kl, surrogate.shape)
-    matrix = covariance()  # [L, L]
+    kl = checked_kl(kl, surrogate)
+    matrix = covariance().astype(surrogate.dtype)  # [L, L]
     diagonal = jnp.diagonal(matrix)
     off = jnp.sum(matrix**2) - jnp.sum(diagonal**2)
-    penalty = weights[0] * off + weights[1] * jnp.sum((diagonal - 1) ** 2)
+    lambda_off, lambda_diag = (jnp.asarray(weight, surrogate.dtype) for weight in weights)
+    penalty = lambda_off * off + lambda_diag * jnp.sum((diagonal - 1) ** 2)
     loss = surrogate + kl + penalty
     return loss, _aux(loss, draws, kl, penalty)
 

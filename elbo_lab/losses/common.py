@@ -58,27 +58,41 @@ def kl_form(
     if kl == "analytic":
         divergence = kl_divergence(problem.posterior, problem.prior)
         surrogate, draws = reconstruction(key, problem, estimator)
-        check_kl(divergence, surrogate.shape)
-        check_broadcasts("The weight of the KL", beta, surrogate.shape)
-        loss = surrogate + beta * divergence
+        divergence = checked_kl(divergence, surrogate)
+        loss = surrogate + weight_like(surrogate, "The weight of the KL", beta) * divergence
         return loss, make_aux(-loss, draws, divergence)
 
     def weigh(log_px_z: Array, log_pz: Array, log_qz_x: Array) -> Array:
-        check_broadcasts("The weight of the KL", beta, log_px_z.shape[1:])
-        weight = jnp.broadcast_to(jnp.asarray(beta, log_px_z.dtype), log_px_z.shape)
+        weight = weight_like(log_px_z[0], "The weight of the KL", beta)
+        weight = jnp.broadcast_to(weight, log_px_z.shape)
         return log_px_z + weight * log_pz - weight * log_qz_x  # beta = 1: log w, bit for bit
 
     loss, draws = estimate(key, problem, bounds.elbo, weigh, estimator, NOT_WAKE)
     return loss, make_aux(-loss, draws)
 
 
-def check_kl(divergence: Array, shape: tuple[int, ...]) -> None:
-    """Raises ValueError unless a closed-form KL, which may be the caller's, is [*batch]."""
-    if jnp.shape(divergence) != shape:
+def checked_kl(divergence: Array, loss: Array) -> Array:
+    """A closed-form KL, which may be the caller's, in the loss's type.
+
+    Raises:
+      ValueError: if it is not [*batch], as the loss is.
+    """
+    if jnp.shape(divergence) != loss.shape:
         raise ValueError(
-            f"The closed-form KL must have one value per example, shape {shape}; got "
+            f"The closed-form KL must have one value per example, shape {loss.shape}; got "
             f"{jnp.shape(divergence)}. Sum it over latent dimensions."
         )
+    return divergence.astype(loss.dtype)
+
+
+def weight_like(loss: Array, name: str, value: Array | float) -> Array:
+    """A weight of the caller's, a scalar or [*batch], in the loss's type.
+
+    Raises:
+      ValueError: if it has another shape.
+    """
+    check_broadcasts(name, value, loss.shape)
+    return jnp.asarray(value, loss.dtype)
 
 
 def reconstruction(

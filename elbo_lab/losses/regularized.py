@@ -9,8 +9,16 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from elbo_lab.losses.arguments import check_broadcasts, check_count
-from elbo_lab.losses.common import Aux, check_kl, kl_form, make_aux, reconstruction
+from elbo_lab.losses.arguments import check_count
+from elbo_lab.losses.arrays import to_common_float
+from elbo_lab.losses.common import (
+    Aux,
+    checked_kl,
+    kl_form,
+    make_aux,
+    reconstruction,
+    weight_like,
+)
 from elbo_lab.losses.divergences import kl_divergence, kl_per_dimension
 from elbo_lab.losses.estimators import Estimator
 from elbo_lab.losses.weights import Problem
@@ -47,10 +55,9 @@ def capacity_vae(
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     divergence = kl_divergence(posterior, prior)
     surrogate, draws = reconstruction(key, problem, estimator)
-    check_kl(divergence, surrogate.shape)
-    check_broadcasts("gamma", gamma, surrogate.shape)
-    check_broadcasts("capacity", capacity, surrogate.shape)
-    loss = surrogate + gamma * jnp.abs(divergence - capacity)
+    divergence = checked_kl(divergence, surrogate)
+    excess = divergence - weight_like(surrogate, "capacity", capacity)
+    loss = surrogate + weight_like(surrogate, "gamma", gamma) * jnp.abs(excess)
     return loss, make_aux(-loss, draws, divergence)
 
 
@@ -86,9 +93,9 @@ def free_bits(
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     groups = grouped_kl(posterior, prior, group_size)  # [*batch, G]
     surrogate, draws = reconstruction(key, problem, estimator)
-    check_kl(groups[..., 0], surrogate.shape)
-    loss = surrogate + jnp.sum(jnp.maximum(groups, min_kl), axis=-1)
-    return loss, make_aux(-loss, draws, jnp.sum(groups, axis=-1))
+    kl = checked_kl(jnp.sum(groups, axis=-1), surrogate)
+    loss = surrogate + jnp.sum(floored(groups, min_kl), axis=-1)
+    return loss, make_aux(-loss, draws, kl)
 
 
 def lambda_vae(
@@ -130,7 +137,8 @@ def lambda_vae(
                 f"generation_mean must return the shape of x, {x.shape}, for one draw; got "
                 f"{mean.shape}."
             )
-        return -0.5 * jnp.sum((x - mean) ** 2, axis=-1)
+        target, mean = to_common_float(jnp.broadcast_to(x, mean.shape), mean)
+        return -0.5 * jnp.sum((target - mean) ** 2, axis=-1)
 
     problem = Problem(posterior, prior, half_squares, num_samples, vectorized)
     return kl_form(key, problem, regularization, kl, estimator)
@@ -139,10 +147,15 @@ def lambda_vae(
 def grouped_kl(posterior: Any, prior: Any, group_size: int) -> Array:
     """Closed-form KL per group of neighbouring dimensions, [*batch, L / group_size], nats."""
     check_count("group_size", group_size)
-    divergence = kl_per_dimension(posterior, prior)
+    (divergence,) = to_common_float(kl_per_dimension(posterior, prior))
     size = divergence.shape[-1]
     if size % group_size:
         raise ValueError(
             f"group_size must divide the number of latent dimensions, {size}; got {group_size}."
         )
     return jnp.sum(divergence.reshape(*divergence.shape[:-1], -1, group_size), axis=-1)
+
+
+def floored(groups: Array, min_kl: Array | float) -> Array:
+    """max(lambda, KL_g) of each group, in the type of the KLs."""
+    return jnp.maximum(groups, jnp.broadcast_to(jnp.asarray(min_kl, groups.dtype), groups.shape))

@@ -69,7 +69,7 @@ def score_loo(key: Array, problem: Problem, bound: Bound, weigh: Weigh) -> tuple
                 f'estimator="score_loo" leaves out one draw, and needs a bound of K - 1 = {number} '
                 f"log-weights too, which raised: {error} Use vimco."
             ) from error
-        return f - jax.vmap(bound)(_others(log_w))
+        return jnp.broadcast_to(f, log_w.shape) - jax.vmap(bound)(_others(log_w))
 
     return _scored(key, problem, bound, weigh, learning_signal)
 
@@ -90,10 +90,11 @@ def vimco(key: Array, problem: Problem, bound: Bound, weigh: Weigh) -> tuple[Arr
         number = log_w.shape[0]
         own = jnp.eye(number, dtype=bool).reshape(number, number, *(1,) * (log_w.ndim - 1))
         every = jnp.broadcast_to(log_w[None], (number, *log_w.shape))  # [K, K, *batch]
-        own = jnp.broadcast_to(own, every.shape)
+        own = own & jnp.ones_like(every, dtype=bool)  # ones_like keeps the sharding of log_w.
         others = jnp.where(own, jnp.zeros_like(every), every)
         mean = jnp.sum(others, axis=1, keepdims=True) / (number - 1)
-        return f - jax.vmap(bound)(jnp.where(own, jnp.broadcast_to(mean, every.shape), every))
+        replaced = jnp.where(own, jnp.broadcast_to(mean, every.shape), every)
+        return jnp.broadcast_to(f, log_w.shape) - jax.vmap(bound)(replaced)
 
     return _scored(key, problem, bound, weigh, learning_signal)
 

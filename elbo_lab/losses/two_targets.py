@@ -250,7 +250,7 @@ def _with_sleep(
     draws = densities(base_problem, y)
     held = jax.lax.stop_gradient(draws.log_qz_x)
     by_p = -evaluate(bound, log_w_of(draws.log_px_z, draws.log_pz, held))
-    by_q = _sleep(dream_keys, problem.prior, inference, generation, by_p.shape)
+    by_q = _sleep(dream_keys, problem.prior, inference, generation, by_p)
     if with_wake:
         by_q = (wake_surrogate(draws) + by_q) / 2
     loss = with_gradient_of(by_p, by_p + by_q)
@@ -258,15 +258,15 @@ def _with_sleep(
     return loss, make_aux(-loss, draws)
 
 
-def _sleep(keys, prior: Any, inference, generation, shape: tuple[int, ...]) -> Array:
-    """-log q(z|x) of a dream per example, [*batch], nats."""
-    z = jax.lax.stop_gradient(one_per_example(prior, keys[0], shape))
+def _sleep(keys, prior: Any, inference, generation, loss: Array) -> Array:
+    """-log q(z|x) of a dream per example, nats, of the loss's shape and type."""
+    z = jax.lax.stop_gradient(one_per_example(prior, keys[0], loss.shape))
     x = jax.lax.stop_gradient(sample_from(generation(z), keys[1], ()))
     is_wide = x.dtype in (jnp.float32, jnp.float64)
     log_qz_x = inference(x if is_wide else x.astype(jnp.float32)).log_prob(z)
-    if log_qz_x.shape != shape:
+    if log_qz_x.shape != loss.shape:
         raise ValueError(
-            f"inference must give log q(z|x) of shape {shape} for dreams of that batch shape; got "
-            f"{log_qz_x.shape}."
+            f"inference must give log q(z|x) of shape {loss.shape} for dreams of that batch shape; "
+            f"got {log_qz_x.shape}."
         )
-    return -log_qz_x
+    return -log_qz_x.astype(loss.dtype)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab.losses.arguments import check_count, check_per_example, typed_key
+from elbo_lab.losses.arrays import to_common_float
 from elbo_lab.losses.posteriors import check_batch_shape, sample_from, sampler_with_density
 from elbo_lab.losses.squashed import unsquashed
 
@@ -163,7 +164,7 @@ def densities(
     check_per_example("prior.log_prob", log_pz, log_qz_x.shape, leading=1)
     check_per_example("log_likelihood", log_px_z, log_qz_x.shape, leading=1)
     # Each is a sum of many terms: half precision would lose more where they are added.
-    log_px_z, log_pz, log_qz_x = _common_precision(log_px_z, log_pz, log_qz_x)
+    log_px_z, log_pz, log_qz_x = to_common_float(log_px_z, log_pz, log_qz_x)
     return LogWeights(log_px_z + log_pz - log_qz_x, log_px_z, log_pz, log_qz_x, z)
 
 
@@ -223,9 +224,3 @@ def traced_once(problem: Problem) -> Problem:
         return converted(z, *constants)
 
     return problem._replace(log_likelihood=log_likelihood)
-
-
-def _common_precision(*values: Array) -> tuple[Array, ...]:
-    """The values in the widest of their types, float32 at least."""
-    is_double = any(value.dtype == jnp.float64 for value in values)
-    return tuple(value.astype(jnp.float64 if is_double else jnp.float32) for value in values)

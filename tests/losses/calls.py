@@ -43,7 +43,7 @@ def arguments(name, params, x, **replaced):
     options = {"num_samples": K} | OPTIONS.get(name, {})
 
     def mean(z):
-        return z @ params.w.T + params.b
+        return linear_gaussian.affine(z, params.w, params.b)
 
     if "x" in accepted:
         options["x"], log_likelihood = x, mean

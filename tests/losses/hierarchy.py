@@ -14,7 +14,7 @@ LAYERS = {
 
 
 def normal(mean, scale):
-    return dist.Normal(mean, scale * jnp.ones(mean.shape)).to_event(1)
+    return dist.Normal(mean, jnp.broadcast_to(scale, mean.shape)).to_event(1)
 
 
 def two_layers(params, x):

@@ -31,15 +31,21 @@ def make_params(data_dim: int = 3, latent_dim: int = 2, seed: int = 0) -> Params
     return Params(w, b, a, c, 0.5 * np.log(np.diag(cov)) + 0.1)
 
 
+def affine(x, matrix, shift):
+    """x @ matrix^T + shift, in the matrix's type and of one rank; x [*batch, n] -> [*batch, m]."""
+    product = jnp.asarray(x, matrix.dtype) @ matrix.T
+    return product + jnp.broadcast_to(shift, product.shape)
+
+
 def distributions(params: Params, x):
     """posterior, prior and log_likelihood as elbo_lab takes them; x [*batch, D]."""
     scale = jnp.exp(params.log_scale)
-    posterior = dist.Normal(x @ params.a.T + params.c, scale).to_event(1)
+    posterior = dist.Normal(affine(x, params.a, params.c), scale).to_event(1)
     latent_dim = params.w.shape[1]
     prior = dist.Normal(jnp.zeros(latent_dim), jnp.ones(latent_dim)).to_event(1)
 
     def log_likelihood(z):
-        return dist.Normal(z @ params.w.T + params.b, SIGMA).to_event(1).log_prob(x)
+        return dist.Normal(affine(z, params.w, params.b), SIGMA).to_event(1).log_prob(x)
 
     return posterior, prior, log_likelihood
 

@@ -17,7 +17,8 @@ class GivenNoise:
 
     def sample(self, key, sample_shape=()):
         assert self.noise.shape == (*sample_shape, *self.mean.shape)
-        return self.mean + self.scale * self.noise
+        mean, scale = (jnp.broadcast_to(p, self.noise.shape) for p in (self.mean, self.scale))
+        return mean + scale * self.noise
 
     def log_prob(self, z):
         return dist.Normal(self.mean, self.scale).to_event(1).log_prob(z)

@@ -329,7 +329,7 @@ def test_sumo_log_px_equals_the_bound_of_its_draws_where_weights_are_zero():
     estimate, expected, log_w, terms = both(jax.random.key(0), jax.random.key(0))
     short = np.asarray(terms) < longest
     # Some estimates of each kind: one zero weight first, and several, ended by a term or not.
-    zeros = np.argmax(np.isfinite(log_w), axis=0)
+    zeros, terms = np.argmax(np.isfinite(log_w), axis=0), np.asarray(terms)
     for kind in (zeros == 1, (zeros > 1) & (zeros <= terms), zeros > terms):
         assert np.any(kind & short)
     np.testing.assert_allclose(estimate[short], expected[short], rtol=3e-6)

@@ -64,7 +64,7 @@ def test_weights_that_underflow_leave_the_inference_network_its_gradient():
     """Renyi's bound of order 5, two draws whose log-weights are 30 nats apart: the softmax of
     -4 log w is zero in float32 for the greater, whose normalized weight is one.
     """
-    noise = np.array([[0.0], [1.0]], np.float32)
+    noise = np.array([[0.0], [1.0]])
 
     def loss(scale, estimator):
         posterior = GivenNoise(jnp.zeros(1), scale * jnp.ones(1), noise)

@@ -42,15 +42,17 @@ class GivenNoise:
     """A user's own posterior, of no library: N(mean, scale^2) whose noise is given."""
 
     def __init__(self, mean, scale, noise):
-        self.mean, self.scale, self.noise = mean, scale, noise
+        self.mean, self.scale, self.noise = mean, jnp.broadcast_to(scale, mean.shape), noise
 
     def sample(self, key, sample_shape=()):
         assert self.noise.shape == (*sample_shape, *self.mean.shape)
-        return self.mean + self.scale * self.noise
+        mean, scale = (jnp.broadcast_to(p, self.noise.shape) for p in (self.mean, self.scale))
+        return mean + scale * self.noise
 
     def log_prob(self, z):
-        squares = ((z - self.mean) / self.scale) ** 2
-        return jnp.sum(-0.5 * (squares + jnp.log(2 * jnp.pi)) - jnp.log(self.scale), axis=-1)
+        mean, scale = (jnp.broadcast_to(p, z.shape) for p in (self.mean, self.scale))
+        squares = ((z - mean) / scale) ** 2
+        return jnp.sum(-0.5 * (squares + jnp.log(2 * jnp.pi)) - jnp.log(scale), axis=-1)
 
     def kl_divergence(self, prior):
         return gaussian_kl(self.mean, self.scale)
@@ -66,7 +68,9 @@ def compiled(name, **options):
 
 
 def call_with_noise(name, params, x, noise, key):
-    posterior = GivenNoise(x @ params.a.T + params.c, jnp.exp(params.log_scale), noise)
+    posterior = GivenNoise(
+        linear_gaussian.affine(x, params.a, params.c), jnp.exp(params.log_scale), noise
+    )
     return calls.call(name, key, params, x, posterior=posterior)
 
 
@@ -259,7 +263,7 @@ def test_defect_6_saturated_logits_stay_finite_in_iwae():
 
     def loss(logits):
         posterior = dist.Normal(jnp.zeros((1, 4)), 0.1).to_event(1)
-        arguments = posterior, prior, lambda z: bernoulli_log_prob(logits + z, data)
+        arguments = posterior, prior, lambda z: bernoulli_log_prob(logits[None] + z, data)
         return losses.iwae(jax.random.key(0), *arguments, num_samples=K)[0][0]
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(logits)

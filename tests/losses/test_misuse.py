@@ -39,7 +39,9 @@ def per_dimension(mean, scale=1.0):
 
 
 def log_px_z(z, x=X):
-    return dist.Normal(z @ PARAMS.w.T + PARAMS.b, 1.0).log_prob(x)  # [*batch, D]
+    return dist.Normal(linear_gaussian.affine(z, PARAMS.w, PARAMS.b), 1.0).log_prob(
+        x
+    )  # [*batch, D]
 
 
 # Shapes. What has one value per example is checked in every objective by the same lines.

@@ -245,7 +245,7 @@ class GivenNoise:
     """N(mean, scale^2), whose draws are given."""
 
     def __init__(self, mean, scale, noise):
-        self.inner, self.z = dist.Normal(mean, scale).to_event(1), mean + scale * noise
+        self.inner, self.z = dist.Normal(mean, scale).to_event(1), mean[None] + scale[None] * noise
         self.log_prob = self.inner.log_prob
 
     def sample(self, key, sample_shape=()):

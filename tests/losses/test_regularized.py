@@ -120,7 +120,7 @@ def test_lambda_vae_is_the_textbooks_and_lambda_times_the_elbo_of_that_variance(
             key,
             posterior,
             prior,
-            lambda z: z @ PARAMS.w.T + PARAMS.b,
+            lambda z: linear_gaussian.affine(z, PARAMS.w, PARAMS.b),
             x=X,
             regularization=variance,
             num_samples=num_samples,

@@ -43,7 +43,7 @@ def gradients(num_outer, num_samples):
     """Independent gradients by reparam and by dreg, each of mu and b, [DRAWS, 20], float64."""
 
     def loss(params, key, estimator):
-        posterior = dist.Normal(X @ A.T + params["b"], math.sqrt(2 / 3)).to_event(1)
+        posterior = dist.Normal(X @ A.T + params["b"][None], math.sqrt(2 / 3)).to_event(1)
         prior = dist.Normal(params["mu"], 1.0).to_event(1)
         return jnp.sum(
             losses.miwae(

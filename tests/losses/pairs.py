@@ -1,0 +1,258 @@
+"""Rows of objective, estimator, library and setting, of which every pair of values that can occur
+together occurs in one; and how a row is computed.
+"""
+
+import functools
+import inspect
+import itertools
+from typing import NamedTuple
+
+import calls
+import distrax
+import jax
+import jax.numpy as jnp
+import linear_gaussian
+import numpy as np
+import numpyro.distributions as dist
+import own_normal
+from tensorflow_probability.substrates import jax as tfp
+
+from elbo_lab import losses
+from elbo_lab.losses.common import ANY_BOUND, FIXED_DRAWS, NOT_WAKE, WITHOUT_LOG_Q
+
+B, D, L = 4, 3, 2
+K = calls.K
+EXACT = linear_gaussian.make_params(D, L)
+X = np.random.default_rng(7).normal(size=(B, D))
+OPTIONS = calls.OPTIONS | {"tvo": {"partition": (0.0, 0.03125, 0.5, 1.0)}}
+
+
+class Row(NamedTuple):
+    objective: str
+    estimator: str | None  # None: the objective takes none
+    library: str
+    setting: str
+
+
+# Products of normals, of mean [*batch, L] and scale [L].
+LIBRARIES = {
+    "numpyro": lambda mean, scale: dist.Normal(mean, scale).to_event(1),
+    "distrax": lambda mean, scale: distrax.Independent(distrax.Normal(mean, scale), 1),
+    "tfp": lambda mean, scale: tfp.distributions.Independent(
+        tfp.distributions.Normal(mean, scale), 1
+    ),
+    "own": own_normal.OwnNormal,
+}
+SETTINGS = ("jit", "vmap", "shard_map", "remat", "x64", "bfloat16", "strict")
+VALUES = {
+    "objective": tuple(losses.OBJECTIVES),
+    "estimator": (*losses.ESTIMATORS, None),
+    "library": tuple(LIBRARIES),
+    "setting": SETTINGS,
+}
+
+# Why cells are empty.
+
+# Objectives by the estimators that they take: why not another.
+TAKEN = {
+    tuple(losses.ESTIMATORS): "an estimator must be chosen",
+    ANY_BOUND: "ovis is the IWAE bound's alone, and an estimator must be chosen",
+    NOT_WAKE: "the wake estimators weigh w, and would leave the objective's own weights out",
+    FIXED_DRAWS: "the bound is not defined for K - 1 draws",
+    WITHOUT_LOG_Q: "no log q enters what is estimated",
+    ("reparam",): "the draws stand in the regularizer too, and carry its derivative",
+    (): "the objective has an update of its own for each network, and takes no estimator",
+}
+NO_FACTORS = ("free_bits", "free_bits_batch", "beta_tcvae", "dip_vae_ii")
+NO_FACTORS_REASON = "a class of no library is not seen to be a product over latent dimensions"
+
+
+def reason(row):
+    """Why a row cannot be; None if it can."""
+    taken = losses.CATALOGUE[row.objective].estimators
+    if row.estimator not in (taken or (None,)):
+        return TAKEN[taken]
+    if row.library == "own" and row.objective in NO_FACTORS:
+        return NO_FACTORS_REASON
+    return None
+
+
+def pairs_of(row):
+    """The pairs of values that occur in a row."""
+    return itertools.combinations(zip(row._fields, row, strict=True), 2)
+
+
+def all_rows():
+    return [Row(*values) for values in itertools.product(*VALUES.values())]
+
+
+@functools.cache
+def design():
+    """Every objective by every estimator, by jit for NumPyro; and rows, each of which has the most
+    pairs that none before has, until no possible pair is left.
+    """
+    possible = [row for row in all_rows() if reason(row) is None]
+    rows = [row for row in possible if row.library == "numpyro" and row.setting == "jit"]
+    missing = set(itertools.chain.from_iterable(map(pairs_of, possible)))
+    missing.difference_update(*map(pairs_of, rows))
+    while missing:
+        rows.append(max(possible, key=lambda row: sum(pair in missing for pair in pairs_of(row))))
+        missing.difference_update(pairs_of(rows[-1]))
+    return rows
+
+
+def rows_of(setting, library=None):
+    """The design's rows of a setting, and of a library if it is given."""
+    return [row for row in design() if row.setting == setting and library in (None, row.library)]
+
+
+# What a row computes.
+
+
+class Result(NamedTuple):
+    loss: np.ndarray  # [B]
+    aux: NamedTuple
+    z: np.ndarray | None  # [K, B, L], the draws of beta_tcvae
+    slopes: linear_gaussian.Params  # of the mean loss
+
+
+class GivenDraws(dist.Normal):
+    """NumPyro's normal, whose noise is another library's standard normal draws of a type, cast.
+
+    What any library should give draw for draw.
+    """
+
+    def __init__(self, mean, scale, library, dtype):
+        self.library, self.dtype = library, dtype
+        super().__init__(mean, scale)
+
+    def sample(self, key, sample_shape=()):
+        zeros = jnp.zeros(self.batch_shape, self.dtype)
+        standard = LIBRARIES[self.library](zeros, jnp.ones(self.batch_shape[-1], self.dtype))
+        takes_seed = "seed" in inspect.signature(standard.sample).parameters
+        options = {"seed" if takes_seed else "key": key, "sample_shape": sample_shape}
+        return self.loc + self.scale * standard.sample(**options).astype(self.loc.dtype)
+
+
+def params_of(dtype):
+    return linear_gaussian.Params(*(jnp.asarray(leaf, dtype) for leaf in EXACT))
+
+
+def problem_of(row, params, x, normal=None):
+    """posterior, prior and log_likelihood, in the parameters' type."""
+    normal = normal or LIBRARIES[row.library]
+    dtype = params.w.dtype
+    x = jnp.asarray(x, dtype)
+    posterior = normal(linear_gaussian.affine(x, params.a, params.c), jnp.exp(params.log_scale))
+    prior = normal(jnp.zeros(L, dtype), jnp.ones(L, dtype))
+
+    def log_likelihood(z):
+        mean = linear_gaussian.affine(z, params.w, params.b)
+        sigma = jnp.full(D, linear_gaussian.SIGMA, dtype)
+        return own_normal.log_normal(jnp.broadcast_to(x, mean.shape), mean, sigma)
+
+    return posterior, prior, log_likelihood
+
+
+def options_of(row, params, x, normal=None):
+    """Keyword arguments; and lambda_vae's generation_mean, which it takes for the likelihood."""
+    normal = normal or LIBRARIES[row.library]
+    dtype = params.w.dtype
+
+    def mean(z):
+        return linear_gaussian.affine(z, params.w, params.b)
+
+    every = {
+        "x": jnp.asarray(x, dtype),
+        "inference": lambda x: problem_of(row, params, x, normal)[0],
+        "generation": lambda z: normal(mean(z), jnp.full(D, linear_gaussian.SIGMA, dtype)),
+        "estimator": row.estimator,
+        "num_samples": K,
+    }
+    accepted = inspect.signature(losses.OBJECTIVES[row.objective]).parameters
+    options = {name: value for name, value in every.items() if name in accepted}
+    return options | OPTIONS.get(row.objective, {}), mean
+
+
+def objective_of(row, params, x, key, normal=None):
+    """loss, aux and, for beta_tcvae, the draws."""
+    problem = problem_of(row, params, x, normal)
+    options, mean = options_of(row, params, x, normal)
+    arguments = (*problem[:2], mean if "x" in options else problem[2])
+    again = jax.random.clone(key)
+    loss, aux = losses.OBJECTIVES[row.objective](key, *arguments, **options)
+    z = None
+    if row.objective == "beta_tcvae":
+        z = losses.log_weights(again, *problem, num_samples=K).z
+    return loss, aux, z
+
+
+def value_and_slopes(row, params, x, key, normal=None):
+    def total(params):
+        loss, aux, z = objective_of(row, params, x, jax.random.clone(key), normal)
+        return jnp.mean(loss), (loss, aux, z)
+
+    (_, parts), slopes = jax.value_and_grad(total, has_aux=True)(params)
+    return Result(*parts, slopes)
+
+
+def rematerialized(row, params, x, keys):
+    """Results of all keys, [keys, ...], but for the slopes, which are of the sum over keys."""
+
+    @jax.checkpoint
+    def step(params, key):
+        loss, aux, z = objective_of(row, params, x, key)
+        return jnp.mean(loss), (loss, aux, z)
+
+    def total(params):
+        def add(total, key):
+            value, parts = step(params, key)
+            return total + value, parts
+
+        return jax.lax.scan(add, jnp.zeros((), jnp.float32), jax.random.clone(keys))
+
+    (_, parts), slopes = jax.value_and_grad(total, has_aux=True)(params)
+    return Result(*parts, slopes)
+
+
+# Rows in one program: compilation is most of the time.
+GROUP = 8
+
+
+def keys():
+    return jax.random.split(jax.random.key(0), 2)
+
+
+def batched(rows):
+    return [rows[i : i + GROUP] for i in range(0, len(rows), GROUP)]
+
+
+def grouped(rows, function, *arguments):
+    """function(row, *arguments) of each row, several in one compiled program."""
+    results = {}
+    for group in batched(rows):
+        program = jax.jit(lambda *args, group=group: [function(row, *args) for row in group])
+        results |= zip(group, program(*arguments), strict=True)
+    return results
+
+
+def of_both_keys(rows, params, x, normal=None):
+    """Results of both keys, [2, ...], and the sum of their slopes, of rows one by one."""
+    results = {}
+    for group in batched(rows):
+
+        def plain(params, x, key, group=group):
+            return [value_and_slopes(row, params, x, key, normal and normal(row)) for row in group]
+
+        program = jax.jit(plain)
+        one, other = (program(params, x, key) for key in keys())
+        both = jax.tree.map(lambda *leaves: np.stack(leaves), one, other)
+        results |= zip(group, map(sum_slopes, both), strict=True)
+    return results
+
+
+def sum_slopes(result):
+    """The result of keys [2, ...] with the sum of their slopes."""
+    return result._replace(
+        slopes=jax.tree.map(lambda leaf: np.sum(leaf, axis=0, dtype=leaf.dtype), result.slopes)
+    )

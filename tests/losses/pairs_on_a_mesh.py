@@ -1,0 +1,104 @@
+"""Rows of `pairs.py` on two devices: under `jax.shard_map` with its checks, and on an Explicit mesh.
+
+Each device has half of the batch, and objectives that need the batch see that half: so everything
+equals the same computation per half, without a mesh.
+"""
+
+import functools
+
+import calls
+import jax
+import numpy as np
+import pair_checks
+import pairs
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from elbo_lab import losses
+
+WHOLE, SHARDED = PartitionSpec(), PartitionSpec("data")
+DRAWS = PartitionSpec(None, "data")
+HALVES = np.split(pairs.X.astype(np.float32), 2)
+
+
+def on_mesh(function, out_specs):
+    """function(params, x, key) of half a batch on each device."""
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    in_specs = WHOLE, SHARDED, WHOLE
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=True
+    )
+
+
+def close(one, other, row):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        limit = pair_checks.SLOPE["float32"] * np.max(np.abs(b))
+        np.testing.assert_allclose(a, b, rtol=0, atol=limit, err_msg=str(row))
+
+
+def losses_and_slopes(row, params, x, key):
+    result = pairs.value_and_slopes(row, params, x, key)
+    # The parameters are the same on all devices: their gradient is the sum over devices.
+    return result.loss, result.aux.log_w, result.slopes
+
+
+def check_rows(rows, params):
+    def sharded(row, params, x, key):
+        one = functools.partial(losses_and_slopes, row)
+        return on_mesh(one, (SHARDED, DRAWS, WHOLE))(params, x, key)
+
+    key = functools.partial(jax.random.key, 0)
+    results = pairs.grouped(rows, sharded, params, np.concatenate(HALVES), key())
+    halves = [pairs.grouped(rows, pairs.value_and_slopes, params, x, key()) for x in HALVES]
+    for row in rows:
+        one, other = (half[row] for half in halves)
+        for result, x in zip((one, other), HALVES, strict=True):
+            stacked = jax.tree.map(lambda leaf: leaf[None], result._replace(slopes=None))
+            stacked = stacked._replace(slopes=result.slopes)
+            pair_checks.check_row(row, stacked, None, params, x)
+        loss = np.concatenate([one.loss, other.loss])
+        log_w = np.concatenate([one.aux.log_w, other.aux.log_w], axis=1)
+        slopes = jax.tree.map(lambda a, b: a + b, one.slopes, other.slopes)
+        close(results[row], (loss, log_w, slopes), row)
+
+
+def check_sumo_log_px(params):
+    """Whose loop must have a carry that varies over devices as the draws do."""
+
+    def estimate(params, x, key):
+        row = pairs.Row("iwae", "reparam", "own", "shard_map")
+        problem = pairs.problem_of(row, params, x)
+        return losses.sumo_log_px(key, *problem, chunk=2)
+
+    key = functools.partial(jax.random.key, 0)
+    program = jax.jit(on_mesh(estimate, SHARDED))
+    plain = jax.jit(estimate)
+    expected = np.concatenate([plain(params, x, key()) for x in HALVES])
+    close(program(params, np.concatenate(HALVES), key()), expected, "sumo_log_px")
+
+
+def check_explicit_mesh(params):
+    """Every pair under a mesh of an Explicit axis, traced: there every operation must agree on how
+    its arrays are sharded.
+    """
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
+    params = jax.device_put(params, NamedSharding(mesh, WHOLE))
+    x = jax.device_put(np.concatenate(HALVES), NamedSharding(mesh, SHARDED))
+    for row in pairs.rows_of("jit", "numpyro"):
+        if row.objective in calls.NEEDS_BATCH:  # They pair examples; see `losses.aggregate`.
+            continue
+        with jax.set_mesh(mesh):
+            function = functools.partial(pairs.value_and_slopes, row)
+            result = jax.eval_shape(function, params, x, jax.random.key(0))
+        assert result.loss.sharding.spec == SHARDED, row
+        assert all(not any(leaf.sharding.spec) for leaf in result.slopes), row
+
+
+def main():
+    params = pairs.params_of(np.float32)
+    rows = pairs.rows_of("shard_map")
+    check_rows(rows, params)
+    print(*sorted({row.objective for row in rows}))
+    check_sumo_log_px(params)
+    print("sumo_log_px")
+    check_explicit_mesh(params)
+    print("explicit")

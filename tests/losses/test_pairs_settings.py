@@ -1,0 +1,82 @@
+"""The pairs law's rows under other types, promotion checks, and `jax.shard_map`. See `pairs.py`."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import distrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pair_checks
+import pairs
+import promotion
+import pytest
+from tensorflow_probability.substrates import jax as tfp
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.promotes,
+    pytest.mark.usefixtures("fast_compilation"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorflow_probability"),
+]
+PARAMS = pairs.params_of(np.float32)
+X = pairs.X.astype(np.float32)
+
+
+def test_x64():
+    """Against float32 arithmetic on draws of float64, cast."""
+    rows = pairs.rows_of("x64")
+    with jax.enable_x64(True):
+        params = pairs.params_of(np.float64)
+        results = pairs.of_both_keys(rows, params, pairs.X)
+        given = pair_checks.given_draws(np.float64)
+        references = pairs.of_both_keys(rows, PARAMS, X, given)
+    pair_checks.check_rows(rows, results, references, params, pairs.X)
+
+
+def test_bfloat16_parameters():
+    """Against float32 arithmetic, by the same parameters, on draws of bfloat16, cast."""
+    rows = pairs.rows_of("bfloat16")
+    params = pairs.params_of(jnp.bfloat16)
+    x = np.float32(jnp.asarray(X, jnp.bfloat16))
+    results = pairs.of_both_keys(rows, params, x)
+    wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+    references = pairs.of_both_keys(rows, wide, x, pair_checks.given_draws(jnp.bfloat16))
+    pair_checks.check_rows(rows, results, references, params, x)
+
+
+def test_strict_promotion():
+    promotion.allow_inside(distrax)
+    promotion.allow_inside(tfp.distributions, tfp.bijectors)
+    rows = pairs.rows_of("strict")
+    with promotion.refused():
+        results = pairs.of_both_keys(rows, PARAMS, X)
+    references = pairs.of_both_keys(rows, PARAMS, X, pair_checks.given_draws(np.float32))
+    pair_checks.check_rows(rows, results, references, PARAMS, X)
+
+
+# A mesh of two devices, which must exist before JAX starts: one process for all rows.
+
+SHARDED = """
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_debug_key_reuse", True)
+import pairs_on_a_mesh
+pairs_on_a_mesh.main()
+"""
+
+
+def test_two_devices():
+    root = pathlib.Path(__file__).parents[2]
+    paths = f"{root}:{root / 'tests/losses'}"
+    result = subprocess.run(
+        [sys.executable, "-c", SHARDED],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == [*sorted(pairs.VALUES["objective"]), "sumo_log_px", "explicit"]
