@@ -29,9 +29,9 @@ def layer_means(key: Array, posterior: Any) -> tuple[Array, ...]:
     """
     if not isinstance(posterior, Chain):
         return tuple(jax.tree.leaves(mean_of(key, posterior)))
-    draw_key, means_key = jax.random.split(key)
-    layers = posterior.layers(posterior.sample(draw_key))
-    keys = jax.random.split(means_key, len(layers))
+    # Folded in, so that draws are the key's own, as in runs of before.
+    keys = jax.random.split(jax.random.fold_in(key, 1), len(posterior.conditionals) + 1)
+    layers = posterior.layers(posterior.sample(key))
     return tuple(mean_of(k, layer) for k, layer in zip(keys, layers, strict=True))
 
 

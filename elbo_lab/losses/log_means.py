@@ -16,8 +16,9 @@ LARGE = 1e15
 
 def log_mean_exp(log_w: Array) -> Array:
     """log 1/K sum_k exp(log_w_k) over axis 0; for infinities see `bounds.py`."""
-    top = greatest(log_w)
-    return top[0] + jnp.log(jnp.mean(jnp.exp(to_finite(log_w) - to_finite(top)), axis=0))
+    number = jnp.asarray(log_w.shape[0], log_w.dtype)
+    finite = jax.nn.logsumexp(to_finite(log_w), axis=0) - jnp.log(number)
+    return finite + infinite_part(greatest(log_w)[0])
 
 
 @jax.custom_jvp

@@ -144,6 +144,7 @@ def test_normals_of_diagonal_low_rank_and_full_covariance(float64):
 
 
 @pytest.mark.slow
+@pytest.mark.promotes  # TFP's covariance does.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorflow_probability")
 def test_normals_across_libraries(float64):
     check_normals(other_normals)

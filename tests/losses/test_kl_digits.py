@@ -97,7 +97,7 @@ def half_precision_pairs(dtype):
     """Posterior and prior by name, of parameters that bfloat16 holds exactly."""
     one, half, several = (jnp.asarray(x, dtype) for x in (1.0, 0.5, [0.25, -3.0, 1.5]))
     scales, probs = jnp.asarray([0.5, 2.0, 1.25], dtype), jnp.asarray([0.25, 0.5, 0.75], dtype)
-    batch = several * jnp.asarray([[1.0], [2.0]], dtype)  # [2, 3] against [3]
+    batch = several[None] * jnp.asarray([[1.0], [2.0]], dtype)  # [2, 3] against [3]
     return {
         "normal": (dist.Normal(batch, scales), dist.Normal(several, one)),
         "log_normal": (dist.LogNormal(batch, scales), dist.LogNormal(several, one)),

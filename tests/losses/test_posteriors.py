@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-import scipy.special
+from binary_images import PRIOR, B, D, K, L, W, X, log_likelihood
 from tensorflow_probability.substrates import jax as tfp
 
 from elbo_lab import losses
@@ -22,18 +22,7 @@ pytestmark = [
     pytest.mark.usefixtures("fast_compilation"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorflow_probability"),
 ]
-tfb, tfd = tfp.bijectors, tfp.distributions
-
-B, L, D, K = 4, 3, 6, 5
-RNG = np.random.default_rng(0)
-W = RNG.normal(size=(L, D)).astype(np.float32)
-X = (RNG.random((B, D)) < 0.5).astype(np.float32)
-PRIOR = dist.Normal(jnp.zeros(L), 1.0).to_event(1)
-
-
-def log_likelihood(z):
-    return dist.BernoulliLogits(z @ W).to_event(1).log_prob(X)
-
+tfd = tfp.distributions
 
 # Draws that are floating point and jump.
 
@@ -213,176 +202,6 @@ def test_draws_without_the_batch_of_their_density_are_refused():
         losses.iwae(jax.random.key(0), WithoutBatch(), PRIOR, log_likelihood, num_samples=K)
 
 
-# Squashed draws: log q at the draw itself.
-
-MEAN = np.linspace(0, 6, B * L).reshape(B, L)
-SCALE = 2.0
-
-
-class Tanh(dist.transforms.ParameterFreeTransform):
-    """A user's own transform, which NumPyro lacks."""
-
-    domain, codomain = dist.constraints.real, dist.constraints.interval(-1.0, 1.0)
-
-    def __call__(self, y):
-        return jnp.tanh(y)
-
-    def _inverse(self, z):
-        return jnp.arctanh(z)
-
-    def log_abs_det_jacobian(self, x, y, intermediates=None):
-        return 2 * (jnp.log(2.0) - x - jax.nn.softplus(-2 * x))
-
-
-def numpyro_tanh(mean, scale):
-    return dist.TransformedDistribution(dist.Normal(mean, scale).to_event(1), Tanh())
-
-
-def numpyro_tanh_inside(mean, scale):
-    """tanh(y) = 2 sigmoid(2 y) - 1."""
-    affine, sigmoid = dist.transforms.AffineTransform, dist.transforms.SigmoidTransform()
-    tanh = dist.transforms.ComposeTransform([affine(0.0, 2.0), sigmoid, affine(-1.0, 2.0)])
-    return dist.TransformedDistribution(dist.Normal(mean, scale), tanh).to_event(1)
-
-
-def distrax_tanh(mean, scale):
-    base = distrax.MultivariateNormalDiag(mean, scale * jnp.ones(L))
-    return distrax.Transformed(base, distrax.Block(distrax.Tanh(), 1))
-
-
-def distrax_tanh_inside(mean, scale):
-    transformed = distrax.Transformed(distrax.Normal(mean, scale), distrax.Tanh())
-    return distrax.Independent(transformed, 1)
-
-
-def tfp_tanh(mean, scale):
-    base = tfd.MultivariateNormalDiag(mean, scale * jnp.ones(L))
-    return tfd.TransformedDistribution(base, tfb.Tanh())
-
-
-def tfp_chain(mean, scale):
-    """An affine map with parameters, which stays, then tanh."""
-    base = tfd.Normal(jnp.zeros((B, L)), 1.0)
-    chain = tfb.Chain([tfb.Tanh(), tfb.Shift(mean), tfb.Scale(scale)])
-    return tfd.Independent(tfd.TransformedDistribution(base, chain), 1)
-
-
-SQUASHED = [
-    numpyro_tanh,
-    numpyro_tanh_inside,
-    distrax_tanh,
-    distrax_tanh_inside,
-    tfp_tanh,
-    tfp_chain,
-]
-# Estimators, each by one convention of calling, and reparam by both.
-SQUASHED_CALLS = [
-    ("reparam", True),
-    ("reparam", False),
-    ("stl", True),
-    ("dreg", False),
-    ("score", True),
-    ("wake", False),
-]
-
-
-def softplus(a):
-    return np.logaddexp(0, a)
-
-
-def exact_squashed_loss(noise, mean, scale):
-    """-L_K in float64 of noise [K, B, L]: z = tanh(mean + scale noise)."""
-    y = mean + scale * noise
-    z = np.tanh(y)
-    log_normal = -0.5 * noise**2 - np.log(scale) - 0.5 * np.log(2 * np.pi)
-    log_det = 2 * (np.log(2) - y - softplus(-2 * y))
-    log_q = np.sum(log_normal - log_det, axis=-1)
-    log_pz = np.sum(-0.5 * z**2 - 0.5 * np.log(2 * np.pi), axis=-1)
-    scores = z @ np.float64(W)
-    log_px_z = np.sum(X * scores - softplus(scores), axis=-1)
-    log_w = log_px_z + log_pz - log_q
-    return -(scipy.special.logsumexp(log_w, axis=0) - np.log(len(noise)))
-
-
-@pytest.mark.parametrize(
-    "squashed",
-    [
-        numpyro_tanh,
-        # Distrax and TFP promote ranks.
-        *(pytest.param(f, marks=[pytest.mark.slow, pytest.mark.promotes]) for f in SQUASHED[1:]),
-    ],
-)
-def test_squashed_posteriors(squashed):
-    """Values of all estimators, and reparam's gradient, against float64 by the same base draws."""
-    number = 50
-
-    def loss(parameters, estimator, vectorized):
-        arguments = squashed(*parameters), PRIOR, log_likelihood
-        options = {"num_samples": number, "estimator": estimator, "vectorized": vectorized}
-        return losses.iwae(jax.random.key(0), *arguments, **options)[0]
-
-    def all_of(parameters):
-        def total(parameters, *options):
-            value = loss(parameters, *options)
-            return jnp.sum(value), value
-
-        return {
-            (e, v): jax.value_and_grad(total, has_aux=True)(parameters, e, v)
-            for e, v in SQUASHED_CALLS
-        }
-
-    mean = MEAN.astype(np.float32)
-    results = jax.jit(all_of)((mean, np.float32(SCALE)))
-    # z is rounded to 1, and does not tell y: the same sampler without tanh does.
-    flat = {
-        numpyro_tanh: lambda m, s: dist.Normal(m, s).to_event(1),
-        numpyro_tanh_inside: lambda m, s: dist.Normal(m, s).to_event(1),
-        distrax_tanh: lambda m, s: distrax.MultivariateNormalDiag(m, s * jnp.ones(L)),
-        distrax_tanh_inside: lambda m, s: distrax.Independent(distrax.Normal(m, s), 1),
-        tfp_tanh: lambda m, s: tfd.MultivariateNormalDiag(m, s * jnp.ones(L)),
-        tfp_chain: lambda m, s: tfd.Independent(tfd.Normal(0 * m, 1.0), 1),
-    }[squashed](mean, SCALE)
-    drawn = losses.log_weights(jax.random.key(0), flat, PRIOR, log_likelihood, number).z
-    is_standard = squashed is tfp_chain
-    noise = np.float64(drawn) if is_standard else (np.float64(drawn) - MEAN) / SCALE
-    exact = exact_squashed_loss(noise, MEAN, SCALE)
-    for name, ((_, values), (by_mean, by_scale)) in results.items():
-        np.testing.assert_allclose(values, exact, rtol=2e-5, err_msg=str(name))
-        assert np.all(np.isfinite(by_mean)) and np.isfinite(by_scale), name
-    step = 1e-5
-    slope = (
-        np.sum(exact_squashed_loss(noise, MEAN, SCALE + step))
-        - np.sum(exact_squashed_loss(noise, MEAN, SCALE - step))
-    ) / (2 * step)
-    for vectorized in (True, False):
-        np.testing.assert_allclose(results["reparam", vectorized][1][1], slope, rtol=1e-4)
-
-
-@pytest.mark.slow
-def test_squashed_gradients_of_all_estimators_have_one_mean():
-    """The mean over many keys of dreg and vimco is that of reparam."""
-    names = ("reparam", "dreg", "vimco")
-
-    def loss(scale, key, estimator):
-        # Moderate, so that the score function's variance is.
-        arguments = numpyro_tanh(jnp.asarray(MEAN / 6, jnp.float32), scale), PRIOR, log_likelihood
-        return jnp.sum(losses.iwae(key, *arguments, num_samples=K, estimator=estimator)[0])
-
-    draws = 2_000
-    keys = jax.random.split(jax.random.key(1), (len(names), draws))
-    slopes = jax.jit(
-        lambda scale, keys: {
-            n: jax.vmap(jax.grad(functools.partial(loss, estimator=n)), (None, 0))(scale, keys[i])
-            for i, n in enumerate(names)
-        }
-    )(1.0, keys)
-    means = {n: np.mean(np.float64(s)) for n, s in slopes.items()}
-    errors = {n: np.std(np.float64(s)) / np.sqrt(draws) for n, s in slopes.items()}
-    for name in names[1:]:
-        distance = abs(means[name] - means["reparam"])
-        assert distance < 4 * np.hypot(errors[name], errors["reparam"]), (name, means, errors)
-
-
 # Attributes of a user's own that mean something elsewhere.
 
 
@@ -428,33 +247,19 @@ def dreaming(name, prior, key):
     return losses.OBJECTIVES[name](key, posterior, prior, log_likelihood, **options)[0]
 
 
-class OwnPrior:
-    """A normal of one's own with a mean for each example."""
-
-    def __init__(self, mean):
-        self.mean = mean
-
-    def sample(self, key, sample_shape=()):
-        noise = jax.random.normal(key, (*sample_shape, *self.mean.shape))
-        return jnp.broadcast_to(self.mean, noise.shape) + noise
-
-    def log_prob(self, z):
-        return jnp.sum(dist.Normal(self.mean, 1.0).log_prob(z), axis=-1)
-
-
 @pytest.mark.parametrize("name", ["info_vae", "wake_sleep", "rws"])
 def test_conditional_priors_give_one_draw_per_example(name):
     mean = np.repeat(100 * np.arange(B, dtype=np.float32)[:, None], L, axis=1)
     by_scale = dist.Normal(mean[:, :1], jnp.ones(L)).to_event(1)
     priors = [dist.Normal(mean, 1.0).to_event(1), by_scale]
-    for prior in priors if name == "info_vae" else [*priors, OwnPrior(mean)]:
+    for prior in priors if name == "info_vae" else [*priors, OwnModule(mean)]:
         assert jax.eval_shape(lambda k: dreaming(name, prior, k), jax.random.key(0)).shape == (B,)  # noqa: B023
     for batch in ((), (1,), (B,)):
         prior = dist.Normal(jnp.zeros((*batch, L)), 1.0).to_event(1)
         z = one_per_example(prior, jax.random.key(0), (B,))
         assert z.shape == (B, L)
         assert len(np.unique(z)) == B * L  # No draw is shared.
-    z = one_per_example(OwnPrior(mean), jax.random.key(0), (B,))
+    z = one_per_example(OwnModule(mean), jax.random.key(0), (B,))
     assert np.all(np.abs(z - mean) < 10)  # Each from its own example's prior.
     wrong = dist.Normal(jnp.zeros((B + 1, L)), 1.0).to_event(1)
     with pytest.raises(ValueError, match=r"prior has batch shape \(5,\).*\(4,\)"):

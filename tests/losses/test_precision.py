@@ -217,7 +217,7 @@ def test_derivatives_by_parameters():
     log_w = np.float64(SPREADS)
     difference = np.mean(log_w, axis=0) - log_mean_exp(log_w)
     size = np.max(np.abs(log_w), axis=0)
-    assert np.all(np.abs(by_beta - difference) <= SINGLE * size)
+    assert np.all(np.abs(np.asarray(by_beta) - difference) <= SINGLE * size)
 
 
 # Whole objectives.
