@@ -91,7 +91,7 @@ SECTIONS = {
         "beta": "weight of the KL, of the total correlation, or of the ELBO: {beta}. Like every "
         "number of this section that is not a count it may follow a course over the steps: "
         "{syntax} (constant:4 is 4)",
-        "alpha": "order, -inf for the greatest log-weight: {alpha}",
+        "alpha": "order, -inf for the greatest log-weight, inf for the least: {alpha}",
         "power": "n, at least 1: {power}",
         "order": "m, below k: {order}",
         "partition": "steps of equal length, or points that rise from 0 to 1 as 0,0.1,1: "

@@ -110,8 +110,8 @@ def find(cells: Sequence[Cell], wanted: Mapping[str, str]) -> int:
 def program(config: Config) -> Config:
     """What of a config is compiled in: equal for replicates that can be trained in one program.
 
-    Courses ("linear:0:1:5000") and infinite orders (alpha = -inf) are compiled in; other numbers
-    are arguments of the step.
+    Courses ("linear:0:1:5000") and infinite orders (alpha = -inf or inf) are compiled in; other
+    numbers are arguments of the step.
     """
     numbers = {
         name: 0.0

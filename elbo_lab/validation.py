@@ -272,10 +272,10 @@ def _check_hyper(config: Config, name: str) -> None:
     fits = all(least <= end <= greatest and _in_float32(end) for end in ends)
     if name == "regularization":
         fits = fits and all(end > 0 for end in ends)
-    if not fits and not (name == "alpha" and value == -math.inf):
+    if not fits and not (name == "alpha" and value in (-math.inf, math.inf)):
         valid = f"of at least {least} and at most {min(greatest, _LARGEST):.3g}"
         if name == "alpha":
-            valid = "that float32 can hold, or -inf"
+            valid = "that float32 can hold, inf or -inf"
         elif name == "regularization":
             valid = f"above 0 and at most {_LARGEST:.3g}"
         if any(least <= end <= greatest and 0 < abs(end) < _SMALLEST for end in ends):
@@ -340,9 +340,9 @@ def _check_estimator(config: Config) -> None:
     if _kl(config) == "analytic":
         able = [other for other in able if other in WITHOUT_LOG_Q]
         objective += " --kl=analytic"
-    if config.alpha == -math.inf:
+    if config.alpha in (-math.inf, math.inf):  # the bound's derivative jumps
         able = [other for other in able if other != "dreg"]
-        objective += " --alpha=-inf"
+        objective += f" --alpha={config.alpha}"
     if name not in able:
         raise UserError(
             f"--estimator={name} does not go with {objective}; those that do: {', '.join(able)}."

@@ -210,7 +210,7 @@ def run(main: Callable[[], int | None], description: str) -> None:
     help_flags = ("--help", "-help", "-h", "--helpshort", "--helpfull")
     if any(argument in help_flags for argument in sys.argv[1:]):
         print(help_text(description))
-        sys.exit(0)
+        sys.exit(terminal.status(0))
 
     def parse_or_refuse(argv: list[str]) -> list[str]:
         try:

@@ -298,11 +298,12 @@ def test_a_closed_form_kl_leaves_few_estimators():
     assert message.endswith("those that do: reparam, score, score_loo, vimco.")
 
 
-def test_the_greatest_log_weight_has_no_dreg():
-    message = refusal(objective="renyi", alpha=-math.inf, estimator="dreg")
-    assert "--objective=renyi --alpha=-inf" in message
+@pytest.mark.parametrize("alpha", [-math.inf, math.inf])
+def test_the_greatest_and_the_least_log_weight_have_no_dreg(alpha):
+    message = refusal(objective="renyi", alpha=alpha, estimator="dreg")
+    assert f"--objective=renyi --alpha={alpha}; those that do: " in message
     assert "dreg" not in message.split("those that do: ")[1].rstrip(".").split(", ")
-    validation.check(Config(objective="renyi", alpha=-math.inf, estimator="stl"))
+    validation.check(Config(objective="renyi", alpha=alpha, estimator="stl"))
 
 
 @pytest.mark.parametrize("estimator", ["vimco", "score_loo", "ovis"])
@@ -320,7 +321,8 @@ def test_one_draw_is_not_compared(estimator):
             "--beta must be a number of at least 0 and at most 1",
         ),
         ({"objective": "cubo", "power": 0.5}, "--power must be a number of at least 1"),
-        ({"objective": "renyi", "alpha": math.inf}, "--alpha must be a number that float32 can"),
+        ({"objective": "renyi", "alpha": 1e39}, "--alpha must be a number that float32 can"),
+        ({"objective": "renyi", "alpha": "linear:0:inf:9"}, "--alpha must be a course whose STEPS"),
         ({"objective": "renyi", "alpha": math.nan}, "--alpha must be a number that float32 can"),
         (
             {"objective": "lambda_vae", "regularization": 0.0},

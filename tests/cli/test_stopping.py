@@ -279,6 +279,16 @@ def test_no_stream_ends_a_run(quick, tmp_path, stream, failure):
     assert (tmp_path / "summary.json").exists()
 
 
+@pytest.mark.slow
+def test_help_that_could_not_be_printed_is_a_failure():
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "experiments.run", "--help"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=root, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "Error: standard output: No space left on device.\n"
+
+
 def test_a_run_without_standard_streams(quick, tmp_path):
     def close() -> None:
         for number in range(3):

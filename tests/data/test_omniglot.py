@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.io
 import tfds_files
-from tfds_files import refusal
+from npz_files import refusal
 
 from elbo_lab.data import image_sets, load, tfds_builders
 

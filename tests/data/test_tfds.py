@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import requests
 import tfds_files
-from tfds_files import refusal
+from npz_files import refusal
 
 from elbo_lab.data import load, tfds, tfds_builders
 

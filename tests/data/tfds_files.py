@@ -9,11 +9,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
-
-from elbo_lab.data import load
-from elbo_lab.errors import UserError
 
 TRAIN, TEST = 30, 12
 
@@ -117,12 +113,3 @@ def register(name: str, folder: Path, monkeypatch) -> None:
         checksum = hashlib.sha256(content).hexdigest()
         infos[url] = UrlInfo(utils.Size(len(content)), checksum, file)
     monkeypatch.setattr(builder_class, "url_infos", infos)
-
-
-def refusal(*arguments) -> str:
-    """The one sentence (or two) with which a set is refused."""
-    with pytest.raises(UserError) as caught:
-        load(*arguments)
-    message = str(caught.value)
-    assert "\n" not in message and message.endswith(".")
-    return message

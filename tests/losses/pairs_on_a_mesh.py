@@ -1,4 +1,4 @@
-"""Rows of `pairs.py` on two devices: under `jax.shard_map` with its checks, or an Explicit mesh.
+"""Rows of `pairs.py` on two devices: by `jax.shard_map` with its checks, and on an Explicit mesh.
 
 Each device has half of the batch, and objectives that need the batch see that half: so everything
 equals the same computation per half, without a mesh.

@@ -77,12 +77,13 @@ def test_numbers_share_a_program_and_the_rest_does_not():
     other = [
         dataclasses.replace(base, k=6),
         dataclasses.replace(base, alpha=-math.inf),
+        dataclasses.replace(base, alpha=math.inf),
         dataclasses.replace(base, alpha="linear:0:1:50"),
         dataclasses.replace(base, alpha="linear:0:1:60"),
         dataclasses.replace(base, adam_eps=1e-8),
     ]
     found = grid.groups([base, *same, *other, base], lambda _: 1.0, jobs=1)
-    assert [len(g.replicas) for g in found] == [4, 1, 1, 1, 1, 1]
+    assert [len(g.replicas) for g in found] == [4, 1, 1, 1, 1, 1, 1]
     assert found[0].replicas == (base, *same)
     assert found[0].config == dataclasses.replace(base, replicates=4)
 
