@@ -31,13 +31,14 @@ except ImportError:  # Windows
 
     fcntl = None
 
-EVALUATION, METRICS, FIGURES = "evaluation.npz", "metrics.jsonl", "figures"
+EVALUATION, METRICS = "evaluation.npz", "metrics.jsonl"
+FIGURES, TENSORBOARD = "figures", "tensorboard"
 _DOOMED = f"{CHECKPOINTS}.removed"
 # Everything that a run writes, and so all that overwriting removes, in an order that leaves a run
 # that can start anew wherever a kill cuts it off: what resumes first, what names the run last.
 _DAMAGED = f"{CONFIG}.damaged"
 _CONTENTS = (
-    *(SUMMARY, _DOOMED, EVALUATION, METRICS, FIGURES, "tensorboard", _DAMAGED),
+    *(SUMMARY, _DOOMED, EVALUATION, METRICS, FIGURES, TENSORBOARD, _DAMAGED),
     *(f"{name}.tmp" for name in (SUMMARY, EVALUATION, METRICS)),
     CONFIG,
 )
@@ -234,12 +235,26 @@ def _prepare(
     if others and overwrite:
         _remove(path)
     if others and not overwrite:
+        _check_kinds(path)
         _check_same(path, config, data_digest, replicas, _restored_config(path))
         return
     new = {"config": configs.to_dict(config), "data_sha256": data_digest}
     if replicas is not None:
         new["replicas"] = _own_fields(config, replicas)
     report.write_summary(path / CONFIG, new)
+
+
+def _check_kinds(path: Path) -> None:
+    """Raises UserError for a folder in the place of a file of the run, or the reverse, which would
+    be found out when the results are written.
+    """
+    for name in (SUMMARY, EVALUATION, METRICS, FIGURES, TENSORBOARD, CHECKPOINTS):
+        is_file = name in (SUMMARY, EVALUATION, METRICS)
+        if (path / name).is_dir() if is_file else (path / name).is_file():
+            kinds = ("folder", "file") if is_file else ("file", "folder")
+            raise UserError(
+                f"{path / name} is a {kinds[0]} where the run has a {kinds[1]}; move it away."
+            )
 
 
 def is_run(path: Path) -> bool:

@@ -22,6 +22,8 @@ _PRODUCTS = ("dot_general", "conv_general_dilated")
 _FLOAT_BYTES = 4
 # What every machine has: nothing is asked of JAX or the system for runs that need less.
 _SMALL = 10**9
+# Draws for each test image: a million take hours on a CPU, and a signal is heard between batches.
+MOST_EVALUATED = 10_000_000
 _WIDTHS = ("latent_dims", "hidden_dims", "upper_hidden_dims")
 
 
@@ -37,6 +39,8 @@ def check(config: Config, data_dim: int, num_train: int, memory: int | None = No
     """
     if config.objective == "jackknife":
         _check_subsets(config)
+    if config.eval_k > MOST_EVALUATED >= config.k:
+        raise UserError(f"--eval_k must be at most {MOST_EVALUATED:,}; got {config.eval_k:,}.")
     most = _most(config, data_dim)
     if memory is None:
         memory = _SMALL if most <= _SMALL else total_memory()

@@ -18,6 +18,7 @@ from elbo_lab.config import Config
 from elbo_lab.errors import DamageWarning, UserError
 
 DATA = "0123"
+MOVE = "move it away."
 DEFAULT = Config()
 
 
@@ -111,6 +112,20 @@ def test_a_damaged_file_that_cannot_be_set_aside_is_one_sentence(tmp_path, saved
 
 
 LINE = {"step": 6, "bound": -1.0, "kl": 1.0, "reconstruction": -2.0, "seconds": 1.0}
+
+
+@pytest.mark.parametrize("name", ["summary.json", "evaluation.npz", "metrics.jsonl"])
+def test_a_folder_in_the_place_of_a_file_is_one_sentence(tmp_path, name):
+    claim(tmp_path)
+    (tmp_path / name).mkdir()
+    assert refusal(tmp_path) == f"{tmp_path / name} is a folder where the run has a file; " + MOVE
+
+
+@pytest.mark.parametrize("name", ["figures", "tensorboard", "checkpoints"])
+def test_a_file_in_the_place_of_a_folder_is_one_sentence(tmp_path, name):
+    claim(tmp_path)
+    (tmp_path / name).write_text("")
+    assert refusal(tmp_path) == f"{tmp_path / name} is a file where the run has a folder; " + MOVE
 
 
 @pytest.mark.parametrize("left", ["metrics.jsonl", "checkpoints"])

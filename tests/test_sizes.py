@@ -116,3 +116,9 @@ def test_the_memory_is_the_devices_or_the_hosts(monkeypatch):
     cpu = SimpleNamespace(platform="cpu", memory_stats=lambda: None)
     monkeypatch.setattr(jax, "local_devices", lambda: [cpu, cpu])
     assert sizes.total_memory() == host
+
+
+def test_draws_of_the_evaluation_have_an_end():
+    with pytest.raises(UserError, match="--eval_k must be at most 10,000,000; got 1,000,000,000"):
+        sizes.check(Config(eval_k=10**9), 784, 1_000)
+    sizes.check(Config(eval_k=10**7), 784, 1_000)
