@@ -203,7 +203,7 @@ def check_batch_shape(distribution: Any) -> None:
 
 def sum_trailing(values: Array, number: int) -> Array:
     """The sum over so many trailing axes."""
-    return jnp.sum(values, axis=tuple(range(values.ndim - number, values.ndim)))
+    return jnp.sum(values, axis=tuple(range(-number, 0))) if number else values
 
 
 def inner_distribution(distribution: Any) -> Any | None:
