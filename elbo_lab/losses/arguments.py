@@ -33,15 +33,19 @@ def typed_key(key: Array) -> Array:
     return key
 
 
+def is_integer(value: object) -> bool:
+    """Whether the value is an integer, Python's or NumPy's; a bool is none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def check_count(name: str, count: int) -> None:
     """Raises ValueError unless `count` is an integer of at least 1."""
-    # NumPy's integers are welcome, and bool is an int to Python only.
-    if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
+    if not is_integer(count) or count < 1:
         raise ValueError(f"{name} must be an integer of at least 1; got {count!r}.")
 
 
 def check_broadcasts(name: str, value: Array | float, shape: tuple[int, ...]) -> None:
-    """Raises ValueError unless a weight is one number, or one for each example."""
+    """Raises ValueError unless a parameter is one number, or one for each example."""
     if jnp.shape(value) not in ((), shape):
         raise ValueError(
             f"{name} must be one number, or one for each example, shape {shape}; got shape "

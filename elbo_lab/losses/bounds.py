@@ -23,7 +23,6 @@ estimator="dreg" and Hessians raise the message instead of being wrong; see `vr_
 """
 
 import itertools
-import numbers
 from collections.abc import Sequence
 
 import jax
@@ -31,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from elbo_lab.losses.arguments import is_integer
 from elbo_lab.losses.debiased import (
     ROULETTE_KNEE,
     check_order,
@@ -46,7 +46,6 @@ from elbo_lab.losses.log_means import (
     as_parameter,
     greatest,
     infinite_part,
-    is_integer,
     is_known,
     log_mean_exp,
     over_batch,
@@ -149,7 +148,7 @@ def ciwae(log_w: Array, beta: Array | float) -> Array:
     beta = as_parameter(beta, log_w.dtype)
     if is_known(beta) and not np.all((beta >= 0) & (beta <= 1)):
         raise ValueError(f"beta must lie in [0, 1]; got {beta}.")
-    beta = over_batch(beta, log_w)
+    beta = over_batch("beta", beta, log_w)
     finite = to_finite(log_w)
     value = beta * elbo(finite) + (1 - beta) * iwae(finite)
     # Infinite values are added at the end: 0 * inf is NaN.
@@ -177,7 +176,7 @@ def renyi(log_w: Array, alpha: Array | float) -> Array:
       alpha < 0 the expectation may lie on either side of log p(x), below it at small K.
     """
     log_w = as_log_weights(log_w)
-    return _mean_of_power(log_w, 1 - as_parameter(alpha, log_w.dtype))
+    return _mean_of_power(log_w, "alpha", 1 - as_parameter(alpha, log_w.dtype))
 
 
 def vr_max(log_w: Array) -> Array:
@@ -216,7 +215,7 @@ def cubo(log_w: Array, power: Array | float = 2.0) -> Array:
     power = as_parameter(power, log_w.dtype)
     if is_known(power) and not np.all(power >= 1):
         raise ValueError(f"power must be at least 1; got {power}.")
-    return _mean_of_power(log_w, power)
+    return _mean_of_power(log_w, "power", power)
 
 
 def tvo(log_w: Array, partition: int | Sequence[float] = 5) -> Array:
@@ -251,8 +250,8 @@ def tvo(log_w: Array, partition: int | Sequence[float] = 5) -> Array:
 
 def partition_points(partition: int | Sequence[float]) -> tuple[float, ...]:
     """The points of `tvo`'s partition, checked."""
-    if isinstance(partition, numbers.Integral):
-        steps = max(partition, 0)
+    if np.ndim(partition) == 0:
+        steps = max(partition, 0) if is_integer(partition) else 0
         points = tuple(s / steps for s in range(steps + 1)) if 0 < steps <= MOST_STEPS else ()
     else:
         points = tuple(map(float, partition))
@@ -268,13 +267,15 @@ def partition_points(partition: int | Sequence[float]) -> tuple[float, ...]:
     return points
 
 
-def _mean_of_power(log_w: Array, power: Array | np.ndarray) -> Array:
-    """1/s log 1/K sum_k exp(s log_w_k) for `power` s, finite or not, known or a tracer."""
+def _mean_of_power(log_w: Array, name: str, power: Array | np.ndarray) -> Array:
+    """1/s log 1/K sum_k exp(s log_w_k) for `power` s, finite or not, known or a tracer; `name` is
+    that of the caller's parameter.
+    """
     if is_known(power) and np.ndim(power) == 0 and np.isinf(power):
         return _greatest_or_least(log_w, "greatest" if power > 0 else "least")
     # With a power of 1e15 the greatest (least) log-weights alone count, as in the limit.
     clip = np.clip if is_known(power) else jnp.clip
-    return power_mean(log_w, over_batch(clip(power, -LARGE, LARGE), log_w))
+    return power_mean(log_w, over_batch(name, clip(power, -LARGE, LARGE), log_w))
 
 
 def _greatest_or_least(log_w: Array, which: str) -> Array:

@@ -1,4 +1,4 @@
-"""What objectives are made of: an estimator's surrogate of a bound, and what is told beside it."""
+"""What objectives are made of: an estimator's surrogate of a bound, and the `Aux` beside it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from elbo_lab.losses.arguments import is_integer
 from elbo_lab.losses.log_means import (
     as_column,
     as_log_weights,
     as_parameter,
     greatest,
-    is_integer,
     is_known,
     log_mean_exp,
     over_batch,
@@ -182,7 +182,7 @@ def sumo(log_w: Array, num_terms: Array | int) -> Array:
     num_terms = as_parameter(num_terms, log_w.dtype)
     if is_known(num_terms) and not np.all((num_terms >= 0) & (num_terms == np.floor(num_terms))):
         raise ValueError(f"num_terms must be integers of at least 0; got {num_terms}.")
-    num_terms = jnp.maximum(over_batch(num_terms, log_w), 0)
+    num_terms = jnp.maximum(over_batch("num_terms", num_terms, log_w), 0)
     finite = to_finite(log_w)
     counts = as_column(jnp.arange(1, log_w.shape[0] + 1, dtype=log_w.dtype), log_w.ndim)  # 1 .. K
     top, total = running_sums(finite)

@@ -17,6 +17,7 @@ from jax import Array
 from elbo_lab.losses import closed_forms
 from elbo_lab.losses.arrays import to_common_float, to_common_rank
 from elbo_lab.losses.laws import DISTRAX, NUMPYRO, TFP, innermost, is_a, law_of, unwrap
+from elbo_lab.losses.posteriors import sum_trailing
 
 # KL(q || p) of a user's own distributions, looked up before every other closed form:
 # KL_REGISTRY[type(q), type(p)] = function of (q, p) -> [*batch].
@@ -89,7 +90,7 @@ def kl_divergence(posterior: Any, prior: Any) -> Array:
     found = _find(posterior, prior)
     if found is None:
         raise _unknown(posterior, prior)
-    return _summed(*found)
+    return sum_trailing(*found)
 
 
 def kl_per_dimension(posterior: Any, prior: Any) -> Array:
@@ -208,10 +209,6 @@ def _broadcast(
     return jnp.broadcast_to(found[0], jnp.broadcast_shapes(*shapes, found[0].shape)), ndims
 
 
-def _summed(each: Array, ndims: int) -> Array:
-    return jnp.sum(each, axis=tuple(range(-ndims, 0))) if ndims else each
-
-
 def _find_of_parts(posterior: Any, prior: Any) -> tuple[Array, int] | None:
     """KL of distributions that are made of others, or by the library's own formula."""
     kinds = [
@@ -234,7 +231,7 @@ def _masked_kl(posterior: Any, prior: Any) -> Array | None:
     # With different masks the difference of the two log-densities has no mean in closed form.
     mask = posterior._mask
     found = _find(posterior.base_dist, prior.base_dist) if mask is prior._mask else None
-    return None if found is None else jnp.where(mask, _summed(*found), 0)
+    return None if found is None else jnp.where(mask, sum_trailing(*found), 0)
 
 
 def _transformed_kl(posterior: Any, prior: Any) -> Array | None:
@@ -243,7 +240,7 @@ def _transformed_kl(posterior: Any, prior: Any) -> Array | None:
     if bijectors[0] is not bijectors[1] and not bijectors[0].same_as(bijectors[1]):
         return None
     found = _find(posterior.distribution, prior.distribution)
-    return None if found is None else _broadcast((_summed(*found), 0), posterior, prior, 0)[0]
+    return None if found is None else _broadcast((sum_trailing(*found), 0), posterior, prior, 0)[0]
 
 
 def _joint_kl(posterior: Any, prior: Any) -> Array | None:
@@ -255,7 +252,7 @@ def _joint_kl(posterior: Any, prior: Any) -> Array | None:
     if structures[0] != structures[1]:
         return None
     found = [_find(*pair) for pair in zip(*parts, strict=True)]
-    return None if None in found else sum(_summed(*one) for one in found)
+    return None if None in found else sum(sum_trailing(*one) for one in found)
 
 
 def _library_kl(posterior: Any, prior: Any) -> Array | None:

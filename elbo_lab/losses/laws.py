@@ -120,13 +120,13 @@ def _safe_log(probability: Array) -> Array:
 
 
 def _log_masses(distribution: Any) -> list[Array]:
-    """Of a categorical distribution, [..., C], up to a constant."""
+    """Log masses of a categorical distribution, [..., C], up to a constant."""
     logits, probs = _logits_and_probs(distribution)
     return [logits if probs is None else _safe_log(*to_common_float(probs))]
 
 
 def _two_log_masses(distribution: Any) -> list[Array]:
-    """Of a Bernoulli distribution, at 0 and at 1: [..., 2], up to a constant."""
+    """Log masses of a Bernoulli distribution at 0 and at 1, [..., 2]."""
     logits, probs = _logits_and_probs(distribution)
     if probs is None:
         (logits,) = to_common_float(logits)

@@ -1,13 +1,15 @@
 """Logarithms of means of weights, and what else the bounds of `bounds.py` are made of."""
 
 import functools
-import numbers
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
+
+from elbo_lab.losses.arguments import check_broadcasts
+from elbo_lab.losses.arrays import to_common_float
 
 # Magnitude that stands for infinity where formulas need a number: far beyond the log-weights' range
 # of 1e6, while its square, times any K, is a float32.
@@ -48,7 +50,7 @@ def _by_power(distance: Array, power: Array) -> Array:
     """Derivative of the power mean by s: KL(p_s || uniform) / s^2 = int_0^1 t Var_{p_ts}[log w] dt,
     where p_s is proportional to exp(s log w). Near s = 0 the quotient would lose all digits.
     """
-    nodes, node_weights = np.polynomial.legendre.leggauss(7)  # Of the integral from -1 to 1.
+    nodes, node_weights = np.polynomial.legendre.leggauss(7)  # on [-1, 1]
     t = jnp.asarray((nodes + 1) / 2, power.dtype)
     t_weights = as_column(jnp.asarray((nodes + 1) / 4 * node_weights, power.dtype), power.ndim + 1)
 
@@ -110,8 +112,7 @@ def as_log_weights(log_w: Array) -> Array:
     log_w = jnp.asarray(log_w)
     if log_w.ndim == 0 or log_w.shape[0] == 0:
         raise ValueError(f"log_w must be [K, *batch] with K of at least 1; got {log_w.shape}.")
-    is_wide = jnp.issubdtype(log_w.dtype, jnp.floating) and jnp.finfo(log_w.dtype).bits >= 32
-    return log_w if is_wide else log_w.astype(jnp.float32)
+    return to_common_float(log_w)[0]
 
 
 def as_parameter(value: Array | float, dtype: jnp.dtype) -> Array | np.ndarray:
@@ -119,18 +120,19 @@ def as_parameter(value: Array | float, dtype: jnp.dtype) -> Array | np.ndarray:
     return np.asarray(value, np.float64) if is_known(value) else value.astype(dtype)
 
 
-def over_batch(value: Array | np.ndarray, log_w: Array) -> Array:
-    """A parameter, a scalar or [*batch], as [*batch] of log_w's type and sharding."""
+def over_batch(name: str, value: Array | np.ndarray, log_w: Array) -> Array:
+    """A parameter, a scalar or [*batch], as [*batch] of log_w's type and sharding.
+
+    Raises:
+      ValueError: a parameter of another shape.
+    """
+    check_broadcasts(name, value, log_w.shape[1:])
     return jnp.asarray(value, log_w.dtype) + jnp.zeros_like(log_w[0])
 
 
 def is_known(value: Array | float) -> bool:
     """Whether the value is a number while JAX traces, so that it can be checked."""
     return not isinstance(value, jax.core.Tracer)
-
-
-def is_integer(value: object) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def as_column(values: Array, rank: int) -> Array:

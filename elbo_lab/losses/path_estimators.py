@@ -20,14 +20,18 @@ from elbo_lab.losses.derivatives import (
     scale_gradient,
     with_gradient_of,
 )
-from elbo_lab.losses.posteriors import check_draws, is_reparameterizable, sampler_with_density
+from elbo_lab.losses.posteriors import (
+    Layered,
+    check_draws,
+    is_reparameterizable,
+    sampler_with_density,
+)
 from elbo_lab.losses.weights import (
     LogWeights,
     Problem,
     densities,
     freeze_model,
     frozen,
-    over_draws,
     sample,
     sampled_densities,
     traced_once,
@@ -195,20 +199,22 @@ def _checked(name: str, problem: Problem, draws: LogWeights, loss: Array) -> Arr
     posterior, z = problem.posterior, draws.z
     message = (
         f'estimator="{name}" needs a posterior whose draws can be differentiated; '
-        f"{type(posterior).__name__} has none such. Estimators that work for it: score, "
+        f"those of {type(posterior).__name__} cannot. Estimators that work for it: score, "
         "score_loo, vimco, ovis, wake."
     )
-    if not is_reparameterizable(posterior, z):
+    one = jax.tree.map(lambda leaf: leaf[0], z)
+    if not is_reparameterizable(posterior, one):
         raise ValueError(message)
-    if name == "reparam" and sampler_with_density(posterior) is not None:
-        parameters = draws.log_qz_x
-    else:
-        _, parameters = jax.closure_convert(over_draws(problem, posterior.log_prob), z)
-    return check_draws(
-        posterior,
-        loss,
-        z,
-        parameters,
-        f"{message} (Its draws have no derivative by parameters of its log_prob. If that is meant, "
-        "let it say so by an attribute reparameterized = True.)",
+    message += (
+        " (Its draws have no derivative by parameters of its log_prob. If that is meant, let it "
+        "say so by an attribute reparameterized = True.)"
     )
+    if name == "reparam" and sampler_with_density(posterior) is not None:
+        return check_draws(posterior, loss, z, draws.log_qz_x, message)
+    # Each layer by itself: some may be held fixed, or have no parameters, while others move.
+    is_layered = isinstance(posterior, Layered)
+    layers = zip(posterior.layers(one), one, strict=True) if is_layered else [(posterior, one)]
+    for layer, draw in layers:
+        _, parameters = jax.closure_convert(layer.log_prob, draw)
+        loss = check_draws(posterior, loss, draw, parameters, message)
+    return loss

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab.losses.derivatives import inspect_tangents
+from elbo_lab.losses.laws import NUMPYRO, is_a
 
 
 class Layered:
@@ -43,13 +44,22 @@ NOT_SMOOTH = frozenset(
         "Softmax",
     }
 )
-# Parameters that bound the support. (NumPyro's distributions have a `support`.)
+# Parameters that bound the support. (Most of NumPyro's distributions have a `support`.)
 SUPPORT_BOUNDS = {
     "Uniform": ("low", "high"),
     "TruncatedNormal": ("low", "high"),
     "TruncatedCauchy": ("low", "high"),
     "Pareto": ("scale",),
     "Triangular": ("low", "high"),
+    "PERT": ("low", "high"),
+    "Bates": ("low", "high"),
+    "HalfCauchy": ("loc",),
+    "HalfStudentT": ("loc",),
+    "GeneralizedPareto": ("loc",),
+    # The support of a point mass is the point itself.
+    "Delta": ("v",),
+    "Deterministic": ("loc",),
+    "VectorDeterministic": ("loc",),
 }
 
 
@@ -138,8 +148,8 @@ def check_draws(posterior: Any, loss: Array, z: Any, parameters: Any, message: s
       posterior: not checked if it says `reparameterized = True`, as one may whose noise is drawn
         uniformly beside other draws, or whose parameters are held fixed in its draws on purpose.
       loss: [*batch], of these draws.
-      z: pytree of draws.
-      parameters: pytree of arrays that log q(z|x) depends on beside z.
+      z: pytree of draws, of the whole posterior or of one layer.
+      parameters: pytree of arrays that their log density depends on beside z.
       message: the sentence of the ValueError.
     """
     if getattr(posterior, "reparameterized", None):
@@ -168,16 +178,17 @@ def check_fixed_support(posterior: Any, loss: Array, message: str) -> Array:
 def check_batch_shape(distribution: Any) -> None:
     """Raises ValueError if a distribution declares another batch shape than its parameters have.
 
-    One of NumPyro's that was returned out of `jax.vmap` keeps the batch shape that it had inside.
+    One of NumPyro's that was returned out of `jax.vmap` keeps the batch shape that it had inside;
+    those of the other libraries compute it.
     """
+    if not is_a(distribution, NUMPYRO, "Distribution"):
+        return
     base = distribution
     while inner_distribution(base) is not None:
         base = inner_distribution(base)
-    batch, event = (getattr(base, name, None) for name in ("batch_shape", "event_shape"))
-    if not (isinstance(batch, tuple) and isinstance(event, tuple)):
-        return
+    batch = base.batch_shape
     try:
-        z = jax.ShapeDtypeStruct((*batch, *event), jnp.float32)
+        z = jax.ShapeDtypeStruct((*batch, *base.event_shape), jnp.float32)
         shape = jax.eval_shape(base.log_prob, z).shape
     except (TypeError, ValueError, NotImplementedError):
         return  # Such as of integers alone.
@@ -192,7 +203,7 @@ def check_batch_shape(distribution: Any) -> None:
 
 def sum_trailing(values: Array, number: int) -> Array:
     """The sum over so many trailing axes."""
-    return jnp.sum(values, axis=tuple(range(values.ndim - number, values.ndim)))
+    return jnp.sum(values, axis=tuple(range(-number, 0))) if number else values
 
 
 def inner_distribution(distribution: Any) -> Any | None:

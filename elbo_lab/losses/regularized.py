@@ -157,5 +157,15 @@ def grouped_kl(posterior: Any, prior: Any, group_size: int) -> Array:
 
 
 def floored(groups: Array, min_kl: Array | float) -> Array:
-    """max(lambda, KL_g) of each group, in the type of the KLs."""
+    """max(lambda, KL_g) of each group, in the type of the KLs.
+
+    Raises:
+      ValueError: lambda is neither one number nor one for each group.
+    """
+    shape = jnp.shape(min_kl)
+    if shape not in ((), groups.shape[-1:], groups.shape):
+        raise ValueError(
+            f"min_kl must be one number, or one for each group, shape {groups.shape[-1:]}; got "
+            f"shape {shape}."
+        )
     return jnp.maximum(groups, jnp.broadcast_to(jnp.asarray(min_kl, groups.dtype), groups.shape))

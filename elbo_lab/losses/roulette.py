@@ -119,7 +119,7 @@ def sumo_log_px(
     # The first chunk is added before the loop: so the carry has the log-weights' type, and in
     # `jax.shard_map` varies over the devices that they vary over.
     first = draw(0)
-    terms = over_batch(terms, first)
+    terms = over_batch("terms", terms, first)
     sums = _add_chunk(_no_draws(first[0]), first, 0, terms)
     _, sums = jax.lax.while_loop(is_short, add, (1, sums))
     return sums.value + debiased.roulette_limit(sums.used, sums.first_two)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array
 
+from elbo_lab.losses.laws import DISTRAX, NUMPYRO, TFP, is_a, unwrap
 from elbo_lab.losses.posteriors import (
     inner_distribution,
     is_reparameterizable,
@@ -99,17 +100,16 @@ class _Library(NamedTuple):
 
 def _library(distribution: Any) -> _Library | None:
     # Whoever holds a library's distribution has imported the library.
-    roots = {cls.__module__.split(".")[0] for cls in type(distribution).__mro__}
-    if "numpyro" in roots:
+    if is_a(distribution, NUMPYRO, "Distribution"):
         return _numpyro()
-    if "distrax" in roots:
+    if is_a(distribution, DISTRAX, "Distribution"):
         distrax = sys.modules["distrax"]
 
         def transformed(base: Any, maps: list[Any]) -> Any:
             return distrax.Transformed(base, distrax.Chain(maps[::-1]))
 
         return _Library(_chained, lambda bijector, y: bijector.forward_and_log_det(y), transformed)
-    if "tensorflow_probability" in roots:
+    if is_a(distribution, TFP, "Distribution"):
         return _tfp()
     return None
 
@@ -153,7 +153,10 @@ def _tfp() -> _Library:
 
 def _chained(distribution: Any) -> list[Any]:
     def flat(bijector: Any) -> list[Any]:
-        if type(bijector).__name__ != "Chain":
+        kind = type(bijector)
+        if kind.__name__ == "Block":  # Distrax's, of a chain: a chain of blocks
+            return [kind(part, bijector.ndims) for part in flat(bijector.bijector)]
+        if kind.__name__ != "Chain":
             return [bijector]
         return [part for inner in reversed(bijector.bijectors) for part in flat(inner)]
 
@@ -162,17 +165,18 @@ def _chained(distribution: Any) -> list[Any]:
 
 def _take_apart(distribution: Any) -> tuple[Any, list[Map]] | None:
     """The law of y and the maps that make z of it; None if there is none."""
-    inner = inner_distribution(distribution)
-    if inner is None:
-        return None
-    if not (hasattr(distribution, "transforms") or hasattr(distribution, "bijector")):
+    inner = unwrap(distribution)
+    if inner is not distribution:
         parts = _take_apart(inner)
-        if parts is not None and type(distribution).__name__ == "ExpandedDistribution":
-            base, maps = parts
-            return base.expand(distribution.batch_shape), maps
-        return parts if type(distribution).__name__ == "Independent" else None
-    library = _library(distribution)
-    if library is None:
+        if parts is None or not is_a(distribution, NUMPYRO, "ExpandedDistribution"):
+            return parts
+        base, maps = parts
+        # Event dimensions of `inner` may be batch dimensions of the base.
+        factors = base.batch_shape[len(inner.batch_shape) :]
+        return base.expand((*distribution.batch_shape, *factors)), maps
+    inner, library = inner_distribution(distribution), _library(distribution)
+    is_transformed = hasattr(distribution, "transforms") or hasattr(distribution, "bijector")
+    if inner is None or library is None or not is_transformed:
         return None
     maps = library.maps(distribution)
     kept = _count_kept(library, inner, maps)

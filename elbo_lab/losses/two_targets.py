@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab.losses import bounds
 from elbo_lab.losses.arguments import check_count, typed_key
+from elbo_lab.losses.arrays import to_common_float
 from elbo_lab.losses.common import (
     ANY_BOUND,
     FIXED_DRAWS,
@@ -262,8 +262,7 @@ def _sleep(keys, prior: Any, inference, generation, loss: Array) -> Array:
     """-log q(z|x) of a dream per example, nats, of the loss's shape and type."""
     z = jax.lax.stop_gradient(one_per_example(prior, keys[0], loss.shape))
     x = jax.lax.stop_gradient(sample_from(generation(z), keys[1], ()))
-    is_wide = x.dtype in (jnp.float32, jnp.float64)
-    log_qz_x = inference(x if is_wide else x.astype(jnp.float32)).log_prob(z)
+    log_qz_x = inference(*to_common_float(x)).log_prob(z)
     if log_qz_x.shape != loss.shape:
         raise ValueError(
             f"inference must give log q(z|x) of shape {loss.shape} for dreams of that batch shape; "

@@ -60,10 +60,10 @@ def log_weights(
       log_likelihood: function of one draw z [*batch, ...] -> log p(x|z) [*batch], nats, summed
         over data dimensions. It must be a function: of equal z it returns equal values. A decoder
         with dropout takes its key from outside, drawn once for a loss (e.g.
-        `lambda z: decoder.apply(params, z, rngs={"dropout": mask_key})`; in Flax NNX, `nnx.merge`
-        inside the function, so that every call starts from the same state; where
-        `jax_debug_key_reuse` is on, with jax.random.clone(mask_key)). Objectives and estimators
-        that need it at the draws more than once trace it once.
+        `lambda z: decoder.apply(params, z, rngs={"dropout": mask_key})`; in Flax NNX,
+        `nnx.merge(graphdef, state, copy=True)` inside the function, so that every call starts from
+        the same state; where `jax_debug_key_reuse` is on, with jax.random.clone(mask_key)).
+        Objectives and estimators that need it at the draws more than once trace it once.
       num_samples: K >= 1, static.
       vectorized: whether log_likelihood and both log_prob take all draws at once, [K, *batch, ...]
         -> [K, *batch], as functions valid for any leading dimensions do. Otherwise they are

@@ -81,8 +81,23 @@ def test_the_jackknife_needs_more_draws_than_its_order(number):
 
 
 @pytest.mark.parametrize(
-    "partition", [0, -1, [], [0.0], [0.0, 0.5], [0.5, 1.0], [0, 0.5, 0.5, 1], [0, 0.7, 0.2, 1]]
+    "partition",
+    [0, -1, 2.5, True, [], [0.0], [0.0, 0.5], [0.5, 1.0], [0, 0.5, 0.5, 1], [0, 0.7, 0.2, 1]],
 )
 def test_a_partition_rises_from_0_to_1(partition):
     with pytest.raises(ValueError, match="partition must be a number of steps .* rise from 0 to 1"):
         bounds.tvo(jnp.zeros((6, 5)), partition=partition)
+
+
+@pytest.mark.parametrize(
+    "bound, name, value",
+    [
+        (bounds.renyi, "alpha", jnp.full((5, 1), 0.5)),
+        (bounds.ciwae, "beta", jnp.full(2, 0.5)),
+        (bounds.cubo, "power", jnp.full((6, 5), 2.0)),
+        (bounds.sumo, "num_terms", jnp.ones((6, 1))),
+    ],
+)
+def test_a_parameter_is_one_number_or_one_for_each_example(bound, name, value):
+    with pytest.raises(ValueError, match=rf"{name} must be one number.*\(5,\); got shape"):
+        bound(jnp.zeros((6, 5)), value)

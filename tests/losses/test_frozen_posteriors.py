@@ -9,6 +9,7 @@ from hierarchy import LAYERS, normal, two_layers
 from numpyro.distributions.flows import InverseAutoregressiveTransform
 
 from elbo_lab import losses
+from elbo_lab.distributions import Chain
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -56,3 +57,45 @@ def test_log_q_alone_gives_q_no_gradient(model, leaves):
         assert np.max(np.abs(found["reparam"][leaf])) > 1e-3
         for name in ("stl", "dreg", "wake_dreg"):
             np.testing.assert_array_equal(found[name][leaf], 0)
+
+
+def test_some_layers_of_a_hierarchy_may_be_held_fixed():
+    """z_1 ~ N(m, s) moves, z_2 ~ N(c, 1) does not; the negative ELBO's slope by m of one draw."""
+    scale, x = 0.5, 1.5
+
+    def total(mean, first, estimator):
+        posterior = Chain(first(mean), [lambda z: normal(jax.lax.stop_gradient(0 * z) + 1, 1.0)])
+        prior = Chain(normal(jnp.zeros(1), 1.0), [lambda z: normal(0 * z, 1.0)], downwards=True)
+        loss, aux = losses.elbo(
+            jax.random.key(0),
+            posterior,
+            prior,
+            lambda z: -0.5 * jnp.sum((x - z[0]) ** 2, axis=-1),
+            estimator=estimator,
+        )
+        return loss, aux.log_px_z[0]
+
+    @jax.jit
+    def gradients(mean):
+        def slope(estimator):
+            return jax.grad(total, has_aux=True)(mean, lambda m: normal(m, scale), estimator)
+
+        return {name: slope(name) for name in ("reparam", "stl", "dreg")}
+
+    mean = jnp.array([0.3])
+    for estimator, (slope, log_px_z) in gradients(mean).items():
+        # Of the two draws with this likelihood, one is the right one.
+        z = x + np.array([-1, 1]) * np.sqrt(-2 * np.float64(log_px_z))
+        expected = 2 * z - x - (0 if estimator == "reparam" else (z - 0.3) / scale**2)
+        assert np.min(np.abs(expected - slope[0])) < 1e-5
+
+    class Bits:
+        def __init__(self, logits):
+            self.law = dist.BernoulliLogits(logits).to_event(1)
+            self.log_prob = self.law.log_prob
+
+        def sample(self, key, sample_shape=()):
+            return self.law.sample(key, sample_shape).astype(jnp.float32)
+
+    with pytest.raises(ValueError, match="draws can be differentiated"):
+        jax.eval_shape(lambda mean: jax.grad(total, has_aux=True)(mean, Bits, "reparam"), mean)

@@ -136,3 +136,12 @@ def test_lambda_vae_is_the_textbooks_and_lambda_times_the_elbo_of_that_variance(
     # The ELBO of the same draws, whose likelihood has this variance (and its constants).
     elbo = -compute(losses.elbo, kl=kl)[0]
     close(-loss, variance * (elbo + D / 2 * np.log(2 * np.pi * variance)))
+
+
+def test_free_bits_refuses_a_floor_for_each_example():
+    def loss(key):
+        posterior, prior = (dist.Normal(jnp.zeros((4, 3)), 1).to_event(1) for _ in range(2))
+        return losses.free_bits(key, posterior, prior, lambda z: z[:, 0], min_kl=jnp.ones(4))
+
+    with pytest.raises(ValueError, match=r"one for each group, shape \(3,\); got shape \(4,\)"):
+        jax.eval_shape(loss, jax.random.key(0))
