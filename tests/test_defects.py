@@ -9,7 +9,7 @@ import numpyro.distributions as dist
 import pytest
 
 from elbo_lab import config as configs
-from elbo_lab import evaluation, report
+from elbo_lab import evaluation, report, run_files
 from elbo_lab.config import Config
 from elbo_lab.data.binarization import BINARIZATIONS
 from elbo_lab.evaluation import results
@@ -59,13 +59,19 @@ def test_defect_7_averages_are_over_all_images_and_a_ragged_last_batch_weighs_by
 def test_defect_8_tables_say_which_binarization_was_used(binarization, tmp_path):
     config = Config(binarization=binarization)
     result = report.Result("ELBO", "ELBO", -90.0, unit="nats per image", split="test")
+    timings = [report.Result(name, "", 1.0) for name in (run_files.WALL_TIME, run_files.SPEED)]
+    images = {"image_shape": [28, 28], "train_images": 1, "test_images": 1}
     summary = {
+        "elbo_lab": "0.1.0",
+        "jax": "0.10.2",
         "config": configs.to_dict(config),
-        "data": {"name": config.dataset, "binarization": binarization},
+        "replicas": [configs.to_dict(config)],
+        "data": {"name": config.dataset, "binarization": binarization, **images},
+        "failed_at": {"0": -1},
         "failed_replicates": [],
         "steps": 1,
         "device": "a device",
-        "results": [result._asdict()],
+        "results": [r._asdict() for r in (result, *timings)],
     }
     report.write_summary(tmp_path / "summary.json", summary)
     table = reporting.stored_table(tmp_path)
