@@ -79,7 +79,7 @@ def test_compressed_files_and_home_folders(tmp_path, monkeypatch):
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(256, size=(5, 6, 4, 3), dtype=np.uint8)  # [N, H, W, 3]
-# Of shapes [N, ...]: the arrays as they are stored, and as they are to be read, [N, H, W(, 3)].
+# Shapes [N, ...]: the arrays as they are stored, and as they are to be read, [N, H, W(, 3)].
 ORDERS = {
     "colours": (COLOUR, COLOUR, ()),
     "colours first": (
@@ -166,7 +166,7 @@ def test_one_split_by_the_names_of_dsprites(tmp_path, in_file):
     assert whole.x_test.shape == (0, 16) and whole.x_test.dtype == np.uint8
     assert whole.y_test is None and len(digest(whole)) == 64
     parts = hold_out(whole, 5)
-    # Of each image its number, from its lit pixels: every image is in one split, in its order.
+    # Each image's number, from its lit pixels: every image is in one split, in its order.
     train, test = (x.astype(int).sum(1) // 255 for x in (parts.x_train, parts.x_test))
     assert len(test) == 5 and sorted([*train, *test]) == list(range(12))
     assert list(train) == sorted(train) and list(test) == sorted(test)

@@ -5,7 +5,7 @@ import numpy as np
 import pair_values
 import pairs
 
-# Of losses, against NumPy's float64 by the log densities in aux, which have tens of nats. They are
+# Limits of losses, against NumPy's float64 by the log densities in aux, which have tens of nats. They are
 # added in float32 whatever the parameters are; closed-form KLs may be of the parameters' type.
 VALUE = {"float32": 1e-5, "float64": 1e-12, "bfloat16": 1e-5}
 CLOSED_FORM = VALUE | {"bfloat16": 0.03}
@@ -18,7 +18,7 @@ HAS_CLOSED_FORM = {
     "dip_vae_ii",
     "info_vae",
 }
-# Of gradients, against float32's, relative to the greatest entry of each leaf: some hundred
+# Limits of gradients, against float32's, relative to the greatest entry of each leaf: some hundred
 # roundings, whose unit is 2^-24 (2^-9 in bfloat16).
 SLOPE = {"float32": 2e-4, "float64": 2e-4, "bfloat16": 0.1}
 

@@ -84,7 +84,7 @@ def test_some_layers_of_a_hierarchy_may_be_held_fixed():
 
     mean = jnp.array([0.3])
     for estimator, (slope, log_px_z) in gradients(mean).items():
-        # Of the two draws with this likelihood, one is the right one.
+        # One of the two draws with this likelihood is the right one.
         z = x + np.array([-1, 1]) * np.sqrt(-2 * np.float64(log_px_z))
         expected = 2 * z - x - (0 if estimator == "reparam" else (z - 0.3) / scale**2)
         assert np.min(np.abs(expected - slope[0])) < 1e-5

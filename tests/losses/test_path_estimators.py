@@ -68,7 +68,7 @@ BOUNDS = {
     "jackknife": (losses.jackknife, {"order": 1}, numpy_bounds.jackknife_1),
     "tvo": (losses.tvo, {"partition": [0, 0.2, 0.7, 1]}, numpy_bounds.thermodynamic),
     "user": (losses.from_bound, {"bound": functools.partial(bent, module=jnp)}, bent),
-    # Of these v is zero for some draws, and the weights of wake_dreg are not.
+    # Here v is zero for some draws, and the weights of wake_dreg are not.
     "sumo": (losses.from_bound, {"bound": functools.partial(bounds.sumo, num_terms=1)}, roulette_1),
     "vr_max": (losses.renyi, {"alpha": -np.inf}, numpy_bounds.greatest),
     "vr_min": (losses.renyi, {"alpha": np.inf}, lambda log_w: -numpy_bounds.greatest(-log_w)),

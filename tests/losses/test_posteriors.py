@@ -146,7 +146,7 @@ class NoiseAlone:
 
 
 def test_frozen_posteriors_and_uniform_noise_are_legitimate():
-    """Of a gradient by the generation network alone, and of noise whose density does not move."""
+    """The generation network's gradient alone, and noise whose density does not move."""
 
     def by_model(w, posterior, estimator):
         def log_likelihood(z):

@@ -155,7 +155,7 @@ def jackknife_2(log_w):
     [pytest.param(50, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.slow), 1000],
 )
 def test_the_jackknife_of_many_draws(number):
-    """Of normals by seed 0, for which the value at K = 1,000 is known beforehand."""
+    """Normals by seed 0, for which the value at K = 1,000 is known beforehand."""
     log_w = np.random.default_rng(0).normal(size=number)
     exact, exact_v = jackknife_2(np.float64(np.float32(log_w)))
     function = jax.jit(jax.value_and_grad(functools.partial(bounds.jackknife, order=2)))

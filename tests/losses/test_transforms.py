@@ -121,7 +121,7 @@ DIRECTION = linear_gaussian.Params(
     *(np.random.default_rng(3).normal(size=leaf.shape).astype(np.float32) for leaf in PARAMS)
 )
 PATHS = [(name, e) for name, e in calls.PAIRS if e in PATH_ESTIMATORS]
-# Of the others one each, whose second derivatives are refused by the same lines.
+# One each of the others, whose second derivatives are refused by the same lines.
 PATHS += [("iwae", e) for e in losses.ESTIMATORS if e not in PATH_ESTIMATORS] + [("rws", None)]
 FORWARD = [("iwae", "dreg"), ("iwae", "stl"), ("elbo", "reparam"), ("cubo", "dreg"), ("rws", None)]
 
