@@ -5,8 +5,8 @@ import numpy as np
 import pair_values
 import pairs
 
-# Limits of losses, against NumPy's float64 by the log densities in aux, which have tens of nats. They are
-# added in float32 whatever the parameters are; closed-form KLs may be of the parameters' type.
+# Limits of losses, against NumPy's float64 by the log densities in aux, which have tens of nats.
+# They are added in float32 whatever the parameters; closed-form KLs may be of the parameters' type.
 VALUE = {"float32": 1e-5, "float64": 1e-12, "bfloat16": 1e-5}
 CLOSED_FORM = VALUE | {"bfloat16": 0.03}
 HAS_CLOSED_FORM = {
