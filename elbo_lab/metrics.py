@@ -156,7 +156,7 @@ def read_metrics(workdir, names: Sequence[str] = ()) -> list[dict[str, Any]]:
     return records
 
 
-def steps_told(records: list[dict[str, Any]], steps_per_line: int) -> list[tuple[int, int]]:
+def covered_steps(records: list[dict[str, Any]], steps_per_line: int) -> list[tuple[int, int]]:
     """The steps that each record tells of, those of one compiled call, as ranges (first, last) of
     steps counted from 1.
 
@@ -177,10 +177,10 @@ def missing_steps(
     Args:
       records: of rising steps.
       last_step: how many steps have been done.
-      steps_per_line: see `steps_told`.
+      steps_per_line: see `covered_steps`.
     """
-    told = [(0, 0), *steps_told(records, steps_per_line), (last_step + 1, last_step + 1)]
-    pairs = zip(told, told[1:], strict=False)
+    covered = [(0, 0), *covered_steps(records, steps_per_line), (last_step + 1, last_step + 1)]
+    pairs = zip(covered, covered[1:], strict=False)
     return [(before[1] + 1, after[0] - 1) for before, after in pairs if after[0] - before[1] > 1]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from elbo_lab.config import Config
 from elbo_lab.evaluation.active_units import ACTIVE_THRESHOLD, activity
 from elbo_lab.evaluation.bounds import Evaluation
-from elbo_lab.metrics import steps_told
+from elbo_lab.metrics import covered_steps
 from elbo_lab.models.likelihoods import LIKELIHOODS
 from elbo_lab.report import Result
 
@@ -91,13 +91,13 @@ def train_result(
       records: of `metrics.read_metrics`.
       first_step: the last step that does not count.
       replicate: which of R.
-      steps_per_line: see `metrics.steps_told`; every line tells of the steps since the one before
+      steps_per_line: see `metrics.covered_steps`; all steps since the line before
         if not given.
     """
     steps = np.diff([0, *(r["step"] for r in records)])  # of each line: the last may be shorter
     if steps_per_line is not None:
-        told = steps_told(records, steps_per_line)
-        steps = np.array([last - first + 1 for first, last in told], int)
+        covered = covered_steps(records, steps_per_line)
+        steps = np.array([last - first + 1 for first, last in covered], int)
     late = [i for i, r in enumerate(records) if r["step"] > first_step]
     bounds = [np.ravel(records[i]["bound"])[replicate] for i in late]
     iwae = (f"L_{config.k}", config.k)

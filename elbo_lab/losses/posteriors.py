@@ -1,7 +1,7 @@
 """What a posterior offers: draws, the density of a draw, and what of them can be differentiated.
 
-NumPyro's, Distrax's and TFP's distributions are told apart here, and nowhere else. Any other object
-with `sample(key, sample_shape)` and `log_prob(z)` is a user's own.
+NumPyro's, Distrax's and TFP's conventions are known here, in `laws.py` and in `squashed.py`. Any
+other object with `sample(key, sample_shape)` and `log_prob(z)` is a user's own.
 """
 
 import inspect

@@ -13,7 +13,7 @@ from scipy import integrate, special, stats
 
 
 def scipy_categorical(*log_odds):
-    """Logits of the states 1, 2, ... against 0."""
+    """A categorical law by the logits of the states 1, 2, ... against 0."""
     masses = special.softmax([0, *log_odds])
     return stats.rv_discrete(values=(np.arange(len(masses)), masses))
 
