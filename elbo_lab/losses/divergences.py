@@ -71,7 +71,7 @@ def kl_divergence(posterior: Any, prior: Any) -> Array:
     """Closed-form KL(posterior || prior) of two distribution objects.
 
     Looked up in this order: `KL_REGISTRY` by type; if both are `Independent` or expanded, the sum
-    over their factors, found in the same order; those in `closed_forms` by law, whichever of
+    over their factors, looked up in the same order; those in `closed_forms` by law, whichever of
     NumPyro, Distrax and TFP each of the two is of; the library's own registry, where its formula is
     exact; the posterior's own method `kl_divergence(prior)`.
 
@@ -87,10 +87,10 @@ def kl_divergence(posterior: Any, prior: Any) -> Array:
         Monte Carlo unasked: choose kl="mc" for that.
     """
     _check_event_shapes(posterior, prior)
-    found = _find(posterior, prior)
-    if found is None:
+    kl = _kl_by_factor(posterior, prior)
+    if kl is None:
         raise _unknown(posterior, prior)
-    return sum_trailing(*found)
+    return sum_trailing(*kl)
 
 
 def kl_per_dimension(posterior: Any, prior: Any) -> Array:
@@ -100,11 +100,11 @@ def kl_per_dimension(posterior: Any, prior: Any) -> Array:
       ValueError: unless both are products over their dimensions whose factors' KL is known.
     """
     _check_event_shapes(posterior, prior)
-    found = _find(posterior, prior)
-    if found is None or found[1] != 1:
+    kl = _kl_by_factor(posterior, prior)
+    if kl is None or kl[1] != 1:
         factors(posterior), factors(prior)  # Raise for what is not a product.
         raise _unknown(posterior, prior)
-    return found[0]
+    return kl[0]
 
 
 def factors(distribution: Any) -> Any:
@@ -176,7 +176,7 @@ def _name(distribution: Any) -> str:
     return name if inner is distribution else f"{name}({_name(inner)})"
 
 
-def _find(posterior: Any, prior: Any) -> tuple[Array, int] | None:
+def _kl_by_factor(posterior: Any, prior: Any) -> tuple[Array, int] | None:
     """KL of each factor, [*batch, *factors], and the number of factors' dimensions, which is 0
     where the KL is not known factor by factor; None where no closed form is known.
     """
@@ -188,28 +188,28 @@ def _find(posterior: Any, prior: Any) -> tuple[Array, int] | None:
     if bases[0] is not posterior and bases[1] is not prior:
         ndims = [len(d.event_shape) - len(b.event_shape) for d, b in zip(pair, bases, strict=True)]
         if ndims[0] == ndims[1]:
-            return _broadcast(_find(*bases), posterior, prior, ndims[0])
+            return _broadcast(_kl_by_factor(*bases), posterior, prior, ndims[0])
     laws = law_of(posterior), law_of(prior)
-    found = None if None in laws else closed_forms.divergence(*laws)
-    if found is None:
-        found = _find_of_parts(posterior, prior)
-    return found
+    kl = None if None in laws else closed_forms.divergence(*laws)
+    if kl is None:
+        kl = _kl_of_parts(posterior, prior)
+    return kl
 
 
 def _broadcast(
-    found: tuple[Array, int] | None, posterior: Any, prior: Any, wrapped: int
+    kl: tuple[Array, int] | None, posterior: Any, prior: Any, wrapped: int
 ) -> tuple[Array, int] | None:
     """The KL of the bases of two wrapped distributions, as one of theirs: with `wrapped` more
     dimensions of factors, and expanded to their batch shapes.
     """
-    if found is None:
+    if kl is None:
         return None
-    ndims = wrapped + found[1]
+    ndims = wrapped + kl[1]
     shapes = ((*d.batch_shape, *d.event_shape[:ndims]) for d in (posterior, prior))
-    return jnp.broadcast_to(found[0], jnp.broadcast_shapes(*shapes, found[0].shape)), ndims
+    return jnp.broadcast_to(kl[0], jnp.broadcast_shapes(*shapes, kl[0].shape)), ndims
 
 
-def _find_of_parts(posterior: Any, prior: Any) -> tuple[Array, int] | None:
+def _kl_of_parts(posterior: Any, prior: Any) -> tuple[Array, int] | None:
     """KL of distributions that are made of others, or by the library's own formula."""
     kinds = [
         (NUMPYRO, "MaskedDistribution", _masked_kl),
@@ -230,8 +230,8 @@ def _find_of_parts(posterior: Any, prior: Any) -> tuple[Array, int] | None:
 def _masked_kl(posterior: Any, prior: Any) -> Array | None:
     # With different masks the difference of the two log-densities has no mean in closed form.
     mask = posterior._mask
-    found = _find(posterior.base_dist, prior.base_dist) if mask is prior._mask else None
-    return None if found is None else jnp.where(mask, sum_trailing(*found), 0)
+    kl = _kl_by_factor(posterior.base_dist, prior.base_dist) if mask is prior._mask else None
+    return None if kl is None else jnp.where(mask, sum_trailing(*kl), 0)
 
 
 def _transformed_kl(posterior: Any, prior: Any) -> Array | None:
@@ -239,8 +239,8 @@ def _transformed_kl(posterior: Any, prior: Any) -> Array | None:
     bijectors = posterior.bijector, prior.bijector
     if bijectors[0] is not bijectors[1] and not bijectors[0].same_as(bijectors[1]):
         return None
-    found = _find(posterior.distribution, prior.distribution)
-    return None if found is None else _broadcast((sum_trailing(*found), 0), posterior, prior, 0)[0]
+    kl = _kl_by_factor(posterior.distribution, prior.distribution)
+    return None if kl is None else _broadcast((sum_trailing(*kl), 0), posterior, prior, 0)[0]
 
 
 def _joint_kl(posterior: Any, prior: Any) -> Array | None:
@@ -251,8 +251,8 @@ def _joint_kl(posterior: Any, prior: Any) -> Array | None:
     )
     if structures[0] != structures[1]:
         return None
-    found = [_find(*pair) for pair in zip(*parts, strict=True)]
-    return None if None in found else sum(sum_trailing(*one) for one in found)
+    kls = [_kl_by_factor(*pair) for pair in zip(*parts, strict=True)]
+    return None if None in kls else sum(sum_trailing(*kl) for kl in kls)
 
 
 def _library_kl(posterior: Any, prior: Any) -> Array | None:
