@@ -1,6 +1,7 @@
 """Objectives that look at a whole batch, against NumPy float64 in explicit loops."""
 
 import functools
+import itertools
 
 import calls
 import jax
@@ -193,3 +194,20 @@ def test_posteriors_that_are_no_product_are_refused(name):
     posterior = dist.MultivariateNormal(jnp.zeros((B, L)), jnp.eye(L))
     with pytest.raises(ValueError, match="MultivariateNormal is not seen to be a product"):
         jax.eval_shape(lambda: calls.call(name, jax.random.key(0), PARAMS, X, posterior=posterior))
+
+
+def test_the_penalty_of_a_batch_may_be_below_the_data_sets_on_average():
+    """Means (1, 1) and (-1, -1), equally often: C has ones everywhere, and the penalty is 2. All 16
+    batches of 4, by hand: 0 + 2 where all are equal (2 of them), 1.125 + .125 for one against three
+    (8), 2 + 0 for two against two (6), which is 1.625 on average.
+    """
+    signs = np.array(list(itertools.product([-1.0, 1.0], repeat=4)), np.float32)  # [16, 4]
+
+    def penalty(key, signs):
+        posterior = dist.Normal(jnp.stack([signs, signs], axis=-1), 0.5).to_event(1)
+        prior = dist.Normal(jnp.zeros(2), 1.0).to_event(1)
+        arguments = posterior, prior, lambda z: jnp.zeros(z.shape[:-1])
+        return losses.dip_vae_i(key, *arguments, lambda_off=1.0, lambda_diag=1.0)[1].penalty
+
+    keys = jax.random.split(jax.random.key(0), len(signs))
+    np.testing.assert_allclose(np.mean(jax.vmap(penalty)(keys, signs)), 1.625, rtol=1e-6)

@@ -222,17 +222,18 @@ def test_sumo_follows_the_roulette_that_its_key_drew():
     assert_gradient(gradient, {name: -leaf for name, leaf in expected.items()})
 
 
-def test_ovis_of_gamma_one_is_biased_for_q_alone_and_as_its_formula_says():
-    ovis_1 = functools.partial(estimators.ovis, gamma=1.0)
-    loss, gradient = jax.jit(lambda: estimated(losses.iwae, 3, 3, estimator=ovis_1))()
+@pytest.mark.parametrize("gamma", [0.25, 1.0])
+def test_ovis_of_any_gamma_above_0_is_biased_for_q_alone_and_as_its_formula_says(gamma):
+    ovis = functools.partial(estimators.ovis, gamma=gamma)
+    loss, gradient = jax.jit(lambda: estimated(losses.iwae, 3, 3, estimator=ovis))()
     expected_value, expected = exact(IWAE, 3)
     np.testing.assert_allclose(-loss, expected_value, rtol=0, atol=1e-12)
     expected = {name: -leaf for name, leaf in expected.items()}
     assert_gradient(gradient, expected, ("prior", "likelihood"))
-    assert np.max(np.abs(gradient["q"] - expected["q"])) > 0.01
-    # Lievin et al. 2020, eq. 17 with gamma = 1: weights -log(1 - v_k) + log(1 - 1/K).
+    assert np.max(np.abs(gradient["q"] - expected["q"])) > 0.01 * gamma
+    # Lievin et al. 2020, eq. 17: weights -log(1 - v_k) - v_k + gamma (v_k + log(1 - 1/K)).
     draws, _, v, probability = weighed(3)
-    by_q = np.log(1 - 1 / 3) - np.log(1 - v)
+    by_q = -np.log(1 - v) - v + gamma * (v + np.log(1 - 1 / 3))
     assert_gradient(gradient, {"q": -mean_score(by_q, draws, probability)}, ("q",))
 
 
