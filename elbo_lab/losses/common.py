@@ -137,9 +137,12 @@ def estimate(
             f"estimator must return a surrogate of shape {draws.log_w.shape[1:]}, one value per "
             f"example; got {jnp.shape(loss)}."
         )
+    draws = draws._replace(z=forward(draws.z))
     if name in ESTIMATORS and name != "reparam":
-        loss = check_fixed_support(problem.posterior, loss, _MOVING_SUPPORT.format(name=name))
-    return loss, draws._replace(z=forward(draws.z))
+        one = jax.tree.map(lambda leaf: leaf[0], draws.z)
+        message = _MOVING_SUPPORT.format(name=name)
+        loss = check_fixed_support(problem.posterior, one, loss, message)
+    return loss, draws
 
 
 _MOVING_SUPPORT = (

@@ -163,16 +163,23 @@ def check_draws(posterior: Any, loss: Array, z: Any, parameters: Any, message: s
     return inspect_tangents(loss, (z, parameters), check)
 
 
-def check_fixed_support(posterior: Any, loss: Array, message: str) -> Array:
+def check_fixed_support(posterior: Any, z: Any, loss: Array, message: str) -> Array:
     """The loss, which refuses to be differentiated by what bounds the posterior's support: e.g.
     Uniform(0, s) by s, while data may bound it, as Uniform(x, x + 1).
+
+    Args:
+      posterior: its support is looked at, and those of its layers if it has any.
+      z: one draw, pytree of [*batch, ...].
+      loss: [*batch], of such draws.
+      message: the sentence of the ValueError.
     """
 
     def check(is_moving: list[bool]) -> None:
         if any(is_moving):
             raise ValueError(message)
 
-    return inspect_tangents(loss, _support_bounds(posterior), check)
+    laws = posterior.layers(z) if isinstance(posterior, Layered) else (posterior,)
+    return inspect_tangents(loss, [end for law in laws for end in _support_bounds(law)], check)
 
 
 def check_batch_shape(distribution: Any) -> None:
@@ -224,8 +231,23 @@ def _support_bounds(distribution: Any) -> list[Array]:
     names = SUPPORT_BOUNDS.get(type(distribution).__name__, ())
     inner = inner_distribution(distribution)
     bounds = [getattr(distribution, name, None) for name in ("support", *names)]
+    bounds.append(_moved_ends(distribution))
     arrays = [leaf for leaf in jax.tree.leaves(bounds) if isinstance(leaf, Array)]
     return arrays + ([] if inner is None else _support_bounds(inner))
+
+
+def _moved_ends(distribution: Any) -> list[Any]:
+    """Parameters of NumPyro's affine transforms that move the ends of a bounded base's support."""
+    if not is_a(distribution, NUMPYRO, "TransformedDistribution"):
+        return []
+    support = distribution.base_dist.support
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    has_ends = [hasattr(support, name) for name in ("lower_bound", "upper_bound")]
+    # An end at zero stays there, whatever the scale.
+    names = {0: (), 1: ("loc",), 2: ("loc", "scale")}[sum(has_ends)]
+    affine = [t for t in distribution.transforms if type(t).__name__ == "AffineTransform"]
+    return [getattr(transform, name) for transform in affine for name in names]
 
 
 def _summed(sampler: Callable[[Array, tuple[int, ...]], Any] | None, independent: Any):

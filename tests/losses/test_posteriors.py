@@ -15,6 +15,7 @@ from binary_images import PRIOR, B, D, K, L, W, X, log_likelihood
 from tensorflow_probability.substrates import jax as tfp
 
 from elbo_lab import losses
+from elbo_lab.distributions import Chain
 from elbo_lab.losses.estimators import PATH_ESTIMATORS
 from elbo_lab.losses.posteriors import one_per_example
 
@@ -272,15 +273,25 @@ def test_conditional_priors_give_one_draw_per_example(name):
 def uniform_loss(s, estimator, posterior, key):
     """-E[log w] of z ~ U(0, s), log p(z) = -z^2 / 2, log p(x|z) = -(z - 1)^2 / 2."""
 
-    def log_likelihood(z):
-        return -0.5 * (z - 1) ** 2
+    q, prior = posterior(s), dist.Normal(0.0, 1.0)
+    if isinstance(q, Chain):
+        prior = Chain(prior, ())
 
-    arguments = posterior(s), dist.Normal(0.0, 1.0), log_likelihood
+    def log_likelihood(z):
+        return -0.5 * (jax.tree.leaves(z)[0] - 1) ** 2
+
+    arguments = q, prior, log_likelihood
     return losses.elbo(key, *arguments, num_samples=2, estimator=estimator)[0]
+
+
+def scaled(base, scale):
+    return dist.TransformedDistribution(base, dist.transforms.AffineTransform(0.0, scale))
 
 
 UNIFORMS = {
     "numpyro": lambda s: dist.Uniform(0.0, s),
+    "numpyro, scaled": lambda s: scaled(dist.Uniform(0.0, 1.0), s),
+    "hierarchy": lambda s: Chain(dist.Uniform(0.0, s), ()),
     "distrax": lambda s: distrax.Uniform(0.0, s),
     "tfp": lambda s: tfd.Uniform(0.0, s),
 }
@@ -307,6 +318,15 @@ def test_reparam_follows_a_moving_support():
     exact = -(-2 * 1.3 / 3 + 0.5 + 1 / 1.3)
     error = np.std(samples) / np.sqrt(len(keys))
     assert abs(np.mean(samples) - exact) < 4 * error
+
+
+def test_an_end_at_zero_stays_there_whatever_the_scale():
+    def posterior(s):
+        return scaled(dist.Exponential(1.0), s)
+
+    for estimator in losses.CATALOGUE["elbo"].estimators:
+        slope = jax.grad(functools.partial(uniform_loss, estimator=estimator, posterior=posterior))
+        assert jax.eval_shape(slope, 1.3, key=jax.random.key(0)).shape == ()
 
 
 def test_supports_that_data_bound_are_legitimate():
