@@ -232,7 +232,7 @@ def _orbax():
     try:
         import orbax.checkpoint as ocp  # Half a second that starting a run does not have.
 
-        # Of several processes the one that is here saves alone, and waits for no other.
+        # With several processes, the one that is here saves alone, and waits for no other.
         this = jax.process_index()
         alone = ocp.options.MultiprocessingOptions(
             primary_host=this,

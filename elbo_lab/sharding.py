@@ -124,7 +124,7 @@ def pin(mesh: Mesh | None) -> Callable[..., Any]:
 
 
 def chunk_spec(mesh: Mesh, replicates: int) -> P:
-    """Of batches [T, B, ...], or [R, T, B, ...]."""
+    """Partition of batches [T, B, ...], or [R, T, B, ...]."""
     batch = BATCH if mesh.shape[BATCH] > 1 else None
     return P(REPLICATES, None, batch) if replicates > 1 else P(None, batch)
 

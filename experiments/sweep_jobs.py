@@ -44,7 +44,7 @@ class Work(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Of both stages."""
+        """Work of both stages."""
         return self.training + self.evaluation
 
 
@@ -79,7 +79,7 @@ class Job:
             self.stage, self.error = stage, message.get("error", self.error)
 
     def fileno(self) -> int:
-        """Of the pipe that the process speaks through."""
+        """File descriptor of the worker's stdout."""
         return self.process.stdout.fileno()
 
     def done(self, work: Work) -> float:

@@ -27,7 +27,7 @@ PER_IMAGE = {
 }
 # Those of them that cells are compared by, on the same test images.
 COMPARED = ("log_likelihood", "elbo")
-# Of a curve in sweep.json, about.
+# Points of a curve in sweep.json, about.
 CURVE_POINTS = 100
 
 
@@ -179,7 +179,7 @@ def _times(places: list[Place], summaries) -> dict[str, Any]:
 
 
 def _differences(cell, other, values, baseline) -> dict[str, Any]:
-    """Of each compared quantity, or why there is none."""
+    """The difference in each compared quantity, or why there is none."""
     if cell is other:
         return {"reason": "the baseline"}
     if reason := _incomparable(cell.config, other.config, set(values) == set(baseline)):

@@ -39,7 +39,7 @@ def logistic_log_masses(location, log_scale):
 
 
 def log_masses(location: float, log_scale: float) -> np.ndarray:
-    """Of all levels, float64: the smaller tail is taken, so that no difference cancels."""
+    """Masses of all levels, float64: the smaller tail is taken, so that no difference cancels."""
     law = stats.logistic(location, np.exp(log_scale))
     edges = np.concatenate([[-np.inf], (LEVELS[:-1] + 0.5) / 255, [np.inf]])
     low, high = edges[:-1], edges[1:]
@@ -113,7 +113,7 @@ def density(x, logit: float):
 
 @jax.jit
 def continuous(logits, x):
-    """Of each logit log densities [n, logits], means, 20,000 draws, and the gradient at 1/4."""
+    """For each logit: log densities [n, logits], means, 20,000 draws, and the gradient at 1/4."""
 
     def log_densities(logits, x):
         return ContinuousBernoulli(logits[:, None]).log_prob(x[:, None, None])

@@ -127,7 +127,7 @@ def smaller(image: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _overlaps(side: int) -> np.ndarray:
-    """Of each of 28 equal parts of a line of pixels the share that each pixel is: [28, side].
+    """Share that each pixel has of each of 28 equal parts of a line of pixels: [28, side].
 
     Pillow's box filter would take whole pixels, three or four of 3.75.
     """

@@ -320,7 +320,7 @@ def _decoded(packed: bytes, channels: int) -> np.ndarray:
 
 
 def _stored_order(builder: Builder, split: str, number: int) -> np.ndarray:
-    """Of each stored image its position in the official files.
+    """Position of each stored image in the official files.
 
     TFDS stores examples sorted by a hash of their keys.
     """

@@ -54,7 +54,7 @@ OMNIGLOT_FILES = {
 _USES_TENSORFLOW = r"\btf\.\w|\biter_archive\b|\bdownload_and_extract\b|\.extract\("
 # Distributions whose modules have other names.
 _DISTRIBUTIONS = {"bs4": "beautifulsoup4", "cv2": "opencv-python", "skimage": "scikit-image"}
-# Of each alphabet's 20 drawers, those of whom omniglot_small's training images are.
+# Drawers, of each alphabet's 20, whose images are omniglot_small's training set.
 TRAINING_DRAWERS = 15
 
 

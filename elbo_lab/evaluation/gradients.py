@@ -41,8 +41,8 @@ POWER = 0.9
 
 
 class Moments(NamedTuple):
-    """Of the gradients of one group of P parameters; squares are sums of products of deviations
-    from the mean.
+    """Moments of the gradients of one group of P parameters; squares are sums of products of
+    deviations from the mean.
     """
 
     count: Any  # [], gradients
@@ -55,7 +55,7 @@ class Moments(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Of one estimator's gradient, for one group of parameters."""
+    """Quality of one estimator's gradient, for one group of parameters."""
 
     num_parameters: int  # those whose gradient is not always zero; all below is of them
     snr: float  # the mean over parameters of |mean| / standard deviation
@@ -283,7 +283,7 @@ def seconds_each(
 
 
 def slope(xs: Iterable[float], ys: Iterable[float]) -> float:
-    """Of the least-squares line through (log x, log y); NaN for fewer than two points."""
+    """Slope of the least-squares line through (log x, log y); NaN for fewer than two points."""
     x, y = np.log(np.asarray([*xs], float)), np.log(np.asarray([*ys], float))
     if len(x) < 2:
         return math.nan

@@ -53,7 +53,7 @@ def guide(x: Array) -> None:
 
 
 def objective(k: int) -> Trace_ELBO | RenyiELBO:
-    """Of one draw the ELBO; of more the Renyi bound of order 0, which is the IWAE bound."""
+    """The ELBO for one draw; for more, the Renyi bound of order 0, which is the IWAE bound."""
     return Trace_ELBO() if k == 1 else RenyiELBO(alpha=0, num_particles=k)
 
 

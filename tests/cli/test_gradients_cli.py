@@ -65,7 +65,7 @@ def test_the_toy_by_default(tmp_path):
     assert "iwae at the gaussian toy, 8 examples; cpu" in done.stdout
     for line in ("a, 400 parameters", "b, 20 parameters", "mu, 20 parameters"):
         assert line in done.stdout.splitlines()
-    # Of vimco 200 and a quarter before, of dreg 200 and four times as many.
+    # vimco: 200 and a quarter before; dreg: 200 and four times as many.
     assert "gradients 1250/1250" in done.stderr
     found = tmp_path / "found"
     assert {path.name for path in found.iterdir()} == FIGURES | {"gradients.txt", "gradients.json"}

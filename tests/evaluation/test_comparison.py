@@ -64,7 +64,7 @@ def test_one_replicate_is_compared_image_by_image(seeds):
 
 
 def test_the_interval_holds_as_often_as_it_says():
-    """Of 400 repeats with three replicates, 95% within four standard errors of a proportion."""
+    """95% of 400 repeats with three replicates, within four standard errors of a proportion."""
     rng, held = np.random.default_rng(4), 0
     for _ in range(400):
         a, b = replicates(rng, range(3), 0.5, 10), replicates(rng, range(3), 0.0, 10)

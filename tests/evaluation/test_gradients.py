@@ -275,7 +275,7 @@ def test_means_and_snr_of_the_toy_are_the_exact_ones():
     found = gradients.sample(sampler, key, subject.params, subject.x, nowhere, number)
     for name, mean in exact.items():
         error = np.sqrt(found[name].gradient_squares / (number - 1) / number)
-        # Of 400 normal errors the greatest is above 4 in one case of forty.
+        # The greatest of 400 normal errors is above 4 in one case of forty.
         assert np.max(np.abs(found[name].gradient - mean) / error) < 4.5, name
     # The measured mean is normal about the exact one, which folds where |.| is taken.
     ratios = exact["b"] / math.sqrt(STL_VARIANCE / len(subject.x))

@@ -13,7 +13,7 @@ tfb, tfd = tfp.bijectors, tfp.distributions
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("fast_compilation"),
-    # Of the library's own calls of NumPy functions.
+    # The library's own calls of NumPy functions.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorflow_probability"),
 ]
 

@@ -28,7 +28,7 @@ X = (
     + linear_gaussian.SIGMA * _rng.normal(size=(B, D))
 ).astype(np.float32)
 LOG_PX = linear_gaussian.log_px(EXACT, np.float64(X))
-# Of a linear conditioner, the first dimension moves the second's shift and log scale.
+# A linear conditioner's mask: the first dimension moves the second's shift and log scale.
 MASK = np.array([[0, 1, 0, 1], [0, 0, 0, 0]], np.float32)
 NO_MATRIX = np.zeros((L, 2 * L), np.float32)
 # Estimators whose mean is the ELBO's gradient for all parameters.

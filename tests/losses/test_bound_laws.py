@@ -93,7 +93,7 @@ def test_permutation_invariance(name):
     if name == "miwae":  # Within each group, and of whole groups.
         groups = np.split(log_w, M)[::-1]
         permuted = np.concatenate([rng.permutation(group, axis=0) for group in groups])
-    elif name == "sumo":  # Of the draws that one term adds, and of those that none does.
+    elif name == "sumo":  # Draws that one term adds, and those that none does.
         permuted = log_w[[1, 0, 2, 5, 3, 4]]
         assert np.all(np.abs(evaluate(name, log_w[::-1])[0] - evaluate(name, log_w)[0]) > 1e-3)
     else:

@@ -97,7 +97,7 @@ def test_one_example_and_a_batch_confused():
 
     def mapped(x, key):
         posterior = linear_gaussian.distributions(PARAMS, x)[0]
-        return losses.iwae(key, posterior, PRIOR, LOG_LIKELIHOOD)[0]  # Of all of X.
+        return losses.iwae(key, posterior, PRIOR, LOG_LIKELIHOOD)[0]  # All of X.
 
     with pytest.raises(
         ValueError, match=r"log_likelihood .*it sees a batch where the posterior is"

@@ -19,8 +19,8 @@ from elbo_lab.losses import bounds
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
-# Of the documentation, relative to max(1, max |log_w|). In double precision XLA's own log1p, on
-# CPUs, is only good to 1.4e-14, and is divided by 1 - alpha = 1/2 below.
+# The accuracy that the documentation states, relative to max(1, max |log_w|). In double precision
+# XLA's own log1p, on CPUs, is only good to 1.4e-14, and is divided by 1 - alpha = 1/2 below.
 DOUBLE, SINGLE = 5e-14, 5e-7
 K, TERMS = 8, 5
 
@@ -90,7 +90,7 @@ BOUNDS = {
     "sumo": (functools.partial(bounds.sumo, num_terms=TERMS), sumo, TERMS * (TERMS + 1)),
 }
 NOISE = np.random.default_rng(0).normal(size=(3, K, 64))
-LOG_W = [NOISE[0], -100 + 5 * NOISE[1], -1e4 + 30 * NOISE[2]]  # Of toys, images, large images.
+LOG_W = [NOISE[0], -100 + 5 * NOISE[1], -1e4 + 30 * NOISE[2]]  # Toys, images, large images.
 
 
 def assert_accurate(name, values, exact, log_w, tolerance):

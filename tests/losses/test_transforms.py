@@ -27,7 +27,7 @@ X = np.random.default_rng(7).normal(size=(B, D)).astype(np.float32)
 
 
 def cases():
-    """Of each objective one estimator through the draws and one through the score."""
+    """For each objective, one estimator through the draws and one through the score."""
     for name, entry in losses.CATALOGUE.items():
         preferred = ("dreg", "reparam"), ("vimco", "score")
         able = [[e for e in names if e in entry.estimators][:1] for names in preferred]

@@ -32,7 +32,7 @@ def distributions(params, x, prior_mean=0.0):
 
 @functools.cache
 def value_and_gradient(objective, **options):
-    """Of one key, float64, with a mean of the prior among the generation network's parameters."""
+    """By one key, float64; a mean of the prior is among the generation network's parameters."""
 
     def loss(params, prior_mean):
         arguments = distributions(params, X, prior_mean)

@@ -52,7 +52,7 @@ def test_the_baseline_is_the_first_cell_that_fits():
     cells = grid.expand(axes, make)
     assert grid.find(cells, {}) == 0
     assert cells[grid.find(cells, {"k": "5"})].values["objective"] == "elbo"
-    # Of the cells that fit, a skipped one is passed over.
+    # A skipped cell is passed over among those that fit.
     assert cells[grid.find(cells, {"estimator": "vimco"})].values["k"] == "5"
     for wanted, words in [
         ({"beta": "1"}, "no axis of the grid"),

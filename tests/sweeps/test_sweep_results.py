@@ -236,7 +236,7 @@ def test_what_is_missing_from_a_folder(tmp_path):
     store = sweep_folder.read(tmp_path, DIGESTS)
     wanted = [r for cell in large for r in train.replicas(cell.config)]
     assert sweep_folder.missing(store, wanted) == ([begun], [wanted[2], wanted[5]])
-    # Of a smaller grid, a stopped run that has more than is wanted is left alone.
+    # In a smaller grid, a stopped run that has more than is wanted is left alone.
     assert sweep_folder.missing(store, wanted[3:4]) == ([], wanted[3:4])
     with pytest.raises(UserError, match="have changed since"):
         sweep_folder.read(tmp_path, {"blobs.npz": "another"})
