@@ -1,14 +1,39 @@
 """What a data set is, and the parts of it that are trained and tested on."""
 
 import hashlib
+import math
 from typing import NamedTuple
 
 import numpy as np
+from jax import Array
 
 # Images that are looked at together.
 _BLOCK = 4096
 # Draws which images of a single split are the test images.
 _SPLIT_SEED = 123
+
+
+class Spec(NamedTuple):
+    """What a model knows of the data before it sees any: static and hashable."""
+
+    kind: str  # "image": float32 in [0, 1]; "token": int32 in 0..levels-1; "real": float32
+    shape: tuple[int, ...]  # (28, 28), (32, 32, 3), (20,) characters, (7, 7) codes
+    levels: int | None  # values of a coordinate: 2, 256, a vocabulary, a codebook; None: real
+    classes: int | None = None  # of the labels, where there are any
+
+    @property
+    def dim(self) -> int:
+        """D, the product of the shape."""
+        return math.prod(self.shape)
+
+
+class Batch(NamedTuple):
+    """Examples as the training loop and the evaluation pass them on."""
+
+    x: Array  # [B, D], of the kind's type; networks reshape it to the spec's shape
+    label: Array | None = None  # [B], int32
+    factors: Array | None = None  # [B, F]
+    context: Array | None = None  # [B, M], e.g. codes of a layer above
 
 
 class Dataset(NamedTuple):

@@ -8,6 +8,26 @@ from jax import Array
 Params = dict[str, Any]
 
 
+class Given(NamedTuple):
+    """What distributions are conditioned on besides x or z. Batch dimensions align with the
+    trailing ones of z; models broadcast them explicitly.
+    """
+
+    label: Array | None = None  # [*batch], int32
+    context: Array | None = None  # [*batch, M]
+    key: Array | None = None  # for dropout; None: no dropout, as in evaluation
+
+
+class Density(NamedTuple):
+    """A model with an exact p(x): PixelCNN, flows, mixtures."""
+
+    init: Callable[..., Params]
+    """(key, batch, mean=None) -> params; as in `Model`."""
+
+    distribution: Callable[..., Any]
+    """(params, stats, given) -> p(x|.) with log_prob and sample; x is [*any, D]."""
+
+
 class Model(NamedTuple):
     """A latent-variable model as four pure functions, valid for any leading batch dimensions.
 

@@ -1,8 +1,4 @@
-"""What NumPyro's distributions lack: hierarchies, a fast Bernoulli over pixels, and two laws of
-grey levels.
-
-A distribution, anywhere in this project, is an object with `sample(key, sample_shape)` and
-`log_prob(z)`; NumPyro's are the rule. Batch dimensions of a draw trail its sample dimensions.
+"""Laws of pixels that NumPyro lacks: a fast Bernoulli, and two laws of grey levels.
 
 The laws here cast their parameters to float32 at least before they compute anything, so that those
 of half precision cost nothing; derivatives come back in the parameters' type. NumPyro, Distrax and
@@ -12,8 +8,6 @@ TFP compute a density in its parameters' type, which for bfloat16 costs whole na
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -23,17 +17,6 @@ from jax.custom_derivatives import SymbolicZero
 from numpyro.distributions import constraints
 
 from elbo_lab.losses.arrays import to_common_float, to_common_rank
-from elbo_lab.losses.posteriors import Layered, sample_from
-
-
-class Distribution(Protocol):
-    """What `elbo_lab.losses` asks of a posterior; of a prior it asks `log_prob` alone."""
-
-    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Any:
-        """Draws [*sample_shape, *batch, ...]."""
-
-    def log_prob(self, value: Any) -> Array:
-        """Log density of values [*any, *batch, ...], nats, [*any, *batch]."""
 
 
 def bernoulli_log_prob(logits: Array, value: Array) -> Array:
@@ -246,55 +229,3 @@ def continuous_bernoulli_mean(logits: Array) -> Array:
     upper = -1 / jnp.expm1(-jnp.abs(far))
     far = jnp.where(far > 0, upper, 1 - upper) - 1 / far
     return jnp.where(small, 0.5 + near * _series(terms, near**2), far)
-
-
-class Chain(Layered):
-    """A hierarchy of stochastic layers: z = (z_1, ..., z_n), a tuple ordered from the data up.
-
-    log p(z) = log first(z_first) + sum_i log conditionals_i(z_{i-1})(z_i).
-
-    Upwards (an inference network), z_1 ~ first and z_i ~ conditionals[i-2](z_{i-1}). Downwards
-    (a prior), z_n ~ first and z_{i-1} is drawn given z_i; the tuple keeps its order.
-
-    Args:
-      first: distribution of the first layer drawn, batch shape [*batch] or ().
-      conditionals: functions from one layer's value [*any, L_i] to the next one's distribution,
-        batch shape [*any], in the order of drawing.
-      downwards: whether the first layer drawn is z_n (a prior) rather than z_1.
-    """
-
-    def __init__(
-        self,
-        first: Distribution,
-        conditionals: Sequence[Callable[[Array], Distribution]],
-        downwards: bool = False,
-    ):
-        self.first = first
-        self.conditionals = tuple(conditionals)
-        self.downwards = downwards
-
-    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, ...]:
-        """Draws: a tuple of [*sample_shape, *batch, L_i], ordered from the data up."""
-        keys = jax.random.split(key, len(self.conditionals) + 1)
-        z = [sample_from(self.first, keys[0], sample_shape)]
-        for layer_key, conditional in zip(keys[1:], self.conditionals, strict=True):
-            z.append(sample_from(conditional(z[-1]), layer_key, ()))
-        return tuple(reversed(z)) if self.downwards else tuple(z)
-
-    def log_prob(self, value: tuple[Array, ...]) -> Array:
-        """Log density of a tuple of values, nats, [*any, *batch]."""
-        drawn = tuple(reversed(value)) if self.downwards else tuple(value)
-        layers = self._layers(drawn)
-        return sum(layer.log_prob(z) for layer, z in zip(layers, drawn, strict=True))
-
-    def layers(self, value: tuple[Array, ...]) -> tuple[Distribution, ...]:
-        """Each layer's distribution given the layer before it in `value`, from the data up."""
-        if self.downwards:
-            return tuple(reversed(self._layers(tuple(reversed(value)))))
-        return self._layers(value)
-
-    def _layers(self, drawn: tuple[Array, ...]) -> tuple[Distribution, ...]:
-        given = (
-            conditional(z) for conditional, z in zip(self.conditionals, drawn[:-1], strict=True)
-        )
-        return (self.first, *given)

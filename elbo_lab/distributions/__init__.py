@@ -1,0 +1,20 @@
+"""What NumPyro's distributions lack: hierarchies, and laws of pixels."""
+
+from elbo_lab.distributions.base import Chain, Distribution
+from elbo_lab.distributions.pixels import (
+    BernoulliVector,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    bernoulli_log_prob,
+    continuous_bernoulli_mean,
+)
+
+__all__ = [
+    "BernoulliVector",
+    "Chain",
+    "ContinuousBernoulli",
+    "DiscretizedLogistic",
+    "Distribution",
+    "bernoulli_log_prob",
+    "continuous_bernoulli_mean",
+]

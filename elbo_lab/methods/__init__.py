@@ -1,0 +1,1 @@
+"""How a model is trained and measured. One file is one method."""

@@ -1,0 +1,53 @@
+"""The contract between methods and everything that trains, evaluates or reports."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jax import Array
+
+from elbo_lab.data.dataset import Spec
+
+
+class Loss(NamedTuple):
+    """What a step minimizes, for each example of a batch."""
+
+    loss: Array  # [B]
+    terms: dict[str, Array]  # name -> [B], for the training curves
+    stats: Any = ()  # the new state that no gradient moves
+
+
+class Picture(NamedTuple):
+    """Images that a method shows."""
+
+    # (key, params, stats, batch) -> [n, D], as grey levels or colours in [0, 1]
+    draw: Callable[..., Array]
+    title: str
+    # Whether the n images stand below the first n of the batch, which they are made of.
+    beside_inputs: bool = False
+
+
+class Method(NamedTuple):
+    """A model with its objective: what the loop, the evaluation and the reports know of a run.
+
+    `stats` is state that no gradient moves, such as a codebook's moving averages; () where there is
+    none. Params and stats are pytrees of arrays.
+    """
+
+    # (key, batch, mean=None) -> (params, stats). The batch is the first rows of the training data,
+    # the same for all replicates; mean [D] is that of all training data, the batch's if not given.
+    init: Callable[..., tuple[Any, Any]]
+    # (key, params, stats, batch, hparams) -> Loss. hparams: {name: []}, the traced settings.
+    loss: Callable[..., Loss]
+    # The names of the loss's terms; the first is the one that progress shows.
+    terms: tuple[str, ...]
+    # (key, params, stats, batch) -> {quantity: [B, ...]}; `quantities` explains the names.
+    # Draws stream inside: memory does not grow with their number.
+    measure: Callable[..., dict[str, Array]]
+    measure_batch: int  # examples that `measure` sees at once: decides keys and memory
+    pictures: dict[str, Picture]
+    headline: str | None  # the quantity that sweeps compare; None: there is none
+    # (params, stats, batch) -> features [B, L] (float32) or codes [B, M] (int32)
+    encode: Callable[..., Array] | None = None
+    # (params, stats, codes or features, given) -> p(x|.)
+    decode: Callable[..., Any] | None = None
+    code_spec: Spec | None = None  # of what encode gives
