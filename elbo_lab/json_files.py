@@ -10,7 +10,7 @@ import types
 import typing
 from typing import Any
 
-from elbo_lab import report
+from elbo_lab import files
 from elbo_lab.errors import UserError
 
 _WORDS = {
@@ -31,7 +31,7 @@ def read(path, kind: Any) -> Any:
     Raises:
       UserError: the file cannot be read, is no JSON, or does not hold what `kind` says.
     """
-    value = report.read_json(path)
+    value = files.read_json(path)
     if found := fault(value, kind):
         raise UserError(f"{path} is damaged: {found}")
     return value

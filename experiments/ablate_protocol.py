@@ -13,11 +13,11 @@ import dataclasses
 
 from absl import flags
 
-from elbo_lab import config as configs
-from elbo_lab import grid, validation
-from elbo_lab.config import Config
+from elbo_lab import configs
+from elbo_lab.cli import run_flags, validation
+from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
-from experiments import flags as run_flags
+from elbo_lab.sweeps import grid
 from experiments import sweep
 
 # Fields that change nothing of the training, and those that tables of a protocol vary.

@@ -29,13 +29,12 @@ from typing import Any
 import jax
 from absl import flags
 
-from elbo_lab import device
+from benchmarks import merging, peers, processes, training
+from benchmarks.peers import OURS, ROWS
+from elbo_lab.cli import run_flags
+from elbo_lab.devices import setup
 from elbo_lab.errors import UserError
-from elbo_lab.report import write_summary
-from experiments import flags as run_flags
-from experiments import peers
-from experiments.benchmarks import merging, processes, training
-from experiments.peers import OURS, ROWS
+from elbo_lab.files import write_summary
 
 PARTS = ("train", "evaluate", "start", "memory", "replicates")
 REPLICATES = (1, 2, 4, 8)
@@ -54,8 +53,8 @@ def main() -> int:
     found: dict[str, Any] = {
         "command": "python -m experiments.benchmark " + " ".join(sys.argv[1:]),
         "date": date.today().isoformat(),
-        "device": device.describe(),
-        "processor": device.processor(),
+        "device": setup.describe(),
+        "processor": setup.processor(),
         "machine": platform.machine(),
         "python": platform.python_version(),
         "versions": {"jax": jax.__version__, **peers.versions(rows)},

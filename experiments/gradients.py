@@ -16,17 +16,19 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from elbo_lab import config as configs
-from elbo_lab import data, device, losses, models, report, run_files, rundir, toys, train
-from elbo_lab.config import Config
+from elbo_lab import configs, data, files, keys, losses, models, training
+from elbo_lab.cli import folders, run_flags
+from elbo_lab.cli.flag_values import define_optional_count
+from elbo_lab.configs import Config
 from elbo_lab.data import binarization
+from elbo_lab.devices import setup
 from elbo_lab.errors import UserError
-from elbo_lab.evaluation import gradient_study
-from elbo_lab.evaluation.gradient_study import Study, Subject
-from experiments import flags as run_flags
-from experiments import folders, gradient_reporting, stages
-from experiments.flag_values import define_optional_count
-from experiments.progress import Progress
+from elbo_lab.evaluation.gradients import gradient_study
+from elbo_lab.evaluation.gradients.gradient_study import Study, Subject
+from elbo_lab.models import toys
+from elbo_lab.reports import gradients
+from elbo_lab.runs import run_files, rundir, stages
+from elbo_lab.runs.progress import Progress
 
 TOY_EXAMPLES = 64
 FILES = ("gradients.txt", "gradients.json")
@@ -37,7 +39,7 @@ def main() -> int:
     values = flags.FLAGS
     study = study_from_flags()
     cache_given = values["compilation_cache_dir"].present > 0
-    device.set_up(values.platform, 1, values.compilation_cache_dir, cache_given)
+    setup.set_up(values.platform, 1, values.compilation_cache_dir, cache_given)
     named, subject = subject_from_flags()
     folder = None if values.output is None else folders.made("output", values.output)
     try:
@@ -61,13 +63,13 @@ def main() -> int:
         return 1
     finally:
         progress.close()
-    text = gradient_reporting.table(named, study, subject, rows)
+    text = gradients.table(named, study, subject, rows)
     print(text)
     if folder is not None:
-        report.write_atomically(folder / FILES[0], (text + "\n").encode())
-        summary = gradient_reporting.summary(named, study, subject, rows)
-        report.write_summary(folder / FILES[1], summary)
-        gradient_reporting.figures(folder, study, rows)
+        files.write_atomically(folder / FILES[0], (text + "\n").encode())
+        summary = gradients.summary(named, study, subject, rows)
+        files.write_summary(folder / FILES[1], summary)
+        gradients.figures(folder, study, rows)
     return 0
 
 
@@ -177,17 +179,17 @@ def run_subject(
     size = batch_size(wanted or config.batch_size, len(dataset.x_train))
     # What is drawn at every visit in training is drawn once here: noise is that of z alone.
     mode = "fixed" if config.binarization == "dynamic" else config.binarization
-    images = stages.stored(dataset.x_train[:size], train.TRAIN_SPLIT, mode)
+    images = stages.stored(dataset.x_train[:size], keys.TRAIN_SPLIT, mode)
     x = binarization.grey_levels(images)
     return str(path), Subject(model, params, x, lambda tree: tree, ("encoder",))
 
 
 def trained_params(path: Path, config: Config, model: models.Model, x_train):
     """The parameters of the newest checkpoint; the first replicate's."""
-    from elbo_lab import checkpoint
+    from elbo_lab.training import checkpoint
 
-    keys = train.base_keys(train.replicas(config))
-    loop = train.make_loop(config, model, len(x_train))
+    keys = training.base_keys(training.replicas(config))
+    loop = training.make_loop(config, model, len(x_train))
     mean = jax.ShapeDtypeStruct(x_train.shape[1:], jnp.float32)
     like = jax.eval_shape(loop.init, keys, mean)
     restored = checkpoint.restore(path / rundir.CHECKPOINTS, (like, keys))

@@ -10,10 +10,10 @@ import sys
 
 from absl import flags
 
-from elbo_lab import config as configs
-from elbo_lab import data, device, distributed, rundir, validation
-from experiments import completing
-from experiments import flags as run_flags
+from elbo_lab import configs, data
+from elbo_lab.cli import run_flags, validation
+from elbo_lab.devices import distributed, setup
+from elbo_lab.runs import completing, rundir
 
 
 def main() -> int:
@@ -37,7 +37,7 @@ def main() -> int:
     if not several:
         _set_up(config.replicates)
     workdir = values.workdir or rundir.default_name(config)
-    from experiments import reporting, stages
+    from elbo_lab.runs import reporting, stages
 
     first = distributed.is_first()
     try:
@@ -60,7 +60,7 @@ def main() -> int:
     return 0
 
 
-def _load(config: configs.Config, placement: device.Placement) -> data.Dataset:
+def _load(config: configs.Config, placement: setup.Placement) -> data.Dataset:
     in_file = bool(placement.stream)
     dataset = run_flags.load_data("dataset", config.dataset, in_file)
     validation.check_data(config, dataset)
@@ -69,7 +69,7 @@ def _load(config: configs.Config, placement: device.Placement) -> data.Dataset:
 
 def _set_up(replicates: int) -> None:
     values = flags.FLAGS
-    device.set_up(
+    setup.set_up(
         values.platform,
         replicates,
         values.compilation_cache_dir,

@@ -20,15 +20,14 @@ from pathlib import Path
 
 from absl import flags
 
-from elbo_lab import config as configs
-from elbo_lab import data, grid, train, validation
-from elbo_lab.config import Config
+from elbo_lab import configs, data, training
+from elbo_lab.cli import grid_flags, run_flags, validation
+from elbo_lab.cli.flag_values import define_optional_count
+from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
-from elbo_lab.report import write_summary
-from experiments import flags as run_flags
-from experiments import grid_flags, sweep_folder, sweep_jobs
-from experiments.flag_values import define_optional_count
-from experiments.progress import GRACE, GridProgress, Interrupt
+from elbo_lab.files import write_summary
+from elbo_lab.runs.progress import GRACE, GridProgress, Interrupt
+from elbo_lab.sweeps import grid, sweep_folder, sweep_jobs
 
 
 def main() -> int:
@@ -52,11 +51,11 @@ def conduct(script: str, cells: list[grid.Cell], baseline: int) -> int:
     cells, sizes, digests = with_data(cells)
     if cells[baseline].config is None:
         raise UserError(cells[baseline].reason)
-    wanted = [r for c in cells if c.config for r in train.replicas(c.config)]
+    wanted = [r for c in cells if c.config for r in training.replicas(c.config)]
     command = shlex.join(["python", "-m", f"experiments.{script}", *sys.argv[1:]])
     workdir = values.workdir or default_name(script, wanted)
     with sweep_folder.claim(workdir, values.overwrite) as path:
-        from experiments import sweep_reporting, sweep_results
+        from elbo_lab.sweeps import sweep_reporting, sweep_results
 
         for cell in cells:
             if cell.config is None:

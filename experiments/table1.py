@@ -14,13 +14,14 @@ from pathlib import Path
 
 from absl import flags
 
-from elbo_lab import data, device, protocols, validation
-from elbo_lab.config import Config
+from elbo_lab import data
+from elbo_lab.cli import folders, protocols, run_flags, validation
+from elbo_lab.configs import Config
+from elbo_lab.devices import setup
 from elbo_lab.errors import UserError
-from experiments import completing, folders
-from experiments import flags as run_flags
-from experiments import table1_results as results
-from experiments.progress import Interrupt
+from elbo_lab.runs import completing
+from elbo_lab.runs.progress import Interrupt
+from elbo_lab.studies import table1_results
 
 LATENTS = {1: (50,), 2: (100, 50)}
 MODELS = {"vae": "elbo", "iwae": "iwae"}
@@ -36,13 +37,13 @@ def main() -> int:
     values = flags.FLAGS
     if not values.workdir:
         raise UserError(f"--workdir must be a folder; got {values.workdir!r}.")
-    device.set_up(
+    setup.set_up(
         values.platform,
         values.replicates,
         values.compilation_cache_dir,
         values["compilation_cache_dir"].present > 0,
     )
-    from experiments import stages
+    from elbo_lab.runs import stages
 
     datasets = loaded(cells)  # What is missing is said before anything is trained.
     flag = "results_dir" if values.results_dir else "workdir"
@@ -50,32 +51,34 @@ def main() -> int:
     # One for all cells: a signal may come between two of them.
     status, interrupt = 0, Interrupt()
     for number, cell in enumerate(cells, 1):
-        print(f"[{number} of {len(cells)}] {results.title(cell)}", file=sys.stderr, flush=True)
+        print(
+            f"[{number} of {len(cells)}] {table1_results.title(cell)}", file=sys.stderr, flush=True
+        )
         try:
             path, _ = completing.complete(
                 cell.config,
-                str(Path(values.workdir) / results.slug(cell)),
+                str(Path(values.workdir) / table1_results.slug(cell)),
                 datasets[cell.config.dataset],
                 values.tensorboard,
                 interrupt=interrupt,
             )
-            results.write(folder, cell, results.row(cell, path, command()))
+            table1_results.write(folder, cell, table1_results.row(cell, path, command()))
         except stages.StoppedError as stopped:
             print(f"{stopped} The same command goes on.", file=sys.stderr)
             status = stopped.status
             break
-        except (stages.DivergedError, results.NothingFiniteError) as failed:
-            print(f"{results.title(cell)}: {failed}", file=sys.stderr)
+        except (stages.DivergedError, table1_results.NothingFiniteError) as failed:
+            print(f"{table1_results.title(cell)}: {failed}", file=sys.stderr)
             status = 1
         if interrupt.signal and number < len(cells):
             print(f"Stopped after {number} cells. The same command goes on.", file=sys.stderr)
             status = interrupt.status()
             break
-    print("\n" + results.text(results.read(folder)))
+    print("\n" + table1_results.text(table1_results.read(folder)))
     return status
 
 
-def loaded(cells: list[results.Cell]) -> dict[str, data.Dataset]:
+def loaded(cells: list[table1_results.Cell]) -> dict[str, data.Dataset]:
     """The cells' data sets by name.
 
     Raises:
@@ -100,7 +103,7 @@ def command() -> str:
     return shlex.join(["python", "-m", "experiments.table1", *given])
 
 
-def cells_from_flags() -> list[results.Cell]:
+def cells_from_flags() -> list[table1_results.Cell]:
     """The cells that the flags name, the quick ones first, and each once: IWAE of one draw is VAE.
 
     Raises:
@@ -120,7 +123,7 @@ def cells_from_flags() -> list[results.Cell]:
     return list(dict.fromkeys(found))
 
 
-def cell(name: str, layers: int, model: str, k: int) -> results.Cell:
+def cell(name: str, layers: int, model: str, k: int) -> table1_results.Cell:
     """One cell of the table as a configuration."""
     values = flags.FLAGS
     config = dataclasses.replace(
@@ -138,7 +141,7 @@ def cell(name: str, layers: int, model: str, k: int) -> results.Cell:
     config = run_flags.within_budget(config, values.budget)
     validation.check(config)
     config = validation.resolved(config)
-    return results.Cell(name, layers, model, k, values.protocol, values.budget, config)
+    return table1_results.Cell(name, layers, model, k, values.protocol, values.budget, config)
 
 
 def choices_of(flag: str, text: str, choices: tuple) -> list[str]:

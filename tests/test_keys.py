@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import device, keys
-from elbo_lab import train as training
-from elbo_lab.config import Config
+from elbo_lab import keys, training
+from elbo_lab.configs import Config
 from elbo_lab.data import binarization
+from elbo_lab.devices import setup
 from elbo_lab.errors import UserError
 
 COUNT = 40
@@ -51,7 +51,7 @@ def test_implementations_whose_streams_collide_are_refused():
         for call in (
             lambda: training.base_keys([Config()]),
             lambda: training.base_keys([Config(), Config(seed=1)]),
-            lambda: device.set_up(None, 1, "", False),
+            lambda: setup.set_up(None, 1, "", False),
         ):
             with pytest.raises(UserError, match="must be one of threefry2x32, rbg .*'unsafe_rbg'"):
                 call()

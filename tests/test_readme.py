@@ -47,8 +47,8 @@ def test_ci_calls_the_test_command_as_printed():
 
 
 def test_every_flag_in_the_readme_exists():
-    from elbo_lab.config import SECTIONS
-    from experiments.flags import PROTOCOL_SECTION, RUN_SECTION
+    from elbo_lab.cli.run_flags import PROTOCOL_SECTION, RUN_SECTION
+    from elbo_lab.configs import SECTIONS
 
     known = {name for section in SECTIONS.values() for name in section} | {"help"}
     known |= {*PROTOCOL_SECTION, *RUN_SECTION, "baseline", "jobs", "models"}

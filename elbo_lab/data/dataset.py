@@ -2,10 +2,11 @@
 
 import hashlib
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jax import Array
+
+Array = Any  # NumPy's or JAX's; data sets are read without importing JAX
 
 # Images that are looked at together.
 _BLOCK = 4096

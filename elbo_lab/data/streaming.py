@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from elbo_lab.data import binarization
-from elbo_lab.sharding import put_local
+from elbo_lab.devices.sharding import put_local
 
 # Calls whose batches wait in host memory, and on the device, besides the one at work.
 READ_AHEAD, SENT_AHEAD = 2, 1

@@ -33,8 +33,8 @@ from tensorflow_datasets.core.download import resource
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from elbo_lab.data import tfds_builders
-from elbo_lab.data.archives import DAMAGE
 from elbo_lab.errors import UserError
+from elbo_lab.files import DAMAGE
 
 FILE_FORMAT = "array_record"
 # Seconds that a server may take to answer before it counts as unreachable.

@@ -7,7 +7,7 @@ import numpy as np
 from jax import Array
 
 from elbo_lab.distributions import Chain
-from elbo_lab.means import mean_of
+from elbo_lab.distributions.means import mean_of
 
 # A unit u is active where Var_x(E_q(u|x)[u]) exceeds this (Burda et al. 2016, section 5.2).
 ACTIVE_THRESHOLD = 0.01

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from elbo_lab.config import Config
+from elbo_lab.configs import Config
 from elbo_lab.distributions import Chain, Distribution
 from elbo_lab.models.base import Model, Params
-from elbo_lab.models.likelihoods import LIKELIHOODS
+from elbo_lab.models.laws import LIKELIHOODS
 from elbo_lab.models.networks import INITS, GaussianMLP, gaussian
 
 # Where the output bias starts.

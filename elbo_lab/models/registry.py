@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from elbo_lab.config import Config
+from elbo_lab.configs import Config
 from elbo_lab.models import mlp
 from elbo_lab.models.base import Model
 

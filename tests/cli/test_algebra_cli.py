@@ -5,7 +5,7 @@ import json
 import pytest
 
 from elbo_lab import losses
-from experiments import reporting
+from elbo_lab.runs import reporting
 
 ONE_PASS = ("--epochs=1", "--tensorboard=false")
 NEEDED = {"piwae": ["--m=2"], "rws": ["--phase=both"]}

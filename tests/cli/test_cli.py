@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from elbo_lab import losses
-from elbo_lab.config import Config
+from elbo_lab.configs import Config
 
 FIGURES = ["active_units.png", "learning_curves.png", "reconstructions.png", "samples.png"]
 RESULTS = {

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from elbo_lab import distributed
+from elbo_lab.devices import distributed
 from elbo_lab.errors import UserError
 
 

@@ -5,11 +5,9 @@ import dataclasses
 import pytest
 from absl import flags
 
-from elbo_lab import validation
-from elbo_lab.config import Config
+from elbo_lab.cli import folders, run_flags, validation
+from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
-from experiments import flags as run_flags
-from experiments import folders
 
 FIELDS = {field.name: field.default for field in dataclasses.fields(Config)}
 

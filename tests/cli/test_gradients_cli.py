@@ -12,10 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import checkpoint, data, models, rundir, train
-from elbo_lab.config import Config
+from elbo_lab import data, models, training
+from elbo_lab.cli import folders
+from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
-from experiments import folders, gradients
+from elbo_lab.runs import rundir
+from elbo_lab.training import checkpoint
+from experiments import gradients
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIGURES = {"snr.png", "dsnr.png", "variance.png", "efficiency.png"}
@@ -92,8 +95,8 @@ def run_directory(tmp_path_factory):
         replicates=2,
     )
     dataset = data.load(config.dataset)
-    loop = train.make_loop(config, models.make(config, 16), 12)
-    keys = train.base_keys(train.replicas(config))
+    loop = training.make_loop(config, models.make(config, 16), 12)
+    keys = training.base_keys(training.replicas(config))
     state = loop.init(keys, jnp.full(16, 0.5))
     digest = data.digest(dataset)
     with rundir.claim(str(path / "run"), config, digest, overwrite=False) as workdir:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from elbo_lab.config import SECTIONS
-from experiments.flags import DISTRIBUTED, RUN_SECTION, number_or_course
+from elbo_lab.cli.run_flags import DISTRIBUTED, RUN_SECTION, number_or_course
+from elbo_lab.configs import SECTIONS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = {name for section in SECTIONS.values() for name in section}

@@ -77,7 +77,7 @@ def test_a_signal_saves_and_says_how_to_go_on(cli, read, fresh, tmp_path, number
 # A process that is kept from Python's next instruction for ever, as by a program that never ends.
 STUCK = """\
 import hashlib, sys
-from experiments.progress import Interrupt
+from elbo_lab.runs.progress import Interrupt
 interrupt = Interrupt(float(sys.argv[1]))
 print("ready", flush=True)
 hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)

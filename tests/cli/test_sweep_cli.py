@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from elbo_lab.cli.protocols import PROTOCOLS
 from elbo_lab.evaluation import read_evaluations
-from elbo_lab.protocols import PROTOCOLS
 
 pytestmark = pytest.mark.slow
 GRID = ("--k=1,5", "--replicates=2", "--jobs=2", "--tensorboard=false")

@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import npz_files
 import numpy as np
 import pytest
 
 from elbo_lab.data import DATASETS, Dataset, datasets, is_binary, load
+from tests.data import npz_files
 
 ROOT = Path(__file__).parents[2]
 EMBEDDED = Path(datasets.__file__).with_name("mnist_small.npz")

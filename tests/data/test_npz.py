@@ -4,12 +4,12 @@ import os
 
 import numpy as np
 import pytest
-from npz_files import GREY, save
 
-from elbo_lab import validation
-from elbo_lab.config import Config
+from elbo_lab.cli import validation
+from elbo_lab.configs import Config
 from elbo_lab.data import digest, hold_out, is_binary, load
 from elbo_lab.errors import UserError
+from tests.data.npz_files import GREY, save
 
 BITS = np.array([[[0, 1], [1, 0]], [[1, 1], [0, 0]], [[0, 0], [0, 1]]], np.uint8)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from npz_files import GREY, refusal, save
 
 from elbo_lab.data import load
 from elbo_lab.errors import UserError
+from tests.data.npz_files import GREY, refusal, save
 
 
 def _npy(array):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import scipy.io
-import tfds_files
-from npz_files import refusal
 
 from elbo_lab.data import image_sets, load, tfds_builders
+from tests.data import tfds_files
+from tests.data.npz_files import refusal
 
 
 def place(images: np.ndarray) -> list[tuple[int, int]]:

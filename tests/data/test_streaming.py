@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import train as training
-from elbo_lab.config import Config
+from elbo_lab import training
+from elbo_lab.configs import Config
 from elbo_lab.data import binarization, load, streaming
 from elbo_lab.errors import UserError
 from elbo_lab.models import Model

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
-import tfds_files
-from npz_files import refusal
 
 from elbo_lab.data import load, tfds, tfds_builders
+from tests.data import tfds_files
+from tests.data.npz_files import refusal
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = "elbo_lab_images.npz"

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from elbo_lab import toys
-from elbo_lab.evaluation import gradient_study, gradients
-from elbo_lab.evaluation.gradients import Moments
+from elbo_lab.evaluation.gradients import gradient_statistics, gradient_study
+from elbo_lab.evaluation.gradients.gradient_statistics import Moments
+from elbo_lab.models import toys
 
 SIZES = {"one": 4, "two": 3}
 MEAN = {"one": np.array([0.5, -1.0, 0.0, 2.0]), "two": np.array([1.0, 0.0, -0.2])}
 DIRECTIONS = {name: np.random.default_rng(3).normal(size=(2, n)) for name, n in SIZES.items()}
 DIRECTIONS = {n: d / np.linalg.norm(d, axis=1, keepdims=True) for n, d in DIRECTIONS.items()}
 # More than two chunks, and not a multiple.
-NUMBER = 2 * gradients.CHUNK + 57
+NUMBER = 2 * gradient_statistics.CHUNK + 57
 
 
 def noise(key, name):
@@ -34,13 +34,13 @@ def linear_loss(key, params, x):
 @functools.cache
 def drawn():
     """Moments by the library, and the gradients [N, P] themselves in float64."""
-    sampler = gradients.make_sampler(linear_loss, lambda tree: tree | {"empty": {}})
+    sampler = gradient_statistics.make_sampler(linear_loss, lambda tree: tree | {"empty": {}})
     params = {name: jnp.zeros(size) for name, size in SIZES.items()}
     seen = []
-    found = gradients.sample(
+    found = gradient_statistics.sample(
         sampler, jax.random.key(1), params, jnp.zeros((2, 1)), DIRECTIONS, NUMBER, seen.append
     )
-    assert seen == [gradients.CHUNK, 2 * gradients.CHUNK, NUMBER]
+    assert seen == [gradient_statistics.CHUNK, 2 * gradient_statistics.CHUNK, NUMBER]
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(1), i))(jnp.arange(NUMBER))
     values = {name: jax.vmap(functools.partial(noise, name=name))(keys) for name in SIZES}
     return found, {name: np.asarray(value, np.float64) for name, value in values.items()}
@@ -81,17 +81,17 @@ def test_gradients_that_are_not_finite_are_not_averaged():
     def loss(key, params, x):
         return jnp.log(params["w"]) + 0 * x[:, 0] + 0 * jax.random.uniform(key)
 
-    sampler = gradients.make_sampler(loss, lambda tree: tree)
+    sampler = gradient_statistics.make_sampler(loss, lambda tree: tree)
     rows = {"w": np.ones((1, 1))}
     with pytest.raises(ArithmeticError, match="A gradient of w is not finite"):
-        gradients.sample(
+        gradient_statistics.sample(
             sampler, jax.random.key(0), {"w": jnp.zeros(())}, jnp.zeros((2, 1)), rows, 5
         )
 
 
 def test_snr_and_its_relatives_by_their_definitions():
     values = np.random.default_rng(0).normal([3.0, -1.0, 0.0, 0.0], [1.0, 2.0, 0.0, 1.0], (50, 4))
-    found = gradients.describe(moments_of(values, np.eye(4)[:1]))
+    found = gradient_statistics.describe(moments_of(values, np.eye(4)[:1]))
     moving = values[:, [0, 1, 3]]  # The third parameter's gradient is always zero.
     assert found.num_parameters == 3
     ratios = np.abs(moving.mean(axis=0)) / moving.std(axis=0, ddof=1)
@@ -107,8 +107,8 @@ def test_snr_and_its_relatives_by_their_definitions():
 def test_one_parameter_has_no_direction_and_no_gradient_no_snr():
     single = np.random.default_rng(0).normal(1.0, 1.0, (20, 1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = gradients.describe(moments_of(single, np.ones((1, 1))))
-        nothing = gradients.describe(moments_of(np.zeros((20, 3)), np.eye(3)[:1]))
+        found = gradient_statistics.describe(moments_of(single, np.ones((1, 1))))
+        nothing = gradient_statistics.describe(moments_of(np.zeros((20, 3)), np.eye(3)[:1]))
     assert math.isnan(found.dsnr) and found.snr > 0
     assert nothing.num_parameters == 0 and math.isnan(nothing.snr) and nothing.variance == 0
 
@@ -116,7 +116,7 @@ def test_one_parameter_has_no_direction_and_no_gradient_no_snr():
 def test_the_floor_is_the_snr_of_pure_noise():
     n, size = 100, 20_000
     values = np.random.default_rng(0).normal(size=(n, size))
-    found = gradients.describe(moments_of(values, np.eye(1, size)))
+    found = gradient_statistics.describe(moments_of(values, np.eye(1, size)))
     # |mean| / std is |t| / sqrt(n), t Student's of n - 1 degrees of freedom.
     error = np.sqrt(1 - 2 / np.pi) / np.sqrt(n * size)
     expected = stats.t(n - 1).expect(np.abs) / np.sqrt(n)
@@ -127,7 +127,7 @@ def test_the_floor_is_the_snr_of_pure_noise():
 def test_dsnr_of_an_isotropic_gradient():
     size = 20
     values = np.random.default_rng(0).normal(size=(4000, size))
-    found = gradients.describe(moments_of(values, np.eye(1, size)))
+    found = gradient_statistics.describe(moments_of(values, np.eye(1, size)))
     # E|g_1| E[1 / chi_19], which are independent.
     log_gamma = math.lgamma((size - 2) / 2) - math.lgamma((size - 1) / 2)
     expected = math.sqrt(2 / math.pi) * math.exp(log_gamma) / math.sqrt(2)
@@ -138,7 +138,7 @@ def test_hotelling_by_its_formula():
     rng = np.random.default_rng(0)
     mixing, directions = rng.normal(size=(3, 3)), np.eye(3)
     one, other = rng.normal(size=(40, 3)) @ mixing, 0.2 + rng.normal(size=(90, 3)) @ mixing
-    found = gradients.bias_test(
+    found = gradient_statistics.bias_test(
         moments_of(one, directions), moments_of(other, directions), [0, 1, 2], 0.01
     )
     apart = one.mean(axis=0) - other.mean(axis=0)
@@ -158,14 +158,14 @@ def test_of_one_parameter_all_directions_are_one():
     signs = np.array([[1.0], [-1.0], [0.0], [1.0]])
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = [moments_of(values, signs) for values in (one, other)]
-    found = gradients.bias_test(*parts, [0, 1, 2, 3], 0.01)
+    found = gradient_statistics.bias_test(*parts, [0, 1, 2, 3], 0.01)
     t = (one.mean() - other.mean()) / math.sqrt(one.var(ddof=1) / 60 + other.var(ddof=1) / 60)
     assert found.p_value == pytest.approx(2 * stats.t(59).sf(abs(t)))
 
 
 def test_gradients_without_noise_have_no_bias_to_find():
     nothing = moments_of(np.zeros((20, 2)) + [1.0, 2.0], np.eye(2))
-    assert gradients.bias_test(nothing, nothing, [0, 1], 0.01).p_value == 1
+    assert gradient_statistics.bias_test(nothing, nothing, [0, 1], 0.01).p_value == 1
 
 
 @pytest.mark.parametrize("shift", [0.0, 1.0])
@@ -173,15 +173,19 @@ def test_level_and_power_are_what_they_are_called(shift):
     """Rejects `level` of the tests without a bias, and 9 of 10 at the bias called resolution."""
     rng, level, repeats, n, rows = np.random.default_rng(0), 0.05, 2000, 5000, [0, 1, 2, 3]
     unit = Moments(n, np.ones(4), np.ones(4) * n, np.zeros(4), np.eye(4) * n, 0.0, 0.0)
-    resolution = gradients.bias_test(unit, unit, rows, level).resolution * 2  # of length 2
+    resolution = (
+        gradient_statistics.bias_test(unit, unit, rows, level).resolution * 2
+    )  # of length 2
     means = rng.normal(size=(2, repeats, 4)) / math.sqrt(n)
     means[0, :, 0] += shift * resolution
     rejected = [
-        gradients.bias_test(unit._replace(along=a), unit._replace(along=b), rows, level).p_value
+        gradient_statistics.bias_test(
+            unit._replace(along=a), unit._replace(along=b), rows, level
+        ).p_value
         < level
         for a, b in zip(*means, strict=True)
     ]
-    expected = gradients.POWER if shift else level
+    expected = gradient_statistics.POWER if shift else level
     error = math.sqrt(expected * (1 - expected) / repeats)
     assert np.mean(rejected) == pytest.approx(expected, abs=4 * error)
 
@@ -192,12 +196,12 @@ def test_directions_have_length_one_and_see_a_bias_where_noise_is_low():
     plain, biased = (
         moments_of(rng.normal(shift, scales, (500, 4)), np.eye(4)[:1]) for shift in (0 * bias, bias)
     )
-    rows = gradients.bias_directions(plain, [(biased, plain), (plain, plain)], rng)
+    rows = gradient_statistics.bias_directions(plain, [(biased, plain), (plain, plain)], rng)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1)[[0, 1, 3, 4]], 1)
     np.testing.assert_array_equal(rows[2], 0)  # A pilot that found no difference at all.
     assert abs(rows[1, 2]) > 0.99
-    assert gradients.rows_of(0, 2) == [0, 1, 3, 4, 5, 6, 7, 8]
-    assert gradients.rows_of(1, 2) == [0, 2, 3, 4, 5, 6, 7, 8]
+    assert gradient_statistics.rows_of(0, 2) == [0, 1, 3, 4, 5, 6, 7, 8]
+    assert gradient_statistics.rows_of(1, 2) == [0, 2, 3, 4, 5, 6, 7, 8]
     assert len(rows) == 9
 
 
@@ -211,17 +215,17 @@ def test_times_are_taken_in_turn_and_are_medians(monkeypatch):
 
         return run
 
-    monkeypatch.setattr(gradients.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(gradient_statistics.time, "perf_counter", lambda: clock[0])
     calls = {"a": call("a", [9.0, 1.0, 2.0]), "b": call("b", [3.0, 3.0, 3.0])}
-    found = gradients.seconds_each(calls, {"a": 10, "b": 2}, 3)
+    found = gradient_statistics.seconds_each(calls, {"a": 10, "b": 2}, 3)
     assert order == ["a", "b"] * 3
     assert found == {"a": pytest.approx(2.0), "b": pytest.approx(3.0)}
 
 
 def test_slope_of_a_power_law():
     xs = [1, 4, 16]
-    assert gradients.slope(xs, [3 * x**-0.5 for x in xs]) == pytest.approx(-0.5)
-    assert math.isnan(gradients.slope([1], [2.0]))
+    assert gradient_statistics.slope(xs, [3 * x**-0.5 for x in xs]) == pytest.approx(-0.5)
+    assert math.isnan(gradient_statistics.slope([1], [2.0]))
 
 
 # The toy of Rainforth et al.
@@ -268,11 +272,11 @@ def exact_elbo_gradients():
 def test_means_and_snr_of_the_toy_are_the_exact_ones():
     subject, number = toy(), 2000
     loss = gradient_study.make_loss(subject.model, "iwae", "stl", 1, 1)
-    sampler = gradients.make_sampler(loss, subject.groups)
+    sampler = gradient_statistics.make_sampler(loss, subject.groups)
     exact = exact_elbo_gradients()
     nowhere = {name: np.zeros((1, len(mean))) for name, mean in exact.items()}
     key = jax.random.key(5)
-    found = gradients.sample(sampler, key, subject.params, subject.x, nowhere, number)
+    found = gradient_statistics.sample(sampler, key, subject.params, subject.x, nowhere, number)
     for name, mean in exact.items():
         error = np.sqrt(found[name].gradient_squares / (number - 1) / number)
         # The greatest of 400 normal errors is above 4 in one case of forty.
@@ -281,7 +285,9 @@ def test_means_and_snr_of_the_toy_are_the_exact_ones():
     ratios = exact["b"] / math.sqrt(STL_VARIANCE / len(subject.x))
     folded = stats.foldnorm(np.abs(ratios) * math.sqrt(number), scale=1 / math.sqrt(number)).mean()
     tolerance = 4 * np.linalg.norm(np.sqrt((1 + ratios**2 / 2) / number)) / len(ratios)
-    assert gradients.describe(found["b"]).snr == pytest.approx(folded.mean(), abs=tolerance)
+    assert gradient_statistics.describe(found["b"]).snr == pytest.approx(
+        folded.mean(), abs=tolerance
+    )
 
 
 # Draws are z = mean + s e, s^2 = 2/3. By the mean, log w's slope through z is x + mu - 2 z, and
@@ -315,12 +321,12 @@ def test_stl_is_found_biased_above_one_draw_and_unbiased_estimators_are_not(grou
     assert (rows["stl", 4].oracle, rows["dreg", 4].oracle) == ("dreg", "reparam")
     for row in rows.values():
         assert row.seconds > 0
-        assert row.efficiency == row.statistics.snr**2 / row.seconds
+        assert row.efficiency == row.gradient_statistics.snr**2 / row.seconds
 
 
 def test_slopes_are_of_points_above_the_noise():
     rows = list(iwae_rows().values())
-    snr = {(r.group, r.estimator, r.k): r.statistics.snr for r in rows}
+    snr = {(r.group, r.estimator, r.k): r.gradient_statistics.snr for r in rows}
     found = gradient_study.slopes(rows, "k")
     assert len(found) == 9
     for (group, name), slope in found.items():
@@ -366,7 +372,7 @@ def test_repeats_divide_the_variance():
     """MIWAE's M repeats are independent: the variance is 1/M of one's, by any estimator."""
     rows = study_rows("miwae", ("dreg",), ((1, 2), (8, 2)), 300)
     for group, size in (("b", 20), ("mu", 20)):
-        one, eight = (rows[group, "dreg", m, 2].statistics.variance for m in (1, 8))
+        one, eight = (rows[group, "dreg", m, 2].gradient_statistics.variance for m in (1, 8))
         # By normal gradients of equal variance; those of b have slightly heavier tails.
         error = math.sqrt(2 * 2 / (size * 299))
         assert math.log(one / eight) == pytest.approx(math.log(8), abs=4 * error)
@@ -378,7 +384,7 @@ def test_snr_rises_and_falls_with_k_as_rainforth_et_al_found():
     dreg.
     """
     rows = study_rows("iwae", ("reparam", "dreg"), ((1, 4), (1, 16)), 1500)
-    snr = {which: row.statistics.snr for which, row in rows.items()}
+    snr = {which: row.gradient_statistics.snr for which, row in rows.items()}
     for name in ("reparam", "dreg"):
         assert 1.7 < snr["mu", name, 1, 16] / snr["mu", name, 1, 4] < 2.3
     assert snr["b", "reparam", 1, 16] < 0.7 * snr["b", "reparam", 1, 4]

@@ -1,13 +1,13 @@
 """Distrax's distributions as posteriors and priors."""
 
 import distrax
-import guests
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from elbo_lab import losses
+from tests.losses import guests
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fast_compilation")]
 

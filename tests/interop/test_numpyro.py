@@ -2,7 +2,6 @@
 
 import functools
 
-import guests
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +11,7 @@ import scipy.special
 from numpyro.distributions import constraints, flows, transforms
 
 from elbo_lab import losses
+from tests.losses import guests
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

@@ -1,10 +1,11 @@
 """A user's own class with `sample` and `log_prob`, of no library."""
 
-import guests
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from tests.losses import guests
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

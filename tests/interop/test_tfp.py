@@ -1,6 +1,5 @@
 """TensorFlow Probability's distributions, on JAX, as posteriors and priors."""
 
-import guests
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from tensorflow_probability.substrates import jax as tfp
 
 from elbo_lab import losses
+from tests.losses import guests
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 pytestmark = [

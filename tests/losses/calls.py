@@ -2,11 +2,11 @@
 
 import inspect
 
-import linear_gaussian
 import numpyro.distributions as dist
 
 from elbo_lab import losses
 from elbo_lab.losses import catalogue
+from tests.losses import linear_gaussian
 
 K = 6
 OPTIONS = {

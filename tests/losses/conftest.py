@@ -1,8 +1,9 @@
 """Settings of the tests of `elbo_lab.losses`."""
 
 import numpyro.distributions
-import promotion
 import pytest
+
+from tests.losses import promotion
 
 promotion.allow_inside(numpyro.distributions, numpyro.distributions.transforms)
 numpyro.distributions.kl_divergence = promotion.allowed(numpyro.distributions.kl_divergence)

@@ -4,9 +4,9 @@ import functools
 
 import jax
 import numpy as np
-import numpy_bounds
 
 from elbo_lab.losses import bounds, estimators
+from tests.losses import numpy_bounds
 
 M, K = 2, 6
 # Columns of log-weights that a program takes; fewer are filled up.

@@ -9,7 +9,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import linear_gaussian
 import numpy as np
 import numpyro.distributions as dist
 import optax
@@ -17,6 +16,7 @@ import pytest
 
 from elbo_lab import losses
 from elbo_lab.losses import weights
+from tests.losses import linear_gaussian
 
 B, D, L = 16, 3, 2
 EXACT = linear_gaussian.make_params(D, L)

@@ -4,9 +4,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import linear_gaussian
 import numpy as np
 import numpyro.distributions as dist
+
+from tests.losses import linear_gaussian
 
 
 class GivenNoise:

@@ -2,8 +2,8 @@
 
 import jax
 import numpy as np
-import pair_values
-import pairs
+
+from tests.losses import pair_values, pairs
 
 # Limits of losses, against NumPy's float64 by the log densities in aux, which have tens of nats.
 # They are added in float32 whatever the parameters; closed-form KLs may be of the parameters' type.

@@ -2,11 +2,10 @@
 
 import functools
 
-import every_bound
-import linear_gaussian
 import numpy as np
-import numpy_bounds
-from calls import OPTIONS
+
+from tests.losses import every_bound, linear_gaussian, numpy_bounds
+from tests.losses.calls import OPTIONS
 
 ROULETTE = (1.0, 0.5, 1 / 3, 0.25, 0.2)  # P(terms >= k), k = 1 .. 5
 

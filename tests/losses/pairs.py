@@ -7,18 +7,16 @@ import inspect
 import itertools
 from typing import NamedTuple
 
-import calls
 import distrax
 import jax
 import jax.numpy as jnp
-import linear_gaussian
 import numpy as np
 import numpyro.distributions as dist
-import own_normal
 from tensorflow_probability.substrates import jax as tfp
 
 from elbo_lab import losses
 from elbo_lab.losses.common import ANY_BOUND, FIXED_DRAWS, NOT_WAKE, WITHOUT_LOG_Q
+from tests.losses import calls, linear_gaussian, own_normal
 
 B, D, L = 4, 3, 2
 K = calls.K

@@ -6,14 +6,12 @@ equals the same computation per half, without a mesh.
 
 import functools
 
-import calls
 import jax
 import numpy as np
-import pair_checks
-import pairs
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from elbo_lab import losses
+from tests.losses import calls, pair_checks, pairs
 
 WHOLE, SHARDED = PartitionSpec(), PartitionSpec("data")
 DRAWS = PartitionSpec(None, "data")

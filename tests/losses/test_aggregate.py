@@ -3,10 +3,8 @@
 import functools
 import itertools
 
-import calls
 import jax
 import jax.numpy as jnp
-import linear_gaussian
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -15,6 +13,7 @@ from scipy.stats import norm
 
 from elbo_lab import losses
 from elbo_lab.losses import aggregate
+from tests.losses import calls, linear_gaussian
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

@@ -5,11 +5,11 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy_bounds
 import pytest
-from every_bound import BOUNDS, K, close, random_log_w
 
 from elbo_lab.losses import bounds
+from tests.losses import numpy_bounds
+from tests.losses.every_bound import BOUNDS, K, close, random_log_w
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

@@ -10,10 +10,13 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy_bounds
 import pytest
-from conformance_vectors import check, read
-from every_bound import (
+from scipy.special import logsumexp, softmax
+
+from elbo_lab.losses import bounds
+from tests.losses import numpy_bounds
+from tests.losses.conformance_vectors import check, read
+from tests.losses.every_bound import (
     AMPLIFICATION,
     BOUNDS,
     COLUMNS,
@@ -26,9 +29,6 @@ from every_bound import (
     evaluate,
     random_log_w,
 )
-from scipy.special import logsumexp, softmax
-
-from elbo_lab.losses import bounds
 
 pytestmark = pytest.mark.usefixtures("fast_compilation", "ranks_are_never_promoted")
 

@@ -6,16 +6,24 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import linear_gaussian
 import numpy as np
-import numpy_bounds
 import numpyro.distributions as dist
 import pytest
-from every_bound import BOUNDS, DISTINCT, PARTITION, VALUES, K, all_of, close, random_log_w
 from scipy.special import logsumexp
 
 from elbo_lab import losses
 from elbo_lab.losses import bounds, estimators, roulette
+from tests.losses import linear_gaussian, numpy_bounds
+from tests.losses.every_bound import (
+    BOUNDS,
+    DISTINCT,
+    PARTITION,
+    VALUES,
+    K,
+    all_of,
+    close,
+    random_log_w,
+)
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

@@ -4,18 +4,18 @@ import itertools
 
 import jax
 import jax.numpy as jnp
-import law_forms
 import mpmath
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from law_forms import LAWS
 from numpyro.distributions.kl import kl_divergence as numpyro_registry
 from scipy import stats
 
 from elbo_lab import losses
 from elbo_lab.distributions import BernoulliVector
 from elbo_lab.losses.divergences import kl_per_dimension
+from tests.losses import law_forms
+from tests.losses.law_forms import LAWS
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

@@ -6,11 +6,15 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import linear_gaussian
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from mean_gradients import (
+from scipy.special import softmax
+
+from elbo_lab import losses
+from elbo_lab.losses import bounds
+from tests.losses import linear_gaussian
+from tests.losses.mean_gradients import (
     GivenNoise,
     float32,
     many,
@@ -19,10 +23,6 @@ from mean_gradients import (
     one_latent,
     standard_errors_off,
 )
-from scipy.special import softmax
-
-from elbo_lab import losses
-from elbo_lab.losses import bounds
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

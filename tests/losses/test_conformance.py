@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import mpmath
 import pytest
-from conformance_vectors import FOLDER, NAMES, check, read
 
 from elbo_lab.losses import bounds, estimators
+from tests.losses.conformance_vectors import FOLDER, NAMES, check, read
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

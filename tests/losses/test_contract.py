@@ -4,10 +4,8 @@ errors.
 
 import functools
 
-import calls
 import jax
 import jax.numpy as jnp
-import linear_gaussian
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -15,6 +13,7 @@ import pytest
 from elbo_lab import losses
 from elbo_lab.distributions import Chain, bernoulli_log_prob
 from elbo_lab.losses.divergences import gaussian_kl
+from tests.losses import calls, linear_gaussian
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

@@ -11,11 +11,11 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy_bounds
 import pytest
 
 from elbo_lab import losses
 from elbo_lab.losses import bounds, estimators, roulette
+from tests.losses import numpy_bounds
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from hierarchy import LAYERS, normal, two_layers
 from numpyro.distributions.flows import InverseAutoregressiveTransform
 
 from elbo_lab import losses
 from elbo_lab.distributions import Chain
+from tests.losses.hierarchy import LAYERS, normal, two_layers
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

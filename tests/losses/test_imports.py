@@ -8,7 +8,7 @@ UNWANTED = [
     "elbo_lab.data",
     "elbo_lab.distributions",
     "elbo_lab.models",
-    "elbo_lab.train",
+    "elbo_lab.training.loop",
     "flax",
     "matplotlib",
     "numpyro",

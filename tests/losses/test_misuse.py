@@ -4,16 +4,15 @@ likely cause.
 
 import functools
 
-import calls
 import jax
 import jax.numpy as jnp
-import linear_gaussian
 import numpy as np
 import numpyro.distributions as dist
 import pytest
 
 from elbo_lab import losses
 from elbo_lab.losses import estimators
+from tests.losses import calls, linear_gaussian
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from elbo_lab import losses, models
-from elbo_lab.config import Config
+from elbo_lab.configs import Config
 
 BATCH, DATA_DIM = 20, 784
 

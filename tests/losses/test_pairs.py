@@ -3,12 +3,11 @@
 import functools
 import itertools
 
-import calls
 import jax
 import numpy as np
-import pair_checks
-import pairs
 import pytest
+
+from tests.losses import calls, pair_checks, pairs
 
 pytestmark = [
     pytest.mark.slow,

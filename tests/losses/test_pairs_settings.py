@@ -9,11 +9,10 @@ import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pair_checks
-import pairs
-import promotion
 import pytest
 from tensorflow_probability.substrates import jax as tfp
+
+from tests.losses import pair_checks, pairs, promotion
 
 pytestmark = [
     pytest.mark.slow,

@@ -7,14 +7,16 @@ quadrature. Keys are fixed, tolerances are four standard errors.
 
 import functools
 
-import hierarchy
 import jax
 import jax.numpy as jnp
-import linear_gaussian
 import numpy as np
-import numpy_bounds
 import pytest
-from mean_gradients import (
+from scipy.special import softmax
+
+from elbo_lab import losses
+from elbo_lab.losses import bounds, estimators
+from tests.losses import hierarchy, linear_gaussian, numpy_bounds
+from tests.losses.mean_gradients import (
     GivenNoise,
     float32,
     many,
@@ -23,10 +25,6 @@ from mean_gradients import (
     one_latent,
     standard_errors_off,
 )
-from scipy.special import softmax
-
-from elbo_lab import losses
-from elbo_lab.losses import bounds, estimators
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from binary_images import PRIOR, B, D, K, L, W, X, log_likelihood
 from tensorflow_probability.substrates import jax as tfp
 
 from elbo_lab import losses
 from elbo_lab.distributions import Chain
 from elbo_lab.losses.estimators import PATH_ESTIMATORS
 from elbo_lab.losses.posteriors import one_per_example
+from tests.losses.binary_images import PRIOR, B, D, K, L, W, X, log_likelihood
 
 pytestmark = [
     pytest.mark.usefixtures("fast_compilation"),

@@ -4,10 +4,8 @@ import functools
 import itertools
 import math
 
-import calls
 import jax
 import jax.numpy as jnp
-import linear_gaussian
 import ml_dtypes
 import mpmath
 import numpy as np
@@ -16,6 +14,7 @@ import pytest
 
 from elbo_lab import losses
 from elbo_lab.losses import bounds
+from tests.losses import calls, linear_gaussian
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

@@ -5,16 +5,14 @@ other types, and each check alone.
 
 import functools
 
-import calls
 import jax
 import jax.numpy as jnp
 import numpy as np
-import own_normal
-import pairs
 import pytest
 
 from elbo_lab import losses
 from elbo_lab.losses.estimators import ovis, score
+from tests.losses import calls, own_normal, pairs
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

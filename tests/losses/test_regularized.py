@@ -4,12 +4,12 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import linear_gaussian
 import numpy as np
 import numpyro.distributions as dist
 import pytest
 
 from elbo_lab import losses
+from tests.losses import linear_gaussian
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

@@ -9,12 +9,12 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import linear_gaussian
 import numpy as np
 import pytest
 
 from elbo_lab import losses
 from elbo_lab.losses import bounds, roulette
+from tests.losses import linear_gaussian
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

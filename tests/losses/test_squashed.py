@@ -9,10 +9,10 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import scipy.special
-from binary_images import PRIOR, B, K, L, W, X, log_likelihood
 from tensorflow_probability.substrates import jax as tfp
 
 from elbo_lab import losses
+from tests.losses.binary_images import PRIOR, B, K, L, W, X, log_likelihood
 
 pytestmark = [
     pytest.mark.usefixtures("fast_compilation"),

@@ -7,16 +7,15 @@ import pathlib
 import subprocess
 import sys
 
-import calls
 import jax
 import jax.numpy as jnp
-import linear_gaussian
 import numpy as np
 import pytest
 
 from elbo_lab import losses
 from elbo_lab.losses import catalogue
 from elbo_lab.losses.estimators import PATH_ESTIMATORS
+from tests.losses import calls, linear_gaussian
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.special import expit, logit
 
 from elbo_lab import losses, models
-from elbo_lab.config import Config
+from elbo_lab.configs import Config
 from elbo_lab.models import networks
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from elbo_lab import grid, run_files, rundir, train, validation
-from elbo_lab.config import Config
+from elbo_lab import training
+from elbo_lab.cli import validation
+from elbo_lab.configs import Config
 from elbo_lab.evaluation import Evaluation, write_evaluations
-from elbo_lab.report import Result
+from elbo_lab.reports.tables import Result
+from elbo_lab.runs import run_files, rundir
+from elbo_lab.sweeps import grid
 
 DIGEST = "0123"
 IMAGES, LATENTS = 30, 4
@@ -74,7 +77,7 @@ def fill(folder: Path, found: list[grid.Cell], seed: int = 0) -> dict[tuple[str,
     """Runs for all cells; returns the values by cell and seed."""
     rng, values = np.random.default_rng(seed), {}
     for i, cell in enumerate(c for c in found if c.config):
-        replicas = train.replicas(cell.config)
+        replicas = training.replicas(cell.config)
         own = {r: evaluation(rng, -90.0 + i + 0.3 * r) for r in range(len(replicas))}
         write_run(folder, list(replicas), own)
         values |= {(cell.name, replicas[r].seed): e for r, e in own.items()}

@@ -6,9 +6,10 @@ import math
 
 import pytest
 
-from elbo_lab import grid, validation
-from elbo_lab.config import Config
+from elbo_lab.cli import validation
+from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
+from elbo_lab.sweeps import grid
 
 
 def make(values: dict[str, str]) -> Config:

@@ -6,13 +6,13 @@ import re
 import shutil
 import subprocess
 
-import made_sweeps as sweeps
 import numpy as np
 import pytest
 
-from elbo_lab import html_report, report
-from experiments import sweep_folder
-from experiments import sweep_results as results
+from elbo_lab import files
+from elbo_lab.reports import html_page
+from elbo_lab.sweeps import sweep_folder, sweep_results
+from tests.sweeps import made_sweeps
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", os.environ.get("CHROME") or "chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
@@ -69,13 +69,13 @@ LONG_NAMES = {
 
 def made(folder, axes: dict[str, list[str]]):
     """The page of a sweep whose last cell is not trained."""
-    cells = sweeps.cells(axes, replicates=3)
-    sweeps.fill(folder, cells[:-1])
-    store = sweep_folder.read(folder, {"blobs.npz": sweeps.DIGEST})
+    cells = made_sweeps.cells(axes, replicates=3)
+    made_sweeps.fill(folder, cells[:-1])
+    store = sweep_folder.read(folder, {"blobs.npz": made_sweeps.DIGEST})
     command = "python -m experiments.sweep " + " ".join(f"--{n}={','.join(axes[n])}" for n in axes)
-    found = report.jsonable(results.collect(cells, 0, store, {}, command))
+    found = files.jsonable(sweep_results.collect(cells, 0, store, {}, command))
     path = folder / "report.html"
-    path.write_text(html_report.page(found))
+    path.write_text(html_page.page(found))
     return path
 
 

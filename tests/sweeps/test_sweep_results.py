@@ -6,39 +6,40 @@ import html.parser
 import json
 import re
 
-import made_sweeps as sweeps
 import numpy as np
 import pytest
 from scipy import stats
 
-from elbo_lab import grid, html_report, report, rundir, train
-from elbo_lab.config import Config
+from elbo_lab import files, training
+from elbo_lab.cli import grid_flags, run_flags
+from elbo_lab.configs import Config
 from elbo_lab.errors import DamageWarning, UserError
-from experiments import flags as run_flags
-from experiments import grid_flags, progress, sweep_folder, sweep_jobs, sweep_reporting
-from experiments import sweep_results as results
+from elbo_lab.reports import html_page
+from elbo_lab.runs import progress, rundir
+from elbo_lab.sweeps import grid, sweep_folder, sweep_jobs, sweep_reporting, sweep_results
+from tests.sweeps import made_sweeps
 
 AXES = {"objective": ["elbo", "iwae"], "k": ["1", "5"], "estimator": ["reparam", "vimco"]}
-DIGESTS = {"blobs.npz": sweeps.DIGEST}
+DIGESTS = {"blobs.npz": made_sweeps.DIGEST}
 COMMAND = "python -m experiments.sweep --objective='<b>&'"
 
 
 def collected(folder, cells, baseline=0, failed=None):
     store = sweep_folder.read(folder, DIGESTS)
-    return report.jsonable(results.collect(cells, baseline, store, failed or {}, COMMAND, 2))
+    return files.jsonable(sweep_results.collect(cells, baseline, store, failed or {}, COMMAND, 2))
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
-    cells = sweeps.cells(AXES, replicates=3)
-    return sweeps.fill(folder, cells), collected(folder, cells)
+    cells = made_sweeps.cells(AXES, replicates=3)
+    return made_sweeps.fill(folder, cells), collected(folder, cells)
 
 
 @pytest.fixture(scope="module")
 def page(sweep):
     """Drawn once, since figures take a second."""
-    return html_report.page(sweep[1])
+    return html_page.page(sweep[1])
 
 
 def means(values, name, field="log_likelihood"):
@@ -95,7 +96,7 @@ def test_the_numbers_are_those_of_the_images(sweep):
     for cell in found["cells"]:
         if cell["status"] == "skipped":
             continue
-        for name, field in results.PER_IMAGE.items():
+        for name, field in sweep_results.PER_IMAGE.items():
             own = means(values, cell["name"], field)
             stored = cell["results"][name]
             assert stored["mean"] == pytest.approx(own.mean())
@@ -172,8 +173,8 @@ def test_the_printed_table(sweep):
 
 
 def test_one_replicate_is_compared_by_images_and_says_so(tmp_path):
-    cells = sweeps.cells({"k": ["1", "5"]}, replicates=1)
-    values = sweeps.fill(tmp_path, cells)
+    cells = made_sweeps.cells({"k": ["1", "5"]}, replicates=1)
+    values = made_sweeps.fill(tmp_path, cells)
     found = collected(tmp_path, cells, baseline=1)
     own, base = (values[f"k={k}", 0].log_likelihood for k in (1, 5))
     low, high = stats.ttest_rel(own, base).confidence_interval()
@@ -183,17 +184,17 @@ def test_one_replicate_is_compared_by_images_and_says_so(tmp_path):
 
 
 def test_failed_replicates_are_left_out_and_named(tmp_path):
-    cells = sweeps.cells({"k": ["1", "5", "50"]}, replicates=3)
+    cells = made_sweeps.cells({"k": ["1", "5", "50"]}, replicates=3)
     rng = np.random.default_rng(0)
-    first = list(train.replicas(cells[0].config))
-    own = {r: sweeps.evaluation(rng, -90.0) for r in (0, 2)}
-    sweeps.write_run(tmp_path, first, own, {"0": -1, "1": 17, "2": -1})
-    killed = grid.group(train.replicas(cells[1].config))
+    first = list(training.replicas(cells[0].config))
+    own = {r: made_sweeps.evaluation(rng, -90.0) for r in (0, 2)}
+    made_sweeps.write_run(tmp_path, first, own, {"0": -1, "1": 17, "2": -1})
+    killed = grid.group(training.replicas(cells[1].config))
     found = collected(tmp_path, cells, failed={killed: "its process was ended by <signal> 9"})
     assert [c["status"] for c in found["cells"]] == ["partly", "failed", "waiting"]
     assert not found["complete"]
     assert found["cells"][0]["results"]["replicates"] == 2
-    text = Page(html_report.page(found)).text
+    text = Page(html_page.page(found)).text
     assert "seed 1: training diverged: not finite at step 17" in text
     assert "seeds 0, 1, 2: its process was ended by <signal> 9" in text
     assert "seed 1: training diverged" in sweep_reporting.table(found)
@@ -204,37 +205,37 @@ def test_failed_replicates_are_left_out_and_named(tmp_path):
 
 
 def test_replicates_of_values_that_are_not_finite_are_left_out_and_named(tmp_path):
-    cells = sweeps.cells({"k": ["1", "5"]}, replicates=2)
-    values = sweeps.fill(tmp_path, cells)
+    cells = made_sweeps.cells({"k": ["1", "5"]}, replicates=2)
+    values = made_sweeps.fill(tmp_path, cells)
     first = {r: values["k=1", r] for r in (0, 1)}
     for r in first:
         first[r].log_likelihood[3:5] = -np.inf
-        sweeps.write_run(tmp_path, list(train.replicas(cells[0].config)), first)
+        made_sweeps.write_run(tmp_path, list(training.replicas(cells[0].config)), first)
         found = collected(tmp_path, cells, baseline=1)
-        text = Page(html_report.page(found)).text
+        text = Page(html_page.page(found)).text
         assert "not finite: log_likelihood on 2 test images" in text
         assert "not finite: log_likelihood on 2 test images" in sweep_reporting.table(found)
         assert found["cells"][0]["status"] == ("partly", "failed")[r]
 
 
 def test_cells_of_other_test_images_are_not_compared(tmp_path):
-    cells = sweeps.cells({"binarization": ["dynamic", "fixed", "threshold"]}, replicates=2)
-    sweeps.fill(tmp_path, cells)
+    cells = made_sweeps.cells({"binarization": ["dynamic", "fixed", "threshold"]}, replicates=2)
+    made_sweeps.fill(tmp_path, cells)
     _, fixed, threshold = collected(tmp_path, cells)["cells"]
     assert "log_likelihood" in fixed["difference"]  # drawn alike for both
     assert threshold["difference"] == {"reason": "other test images or another likelihood"}
-    assert html_report.best_cell(collected(tmp_path, cells)["cells"]) is None
+    assert html_page.best_cell(collected(tmp_path, cells)["cells"]) is None
 
 
 def test_what_is_missing_from_a_folder(tmp_path):
-    small, large = (sweeps.cells({"k": ["1", "5"]}, replicates=r) for r in (2, 3))
-    sweeps.fill(tmp_path, small[:1])
-    begun = grid.group(train.replicas(small[1].config))
+    small, large = (made_sweeps.cells({"k": ["1", "5"]}, replicates=r) for r in (2, 3))
+    made_sweeps.fill(tmp_path, small[:1])
+    begun = grid.group(training.replicas(small[1].config))
     path = tmp_path / "runs" / begun.name
-    with rundir.claim(str(path), begun.config, sweeps.DIGEST, False, begun.replicas):
+    with rundir.claim(str(path), begun.config, made_sweeps.DIGEST, False, begun.replicas):
         pass
     store = sweep_folder.read(tmp_path, DIGESTS)
-    wanted = [r for cell in large for r in train.replicas(cell.config)]
+    wanted = [r for cell in large for r in training.replicas(cell.config)]
     assert sweep_folder.missing(store, wanted) == ([begun], [wanted[2], wanted[5]])
     # In a smaller grid, a stopped run that has more than is wanted is left alone.
     assert sweep_folder.missing(store, wanted[3:4]) == ([], wanted[3:4])
@@ -243,15 +244,15 @@ def test_what_is_missing_from_a_folder(tmp_path):
 
 
 def test_a_run_that_has_lost_its_values_is_done_again(tmp_path):
-    (cell,) = sweeps.cells({}, replicates=2)
-    sweeps.fill(tmp_path, [cell])
+    (cell,) = made_sweeps.cells({}, replicates=2)
+    made_sweeps.fill(tmp_path, [cell])
     assert not sweep_folder.read(tmp_path, DIGESTS).begun
     values = next(tmp_path.glob("runs/*/evaluation.npz"))
     values.write_bytes(values.read_bytes()[:300])
     for _ in ("damaged", "lost"):
         with pytest.warns(DamageWarning, match="damaged or lost; it is computed again"):
             store = sweep_folder.read(tmp_path, DIGESTS)
-        assert not store.done and store.begun[0].replicas == train.replicas(cell.config)
+        assert not store.done and store.begun[0].replicas == training.replicas(cell.config)
         values.unlink(missing_ok=True)
 
 
@@ -261,7 +262,7 @@ def test_a_folder_that_is_no_sweeps_is_refused_and_overwriting_spares_other_file
     with pytest.raises(UserError, match="not a sweep's folder"):
         with sweep_folder.claim(str(tmp_path / "a"), True):
             pass
-    sweeps.fill(tmp_path / "b", sweeps.cells({}, replicates=2))
+    made_sweeps.fill(tmp_path / "b", made_sweeps.cells({}, replicates=2))
     (tmp_path / "b" / "sweep.json").write_text(json.dumps({"grid": {}}))
     (tmp_path / "b" / "notes.txt").write_text("mine")
     with sweep_folder.claim(str(tmp_path / "b"), False) as path:
@@ -275,7 +276,7 @@ def test_a_folder_that_is_no_sweeps_is_refused_and_overwriting_spares_other_file
 @pytest.mark.parametrize("damage", ['{"cells": []', "null", '{"grid": {}, "jobs": "x"}', None])
 def test_a_damaged_sweep_is_made_anew_from_its_runs(tmp_path, damage):
     path = tmp_path / "sweep.json"
-    sweeps.fill(tmp_path, sweeps.cells({}, replicates=2))
+    made_sweeps.fill(tmp_path, made_sweeps.cells({}, replicates=2))
     for overwrite in (False, True):
         path.unlink(missing_ok=True)
         if damage:
@@ -295,7 +296,7 @@ def test_a_damaged_sweep_is_made_anew_from_its_runs(tmp_path, damage):
 
 
 def test_a_folder_of_single_runs_is_no_sweep(tmp_path):
-    with rundir.claim(str(tmp_path / "runs" / "a"), Config(), sweeps.DIGEST, False):
+    with rundir.claim(str(tmp_path / "runs" / "a"), Config(), made_sweeps.DIGEST, False):
         pass
     for overwrite in (False, True):
         with pytest.raises(UserError, match="not a sweep's folder"):
@@ -312,8 +313,8 @@ def test_a_file_in_the_place_of_a_folder_is_one_sentence(tmp_path, name):
 
 
 def test_a_sweep_whose_metrics_are_lost_says_so_and_has_all_other_numbers(tmp_path):
-    cells = sweeps.cells({"k": ["1", "5"]}, replicates=2)
-    sweeps.fill(tmp_path, cells)
+    cells = made_sweeps.cells({"k": ["1", "5"]}, replicates=2)
+    made_sweeps.fill(tmp_path, cells)
     whole = collected(tmp_path, cells)
     first, second = sorted(tmp_path.glob("runs/*/metrics.jsonl"))
     first.unlink()
@@ -330,14 +331,14 @@ def test_a_sweep_whose_metrics_are_lost_says_so_and_has_all_other_numbers(tmp_pa
         before["results"].pop("curve")
         assert cell == before
         cell["results"]["curve"] = curve
-    assert "training" in html_report.page(found)
+    assert "training" in html_page.page(found)
 
 
 def test_commands_of_cells_make_their_configs():
-    config = sweeps.config({"objective": "renyi", "k": "7"}, seed=3)
+    config = made_sweeps.config({"objective": "renyi", "k": "7"}, seed=3)
     config = dataclasses.replace(config, alpha=-float("inf"), estimator=None, shuffle=False)
     config = dataclasses.replace(config, latent_dims=(4, 2), batch_size=9)
-    words = results.command_of(config).split()
+    words = sweep_results.command_of(config).split()
     texts = dict(word.removeprefix("--").split("=", 1) for word in words[3:])
     assert run_flags.config_of(texts) == config
 
@@ -357,7 +358,7 @@ def test_values_of_an_axis(name, text, parts):
 
 
 def test_baselines_by_name():
-    cells = sweeps.cells({"objective": ["elbo", "iwae"], "k": ["1", "5"]})
+    cells = made_sweeps.cells({"objective": ["elbo", "iwae"], "k": ["1", "5"]})
     assert grid_flags.baseline(cells, None) == 0
     assert grid_flags.baseline(cells, "objective=iwae,k=5") == 3
     assert grid_flags.baseline(cells, "--k=5; objective=elbo") == 1

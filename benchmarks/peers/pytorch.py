@@ -1,0 +1,143 @@
+"""PyTorch: modules, one vectorized pass over all draws, fused Adam, data resident on the device."""
+
+import math
+import os
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.peers.common import DRAWS, LATENT, Peer, Task, orders
+
+# Rows (draws x images) of an evaluation's pass.
+ROWS = 1000
+
+
+def set_up(task: Task) -> torch.device:
+    """All cores, and the kind of device that JAX uses."""
+    torch.set_num_threads(task.cores)
+    torch.manual_seed(0)
+    return torch.device("cuda" if task.platform == "gpu" else "cpu")
+
+
+def linear(task: Task, name: str) -> nn.Linear:
+    """One of the task's layers."""
+    kernel, bias = task.layers[name]
+    layer = nn.Linear(*kernel.shape)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(kernel.T.copy()))
+        layer.bias.copy_(torch.from_numpy(bias.copy()))
+    return layer
+
+
+class Encoder(nn.Module):
+    """x [*batch, 784] -> mean and log standard deviation, [*batch, 50] each."""
+
+    def __init__(self, task: Task):
+        super().__init__()
+        self.trunk = nn.Sequential(
+            linear(task, "encoder_0"), nn.Tanh(), linear(task, "encoder_1"), nn.Tanh()
+        )
+        self.mean, self.log_std = linear(task, "mean"), linear(task, "log_std")
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.trunk(x)
+        return self.mean(h), self.log_std(h)
+
+
+def decoder(task: Task) -> nn.Sequential:
+    """z [*batch, 50] -> logits [*batch, 784]."""
+    return nn.Sequential(
+        linear(task, "decoder_0"),
+        nn.Tanh(),
+        linear(task, "decoder_1"),
+        nn.Tanh(),
+        linear(task, "logits"),
+    )
+
+
+class Weights(nn.Module):
+    """The importance weights of k draws."""
+
+    def __init__(self, task: Task):
+        super().__init__()
+        self.encoder, self.decoder = Encoder(task), decoder(task)
+
+    def forward(self, x: Tensor, k: int) -> Tensor:
+        """x [B, 784] -> log w [k, B]."""
+        mean, log_std = self.encoder(x)
+        eps = torch.randn(k, *mean.shape, device=x.device)
+        z = mean + log_std.exp() * eps
+        logits = self.decoder(z.view(-1, LATENT)).view(k, *x.shape)
+        cross_entropy = F.binary_cross_entropy_with_logits(
+            logits, x.expand_as(logits), reduction="none"
+        )
+        # log p(z) - log q(z|x), whose constants cancel
+        latent = 0.5 * (eps.square() - z.square()).sum(-1) + log_std.sum(-1)
+        return latent - cross_entropy.sum(-1)
+
+    def bound(self, x: Tensor, k: int) -> Tensor:
+        """Mean over the batch of L_k."""
+        return (self(x, k).logsumexp(0) - math.log(k)).mean()
+
+
+def optimizer(task: Task, parameters) -> torch.optim.Adam:
+    """Adam, all parameters in one kernel."""
+    b1, b2, epsilon = task.adam
+    return torch.optim.Adam(
+        parameters, lr=task.learning_rate, betas=(b1, b2), eps=epsilon, fused=True
+    )
+
+
+class Batches:
+    """Calls of `steps` binary batches [B, 784]."""
+
+    def __init__(self, task: Task, device: torch.device):
+        self.images = torch.from_numpy(task.images).to(device)
+        self.orders = orders(task)
+
+    def call(self):
+        for indices in torch.from_numpy(next(self.orders)).to(self.images.device):
+            yield torch.bernoulli(self.images[indices].float().div_(255))
+
+
+def chunked_log_likelihood(log_weights, x: Tensor) -> float:
+    """Mean of L_5000 with ROWS rows a pass; log_weights(x [n, 784], k) -> [k, n]."""
+    per_pass = max(1, ROWS // len(x))
+    with torch.inference_mode():
+        parts = [log_weights(x, per_pass).logsumexp(0) for _ in range(DRAWS // per_pass)]
+        total = torch.stack(parts).logsumexp(0) - math.log(per_pass * len(parts))
+        return total.mean().item()
+
+
+def make(task: Task, compiled: bool) -> Peer:
+    """A plain loop; `compiled` puts the bound and its gradient through torch.compile."""
+    if compiled:
+        os.environ.setdefault("TORCHINDUCTOR_FX_GRAPH_CACHE", "1")
+    device = set_up(task)
+    weights = Weights(task).to(device)
+    adam = optimizer(task, weights.parameters())
+    batches = Batches(task, device)
+    bound = torch.compile(weights.bound) if compiled else weights.bound
+    log_weights = torch.compile(weights) if compiled else weights
+    x = torch.from_numpy(task.x).to(device)
+
+    def train() -> float:
+        for binary in batches.call():
+            loss = -bound(binary, task.k)
+            adam.zero_grad(set_to_none=True)
+            loss.backward()
+            adam.step()
+        return loss.item()  # Waits for the device.
+
+    def one_bound() -> float:
+        with torch.inference_mode():
+            return weights.bound(x, task.k).item()
+
+    def log_likelihood(images: np.ndarray) -> float:
+        parts = torch.from_numpy(images).to(device).split(20)
+        sums = [chunked_log_likelihood(log_weights, part) * len(part) for part in parts]
+        return sum(sums) / len(images)
+
+    return Peer(train, one_bound, log_likelihood)

@@ -1,0 +1,1 @@
+"""Where flags become a configuration, and errors one sentence."""

@@ -1,0 +1,91 @@
+"""A grid on the command line: every flag of Config with one value or several."""
+
+import dataclasses
+
+from absl import flags
+
+from elbo_lab.cli import run_flags, validation
+from elbo_lab.configs import Config
+from elbo_lab.errors import UserError
+from elbo_lab.sweeps import grid
+
+# Values of these hold commas themselves.
+LISTS = ("latent_dims", "hidden_dims", "upper_hidden_dims", "partition")
+SINGLE = ("replicates",)
+
+
+def axes_from_flags() -> tuple[dict[str, str], dict[str, list[str]]]:
+    """What all cells share (flag -> text), and the axes: flags of several values.
+
+    Raises:
+      UserError: an empty value, or several of a flag that takes one.
+    """
+    shared, axes = {}, {}
+    for field in dataclasses.fields(Config):
+        flag = flags.FLAGS[field.name]
+        if not flag.present:
+            continue
+        texts = split(field.name, flag.value or "")
+        if (
+            "" in texts and len(texts) > 1
+        ):  # An empty text alone may leave out what a protocol sets.
+            raise UserError(f"--{field.name}={flag.value} has an empty value.")
+        if len(texts) > 1 and field.name in SINGLE:
+            raise UserError(
+                f"--{field.name} must be one number for the whole grid; got {flag.value!r}."
+            )
+        if len(texts) == 1:
+            shared[field.name] = texts[0]
+        else:
+            axes[field.name] = texts
+    return shared, axes
+
+
+def split(name: str, text: str) -> list[str]:
+    """The values of a flag, each once: at semicolons if there are any, else at commas (but those of
+    lists of sizes and of points belong to a value).
+    """
+    separator = ";" if ";" in text or name in LISTS else ","
+    return list(dict.fromkeys(part.strip() for part in text.split(separator)))
+
+
+def cells() -> list[grid.Cell]:
+    """The cells that the command line describes, those skipped included.
+
+    Raises:
+      UserError: a value that is invalid in every cell, or no axis can be read.
+    """
+    shared, axes = axes_from_flags()
+    for name in ("protocol", "budget"):
+        if flags.FLAGS[name].present:
+            shared[name] = str(getattr(flags.FLAGS, name))
+
+    def make(values: dict[str, str]) -> Config:
+        config = run_flags.config_of(shared | values)
+        validation.check(config)
+        return validation.resolved(config)
+
+    return grid.expand(axes, make)
+
+
+def baseline(found: list[grid.Cell], text: str | None) -> int:
+    """The index of the cell that others are compared with: the first valid one if none is named.
+
+    Args:
+      found: all cells.
+      text: "objective=elbo,k=1", separated by semicolons where a value holds a comma.
+
+    Raises:
+      UserError: the text is not of that form, or names no cell that is trained.
+    """
+    wanted = {}
+    if text:
+        for part in text.split(";" if ";" in text else ","):
+            name, equals, value = part.strip().partition("=")
+            if not equals:
+                raise UserError(
+                    f"--baseline must be as objective=elbo,k=1 (with semicolons where a value "
+                    f"holds a comma); got {text!r}."
+                )
+            wanted[name.strip().lstrip("-")] = value.strip()
+    return grid.find(found, wanted)

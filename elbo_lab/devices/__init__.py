@@ -1,0 +1,1 @@
+"""Where a run computes: set-up, meshes of devices, several processes."""

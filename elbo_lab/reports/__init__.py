@@ -1,0 +1,1 @@
+"""Numbers and pictures from what is stored; nothing is computed anew."""

@@ -1,0 +1,370 @@
+"""Figures of a run: arrays in, a PNG file out. Matplotlib is imported when one is drawn."""
+
+import io
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from elbo_lab.files import write_atomically
+
+_DPI = 150
+# Okabe and Ito's colours, which people with any colour vision can tell apart.
+_BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
+_GREY, _PALE, _TEXT = "#999999", "#DDDDDD", "#222222"
+# Ten classes: M. Petroff, "Accessible color sequences for data visualization", 2021.
+_TEN = [
+    "#3f90da",
+    "#ffa90e",
+    "#bd1f01",
+    "#94a4a2",
+    "#832db6",
+    "#a96b59",
+    "#e76300",
+    "#b9ac70",
+    "#717581",
+    "#92dadd",
+]
+_TITLE, _LABEL, _TICK = 11, 10, 9
+_MIDDLE = {"ha": "center", "va": "center", "fontsize": 14, "fontweight": "bold", "color": _TEXT}
+
+
+def learning_curves(path, records: list[dict], density: bool = False) -> None:
+    """Draws the training bound against the step, beside it the KL and the reconstruction term.
+
+    The bounds of the first steps are far below the others, so the vertical axes show the range of
+    the last nine tenths of the records.
+
+    Args:
+      path: the PNG file.
+      records: as `metrics.read_metrics` gives them, each with "step" and, in nats per image,
+        "bound", "kl" and "reconstruction"; values that are lists of R replicates are drawn as mean
+        and standard error over the finite ones.
+      density: whether p(x|z) is a density, whose bounds compare with none of a mass.
+    """
+    of = ", density" if density else ""
+    figure = _figure(1440, 630)
+    grid = figure.add_gridspec(2, 2, width_ratios=[3, 2])
+    for name, title, place, colour in (
+        ("bound", "training bound" + of, grid[:, 0], _BLUE),
+        ("kl", "KL term", grid[0, 1], _ORANGE),
+        ("reconstruction", "reconstruction term" + of, grid[1, 1], _GREEN),
+    ):
+        axes = figure.add_subplot(place)
+        curve = _curve(records, name)
+        _draw_curve(axes, *curve, colour)
+        _set_robust_limits(axes, curve)
+        axes.set_title(title, loc="left", fontsize=_TITLE, color=_TEXT)
+        axes.set_ylabel("nats per image", fontsize=_LABEL)
+        if name != "kl":  # The panel below it has the same steps.
+            axes.set_xlabel("step", fontsize=_LABEL)
+        if name == "bound" and axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=_TICK, frameon=False, loc="lower right")
+    _save(figure, path)
+
+
+def image_grid(path, images, columns: int, title: str) -> None:
+    """Draws images in rows, from left to right and from the top down.
+
+    Args:
+      path: the PNG file.
+      images: [n, H, W] from black to white, or [n, H, W, 3] in colours: uint8, or floats from 0
+        to 1.
+      columns: how many stand beside each other.
+      title: above them, e.g. "means of 100 samples from the prior".
+    """
+    images = _levels(images)
+    scale = _scale(images)
+    tiles = _enlarge(_mosaic(images, min(columns, len(images)), gap=1), scale)
+    figure, axes = _image_figure(tiles, left=24, right=24, bottom=24, top=60, min_width=480)
+    axes.set_axis_off()
+    axes.set_title(title, fontsize=_TITLE, color=_TEXT)
+    _save(figure, path)
+
+
+def reconstructions(path, inputs, outputs, columns: int = 10) -> None:
+    """Draws images and below each its reconstruction.
+
+    Args:
+      path: the PNG file.
+      inputs: [n, H, W] from black to white, or [n, H, W, 3] in colours: uint8, or floats from 0
+        to 1.
+      outputs: of the same shape, the means of p(x|z) (draws, where it has no mean in closed
+        form), each for one draw z from its input's posterior.
+      columns: how many pairs stand beside each other.
+    """
+    inputs, outputs = _levels(inputs), _levels(outputs)
+    scale, columns = _scale(inputs), min(columns, len(inputs))
+    height = inputs.shape[1]
+    bands, centres, top = [], [], 0
+    for start in range(0, len(inputs), columns):
+        pair = [_mosaic(part[start : start + columns], columns, 1) for part in (inputs, outputs)]
+        if bands:
+            bands.append(np.ones((height // 4, *pair[0].shape[1:])))
+            top += height // 4
+        bands += [pair[0], np.ones((1, *pair[0].shape[1:])), pair[1]]
+        centres += [top + height / 2, top + height + 1 + height / 2]
+        top += 2 * height + 1
+    tiles = _enlarge(np.concatenate(bands), scale)
+    figure, axes = _image_figure(tiles, left=190, right=24, bottom=24, top=24)
+    labels = ["input", "reconstruction"] * (len(centres) // 2)
+    axes.set_yticks(np.array(centres) * scale - 0.5, labels, fontsize=_LABEL)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    _save(figure, path)
+
+
+def active_units(path, activity: Sequence[np.ndarray], threshold: float = 0.01) -> None:
+    """Draws Var_x E_q[z|x] of every latent unit, sorted, one panel per stochastic layer.
+
+    Args:
+      path: the PNG file.
+      activity: an array [L] for each stochastic layer, from the data upwards.
+      threshold: a unit above it counts as active.
+    """
+    activity = [np.sort(np.asarray(layer, np.float64).ravel())[::-1] for layer in activity]
+    positive = np.concatenate([layer[layer > 0] for layer in activity] + [[threshold]])
+    bottom = 10 ** math.floor(math.log10(max(min(positive.min(), threshold / 10), 1e-8)))
+    top = 10 ** (math.log10(positive.max()) + 0.25)
+    figure = _figure(900 if len(activity) == 1 else 690 * len(activity), 540)
+    for index, layer in enumerate(activity):
+        axes = figure.add_subplot(1, len(activity), index + 1)
+        active = layer > threshold
+        axes.bar(
+            np.arange(1, len(layer) + 1),
+            np.maximum(layer, bottom) - bottom,
+            bottom=bottom,
+            width=0.8 if len(layer) <= 60 else 1.0,
+            color=np.where(active, _BLUE, _GREY),
+        )
+        axes.set_yscale("log")
+        axes.set_ylim(bottom, top)
+        axes.set_xlim(0.25, len(layer) + 0.75)
+        axes.axhline(threshold, color=_ORANGE, linewidth=1.2, linestyle="--")
+        name = f"layer {index + 1}: " if len(activity) > 1 else ""
+        title = f"{name}{active.sum()} of {len(layer)} units active (above {threshold:g})"
+        axes.set_title(title, loc="left", fontsize=_TITLE, color=_TEXT)
+        axes.set_xlabel("latent unit, sorted by activity", fontsize=_LABEL)
+        if index == 0:
+            axes.set_ylabel(r"activity $\mathrm{Var}_x\,\mathrm{E}_q[z\,|\,x]$", fontsize=_LABEL)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        _clean(axes)
+    _save(figure, path)
+
+
+def latent_scatter(path, means, labels=None) -> None:
+    """Draws images as points in a two-dimensional latent space, coloured by class.
+
+    Args:
+      path: the PNG file.
+      means: [N, 2], E_q[z|x] of each image.
+      labels: [N] classes, or None.
+    """
+    means = np.asarray(means, np.float64)
+    figure = _figure(1020 if labels is not None else 930, 900)
+    axes = figure.add_subplot()
+    size = float(np.clip(20_000 / max(1, len(means)), 3, 20))
+    style = {"s": size, "linewidths": 0, "alpha": 0.75}
+    if labels is None:
+        axes.scatter(means[:, 0], means[:, 1], color=_BLUE, **style)
+    else:
+        classes, index = np.unique(np.asarray(labels), return_inverse=True)
+        colours = _class_colours(len(classes))
+        # All points in one call, in the order of the images: no class lies above all others.
+        axes.scatter(means[:, 0], means[:, 1], color=[colours[i] for i in index], **style)
+        for name, colour in zip(classes, colours, strict=True):
+            axes.scatter([], [], s=40, color=colour, linewidths=0, label=str(name))
+            # Also in the middle of its points: some eyes do not tell all the colours apart.
+            middle = np.median(means[np.asarray(labels) == name], axis=0)
+            axes.annotate(str(name), middle, path_effects=_halo(), **_MIDDLE)
+        axes.legend(
+            title="class",
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1.0),
+            borderaxespad=0,
+            frameon=False,
+            fontsize=_LABEL,
+            title_fontsize=_LABEL,
+            ncols=1 + (len(classes) - 1) // 20,
+            handletextpad=0.2,
+        )
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_xlabel(r"$z_1$ (posterior mean)", fontsize=_LABEL)
+    axes.set_ylabel(r"$z_2$ (posterior mean)", fontsize=_LABEL)
+    _clean(axes)
+    _save(figure, path)
+
+
+def latent_grid(path, images, n: int, quantiles) -> None:
+    """Draws images decoded on a grid over a two-dimensional latent space.
+
+    Args:
+      path: the PNG file.
+      images: [n * n, H, W] or [n * n, H, W, 3]; the one at index i * n + j is decoded from
+        (z_1, z_2) = (quantiles[i], quantiles[j]). z_1 runs to the right and z_2 upwards.
+      n: values along each axis.
+      quantiles: [n] ascending, the values of z, e.g. the prior's quantiles.
+
+    Raises:
+      ValueError: the numbers of images or quantiles do not fit n.
+    """
+    images = _levels(images)
+    height, width, channels = images.shape[1:]
+    quantiles = np.asarray(quantiles, np.float64)
+    if len(images) != n * n or quantiles.shape != (n,):
+        raise ValueError(
+            f"{n} x {n} images need {n} quantiles, not {len(images)}, {quantiles.shape}"
+        )
+    # [z_1, z_2] -> rows from the top down (z_2 falling), columns z_1
+    rows = images.reshape(n, n, height, width, channels).transpose(1, 0, 2, 3, 4)[::-1]
+    scale = max(1, 1200 // (n * max(height, width)))
+    tiles = _enlarge(_mosaic(rows.reshape(-1, height, width, channels), n, gap=0), scale)
+    figure, axes = _image_figure(tiles, left=120, right=24, bottom=110, top=24)
+    shown = np.arange(n)[:: math.ceil(n * 70 / tiles.shape[1])]
+    shown += (n - 1 - shown[-1]) // 2
+    texts = [f"{value:.2f}".replace("-", "\N{MINUS SIGN}") for value in quantiles[shown]]
+    axes.set_xticks((shown + 0.5) * width * scale - 0.5, texts, fontsize=_TICK)
+    axes.set_yticks((n - shown - 0.5) * height * scale - 0.5, texts, fontsize=_TICK)
+    axes.tick_params(length=3, color=_GREY)
+    axes.set_xlabel(r"$z_1$ (quantiles of the prior)", fontsize=_LABEL)
+    axes.set_ylabel(r"$z_2$ (quantiles of the prior)", fontsize=_LABEL)
+    _save(figure, path)
+
+
+def _curve(records: list[dict], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, int]:
+    """steps [T], means [T], standard errors [T] or None, R."""
+    steps = np.array([record["step"] for record in records], np.int64)
+    values = np.array([np.atleast_1d(record[name]) for record in records], np.float64)  # [T, R]
+    if values.ndim < 2 or values.shape[1] < 2:
+        return steps, values.ravel(), None, 1
+    finite = np.isfinite(values)
+    count = np.maximum(finite.sum(1), 1)
+    mean = np.where(finite.any(1), np.where(finite, values, 0).sum(1) / count, np.nan)
+    squares = np.where(finite, values - mean[:, None], 0) ** 2
+    error = np.sqrt(squares.sum(1) / np.maximum(count - 1, 1) / count)
+    return steps, mean, error, values.shape[1]
+
+
+def _draw_curve(axes, steps, mean, error, replicates: int, colour: str) -> None:
+    label = None
+    if error is not None:
+        label = f"mean of {replicates} replicates, \N{PLUS-MINUS SIGN} 1 standard error"
+        axes.fill_between(steps, mean - error, mean + error, color=colour, alpha=0.25, linewidth=0)
+    marker = "o" if len(steps) < 10 else None
+    axes.plot(steps, mean, color=colour, linewidth=1.4, marker=marker, markersize=4, label=label)
+    axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
+    axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
+    axes.grid(axis="y", color=_PALE, linewidth=0.6)
+    axes.margins(x=0.02)
+    _clean(axes)
+
+
+def _set_robust_limits(axes, curve) -> None:
+    _, mean, error, _ = curve
+    late = slice(len(mean) // 10, None)
+    spread = 0 if error is None else error[late]
+    values = np.concatenate([mean[late] - spread, mean[late] + spread])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return
+    low, high = np.quantile(values, [0.005, 0.995])
+    margin = 0.06 * (high - low) or 0.01 * abs(high) or 1.0
+    axes.set_ylim(low - margin, high + margin)
+
+
+def _class_colours(count: int) -> list:
+    if count <= len(_TEN):
+        return list(_TEN[:count])
+    from matplotlib import colormaps
+
+    return list(colormaps["turbo"](np.linspace(0.03, 0.97, count)))
+
+
+def _levels(images) -> np.ndarray:
+    """[n, H, W] or [n, H, W, 3] -> floats from 0 to 1, [n, H, W, 1 or 3]."""
+    images = np.asarray(images)
+    grey, coloured = images.ndim == 3, images.ndim == 4 and images.shape[3] == 3
+    if not (grey or coloured) or not len(images):
+        raise ValueError(
+            f"images need the shape [n, H, W] or [n, H, W, 3] with n > 0, not {images.shape}"
+        )
+    floats = (images[..., None] if grey else images).astype(np.float64)
+    return np.clip(floats / 255 if images.dtype == np.uint8 else floats, 0, 1)
+
+
+def _scale(images: np.ndarray) -> int:
+    """Pixels of the figure per pixel of an image: whole, so that nothing is blurred."""
+    return max(1, 84 // max(images.shape[1:3]))
+
+
+def _mosaic(images: np.ndarray, columns: int, gap: int) -> np.ndarray:
+    """[n, H, W, C] -> one array with white lines of `gap` pixels between the images."""
+    count, height, width, channels = images.shape
+    rows = -(-count // columns)
+    cells = np.ones((rows * columns, height + gap, width + gap, channels))
+    cells[:count, :height, :width] = images
+    cells = cells.reshape(rows, columns, height + gap, width + gap, channels)
+    whole = cells.transpose(0, 2, 1, 3, 4).reshape(
+        rows * (height + gap), columns * (width + gap), channels
+    )
+    return whole[: whole.shape[0] - gap, : whole.shape[1] - gap]
+
+
+def _enlarge(image: np.ndarray, scale: int) -> np.ndarray:
+    return image.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def _figure(width: int, height: int):
+    from matplotlib.figure import Figure
+
+    # The tiny addition keeps a whole number of pixels from being rounded down.
+    size = ((width + 1e-3) / _DPI, (height + 1e-3) / _DPI)
+    figure = Figure(figsize=size, dpi=_DPI, layout="constrained", facecolor="white")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # inches
+    return figure
+
+
+def _image_figure(tiles, *, left: int, right: int, bottom: int, top: int, min_width: int = 0):
+    """A figure that shows every pixel of `tiles` once, with margins in pixels."""
+    height, width = tiles.shape[:2]
+    spare = max(0, min_width - width - left - right)
+    left, right = left + spare // 2, right + spare - spare // 2
+    full_width, full_height = width + left + right, height + bottom + top
+    figure = _figure(full_width, full_height)
+    figure.set_layout_engine("none")
+    axes = figure.add_axes(
+        [left / full_width, bottom / full_height, width / full_width, height / full_height]
+    )
+    axes.imshow(
+        tiles.squeeze(-1) if tiles.shape[2] == 1 else tiles,
+        cmap="gray",
+        vmin=0,
+        vmax=1,
+        interpolation="none",
+        aspect="auto",
+    )
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return figure, axes
+
+
+def _halo() -> list:
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=3, foreground="white")]
+
+
+def _clean(axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_GREY)
+    axes.tick_params(which="both", labelsize=_TICK, color=_GREY, labelcolor=_TEXT)
+    axes.set_axisbelow(True)
+
+
+def _save(figure, path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    content = io.BytesIO()
+    # The same arrays give the same bytes: no date and no version inside.
+    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
+    write_atomically(path, content.getvalue())

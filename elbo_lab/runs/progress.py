@@ -1,0 +1,162 @@
+"""Progress for a person: a bar on a terminal, a line at every tenth elsewhere."""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+from elbo_lab.devices import distributed
+
+
+class Progress:
+    """Shows how far a long task is, with a short text beside it, on standard error.
+
+    Of several processes the first one shows it.
+    """
+
+    def __init__(self, name: str, total: int, start: int, unit: str):
+        self.name, self.total, self.done, self.unit = name, total, start, unit
+        self.bar, self.shown = None, distributed.is_first()
+        if self.shown and sys.stderr.isatty():
+            import tqdm
+
+            self.bar = tqdm.tqdm(
+                desc=name, total=total, initial=start, unit=unit, dynamic_ncols=True, smoothing=0.1
+            )
+
+    def to(self, done: int, text: str = "") -> None:
+        """Moves on to `done` of `total`."""
+        if self.bar is not None:
+            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.update(done - self.done)
+        elif self.shown and done * 10 // self.total > self.done * 10 // self.total:
+            print(f"{self.name} {done}/{self.total} {self.unit} {text}".rstrip(), file=sys.stderr)
+        self.done = done
+
+    def close(self) -> None:
+        """Leaves the terminal's last line as it is."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+class GridProgress:
+    """Shows how far many runs are together, and about how long they still take."""
+
+    def __init__(self, name: str, total: float, start: float):
+        self.name, self.total, self.tenth = name, total, int(start / total * 10)
+        self.bar, self.ended = None, 0
+        if sys.stderr.isatty():
+            import tqdm
+
+            self.bar = tqdm.tqdm(
+                total=1000,
+                initial=int(1000 * start / total),
+                dynamic_ncols=True,
+                bar_format=name + " {percentage:3.0f}%|{bar:20}| {elapsed}{postfix}",
+            )
+
+    def to(self, done: float, left: float | None, text: str, ended: int) -> None:
+        """Moves on to `done` of the total.
+
+        Args:
+          done: in the total's units.
+          left: seconds that are left, None if nothing is known of them.
+          text: what is being done.
+          ended: how many runs have ended; each has a line where there is no terminal.
+        """
+        words = f"about {duration(left)} left, " if left is not None else ""
+        if self.bar is not None:
+            self.bar.set_postfix_str(words + text, refresh=False)
+            self.bar.update(int(1000 * done / self.total) - self.bar.n)
+            return
+        tenth = int(done / self.total * 10 + 1e-9)
+        if tenth > self.tenth or ended > self.ended:
+            print(f"{self.name} {done / self.total:.0%}, {words}{text}", file=sys.stderr)
+        self.tenth, self.ended = tenth, ended
+
+    def close(self) -> None:
+        """Leaves the terminal's last line as it is."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def duration(seconds: float) -> str:
+    """ "40 s", "12 min", "3 h 5 min", "2 d 3 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    hours = round(minutes / 60)
+    return f"{hours // 24} d {hours % 24} h"
+
+
+# Seconds that a run may take to stop after a signal: a compiled call and a checkpoint.
+GRACE = 120.0
+
+
+class Interrupt:
+    """Set by the first SIGINT or SIGTERM, so that a loop can end at a good place; a second one ends
+    the process at once, and so does a loop that has not ended within the grace. One that any of
+    several processes got counts for all: see `agreed`.
+
+    Python runs its handlers between two of its instructions. A compilation, or a program that
+    computes or waits for memory, can keep it from the next one for ever: so a thread, which the
+    system's part of the handler wakes, ends the process.
+    """
+
+    def __init__(self, grace: float = GRACE):
+        self.signal, self.grace = 0, grace
+        # The system's part of the handler writes a signal's number to one end.
+        self._wakes, self._woken = socket.socketpair()
+        self._woken.setblocking(False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+        signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _note(self, number: int, frame) -> None:
+        del frame
+        self.signal = number
+
+    def _watch(self) -> None:
+        """Ends the process after a second signal, or when the grace is over."""
+        number = self._received(None)
+        # Not by print, which may hold its lock where the signal interrupts another print.
+        _say(f"Stopping at the next checkpoint, within {self.grace:.0f} s; once more ends at once.")
+        again = self._received(self.grace)
+        if again is None:
+            _say(f"Not stopped within {self.grace:.0f} s: ended. The last checkpoint stays.")
+        os._exit(128 + (again or number))
+
+    def _received(self, seconds: float | None) -> int | None:
+        """The next signal that is still handled here; None if none comes within the seconds."""
+        end = None if seconds is None else time.monotonic() + seconds
+        while True:
+            self._wakes.settimeout(None if end is None else max(end - time.monotonic(), 1e-3))
+            try:
+                number = self._wakes.recv(1)[0]
+            except TimeoutError:
+                return None
+            if signal.getsignal(number) == self._note:
+                return number
+
+    def agreed(self) -> int:
+        """The signal that any of the processes got, 0 if none; they all call it together."""
+        self.signal = distributed.greatest(self.signal)
+        return self.signal
+
+    def status(self) -> int:
+        """The exit status that shells expect of a process ended by this signal."""
+        return 128 + self.signal
+
+
+def _say(sentence: str) -> None:
+    """Writes a line to standard error, if it is open."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"\n{sentence}\n".encode())

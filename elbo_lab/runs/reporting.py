@@ -1,0 +1,206 @@
+"""The last stage of a run: numbers, figures, and the summary that marks it complete."""
+
+from elbo_lab import keys
+from elbo_lab import training
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from elbo_lab import __version__, evaluation
+from elbo_lab.devices import setup
+from elbo_lab.reports import figures
+from elbo_lab.distributions import means
+from elbo_lab.runs import run_files, rundir
+from elbo_lab import configs
+from elbo_lab.data import is_binary
+from elbo_lab.errors import UserError
+from elbo_lab.evaluation import Evaluation
+from elbo_lab.reports import results
+from elbo_lab.losses.posteriors import sample_from
+from elbo_lab.models.laws import LIKELIHOODS
+from elbo_lab.reports.tables import Result, binarization_text, replicate_results, result_table
+from elbo_lab.files import write_summary
+from elbo_lab.runs import stages
+
+# Images in the figures of samples and of reconstructions, and decoded points along a latent axis.
+SAMPLES, RECONSTRUCTIONS, GRID = 100, 20, 20
+
+
+def report(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
+    """Draws the figures and writes summary.json."""
+    config, number = run.config, len(run.dataset.x_train)
+    total, call = training.total_steps(config, number), training.steps_per_call(config, number)
+    draw(run, evaluations)
+    records = stages.read_records(run, total)
+    last_pass = total - training.steps_per_epoch(config, number)
+    per_replicate = [
+        [
+            results.train_result(config, records, last_pass, r, call),
+            *results.test_results(config, e, run.dataset.x_train.shape[1]),
+        ]
+        for r, e in evaluations.items()
+    ]
+    timing = [
+        Result(run_files.WALL_TIME, "", run.seconds, unit="s"),
+        Result(run_files.SPEED, "", _steps_per_second(records), unit="steps/s"),
+    ]
+    dataset = described(run)
+    mode = dataset["binarization"]
+    summary = {
+        "elbo_lab": __version__,
+        "jax": jax.__version__,
+        "device": setup.describe(),
+        "config": configs.to_dict(config),
+        "data": dataset,
+        "steps": total,
+        "lost_metrics": run.missing,
+        "failed_at": {str(r): int(run.failed_at[r]) for r in range(config.replicates)},
+        "failed_replicates": [r for r in range(config.replicates) if r not in evaluations],
+        "replicas": [configs.to_dict(replica) for replica in run.replicas],
+        "results": _listed(mode, replicate_results(per_replicate) + timing),
+        "replicates": {
+            str(r): _listed(mode, own) for r, own in zip(evaluations, per_replicate, strict=True)
+        },
+    }
+    run.check_directory()
+    write_summary(run.path / rundir.SUMMARY, summary)
+
+
+def stored_table(path: Path) -> str:
+    """The table of a complete run, from its summary.json.
+
+    Raises:
+      UserError: the summary cannot be read.
+    """
+    summary = run_files.read_summary(path)
+    config, dataset = summary["config"], summary["data"]["name"]
+    survivors = config["replicates"] - len(summary["failed_replicates"])
+    seeds = f"seed {config['seed']}"
+    if config["replicates"] > 1:
+        seeds = f"{survivors} replicates of {config['replicates']}, seeds from {config['seed']}"
+    latents = ", ".join(map(str, config["latent_dims"]))
+    steps = f"{summary['steps']:,} steps"
+    binarized = binarization_text(summary["data"]["binarization"])
+    titles = [
+        ("objective", objective_text(config)),
+        ("data", ", ".join([dataset, *summary["data"].get("notes", ()), binarized])),
+        ("model", f"{config['model']}, latent dimensions {latents}; {seeds}"),
+        ("trained", f"{steps} of {config['batch_size']} images on {summary['device']}"),
+        ("kept in", str(path)),
+    ]
+    rows = [{name: row[name] for name in Result._fields} for row in summary["results"]]
+    for row in rows:
+        # JSON has no NaN: a value that is not finite was written as null.
+        row["value"] = math.nan if row["value"] is None else row["value"]
+    return result_table(titles, [Result(**fields) for fields in rows])
+
+
+def objective_text(config: dict[str, Any]) -> str:
+    """What was trained, with the settings that were used, given or not: "iwae, k = 5, ..."."""
+    text = f"{config['objective']}, k = {config['k']}"
+    text += f", m = {config['m']}" if config["m"] > 1 else ""
+    for name in configs.SETTINGS:
+        value = config[name]
+        if value is not None:
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            text += f", {value} KL" if name == "kl" else f", {name} = {shown}"
+    return text + (f", {config['estimator']} estimator" if config["estimator"] else "")
+
+
+def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
+    """Writes the figures of the first replicate that is finite (curves are of all)."""
+    setup.release_memory()
+    folder = run.path / rundir.FIGURES
+    run.check_directory()
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}") from error
+    number = len(run.dataset.x_train)
+    records = stages.read_records(run, training.total_steps(run.config, number))
+    r = min(evaluations)
+    pictures = _pictures(run, r)
+    density = LIKELIHOODS[run.config.likelihood].density
+    figures.learning_curves(folder / "learning_curves.png", records, density)
+    title = f"Samples from the prior ({_shown(run, r)} of p(x|z))"
+    figures.image_grid(folder / "samples.png", pictures["samples"], 10, title)
+    figures.reconstructions(
+        folder / "reconstructions.png", pictures["inputs"], pictures["reconstructions"]
+    )
+    layers = evaluations[r].means
+    activities = [evaluation.activity(layer) for layer in layers]
+    figures.active_units(folder / "active_units.png", activities, evaluation.ACTIVE_THRESHOLD)
+    if "grid" in pictures:
+        # The textbook's figure 13.6.
+        figures.latent_scatter(folder / "latent_space.png", layers[0], run.dataset.y_test)
+        figures.latent_grid(folder / "latent_grid.png", pictures["grid"], GRID, _grid_values())
+
+
+def _pictures(run: stages.Run, r: int) -> dict[str, np.ndarray]:
+    """The images that figures show, [n, H, W] each, from one compiled program."""
+    model, key = run.model, keys.stream_key(run.replicate(r)[0], keys.FIGURES)
+
+    @jax.jit
+    def pictures(params: Any, inputs: jax.Array) -> dict[str, jax.Array]:
+        prior_key, posterior_key, pixels_key = jax.random.split(key, 3)
+        z = {
+            "samples": sample_from(model.prior(params), prior_key, (SAMPLES,)),
+            "reconstructions": sample_from(model.posterior(params, inputs), posterior_key, ()),
+        }
+        if run.config.latent_dims == (2,):
+            axis = _grid_values()
+            z["grid"] = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+        keys = dict(zip(z, jax.random.split(pixels_key, len(z)), strict=True))
+        return {n: means.mean_or_draw(keys[n], model.likelihood(params, z[n])) for n in z}
+
+    inputs = stages.test_images(run)[:RECONSTRUCTIONS]
+    found = {"inputs": inputs, **pictures(run.replicate(r)[1], inputs)}
+    return {k: np.asarray(v).reshape(-1, *run.dataset.image_shape) for k, v in found.items()}
+
+
+def _shown(run: stages.Run, r: int) -> str:
+    """What the figures show of p(x|z): "means" or "draws" (`means.mean_or_draw`)."""
+
+    def mean(params: Any) -> Any:
+        z = sample_from(run.model.prior(params), jax.random.key(0), ())
+        return means.closed_form_mean(run.model.likelihood(params, z))
+
+    return "draws" if jax.eval_shape(mean, run.replicate(r)[1]) is None else "means"
+
+
+def _grid_values() -> np.ndarray:
+    """The standard normal prior's quantiles at the middles of GRID equal shares."""
+    normal = statistics.NormalDist()
+    return np.array([normal.inv_cdf((i + 0.5) / GRID) for i in range(GRID)], np.float32)
+
+
+def described(run: stages.Run) -> dict[str, Any]:
+    """What the summary says of the run's images."""
+    # Binary images are what they are, however they would be made binary.
+    binary = is_binary(run.dataset.x_test) and is_binary(run.dataset.x_train)
+    return {
+        "name": run.dataset.name,
+        "train_images": len(run.dataset.x_train),
+        "test_images": len(run.dataset.x_test),
+        "image_shape": list(run.dataset.image_shape),
+        "binarization": "none" if binary else run.config.binarization,
+        "notes": list(run.dataset.notes),
+    }
+
+
+def _listed(mode: str, rows: list[Result]) -> list[dict[str, Any]]:
+    """Results for summary.json: those of a split also say how it was binarized."""
+    return [row._asdict() | {"binarization": mode if row.split else None} for row in rows]
+
+
+def _steps_per_second(records: list[dict]) -> float:
+    """The median over compiled calls, which leaves out compilation and pauses; NaN of no lines."""
+    if not records:
+        return math.nan
+    steps = np.diff([0] + [r["step"] for r in records])
+    seconds = np.diff([0.0] + [r["seconds"] for r in records])
+    return float(np.median(steps / np.maximum(seconds, 1e-9)))

@@ -1,0 +1,83 @@
+"""What the JSON files of a run hold, and their readers."""
+
+import math
+import typing
+from pathlib import Path
+from typing import Any
+
+from elbo_lab import json_files
+from elbo_lab.configs import Config
+from elbo_lab.errors import UserError
+from elbo_lab.reports.tables import Result
+
+CONFIG, SUMMARY, CHECKPOINTS = "config.json", "summary.json", "checkpoints"
+# What every line of metrics has besides its step.
+METRIC_NAMES = ("bound", "kl", "reconstruction", "seconds")
+# The results of a summary that are of no split.
+WALL_TIME, SPEED = "wall time of training", "speed"
+# Other versions have other fields. Infinities are texts.
+_FIELDS = {
+    f"{name}?": str | kind if kind is float or float in typing.get_args(kind) else kind
+    for name, kind in typing.get_type_hints(Config).items()
+}
+CONFIG_KIND = {"config": _FIELDS, "data_sha256": str, "replicas?": list[_FIELDS]}
+_RESULT_KIND = typing.get_type_hints(Result) | {"value": float | None}
+_SUMMARY_KIND = {
+    **{"elbo_lab": str, "jax": str, "device": str, "steps": int},
+    "config": _FIELDS | {"replicates": int, "latent_dims": list[int]},
+    "data": {
+        **{"name": str, "binarization": str, "image_shape": list[int]},
+        **{"train_images": int, "test_images": int},
+    },
+    "failed_at": dict[str, int],
+    "failed_replicates": list[int],
+    "replicas": list[_FIELDS],
+    "results": list[_RESULT_KIND],
+}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What config.json holds, "config", "data_sha256" and, of replicates that are not the config's
+    own seeds, "replicas"; where the file is damaged or lost, its copy in the newest checkpoint.
+
+    Raises:
+      UserError: there is neither; the sentence says what is wrong with config.json.
+    """
+    try:
+        return json_files.read(path / CONFIG, CONFIG_KIND)
+    except UserError:
+        from elbo_lab.training import checkpoint
+
+        try:
+            copy = checkpoint.read_note(path / CHECKPOINTS)
+        except UserError:
+            copy = None
+        if copy is None or json_files.fault(copy, CONFIG_KIND):
+            raise
+        names = [name.removesuffix("?") for name in CONFIG_KIND]
+        return {name: copy[name] for name in names if name in copy}
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """What summary.json holds.
+
+    Raises:
+      UserError: it cannot be read, or lacks something that it has to hold.
+    """
+    summary = json_files.read(path / SUMMARY, _SUMMARY_KIND)
+    number = summary["config"]["replicates"]
+    if len(summary["replicas"]) != number or summary["failed_at"].keys() != set(
+        map(str, range(number))
+    ):
+        raise UserError(f"{path / SUMMARY} is damaged: it is not of {number} replicates")
+    if not {WALL_TIME, SPEED} <= {row["name"] for row in summary["results"]}:
+        raise UserError(f"{path / SUMMARY} is damaged: results lack {WALL_TIME} or {SPEED}")
+    return summary
+
+
+def timing(summary: dict[str, Any]) -> tuple[float, float]:
+    """Seconds of training and steps per second of what `read_summary` gave."""
+    values = {row["name"]: row["value"] for row in summary["results"]}
+    # JSON has no NaN: a value that is not finite was written as null.
+    seconds, speed = (math.nan if values[n] is None else values[n] for n in (WALL_TIME, SPEED))
+    return seconds, speed

@@ -1,0 +1,135 @@
+"""Refuses runs that are too large, from shapes alone, before anything is compiled.
+
+Two amounts of memory are counted, both from below: the parameters with their gradient and the
+optimizer's state, and the largest array that a matrix product of a step returns. A run that passes
+may still be too large.
+"""
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from elbo_lab import losses, models
+from elbo_lab.methods import variational
+from elbo_lab.training import optimizer
+from elbo_lab.configs import HYPER, Config, shown
+from elbo_lab.errors import UserError
+
+# Their results are stored; those of elementwise operations may be fused into what reads them.
+_PRODUCTS = ("dot_general", "conv_general_dilated")
+_FLOAT_BYTES = 4
+# What every machine has: nothing is asked of JAX or the system for runs that need less.
+_SMALL = 10**9
+# Draws for each test image: a million take hours on a CPU, and a signal is heard between batches.
+MOST_EVALUATED = 10_000_000
+_WIDTHS = ("latent_dims", "hidden_dims", "upper_hidden_dims")
+
+
+def check(config: Config, data_dim: int, num_train: int, memory: int | None = None) -> None:
+    """Raises a UserError for a run that cannot fit into memory, or whose bound would take for ever;
+    it names the flag to blame.
+
+    Args:
+      config: a checked and resolved configuration.
+      data_dim: D, pixels.
+      num_train: N, training images.
+      memory: bytes there are, `total_memory()` if not given.
+    """
+    if config.objective == "jackknife":
+        _check_subsets(config)
+    if config.eval_k > MOST_EVALUATED >= config.k:
+        raise UserError(f"--eval_k must be at most {MOST_EVALUATED:,}; got {config.eval_k:,}.")
+    most = _most(config, data_dim)
+    if memory is None:
+        memory = _SMALL if most <= _SMALL else total_memory()
+    if most <= memory:
+        return  # nearly every run, for which tracing the model would take a tenth of a second
+    model = models.make(config, data_dim)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params = jax.eval_shape(model.init, key, jax.ShapeDtypeStruct((data_dim,), jnp.float32))
+    state = _bytes((params, params, jax.eval_shape(optimizer.make(config).init, params)))
+    has = f"more than the {_gigabytes(memory)} of memory there is"
+    if config.replicates * state > memory:
+        number = sum(leaf.size for leaf in jax.tree.leaves(params))
+        name = max(_WIDTHS, key=lambda name: max(getattr(config, name)))
+        if state <= memory:
+            name = "replicates"
+        of_all = f" for {config.replicates:,} replicates" if config.replicates > 1 else ""
+        raise UserError(
+            f"--{name}={shown(getattr(config, name))} is too large: the parameters of a model, "
+            f"{number:,}, take {_gigabytes(config.replicates * state)} with their gradient and "
+            f"Adam's moments{of_all}, {has}."
+        )
+    x = jax.ShapeDtypeStruct((config.batch_size, data_dim), jnp.float32)
+    loss_fn = variational.objective_loss(config, model, num_train)
+    number = jax.ShapeDtypeStruct((), jnp.float32)
+    courses = {name: number for name in HYPER if isinstance(getattr(config, name), str)}
+    step = jax.make_jaxpr(loss_fn)(key, params, x, courses)
+    largest = max(_products(step.jaxpr), default=0)
+    if largest > memory:
+        name = max(("k", "m", "batch_size"), key=lambda name: getattr(config, name))
+        raise UserError(
+            f"--{name}={getattr(config, name)} is too large: an array of one step, of "
+            f"{config.k * config.m:,} draws for each of {config.batch_size:,} images, takes "
+            f"{_gigabytes(largest)}, {has}."
+        )
+
+
+def _check_subsets(config: Config) -> None:
+    """Whether the jackknife takes as many draws and as high an order."""
+    draws = config.k - 1 if config.estimator == "score_loo" else config.k
+    log_w = jax.ShapeDtypeStruct((draws,), jnp.float32)
+    try:
+        jax.eval_shape(functools.partial(losses.bounds.jackknife, order=config.order), log_w)
+    except ValueError as error:
+        flags = f"--order={config.order} with --k={config.k}"
+        raise UserError(f"{flags} takes too many subsets of draws: {error}") from error
+
+
+def total_memory() -> int:
+    """Bytes of the devices that a run may use: a GPU's or TPU's own, else the host's."""
+    import psutil  # which takes 20 ms
+
+    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in jax.local_devices()]
+    local = psutil.virtual_memory().total
+    if all(limits) and jax.local_devices()[0].platform != "cpu":
+        local = sum(limits)
+    return local * jax.process_count()
+
+
+def _most(config: Config, data_dim: int) -> int:
+    """Bytes that the amounts which `check` counts do not exceed, by arithmetic alone: a network
+    has no more weights than all pairs of the model's widths, and no array of a step is wider than
+    the widest.
+    """
+    widths = (data_dim, *(width for name in _WIDTHS for width in getattr(config, name)))
+    networks = 2 * len(config.latent_dims)
+    weights = networks * 2 * (sum(widths) + 1) ** 2  # two heads, and biases
+    draws = config.k * config.m * config.batch_size
+    copies = 4  # parameters, gradient, two moments
+    return _FLOAT_BYTES * max(config.replicates * copies * weights, draws * max(widths))
+
+
+def _products(jaxpr: Any) -> Iterator[int]:
+    """Bytes of each result of a matrix product, those of functions that are called included."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in _PRODUCTS:
+            yield _bytes([variable.aval for variable in equation.outvars])
+        for parameter in jax.tree.leaves(list(equation.params.values())):
+            inner = getattr(parameter, "jaxpr", parameter)
+            if hasattr(inner, "eqns"):
+                yield from _products(inner)
+
+
+def _bytes(tree) -> int:
+    return sum(
+        math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree)
+    )
+
+
+def _gigabytes(number: int) -> str:
+    return f"{number / 1e9:,.1f} GB"

@@ -1,0 +1,379 @@
+"""The stages of a run: train, evaluate, report. Each goes on where an earlier process stopped."""
+
+from elbo_lab.training import hyper
+from elbo_lab import keys
+from elbo_lab import training
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from elbo_lab.devices import setup, distributed, sharding
+from elbo_lab import json_files, keys, models
+from elbo_lab.runs import run_files, rundir
+from elbo_lab.configs import Config
+from elbo_lab.data import Dataset, binarization, hold_out, streaming
+from elbo_lab.errors import UserError
+from elbo_lab.training.metrics import MetricLog, missing_steps, read_metrics, warn_of_missing
+from elbo_lab.runs.progress import Interrupt, Progress
+
+# Compiled calls between checkpoints, where --checkpoint_every is not given: half a minute on a CPU,
+# of which saving takes a twentieth of a second.
+CALLS_PER_CHECKPOINT = 20
+
+
+class StoppedError(Exception):
+    """A signal ended a stage at a place from which it can go on.
+
+    Attributes:
+      status: the exit status that shells expect of a process ended by the signal.
+    """
+
+    def __init__(self, sentence: str, status: int):
+        super().__init__(sentence)
+        self.status = status
+
+
+class DivergedError(Exception):
+    """Nothing is left to train: the loss or its gradient is not finite."""
+
+
+class Run:
+    """A run in its claimed directory: what the stages share, and what they leave for the next.
+
+    Making one turns SIGINT and SIGTERM into a gentle stop.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        path: Path,
+        dataset: Dataset,
+        tensorboard: bool,
+        replicas: Sequence[Config] | None = None,
+        progress: Callable[[str, int, int, str], Progress] = Progress,
+        placement: setup.Placement | None = None,
+        interrupt: Interrupt | None = None,
+        watch: rundir.Watch | None = None,
+    ):
+        """Prepares a run.
+
+        Args:
+          config: what all replicas share, and their number.
+          path: the run's directory.
+          dataset: all of it; the config says what is held out.
+          tensorboard: whether to write events.
+          replicas: R configs that differ in seed and numeric hyper-parameters alone; those of the
+            config's seeds if not given.
+          progress: makes what shows how far a stage is.
+          placement: where to compute, and where the training images lie; as the device has it if
+            not given.
+          interrupt: what notes signals, where it is older than the run.
+          watch: of the claimed directory; on the first process alone.
+        """
+        self.config, self.path, self.tensorboard = config, path, tensorboard
+        self.progress, self.placement = progress, placement or setup.Placement()
+        self.dataset = hold_out(dataset, config.held_out)
+        self.model = models.make(config, dataset.x_train.shape[1])
+        self.replicas = training.replicas(config) if replicas is None else tuple(replicas)
+        self.keys = training.base_keys(self.replicas)
+        self.interrupt = interrupt or Interrupt()
+        self.state: training.TrainState | None = None
+        self.failed_at = np.full(config.replicates, -1)
+        self.watch = watch
+        self.seconds = 0.0  # of training, those of earlier processes included
+        self.missing: list[tuple[int, int]] = []  # steps whose metrics are lost, as was said
+
+    def check_directory(self) -> None:
+        """Raises UserError once the directory was moved or removed."""
+        if self.watch is not None:
+            self.watch.check()
+
+    def replicate(self, r: int) -> tuple[jax.Array, Any]:
+        """Base key and params of replicate r."""
+        if self.config.replicates == 1:
+            return self.keys, self.state.params
+        # Streams of the same base key are different keys, which JAX's check of reuse cannot know.
+        return jax.random.clone(self.keys)[r], jax.tree.map(lambda leaf: leaf[r], self.state.params)
+
+    def survivors(self) -> list[int]:
+        """The replicates whose loss stayed finite."""
+        return [r for r in range(self.config.replicates) if self.failed_at[r] < 0]
+
+
+def stored(
+    x: np.ndarray, split: int, mode: str, seed: int = keys.FIXED_BINARIZATION_SEED
+) -> jax.Array:
+    """A split's images as they lie on the device. What is drawn once is drawn by a key that does
+    not depend on the run's seed, unless another seed is given.
+    """
+    images = jnp.asarray(x)
+    if mode in ("dynamic", "none"):
+        return images  # and no key is made, which takes a start's time
+    return binarization.stored(keys.binarization_key(split, seed), images, mode)
+
+
+def train(run: Run) -> None:
+    """Trains to the end, from the newest checkpoint if there is one; leaves the state in `run`.
+
+    Raises:
+      StoppedError: after a signal, with a checkpoint saved.
+      DivergedError: no replicate is finite any more.
+      UserError: the disk refuses.
+    """
+    loop, start, total = _begin(run)
+    if start == total:
+        # A kill may have cut the events short; closing the log completes them.
+        distributed.on_first(lambda: _open_log(run, start).close())
+        distributed.on_first(lambda: _resume_clock(run, start))
+    else:
+        _train_from(run, loop, _training_images(run), start, total)
+    if loop.mesh is not None:
+        run.state = sharding.fetch(run.state)  # what follows looks at one replicate at a time
+
+
+def load(run: Run) -> bool:
+    """Leaves the state of a trained run in `run`; False if there is no checkpoint of its end."""
+    loop, start, total = _begin(run)
+    if loop.mesh is not None:
+        run.state = sharding.fetch(run.state)
+    return start == total
+
+
+def _begin(run: Run) -> tuple[training.Loop, int, int]:
+    """Puts the newest checkpoint, or a new state, into `run`; returns the loop, the state's step
+    and the last step.
+    """
+    config, x_train = run.config, run.dataset.x_train
+    loop = training.make_loop(
+        config, run.model, len(x_train), shard_batch=run.placement.shard_batch
+    )
+    scale = 255 if x_train.dtype == np.uint8 else 1
+    run.state = loop.init(run.keys, jnp.asarray(x_train.mean(axis=0) / scale, jnp.float32))
+    setup.release_memory()
+    total = training.total_steps(config, len(x_train))
+    return loop, _restore(run, total), total
+
+
+def read_records(run: Run, last_step: int) -> list[dict[str, Any]]:
+    """The metrics of a run; says once which steps up to `last_step` they lack."""
+    records = read_metrics(run.path, run_files.METRIC_NAMES)
+    call = training.steps_per_call(run.config, len(run.dataset.x_train))
+    missing = missing_steps(records, last_step, call)
+    if missing and missing != run.missing:
+        warn_of_missing(run.path, missing)
+    run.missing = missing
+    return records
+
+
+def _open_log(run: Run, step: int) -> MetricLog:
+    return MetricLog(run.path, step, run.tensorboard, run_files.METRIC_NAMES)
+
+
+def _resume_clock(run: Run, step: int) -> None:
+    """Sets the seconds of training that earlier processes have taken."""
+    records = read_records(run, step)
+    # Checkpoints of older versions do not tell the time.
+    if not run.seconds and records:
+        run.seconds = records[-1]["seconds"]
+
+
+def _training_images(run: Run) -> jax.Array | streaming.Images:
+    """On the device, or where they are, if they are to be streamed."""
+    x_train, mode, stream = run.dataset.x_train, run.config.binarization, run.placement.stream
+    if streaming.too_large(x_train.nbytes) if stream is None else stream:
+        return streaming.Images(x_train, mode, keys.binarization_key(keys.TRAIN_SPLIT))
+    return stored(x_train, keys.TRAIN_SPLIT, mode)
+
+
+def _train_from(run: Run, loop: training.Loop, images, start: int, total: int) -> None:
+    config = run.config
+    call = training.steps_per_call(config, len(images))
+    every = config.checkpoint_every or CALLS_PER_CHECKPOINT * call
+    saved = start
+    with distributed.held_by_first(lambda: _open_log(run, start)) as log:
+        distributed.on_first(lambda: _resume_clock(run, start))
+        progress = run.progress("training", total, start, "steps")
+        clock = time.perf_counter()
+        hparams = hyper.hyperparameters(run.replicas)
+        for record in training.fit(config, loop, images, run.state, run.keys, hparams):
+            run.state = record.state
+            now = time.perf_counter()
+            run.seconds, clock = run.seconds + now - clock, now
+            if progress.done == start:
+                setup.release_memory()
+            _check_finite(run, record, saved)
+            distributed.on_first(lambda record=record: _write_line(run, log, record))
+            progress.to(record.step, f"bound {np.nanmean(record.metrics['bound']):.2f}")
+            due = record.step // every > saved // every or record.step == total
+            stop = run.interrupt.agreed()
+            if due or stop:
+                _save(run, log, record.step)
+                saved = record.step
+            if stop and record.step < total:
+                progress.close()
+                raise StoppedError(
+                    f"Stopped at step {record.step} of {total}, saved.", run.interrupt.status()
+                )
+        progress.close()
+
+
+def _write_line(run: Run, log: MetricLog, record: training.Record) -> None:
+    run.check_directory()
+    log.write({"step": record.step, **record.metrics, "seconds": run.seconds})
+
+
+def _restore(run: Run, total: int) -> int:
+    """Puts the newest sound checkpoint into `run`; returns its step, 0 if there is none."""
+    restored = distributed.on_first(lambda: _read_checkpoint(run, total))
+    if restored is None:
+        return 0
+    step, run.state, run.seconds = restored
+    run.failed_at = np.atleast_1d(run.state.failure.step)
+    return step
+
+
+def _read_checkpoint(run: Run, total: int) -> tuple[int, training.TrainState, float] | None:
+    folder = run.path / rundir.CHECKPOINTS
+    if not folder.exists():
+        return None  # without importing Orbax
+    from elbo_lab.training import checkpoint
+
+    def refusal(step: int, restored: tuple[training.TrainState, jax.Array]) -> str:
+        if step > total:
+            return f"the run ends at step {total}"
+        own = int(restored[0].step)
+        return "" if own == step else f"it is of step {own}"
+
+    restored = checkpoint.restore(folder, (run.state, run.keys), refusal=refusal)
+    if restored is None:
+        return None
+    step, (state, keys) = restored
+    if not bool(jnp.all(jax.random.key_data(keys) == jax.random.key_data(run.keys))):
+        raise UserError(f"{folder} was made with another seed; use --overwrite to start anew.")
+    note = checkpoint.read_note(folder) or {}
+    seconds = 0.0 if json_files.fault(note, {"seconds": float}) else note["seconds"]
+    # Other processes get the arrays from the host.
+    return step, state if jax.process_count() == 1 else jax.device_get(state), seconds
+
+
+def _save(run: Run, log: MetricLog | None, step: int) -> None:
+    """Process 0 saves the whole state, whichever devices its parts lie on."""
+    state = run.state if jax.process_count() == 1 else sharding.fetch(run.state)
+    distributed.on_first(lambda: _write_checkpoint(run, log, step, state))
+
+
+def _write_checkpoint(run: Run, log: MetricLog, step: int, state: training.TrainState) -> None:
+    from elbo_lab.training import checkpoint
+
+    log.sync()  # After a power cut no checkpoint may be ahead of the metrics.
+    run.check_directory()
+    note = {**(run.watch.config if run.watch else {}), "seconds": run.seconds}
+    folder = run.path / rundir.CHECKPOINTS
+    try:
+        checkpoint.save(folder, step, (state, run.keys), note=note)
+    finally:
+        if run.watch and not run.watch.is_there():
+            _remove_orphan(folder, step)
+
+
+def _remove_orphan(folder: Path, step: int) -> None:
+    """Removes what a save has made anew in the place of a directory that went away meanwhile."""
+    shutil.rmtree(folder / f"step_{step:08d}", ignore_errors=True)
+    for path in (folder, folder.parent):
+        with contextlib.suppress(OSError):  # it holds something else, or is gone
+            path.rmdir()
+
+
+def _check_finite(run: Run, record: training.Record, saved: int) -> None:
+    failed_at = np.atleast_1d(record.failed_at)
+    for r in np.flatnonzero((failed_at >= 0) & (run.failed_at < 0)):
+        # Every process is here, since `failed_at` is the same on all.
+        bits = int(np.atleast_1d(sharding.fetch(record.state.failure.terms))[r])
+        found = ", ".join(training.failed_terms(list(record.metrics), bits))
+        sentence = f"not finite at step {failed_at[r]}, seed {run.replicas[r].seed}: {found}"
+        if np.all(failed_at >= 0):
+            kept = "before the first checkpoint"
+            if saved:
+                kept = f"the checkpoint of step {saved} stays in {run.path / rundir.CHECKPOINTS}"
+            raise DivergedError(
+                f"Training diverged, {sentence} ({kept}); a lower --learning_rate or --clip_norm "
+                "may help."
+            )
+        if distributed.is_first():
+            print(f"\nReplicate {r} stopped: {sentence}; the others go on.")
+    run.failed_at = failed_at
+
+
+def test_images(run: Run, r: int = 0) -> jax.Array:
+    """The test split as every evaluation of replicate r sees it: [N, D], float32 in [0, 1]."""
+    # Dynamic binarization draws the test images once too.
+    mode = "fixed" if run.config.binarization == "dynamic" else run.config.binarization
+    seed = keys.FIXED_BINARIZATION_SEED
+    if run.config.test_draw == "by_seed":
+        seed = run.replicas[r].seed
+    return binarization.grey_levels(stored(run.dataset.x_test, keys.TEST_SPLIT, mode, seed))
+
+
+def first_train_images(run: Run) -> jax.Array:
+    """The training images over which active units are counted: [au_images, D], drawn once."""
+    mode = "fixed" if run.config.binarization == "dynamic" else run.config.binarization
+    x = run.dataset.x_train[: run.config.au_images]
+    return binarization.grey_levels(stored(x, keys.TRAIN_SPLIT, mode))
+
+
+def evaluate(run: Run) -> dict[int, Any]:
+    """Evaluates the test split for every replicate that is finite; each is kept as it is done.
+
+    Returns:
+      An `Evaluation` for each of `run.survivors()`.
+
+    Raises:
+      StoppedError: after a signal.
+      UserError: the disk refuses.
+    """
+    from elbo_lab import evaluation
+
+    setup.release_memory()
+    config, file = run.config, run.path / rundir.EVALUATION
+    images, survivors = test_images(run), run.survivors()
+    train_images = first_train_images(run) if config.au_images else None
+    mesh = sharding.images_mesh()
+    evaluator = evaluation.make_evaluator(run.model, config.k, config.eval_k, mesh)
+    num_train_images = None if train_images is None else len(train_images)
+    done = distributed.on_first(
+        lambda: evaluation.read_evaluations(file, len(images), config.latent_dims, num_train_images)
+    )
+    progress = run.progress("evaluation", len(images) * len(survivors), 0, "images")
+    for i, r in enumerate(survivors):
+
+        def on_batch(images_done: int, before: int = i * len(images)) -> None:
+            progress.to(before + images_done)
+            if run.interrupt.agreed():
+                progress.close()
+                raise StoppedError(
+                    "Stopped in the evaluation; the trained model is saved.", run.interrupt.status()
+                )
+
+        if r not in done:
+            if r and config.test_draw == "by_seed":
+                images = test_images(run, r)
+            key, params = run.replicate(r)
+            draws_key = keys.stream_key(key, keys.EVALUATION)
+            found = evaluation.evaluate(evaluator, draws_key, params, images, on_batch)
+            if train_images is not None:
+                key = keys.stream_key(key, keys.ACTIVE_UNITS)
+                means = evaluation.layer_means(key, run.model.posterior(params, train_images))
+                found = found._replace(train_means=jax.device_get(means))
+            done[r] = found
+            distributed.on_first(run.check_directory)
+            distributed.on_first(lambda: evaluation.write_evaluations(file, done))
+        on_batch(len(images))
+    progress.close()
+    return {r: done[r] for r in survivors}

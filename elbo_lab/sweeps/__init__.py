@@ -1,0 +1,1 @@
+"""Many runs: a grid, its workers, and its results."""

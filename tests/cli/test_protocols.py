@@ -1,0 +1,207 @@
+"""Presets hold what their papers and public code say, and each quirk does what it is called."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from elbo_lab import models, schedules, training
+from elbo_lab.cli import protocols, validation
+from elbo_lab.configs import Config
+from elbo_lab.data import Dataset, hold_out
+from elbo_lab.errors import UserError
+from elbo_lab.training import optimizer, step
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+# What the papers and their code say (Burda et al. 2016, section 5, and experiments.py,
+# optimizers.py and loop.py of the public code; Tucker et al. 2018's main_loop.py).
+SAID = {
+    "burda2015_paper": dict(
+        batch_size=20, epochs=3280, learning_rate=0.001, adam_b1=0.9, adam_b2=0.999, adam_eps=1e-4,
+        hidden_dims=(200, 200), latent_dims=(50,), activation="tanh", lr_schedule="burda",
+        binarization="dynamic", eval_k=5000, held_out=0, shuffle=True, batch_gradient="mean",
+    ),
+    "burda2015_code": dict(
+        batch_size=20, epochs=3280, adam_b1=0.99, adam_eps=1e-4, adam_nu_start=1.0, held_out=400,
+        adam_eps_hat=True, shuffle=False, batch_gradient="sum", lr_schedule="burda_rounded",
+        init="glorot_same_key", output_bias="train_mean", au_images=500, test_draw="by_seed",
+    ),
+    "rainforth2018": dict(k=64, batch_size=20, latent_dims=(50,), hidden_dims=(200, 200)),
+    "tucker2018": dict(
+        batch_size=32, k=64, latent_dims=(50,), hidden_dims=(200, 200), activation="tanh",
+        learning_rate=3e-4, lr_schedule="constant", center_inputs=True, held_out=10_000,
+    ),
+    # Ours, of which protocols.py says so much.
+    "fast": dict(
+        batch_size=100, estimator="dreg", lr_schedule="cosine", latent_dims=(50,),
+        hidden_dims=(200, 200), activation="tanh", binarization="dynamic", eval_k=5000,
+    ),
+}  # fmt: skip
+TINY = Config(hidden_dims=(6,), latent_dims=(3,), batch_size=4, epochs=2, k=2, eval_k=2)
+DATA_DIM = 9
+
+
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+def test_presets_are_valid_and_say_what_their_source_says(name):
+    config = protocols.PROTOCOLS[name]
+    validation.check(config)
+    assert {key: getattr(config, key) for key in SAID[name]} == SAID[name]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.k = 1
+
+
+def test_the_public_codes_of_tucker_take_five_million_steps():
+    config = protocols.PROTOCOLS["tucker2018"]
+    # Its last, smaller batch of each pass counts as a step there.
+    assert training.total_steps(config, 50_000) == pytest.approx(5e6, rel=1e-3)
+
+
+def test_the_fast_protocol_takes_a_tenth_of_the_papers_steps():
+    fast, paper = (
+        training.total_steps(protocols.PROTOCOLS[name], 60_000)
+        for name in ("fast", "burda2015_paper")
+    )
+    assert fast == 0.1 * paper
+
+
+def test_epochs_that_are_none_stay_so_and_are_refused():
+    for epochs in (0, -5):
+        scaled = protocols.scaled(Config(epochs=epochs), 1.0)
+        with pytest.raises(UserError, match="--epochs must be at least 1"):
+            validation.check(scaled)
+
+
+@pytest.mark.parametrize("name", ["burda", "burda_rounded"])
+@pytest.mark.parametrize("budget", [1.0, 0.1, 0.01])
+def test_a_budget_keeps_the_schedules_shape(name, budget):
+    config = protocols.scaled(protocols.PROTOCOLS["burda2015_code"], budget)
+    assert config.epochs == round(3280 * budget)
+    total = training.total_steps(config, 59_600)
+    assert total == 2980 * config.epochs
+    factor = jax.vmap(schedules.LR_SCHEDULES[name](total))
+    # The middle of each stage of 3^i passes, in steps of the shrunk run.
+    middles = [(3**i - 1) / 2 + 3**i / 2 for i in range(8)]
+    found = factor(jnp.asarray([int(middle / 3280 * total) for middle in middles]))
+    rounded = [1.0, 0.72, 0.52, 0.37, 0.27, 0.19, 0.14, 0.1]
+    exact = [10 ** (-i / 7) for i in range(8)]
+    np.testing.assert_allclose(found, rounded if name == "burda_rounded" else exact, rtol=1e-6)
+
+
+def test_a_tiny_budget_trains_one_pass():
+    assert protocols.scaled(protocols.PROTOCOLS["burda2015_paper"], 1e-6).epochs == 1
+
+
+@pytest.fixture
+def images():
+    return np.where(np.random.default_rng(0).random((12, DATA_DIM)) < 0.3, 255, 0).astype(np.uint8)
+
+
+def test_the_gradient_of_the_sum_is_the_batch_times_that_of_the_mean():
+    x = np.array([[1.0, 2.0], [3.0, -5.0], [0.5, 1.0]])
+
+    def loss_fn(key, params, x, hparams):
+        del key, hparams
+        return x @ params["w"], {"bound": -x @ params["w"]}
+
+    def first_moment(which):
+        tx = optimizer.make(TINY)
+        params = {"w": jnp.ones(2)}
+        none = step.Failure(jnp.int32(-1), jnp.int32(0))
+        state = step.TrainState(jnp.int32(0), params, tx.init(params), none)
+        take = functools.partial(
+            step.train_step, loss_fn, tx, lambda h, _: h, step.BATCH_GRADIENTS[which]
+        )
+        after, _ = take({"learning_rate": 1.0}, state, None, jnp.asarray(x, jnp.float32))
+        return after.opt_state.mu["w"]
+
+    # After one step Adam's first moment is (1 - b1) times the gradient.
+    np.testing.assert_allclose(first_moment("sum"), 0.1 * x.sum(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(first_moment("mean"), 0.1 * x.mean(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_without_shuffling_images_come_as_they_are_stored(shuffle):
+    config = dataclasses.replace(TINY, shuffle=shuffle)
+    loop = training.make_loop(config, models.make(config, DATA_DIM), 50)
+    orders = loop.orders(jax.random.key(0), 3)
+    assert orders.shape == (2, 50)
+    stored = np.all(orders == np.arange(50))
+    assert stored != shuffle
+    np.testing.assert_array_equal(np.sort(orders, axis=1), np.stack([np.arange(50)] * 2))
+
+
+def test_layers_that_start_alike_share_one_stream_of_numbers():
+    config = dataclasses.replace(TINY, init="glorot_same_key")
+    init = jax.jit(models.make(config, DATA_DIM).init)
+    params = init(jax.random.key(0), jnp.full(DATA_DIM, 0.3))
+    matrices = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
+    assert len(matrices) == 5
+    # Uniform between +-sqrt(6 / (inputs + outputs)): divided by it, rows are filled one by one.
+    streams = [np.ravel(m) / np.sqrt(6 / sum(m.shape)) for m in matrices]
+    shortest = min(map(len, streams))
+    for stream in streams:
+        np.testing.assert_allclose(stream[:shortest], streams[0][:shortest], rtol=1e-6)
+        assert np.abs(stream).max() <= 1
+
+
+def test_centred_inputs_and_a_centre_that_gets_no_gradient(images):
+    config = dataclasses.replace(TINY, center_inputs=True)
+    centred, plain = models.make(config, DATA_DIM), models.make(TINY, DATA_DIM)
+    params = jax.jit(centred.init)(jax.random.key(0), jnp.full(DATA_DIM, 0.3))
+    np.testing.assert_allclose(params["encoder"]["center"], 0.3, rtol=1e-6)
+    x = jnp.asarray(images[:2] / 255, jnp.float32)
+    np.testing.assert_allclose(
+        centred.posterior(params, x).mean, plain.posterior(params, x - 0.3).mean, rtol=1e-5
+    )
+    gradient = jax.grad(lambda p: jnp.sum(centred.posterior(p, x).mean))(params)["encoder"]
+    np.testing.assert_array_equal(gradient["center"], 0)
+    assert np.any(gradient["layer_1"]["mean"]["kernel"])
+
+
+def test_the_last_images_are_held_out():
+    x = np.arange(24, dtype=np.uint8).reshape(12, 2)
+    dataset = Dataset("x", x, x[:3], np.arange(12), np.arange(3), (1, 2))
+    kept = hold_out(dataset, 5)
+    np.testing.assert_array_equal(kept.x_train, x[:7])
+    np.testing.assert_array_equal(kept.y_train, np.arange(7))
+    np.testing.assert_array_equal(kept.x_test, x[:3])
+    assert hold_out(dataset, 0).x_train.shape == (12, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"held_out": 12}, ["--held_out", "below", "12"]),
+        ({"held_out": 5, "au_images": 8}, ["--au_images", "7", "8"]),
+        ({"held_out": 9}, ["--batch_size", "3"]),
+    ],
+)
+def test_more_than_there_is_of_the_data(options, words):
+    x = np.zeros((12, 4), np.uint8)
+    dataset = Dataset("x", x, x, None, None, (2, 2))
+    with pytest.raises(UserError) as caught:
+        validation.check_data(dataclasses.replace(TINY, **options), dataset)
+    assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"objective": "elbo", "k": 1},
+        {"objective": "miwae", "k": 8, "m": 8},
+        {"objective": "piwae", "k": 8, "m": 8},
+        {"objective": "ciwae", "beta": 0.5},
+        {"latent_dims": (100, 50)},
+    ],
+    ids=str,
+)
+def test_every_protocol_serves_the_objectives_of_its_tables(name, options):
+    config = dataclasses.replace(protocols.PROTOCOLS[name], **options)
+    if options.get("objective") == "piwae":
+        config = dataclasses.replace(config, estimator=None)
+    validation.check(config)

@@ -1,0 +1,361 @@
+"""Every refusal: one sentence that names the flag, the value and what is valid."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from elbo_lab import configs, losses, schedules
+from elbo_lab.cli import validation
+from elbo_lab.configs import Config
+from elbo_lab.data import Dataset
+from elbo_lab.errors import UserError
+
+
+def refusal(**options) -> str:
+    with pytest.raises(UserError) as caught:
+        validation.check(dataclasses.replace(Config(), **options))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith("--")
+    assert message.endswith(".")
+    return message
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"objective": "elbo", "kl": "mc"},
+        {"objective": "elbo", "kl": "analytic"},
+        {"objective": "beta_vae", "beta": 0.0},
+        {"objective": "miwae", "m": 8, "k": 8},
+        {"latent_dims": (100, 50)},
+        {"latent_dims": (100, 50), "objective": "elbo"},
+        {"latent_dims": (100, 50), "objective": "beta_vae", "kl": "mc"},
+        {"clip_norm": 1.0, "log_every": 1, "checkpoint_every": 1, "adam_b1": 0.0},
+        {"k": 50, "eval_k": 50},
+        {"seed": 2**31 - 2},
+    ],
+    ids=str,
+)
+def test_what_is_valid_passes(options):
+    validation.check(dataclasses.replace(Config(), **options))
+
+
+def test_choices_are_those_of_the_registries():
+    assert validation.CHOICES["objective"] == tuple(losses.OBJECTIVES)
+    assert validation.CHOICES["estimator"] == tuple(losses.ESTIMATORS)
+    assert validation.CHOICES["lr_schedule"] == tuple(schedules.LR_SCHEDULES)
+    fields = {field.name: field.default for field in dataclasses.fields(Config)}
+    for name, choices in validation.CHOICES.items():
+        assert fields[name] is None or fields[name] in choices
+
+
+@pytest.mark.parametrize("name", validation.CHOICES)
+def test_a_value_outside_of_the_choices(name):
+    message = refusal(**{name: "foo"})
+    assert message.startswith(f"--{name} must be one of ")
+    assert message.endswith("got 'foo'.")
+    assert all(choice in message for choice in validation.CHOICES[name])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["k", "m", "batch_size", "epochs", "replicates", "eval_k", "log_every", "checkpoint_every"],
+)
+@pytest.mark.parametrize("value", [0, -3])
+def test_counts_are_at_least_1(name, value):
+    assert refusal(**{name: value}) == f"--{name} must be at least 1; got {value}."
+
+
+@pytest.mark.parametrize("name", ["k", "epochs", "eval_k"])
+def test_counts_fit_into_32_bits(name):
+    assert refusal(**{name: 2**31}) == f"--{name} must be at most {2**31 - 1}; got {2**31}."
+
+
+@pytest.mark.parametrize("name", ["latent_dims", "hidden_dims", "upper_hidden_dims"])
+@pytest.mark.parametrize(("sizes", "shown"), [((), "''"), ((0,), "'0'"), ((5, -1), "'5,-1'")])
+def test_sizes_are_at_least_1(name, sizes, shown):
+    message = refusal(**{name: sizes})
+    assert message.startswith(f"--{name} must be whole numbers of at least 1")
+    assert message.endswith(f"got {shown}.")
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "adam_eps", "clip_norm"])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan, 1e39, 1e-60, 1e-320, 1e-40])
+def test_numbers_above_0_that_float32_can_hold(name, value):
+    message = refusal(**{name: value})
+    assert message.startswith(f"--{name} must be a number above 0 that float32 holds")
+    assert message.endswith(f"got {value}.")
+
+
+@pytest.mark.parametrize("name", ["adam_b1", "adam_b2"])
+@pytest.mark.parametrize("value", [-0.1, 1.0, math.nan])
+def test_adams_averages(name, value):
+    assert refusal(**{name: value}) == f"--{name} must lie in [0, 1); got {value}."
+
+
+@pytest.mark.parametrize("name", ["adam_b1", "adam_b2"])
+@pytest.mark.parametrize(("value", "rounded"), [(1 - 1e-11, "1"), (1e-60, "0")])
+def test_adams_averages_as_float32_has_them(name, value, rounded):
+    message = refusal(**{name: value})
+    assert f"float32 rounds it to {rounded}" in message
+    assert message.endswith(f"got {value}.")
+    validation.check(Config(**{name: 1 - 2**-24}))
+
+
+@pytest.mark.parametrize("value", [1e-60, -1.0, math.inf, math.nan, 1e39])
+def test_adams_first_second_moment(value):
+    message = refusal(adam_nu_start=value)
+    assert message.startswith("--adam_nu_start must be at least 0") and f"{value}." in message
+
+
+@pytest.mark.parametrize("name", [name for name in configs.HYPER if name != "power"])  # >= 1
+def test_hyper_parameters_as_float32_has_them(name):
+    objective = validation.having(name)[0]
+    for value in (1e-60, "linear:1e-60:1:5", "cosine:1:1e-40:5"):
+        message = refusal(objective=objective, **{name: value})
+        assert message.startswith(f"--{name} must be a number")
+        assert message.endswith(f"(float32 takes less than 1.2e-38 for 0); got {value}.")
+    for steps in ("1e400", "1e39", "nan"):
+        message = refusal(objective=objective, **{name: f"linear:1:1:{steps}"})
+        assert message.startswith(f"--{name} must be ")
+    for value in (2.0**-126, f"linear:{2.0**-126}:1:{2.0**127}"):
+        validation.check(Config(objective=objective, **{name: value}))
+
+
+def test_the_change_of_a_course_is_a_number_of_float32():
+    assert "END - START" in refusal(objective="renyi", alpha="linear:-3e38:3e38:5")
+
+
+def test_points_of_a_partition_rise_in_float32_and_are_bounded():
+    assert refusal(objective="tvo", partition=(0.0, 1e-60, 1.0)).endswith("got '0.0,1e-60,1.0'.")
+    assert "rise from 0 to 1" in refusal(objective="tvo", partition=(0.0, 0.5, 0.5 + 1e-12, 1.0))
+    most = validation.LARGEST_PARTITION
+    validation.check(Config(objective="tvo", partition=most))
+    for partition in (most + 1, 10**9, tuple(np.linspace(0, 1, most + 2).tolist())):
+        message = refusal(objective="tvo", partition=partition)
+        assert message.startswith(f"--partition must have at most {most:,} steps")
+
+
+@pytest.mark.parametrize(
+    ("seed", "replicates", "largest"),
+    [(-1, 1, 2**31 - 2), (2**31 - 1, 1, 2**31 - 2), (2**31 - 4, 4, 2**31 - 5)],
+)
+def test_seeds_of_all_replicates_are_int32(seed, replicates, largest):
+    message = refusal(seed=seed, replicates=replicates)
+    assert message == f"--seed must lie in 0..{largest}; got {seed}."
+
+
+def test_the_evaluation_needs_at_least_k_draws():
+    message = refusal(k=50, eval_k=49)
+    assert "--eval_k must be at least --k, 50" in message
+    assert message.endswith("got 49.")
+
+
+@pytest.mark.parametrize(
+    ("options", "flag", "able"),
+    [
+        ({"objective": "iwae", "m": 2}, "--m=2", "miwae, piwae"),
+        ({"objective": "elbo", "m": 2}, "--m=2", "miwae, piwae"),
+        ({"objective": "iwae", "beta": 2.0}, "--beta=2.0", "beta_vae, ciwae, beta_tcvae"),
+        ({"objective": "elbo", "beta": 1.0}, "--beta=1.0", "beta_vae, ciwae, beta_tcvae"),
+        ({"objective": "iwae", "kl": "mc"}, "--kl=mc", "elbo, beta_vae, lambda_vae"),
+        ({"objective": "iwae", "order": 1}, "--order=1", "jackknife"),
+        ({"objective": "iwae", "partition": (0.0, 1.0)}, "--partition=0.0,1.0", "tvo"),
+        ({"objective": "iwae", "alpha": "linear:1:0:9"}, "--alpha=linear:1:0:9", "renyi"),
+    ],
+)
+def test_options_of_other_objectives(options, flag, able):
+    message = refusal(**options)
+    assert message.startswith(f"{flag} does not go with --objective={options['objective']}")
+    assert message.endswith(f"objectives that have it: {able}.")
+
+
+@pytest.mark.parametrize("beta", [-1.0, math.inf, math.nan, 1e39])
+def test_beta_is_a_weight(beta):
+    message = refusal(objective="beta_vae", beta=beta)
+    assert message.startswith("--beta must be a number of at least 0")
+    assert message.endswith(f"got {beta}.")
+
+
+@pytest.mark.parametrize("options", [{"objective": "elbo", "kl": "analytic"}, {}])
+def test_two_layers_have_no_closed_form_kl(options):
+    # beta_vae's default is the closed form.
+    message = refusal(**{"objective": "beta_vae", "latent_dims": (4, 2)} | options)
+    assert "--kl=analytic needs one stochastic layer" in message
+    assert message.endswith("use --kl=mc.")
+
+
+# With the data
+
+
+def dataset(train: np.ndarray, test: np.ndarray) -> Dataset:
+    return Dataset("faces", train, test, None, None, (2, 2))
+
+
+BINARY = np.array([[0, 255, 255, 0]] * 12, np.uint8)
+GREY = np.array([[0, 255, 128, 0]] * 12, np.uint8)
+
+
+def data_refusal(data: Dataset, **options) -> str:
+    with pytest.raises(UserError) as caught:
+        validation.check_data(dataclasses.replace(Config(batch_size=4), **options), data)
+    return str(caught.value)
+
+
+def test_steps_can_be_counted():
+    # Three steps a pass.
+    largest = (2**31 - 1) // 3
+    validation.check_data(Config(batch_size=4, epochs=largest), dataset(BINARY, BINARY))
+    message = data_refusal(dataset(BINARY, BINARY), epochs=largest + 1)
+    assert message.startswith(
+        f"--epochs must be at most {largest:,} with batches of 4 of 12 images"
+    )
+
+
+def test_a_batch_of_more_images_than_there_are():
+    message = data_refusal(dataset(BINARY, BINARY), batch_size=13)
+    assert message.startswith("--batch_size must be at most the number of training images, 12 in")
+    assert message.endswith("faces; got 13.")
+    validation.check_data(Config(batch_size=12), dataset(BINARY, BINARY))
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "split"), [(GREY, BINARY, "training"), (BINARY, GREY, "test")]
+)
+def test_grey_images_need_a_binarization(train, test, split):
+    for kind in (np.uint8, np.float32):
+        scale = 1 if kind == np.uint8 else 255
+        data = dataset((train / scale).astype(kind), (test / scale).astype(kind))
+        message = data_refusal(data, binarization="none")
+        assert message.startswith("--binarization=none needs binary images")
+        assert f"the {split} images of faces have grey levels" in message
+        assert message.endswith(
+            "use dynamic, fixed or threshold, or --likelihood=gaussian, discretized_logistic or "
+            "continuous_bernoulli."
+        )
+        for mode in ("dynamic", "fixed", "threshold"):
+            validation.check_data(Config(batch_size=4, binarization=mode), data)
+
+
+def test_binary_images_need_none():
+    validation.check_data(Config(batch_size=4, binarization="none"), dataset(BINARY, BINARY))
+
+
+def test_what_is_held_out_is_blamed_for_what_it_leaves():
+    data = dataset(BINARY, BINARY)
+    message = data_refusal(data, held_out=9)
+    assert message == (
+        "--held_out=9 leaves 3 of the 12 training images of faces, which must be at least "
+        "--batch_size, 4."
+    )
+    assert "--held_out=5 leaves 7" in data_refusal(data, held_out=5, au_images=8)
+    assert data_refusal(data, held_out=5, au_images=13).startswith("--au_images must be at most")
+
+
+def test_options_without_effect_are_refused():
+    assert "--m of at least 2" in refusal(objective="miwae")
+    assert "--upper_hidden_dims needs two" in refusal(upper_hidden_dims=(60, 60))
+    validation.check(Config(latent_dims=(20, 10), upper_hidden_dims=(60, 60)))
+
+
+def test_the_objectives_own_defaults_are_recorded():
+    vae = validation.resolved(Config(objective="beta_vae"))
+    assert (vae.beta, vae.kl) == (4.0, "analytic")
+    given = Config(objective="beta_vae", beta=2.0, kl="mc", estimator="dreg")
+    assert validation.resolved(given) == given
+    assert validation.resolved(Config(objective="elbo")).kl == "mc"
+    assert validation.resolved(Config()) == Config(estimator="reparam")
+    assert validation.resolved(Config(objective="rws")) == Config(objective="rws", phase="wake")
+
+
+# The algebra
+
+
+@pytest.mark.parametrize("objective", losses.OBJECTIVES)
+def test_every_pair_of_the_catalogue_passes_and_every_other_is_refused(objective):
+    able = losses.CATALOGUE[objective].estimators
+    options = {"objective": objective, "m": 2 if objective in ("miwae", "piwae") else 1}
+    if objective in validation.having("kl"):
+        options["kl"] = "mc"
+    for estimator in losses.ESTIMATORS:
+        if estimator in able:
+            validation.check(Config(**options, estimator=estimator))
+            continue
+        message = refusal(**options, estimator=estimator)
+        assert message.startswith(
+            f"--estimator={estimator} does not go with --objective={objective}"
+        )
+        assert message.endswith(f"{', '.join(able)}." if able else "a gradient of its own.")
+
+
+def test_a_closed_form_kl_leaves_few_estimators():
+    message = refusal(objective="elbo", kl="analytic", estimator="dreg")
+    assert "--objective=elbo --kl=analytic" in message
+    assert message.endswith("those that do: reparam, score, score_loo, vimco.")
+
+
+@pytest.mark.parametrize("alpha", [-math.inf, math.inf])
+def test_the_greatest_and_the_least_log_weight_have_no_dreg(alpha):
+    message = refusal(objective="renyi", alpha=alpha, estimator="dreg")
+    assert f"--objective=renyi --alpha={alpha}; those that do: " in message
+    assert "dreg" not in message.split("those that do: ")[1].rstrip(".").split(", ")
+    validation.check(Config(objective="renyi", alpha=alpha, estimator="stl"))
+
+
+@pytest.mark.parametrize("estimator", ["vimco", "score_loo", "ovis"])
+def test_one_draw_is_not_compared(estimator):
+    message = refusal(k=1, estimator=estimator)
+    assert message.startswith(f"--estimator={estimator} compares draws, and needs --k of at least")
+    assert estimator not in message.split("For one draw:")[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "start"),
+    [
+        (
+            {"objective": "ciwae", "beta": 1.5},
+            "--beta must be a number of at least 0 and at most 1",
+        ),
+        ({"objective": "cubo", "power": 0.5}, "--power must be a number of at least 1"),
+        ({"objective": "renyi", "alpha": 1e39}, "--alpha must be a number that float32 can"),
+        ({"objective": "renyi", "alpha": "linear:0:inf:9"}, "--alpha must be a course whose STEPS"),
+        ({"objective": "renyi", "alpha": math.nan}, "--alpha must be a number that float32 can"),
+        (
+            {"objective": "lambda_vae", "regularization": 0.0},
+            "--regularization must be a number ab",
+        ),
+        (
+            {"objective": "beta_vae", "beta": "linear:0:1"},
+            "--beta must be a number, or linear:START",
+        ),
+        (
+            {"objective": "beta_vae", "beta": "linear:0:-1:5"},
+            "--beta must be a number of at least 0",
+        ),
+        ({"objective": "jackknife", "order": -1}, "--order must be at least 0"),
+        ({"objective": "jackknife", "order": 5}, "--order must be below the number of draws, 5"),
+        (
+            {"objective": "jackknife", "order": 4, "estimator": "score_loo"},
+            "--order must be below the number of draws, 4",
+        ),
+        ({"objective": "tvo", "partition": 0}, "--partition must be a whole number of steps"),
+        (
+            {"objective": "tvo", "partition": (0.0, 0.5)},
+            "--partition must be a whole number of steps",
+        ),
+        ({"objective": "free_bits", "group_size": 7}, "--group_size must divide the latent"),
+        (
+            {"objective": "free_bits", "latent_dims": (4, 2)},
+            "--objective=free_bits needs one stoch",
+        ),
+        ({"objective": "dip_vae_i", "batch_size": 1}, "--objective=dip_vae_i compares the images"),
+        ({"objective": "piwae"}, "--objective=piwae needs --m of at least 2"),
+    ],
+    ids=str,
+)
+def test_settings_out_of_range(options, start):
+    assert refusal(**options).startswith(start)

@@ -1,0 +1,148 @@
+"""What a run holds out, how its test images are drawn, and over which images units are counted."""
+
+import dataclasses
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from elbo_lab import evaluation, keys, training
+from elbo_lab.configs import Config
+from elbo_lab.data import Dataset
+from elbo_lab.errors import DamageWarning
+from elbo_lab.reports import results, tables
+from elbo_lab.runs import reporting, run_files, rundir, stages
+from elbo_lab.training import checkpoint, metrics
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+CONFIG = Config(
+    hidden_dims=(6,), latent_dims=(3,), batch_size=4, epochs=1, k=2, eval_k=4, replicates=2
+)
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A function that makes a run that is not trained; the signals' handlers are put back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    grey = np.random.default_rng(0).integers(0, 256, (30, 16)).astype(np.uint8)
+    dataset = Dataset("grey", grey[:20], grey[20:], None, None, (4, 4))
+
+    def begin(initialized: bool = True, **options) -> stages.Run:
+        run = stages.Run(dataclasses.replace(CONFIG, **options), tmp_path, dataset, False)
+        if not initialized:  # which takes seconds
+            return run
+        loop = training.make_loop(run.config, run.model, len(run.dataset.x_train))
+        run.state = loop.init(run.keys, jnp.full(16, 0.5))
+        return run
+
+    yield begin
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def drawn(x: np.ndarray, seed: int, split: int) -> np.ndarray:
+    """Image i is lit where uniform draws by the split's key, folded with i, lie below its grey."""
+    key = keys.stream_key(jax.random.key(seed), keys.FIXED_BINARIZATION, split)
+    rows = [
+        jax.random.uniform(jax.random.fold_in(jax.random.clone(key), i), x[i].shape) < x[i] / 255
+        for i in range(len(x))
+    ]
+    return np.stack(rows)
+
+
+def test_test_images_are_common_or_drawn_by_each_seed(begun):
+    run = begun()
+    expected = drawn(run.dataset.x_test, keys.FIXED_BINARIZATION_SEED, keys.TEST_SPLIT)
+    for r in (0, 1):
+        np.testing.assert_array_equal(stages.test_images(run, r), expected)
+    run = begun(test_draw="by_seed", seed=7)
+    for r in (0, 1):
+        expected = drawn(run.dataset.x_test, 7 + r, keys.TEST_SPLIT)
+        np.testing.assert_array_equal(stages.test_images(run, r), expected)
+
+
+def test_each_replicate_is_evaluated_on_its_own_test_images(begun):
+    run = begun(test_draw="by_seed", seed=7)
+    found = stages.evaluate(run)
+    for r in (0, 1):
+        # q's means, which no draw enters, tell which images they are of.
+        _, params = run.replicate(r)
+        x = drawn(run.dataset.x_test, 7 + r, keys.TEST_SPLIT).astype(np.float32)
+        expected = run.model.posterior(params, x).mean
+        np.testing.assert_allclose(found[r].means[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_active_units_are_counted_over_the_first_training_images(begun):
+    run = begun(au_images=5, held_out=3)
+    assert run.dataset.x_train.shape == (17, 16)
+    found = stages.evaluate(run)
+    x = drawn(run.dataset.x_train[:5], keys.FIXED_BINARIZATION_SEED, keys.TRAIN_SPLIT)
+    for r in (0, 1):
+        _, params = run.replicate(r)
+        expected = run.model.posterior(params, x.astype(np.float32)).mean
+        np.testing.assert_allclose(found[r].train_means[0], expected, rtol=1e-4, atol=1e-5)
+        row = results.test_results(run.config, found[r])[-1]
+        assert (row.split, row.symbol) == ("train", "AU")
+        assert row.value == np.sum(np.var(np.asarray(expected, np.float64), axis=0) > 0.01)
+    kept = evaluation.read_evaluations(run.path / "evaluation.npz")
+    np.testing.assert_array_equal(kept[1].train_means[0], found[1].train_means[0])
+    assert begun().config.au_images is None
+
+
+def write_metrics(path, steps) -> None:
+    terms = {"bound": [-1.0, -2.0], "kl": [1.0, 1.0], "reconstruction": [0.0, -1.0]}
+    with metrics.MetricLog(path, -1, tensorboard=False) as log:
+        for step in steps:
+            log.write({"step": step, **terms, "seconds": step / 10})
+
+
+def test_lost_metrics_are_said_once_for_each_loss(begun):
+    run = begun(initialized=False, log_every=1)  # five steps of four images
+    write_metrics(run.path, (1, 4))
+    with pytest.warns(DamageWarning, match="has lost the lines of steps 2 to 3: curves"):
+        assert [r["step"] for r in stages.read_records(run, 4)] == [1, 4]
+    assert [r["step"] for r in stages.read_records(run, 4)] == [1, 4]
+    (run.path / "metrics.jsonl").unlink()
+    with pytest.warns(DamageWarning, match="has lost the lines of steps 1 to 5: curves"):
+        assert stages.read_records(run, 5) == []
+
+
+@pytest.mark.slow
+def test_a_run_is_reported_without_its_metrics(begun):
+    run = begun(log_every=1)
+    run.seconds = 7.5
+    with pytest.warns(DamageWarning, match="steps 1 to 5"):
+        reporting.report(run, stages.evaluate(run))
+    summary = run_files.read_summary(run.path)
+    assert summary["lost_metrics"] == [[1, 5]] and summary["steps"] == 5
+    seconds, speed = run_files.timing(summary)
+    assert seconds == 7.5 and np.isnan(speed)
+    assert "nan nats per image" in " ".join(reporting.stored_table(run.path).split())
+    assert {p.stem for p in (run.path / "figures").iterdir()} == set(rundir.figure_names((3,)))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_beyond_the_end_or_renamed_is_not_gone_on_from(begun):
+    run = begun(log_every=1)
+    folder = run.path / "checkpoints"
+    at_2, at_99 = ((run.state._replace(step=jnp.int32(n)), run.keys) for n in (2, 99))
+    checkpoint.save(folder, 2, at_2, note={"seconds": 3.0})
+    checkpoint.save(folder, 5, at_2)
+    checkpoint.save(folder, 99, at_99, keep=3)
+    with pytest.warns(DamageWarning) as caught:
+        assert not stages.load(run)
+    reasons = [str(w.message).rpartition(": ")[2] for w in caught]
+    assert reasons == ["the run ends at step 5", "it is of step 2"]
+    assert int(run.state.step) == 2 and run.seconds == 3.0
+
+
+def test_binary_images_are_reported_as_they_are(begun):
+    run = begun()
+    assert reporting.described(run)["binarization"] == "dynamic"
+    white = np.where(run.dataset.x_train > 99, 255, 0).astype(np.uint8)
+    run.dataset = run.dataset._replace(x_train=white, x_test=white)
+    described = reporting.described(run)
+    assert tables.binarization_text(described["binarization"]) == "no binarization"

@@ -1,0 +1,106 @@
+"""README's tables are what the code and results/ say; cells of Table 1 against numbers by hand."""
+
+import math
+
+import pytest
+
+from elbo_lab.configs import Config
+from elbo_lab.errors import DamageWarning
+from elbo_lab.reports import documents
+from elbo_lab.studies import published, table1_results
+from tools import make_results_tables
+
+
+def found(**changes):
+    row = {
+        "data": "mnist",
+        "layers": 1,
+        "model": "iwae",
+        "k": 5,
+        "protocol": "burda2015_code",
+        "budget": 0.1,
+        "nll": [86.0, 87.0, 88.0],
+        "nll_standard_error_over_images": 0.27,
+        "active_units": [[20], [22], [24]],
+        "steps": 977_440,
+        "config": {"batch_size": 20, "eval_k": 5000, "au_images": 500},
+        "device": "cpu, 2 cores",
+    }
+    return row | changes
+
+
+def test_the_readme_is_up_to_date():
+    text = make_results_tables.DOCUMENT.read_text()
+    assert make_results_tables.document(text) == text
+
+
+def test_a_cell_shows_mean_error_and_distance_to_the_paper():
+    cells = dict(zip(table1_results.HEAD[:7], table1_results.cells_of(found()), strict=False))
+    # The sample standard deviation of 86, 87, 88 is 1, over the root of three replicates.
+    assert cells["NLL"] == f"87.00 +- {1 / math.sqrt(3):.2f} (3)"
+    assert table1_results.cells_of(found())[7:] == ("22", "85.54", "22", "+1.46")
+    assert cells["steps x B"] == "977,440 x 20 (0.1)"
+
+
+def test_bounds_of_other_k_are_not_beside_the_papers():
+    row = found(config={"batch_size": 20, "eval_k": 100, "au_images": None})
+    assert table1_results.cells_of(row)[8:] == ("", "", "")
+    notes = table1_results.notes([row])
+    assert "by L_100," in notes[0] and "training images" not in notes[1]
+    assert "by L_100 or L_5000," in table1_results.notes([row, found()])[0]
+    assert "(burda2015_code: the first 500 training images)" in table1_results.notes([found()])[1]
+
+
+def test_every_cell_has_a_name_of_its_own():
+    def named(**changes):
+        cell = {"data": "mnist", "layers": 1, "model": "iwae", "k": 5, "protocol": "fast"}
+        settings = Config(eval_k=changes.pop("eval_k", 5000))
+        return table1_results.slug(
+            table1_results.Cell(**(cell | changes), budget=0.1, config=settings)
+        )
+
+    changes = [{}, {"eval_k": 100}, {"data": "a/x.npz"}, {"data": "b/x.npz"}, {"layers": 2}]
+    assert len({named(**change) for change in changes}) == len(changes)
+    assert named() == "mnist-1-iwae-k5-fast-0.1-s0-r1"
+    assert "/" not in named(data="emnist/letters") + named(data="a/x.npz")
+
+
+def test_one_replicate_has_no_error_and_unknown_data_no_paper():
+    cells = table1_results.cells_of(found(nll=[86.0], active_units=[[20, 5]], data="mine"))
+    assert cells[6:] == ("86.00", "20+5", "", "", "")
+
+
+def test_numbers_that_were_not_read_in_the_paper_are_marked():
+    row = found(data="omniglot", k=50)
+    assert table1_results.cells_of(row)[8:10] == ("104.67?", "41?")
+    assert any(note.startswith("?:") for note in table1_results.notes([row]))
+    assert not any(note.startswith("?:") for note in table1_results.notes([found()]))
+
+
+def test_the_published_table_is_whole_and_in_the_published_order():
+    assert len(published.TABLE1) == 2 * 2 * 2 * 3
+    for (name, layers, model, k), cell in published.TABLE1.items():
+        assert cell.active_units.count("+") == layers - 1
+        if model == "iwae" and k > 1:
+            assert cell.nll < published.TABLE1[name, layers, "vae", k].nll
+
+
+def test_a_result_that_is_damaged_is_left_out_and_written_anew(tmp_path):
+    cell = table1_results.Cell("mnist", 1, "iwae", 5, "fast", 0.1, Config())
+    path = tmp_path / f"table1-{table1_results.slug(cell)}.json"
+    table1_results.write(tmp_path, cell, found())
+    written = path.read_text()
+    for damaged in ("{", "[]", '{"nll": 3}', "[" * 900 + "]" * 900):
+        path.write_text(damaged)
+        with pytest.warns(DamageWarning, match="its cell is left out"):
+            assert table1_results.read(tmp_path) == []
+        table1_results.write(tmp_path, cell, found())
+        assert path.read_text() == written
+    before = path.stat().st_mtime_ns
+    table1_results.write(tmp_path, cell, found(date="later"))
+    assert path.stat().st_mtime_ns == before
+
+
+def test_texts_without_a_place_for_a_table_are_refused():
+    with pytest.raises(ValueError, match="<!-- missing -->"):
+        documents.replaced("nothing", "missing", "table")

@@ -1,0 +1,368 @@
+"""The training loop on models so small that NumPy can follow: visits, exactness, replicates."""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from elbo_lab import models, training
+from elbo_lab.configs import Config
+from elbo_lab.models import Model
+from elbo_lab.training import checkpoint, hyper
+from elbo_lab.training.loop import _Calls
+
+DIMS, NUMBER = 16, 24
+TINY = Config(
+    latent_dims=(2,),
+    hidden_dims=(8,),
+    k=3,
+    batch_size=5,
+    epochs=6,
+    log_every=3,
+    learning_rate=0.01,
+)
+
+
+def striped_images(number: int = NUMBER) -> np.ndarray:
+    """uint8 [N, 16]: the left or the right half is lit, mostly."""
+    rng = np.random.default_rng(0)
+    lit = np.arange(DIMS)[None] // 8 == rng.integers(0, 2, (number, 1))
+    return np.where(lit, rng.integers(200, 256, lit.shape), rng.integers(0, 40, lit.shape)).astype(
+        np.uint8
+    )
+
+
+def toy_init(key: jax.Array, mean_image: jax.Array) -> dict:
+    return {"w": mean_image + 0.1 * jax.random.normal(key, (DIMS,)), "b": jnp.zeros(())}
+
+
+def toy_loss(key, params, x, hparams):
+    """Squared distance to noisy images: small to compile, with randomness and a term "kl"."""
+    noise = 0.1 * jax.random.normal(key, x.shape)
+    distance = jnp.sum(jnp.square(params["w"] + params["b"] + noise - x), axis=-1)
+    penalty = jnp.sum(jnp.square(params["w"])) * jnp.ones(len(x))
+    loss = distance + hparams.get("beta", 1.0) * penalty
+    return loss, {"bound": -loss, "kl": penalty}
+
+
+TOY = Model(toy_init, None, None, None)
+
+
+@functools.cache
+def toy_loop(config: Config) -> training.Loop:
+    return training.make_loop(config, TOY, NUMBER, toy_loss)
+
+
+def copied(tree):
+    """A copy on the host, which no donation touches."""
+    return jax.tree.map(lambda leaf: np.array(leaf), tree)
+
+
+def on_device(tree):
+    return jax.tree.map(lambda leaf: jnp.array(leaf), tree)
+
+
+def run(config: Config, loop: training.Loop, images: np.ndarray, state=None) -> list:
+    """All records of a run (the rest of it, if a state is given), their states copied."""
+    keys = training.base_keys(training.replicas(config))
+    if state is None:
+        state = loop.init(keys, jnp.asarray(images.mean(axis=0) / 255, jnp.float32))
+    records = training.fit(config, loop, jnp.asarray(images), state, keys)
+    return [record._replace(state=copied(record.state)) for record in records]
+
+
+@functools.cache
+def toy_run(seed: int = 0) -> list:
+    # A loop does not depend on the seed, so that one is compiled for all of them.
+    return run(dataclasses.replace(TINY, seed=seed), toy_loop(TINY), striped_images())
+
+
+def assert_identical(got, expected) -> None:
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        assert np.asarray(a).dtype == np.asarray(b).dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def assert_close(got, expected) -> None:
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+# Visits
+
+
+def visits(config: Config, number: int) -> np.ndarray:
+    """How often each step visits each image, [steps, N], where every call is one step."""
+    one_hot = np.eye(number, dtype=np.uint8) * 255
+    model = Model(lambda key, x: {"w": jnp.zeros(())}, None, None, None)
+
+    def loss_fn(key, params, x, hparams):
+        seen = {f"image_{i:02d}": x[:, i] for i in range(number)}
+        return jnp.square(params["w"]) * jnp.ones(len(x)), seen
+
+    config = dataclasses.replace(config, binarization="none", log_every=1)
+    loop = training.make_loop(config, model, number, loss_fn)
+    records = run(config, loop, one_hot)
+    means = np.array([[r.metrics[f"image_{i:02d}"] for i in range(number)] for r in records])
+    return np.round(means * config.batch_size).astype(int)
+
+
+def test_each_pass_visits_every_image_at_most_once_and_all_but_the_remainder():
+    counts = visits(dataclasses.replace(TINY, batch_size=3, epochs=4), 11)
+    assert counts.shape == (4 * 3, 11)
+    assert np.all(counts.sum(axis=1) == 3)
+    passes = counts.reshape(4, 3, 11).sum(axis=1)
+    assert np.all(passes <= 1)
+    assert np.all(passes.sum(axis=1) == 9)
+
+
+def test_orders_differ_between_passes_and_seeds_but_not_between_runs():
+    loop = toy_loop(TINY)
+    orders = {
+        (seed, epoch): np.asarray(loop.orders(jax.random.key(seed), epoch)[0])
+        for seed in range(3)
+        for epoch in range(3)
+    }
+    assert all(sorted(order) == list(range(NUMBER)) for order in orders.values())
+    assert len({tuple(order) for order in orders.values()}) == 9
+    again = training.make_loop(TINY, TOY, NUMBER, toy_loss).orders(jax.random.key(1), 1)[1]
+    np.testing.assert_array_equal(again, orders[1, 2])
+
+
+# Compiled calls
+
+
+@pytest.mark.parametrize(
+    ("number", "batch_size", "epochs", "k", "m"),
+    [
+        (10_000, 20, 100, 5, 1),
+        (10_000, 20, 100, 50, 1),
+        (60_000, 128, 30, 1, 1),
+        (60, 10, 20, 8, 8),
+    ],
+)
+def test_calls_divide_the_run_and_are_at_most_a_pass(number, batch_size, epochs, k, m):
+    config = Config(objective="miwae", batch_size=batch_size, epochs=epochs, k=k, m=m)
+    call = training.steps_per_call(config, number)
+    assert 1 <= call <= number // batch_size
+    assert training.total_steps(config, number) % call == 0
+
+
+@pytest.mark.parametrize(("log_every", "expected"), [(1, 1), (3, 3), (100, 4)])
+def test_log_every_sets_the_call_up_to_a_pass(log_every, expected):
+    config = dataclasses.replace(TINY, log_every=log_every)
+    assert training.steps_per_call(config, NUMBER) == expected
+
+
+def test_calls_lie_on_boundaries_counted_from_step_0_and_end_with_the_run():
+    config = dataclasses.replace(TINY, epochs=5)  # 20 steps
+    state = on_device(toy_run()[3].state)
+    steps = [record.step for record in run(config, toy_loop(TINY), striped_images(), state)]
+    assert steps == [15, 18, 20]
+
+
+def test_the_step_is_traced_a_fixed_number_of_times():
+    """Traces depend neither on calls, nor on resuming, nor on hyper-parameters' values."""
+    config, images = dataclasses.replace(TINY, beta=2.0), striped_images()
+    traces = 0
+
+    def counted(*args):
+        nonlocal traces
+        traces += 1
+        return toy_loss(*args)
+
+    loop = training.make_loop(config, TOY, NUMBER, counted)
+    saved = run(config, loop, images)
+    assert len(saved) == 8
+    assert traces == 1
+    for other in (config, dataclasses.replace(config, learning_rate=0.5, beta=0.25)):
+        run(other, loop, images, on_device(saved[3].state))
+    run(config, loop, images)
+    assert traces == 1
+
+
+# Exactness
+
+
+def test_resuming_at_any_boundary_equals_never_having_stopped():
+    whole = toy_run()
+    for i in range(len(whole)):
+        rest = run(TINY, toy_loop(TINY), striped_images(), on_device(whole[i].state))
+        assert [r.step for r in rest] == [r.step for r in whole[i + 1 :]]
+        assert_identical([r.metrics for r in rest], [r.metrics for r in whole[i + 1 :]])
+        assert_identical([r.state for r in rest], [r.state for r in whole[i + 1 :]])
+
+
+@pytest.mark.slow
+def test_the_length_of_calls_changes_the_grouping_of_metrics_and_nothing_else():
+    config = dataclasses.replace(TINY, log_every=1)
+    single, whole = run(config, toy_loop(config), striped_images()), toy_run()
+    assert_close(single[-1].state.params, whole[-1].state.params)
+    for name in ("bound", "kl"):
+        each = np.array([r.metrics[name] for r in single]).reshape(-1, 3)
+        grouped = np.array([r.metrics[name] for r in whole])
+        np.testing.assert_allclose(grouped, each.mean(axis=1), rtol=1e-5)
+
+
+def test_the_seed_changes_the_result():
+    assert not np.allclose(toy_run(1)[-1].metrics["bound"], toy_run(0)[-1].metrics["bound"])
+
+
+@pytest.mark.slow
+def test_the_loss_of_a_real_model_falls():
+    config = dataclasses.replace(TINY, epochs=120, log_every=None)
+    model = models.make(config, DIMS)
+    records = run(config, training.make_loop(config, model, NUMBER), striped_images())
+    assert all(set(r.metrics) == {"bound", "kl", "reconstruction"} for r in records)
+    bounds = [record.metrics["bound"] for record in records]
+    # Independent pixels cost about 16 log 2 = 11 nats; knowing the lit half saves most of them.
+    assert bounds[0] < -10
+    assert np.mean(bounds[-5:]) > np.mean(bounds[:5]) + 2
+
+
+def test_everything_is_float32_and_steps_are_int32():
+    record = toy_run()[-1]
+    assert {leaf.dtype for leaf in jax.tree.leaves(record.state.params)} == {np.dtype("float32")}
+    assert {value.dtype for value in record.metrics.values()} == {np.dtype("float32")}
+    assert record.state.step.dtype == np.int32
+    assert int(record.state.step) == record.step == 24
+    assert int(record.failed_at) == -1
+
+
+# JAX's settings
+
+SETTINGS = {
+    "x64": lambda: jax.enable_x64(True),
+    "rbg": lambda: jax.default_prng_impl("rbg"),
+    "strict promotion": lambda: jax.numpy_dtype_promotion("strict"),
+}
+
+
+@pytest.mark.parametrize("setting", ["default", *SETTINGS])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        dict(replicates=2, lr_schedule="burda", adam_nu_start=1.0, adam_eps_hat=True),
+        dict(objective="beta_vae", beta="cosine:0:1:9", lr_schedule="constant", clip_norm=1.0),
+    ],
+    ids=["defaults", "replicates", "course"],
+)
+def test_the_types_of_the_state_are_those_before_a_call(setting, options):
+    """What is saved after any call is what a run starts from."""
+    config = dataclasses.replace(TINY, **options)
+    with SETTINGS.get(setting, contextlib.nullcontext)():
+        loop = training.make_loop(config, TOY, NUMBER, toy_loss)
+        keys = training.base_keys(training.replicas(config))
+        hparams = hyper.hyperparameters(training.replicas(config))
+        state = jax.eval_shape(loop.init, keys, jnp.zeros(DIMS))
+        assert {leaf.dtype for leaf in state.failure} == {np.dtype("int32")}
+        orders = jax.eval_shape(loop.orders, keys, 0)
+        images = jax.ShapeDtypeStruct((NUMBER, DIMS), jnp.uint8)
+        batches = jax.ShapeDtypeStruct((3, 5, DIMS), jnp.uint8)
+        if config.replicates > 1:
+            batches = jax.ShapeDtypeStruct((2, *batches.shape), jnp.uint8)
+        calls = [(loop.run, (orders, hparams, images)), (loop.run_batches, (hparams, batches))]
+        for call, data in calls:
+            after, _ = jax.eval_shape(functools.partial(call, num_steps=3), state, keys, *data)
+            assert jax.tree.structure(after) == jax.tree.structure(state)
+            assert types(after) == types(state)
+
+
+def types(tree) -> list:
+    return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_model_of_ours_starts_in_float32_under_each_setting(setting):
+    with SETTINGS[setting]():
+        loop = training.make_loop(TINY, models.make(TINY, DIMS), NUMBER)
+        keys = training.base_keys(training.replicas(TINY))
+        # float64 under x64, as NumPy's mean is.
+        state = jax.eval_shape(loop.init, keys, jnp.zeros(DIMS))
+        numbers = {leaf.dtype for leaf in jax.tree.leaves(state)}
+        assert numbers == {np.dtype("float32"), np.dtype("int32")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_saved_run_goes_on_to_the_same_bits_under_each_setting(setting, tmp_path):
+    with SETTINGS[setting]():
+        config = dataclasses.replace(TINY, epochs=3)
+        model = models.make(config, DIMS)
+        loop = training.make_loop(config, model, NUMBER)
+        images, keys = striped_images(), training.base_keys(training.replicas(config))
+        whole = run(config, loop, images)
+        checkpoint.save(tmp_path, whole[1].step, (on_device(whole[1].state), keys))
+        fresh = loop.init(keys, jnp.asarray(images.mean(axis=0) / 255, jnp.float32))
+        step, (state, stored) = checkpoint.restore(tmp_path, (fresh, keys))
+        assert step == whole[1].step and stored.dtype == keys.dtype
+        rest = run(config, loop, images, state)
+        assert_identical([r.metrics for r in rest], [r.metrics for r in whole[2:]])
+        assert_identical([r.state for r in rest], [r.state for r in whole[2:]])
+
+
+# Replicates
+
+
+def test_replicates_equal_single_runs_of_consecutive_seeds():
+    config = dataclasses.replace(TINY, replicates=3)
+    together = run(config, toy_loop(config), striped_images())
+    for r in range(3):
+        for a, b in zip(together, toy_run(r), strict=True):
+            assert a.step == b.step
+            own = jax.tree.map(lambda leaf, r=r: leaf[r], a.state._replace(step=np.zeros(3)))
+            assert_close(own[1:], b.state[1:])
+            for name, values in b.metrics.items():
+                assert a.metrics[name].shape == (3,)
+                np.testing.assert_allclose(a.metrics[name][r], values, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_replicates_sharded_over_two_devices_equal_single_runs(tmp_path):
+    here = Path(__file__).resolve()
+    script = f"""
+        import importlib.util, jax
+        jax.config.update("jax_num_cpu_devices", 2)
+        spec = importlib.util.spec_from_file_location("helpers", {str(here)!r})
+        helpers = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(helpers)
+        assert jax.device_count() == 2
+        config = helpers.dataclasses.replace(helpers.TINY, replicates=2)
+        images = helpers.striped_images()
+        loop = helpers.toy_loop(config)
+        keys = helpers.training.base_keys(helpers.training.replicas(config))
+        state = loop.init(keys, images.mean(axis=0) / 255)
+        for record in helpers.training.fit(config, loop, helpers.jnp.asarray(images), state, keys):
+            pass
+        leaves = jax.tree.leaves(record.state.params)
+        assert all(len(leaf.sharding.device_set) == 2 for leaf in leaves)
+        helpers.np.savez({str(tmp_path / "params.npz")!r}, *leaves)
+    """
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(here.parents[2])}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, env=environment)
+    with np.load(tmp_path / "params.npz") as file:
+        leaves = [file[name] for name in file.files]
+    for r in range(2):
+        assert_close([leaf[r] for leaf in leaves], jax.tree.leaves(toy_run(r)[-1].state.params))
+
+
+@pytest.mark.parametrize("step", [0, 1, 5, 6, 11, 16, 17])
+def test_calls_end_at_multiples_and_at_the_end(step):
+    calls = _Calls(step, 17, 6)
+    assert len(calls) == len(list(calls))
+    ends = [end for _, end in calls]
+    assert ends == [end for end in (6, 12, 17) if end > step]
+    assert [start for start, _ in calls] == [step, *ends][: len(ends)]
+    with pytest.raises(IndexError):
+        calls[len(calls)]

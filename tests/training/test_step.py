@@ -1,0 +1,303 @@
+"""One step at a time: Adam by hand in float64, failures at known steps, what reaches the loss."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from elbo_lab import keys, losses, models, training
+from elbo_lab.configs import Config
+from elbo_lab.methods import variational
+from elbo_lab.models import Model
+from elbo_lab.training import hyper
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+IMAGES = np.array([[0, 51, 255], [255, 102, 0], [51, 51, 204], [0, 255, 153]], np.uint8)
+# Every step sees all images, so that their order does not matter.
+FULL_BATCH = Config(
+    batch_size=4, epochs=7, binarization="none", log_every=1, lr_schedule="constant"
+)
+
+
+def train(config: Config, model: Model, loss_fn, images: np.ndarray = IMAGES) -> list:
+    """All records of a run, their states copied, the state before it first."""
+    loop = training.make_loop(config, model, len(images), loss_fn)
+    keys = training.base_keys(training.replicas(config))
+    state = loop.init(keys, jnp.asarray(images.mean(axis=0) / 255, jnp.float32))
+    copied = [jax.tree.map(lambda leaf: np.array(leaf), state)]
+    records = [None]
+    for record in training.fit(config, loop, jnp.asarray(images), state, keys):
+        copied.append(jax.tree.map(lambda leaf: np.array(leaf), record.state))
+        records.append(record)
+    return list(zip(records, copied, strict=True))
+
+
+# The optimizer
+
+W_0, B_0 = np.array([0.5, -1.0, 2.0]), 0.25
+QUADRATIC = Model(
+    lambda key, x: {"w": jnp.asarray(W_0, jnp.float32), "b": jnp.float32(B_0)}, None, None, None
+)
+
+
+def quadratic_loss(key, params, x, hparams):
+    """1/2 (w . x + b)^2 per image, plus the images' share of 2 |w|^2."""
+    del key
+    residual = x @ params["w"] + params["b"]
+    loss = 0.5 * jnp.square(residual) + 2 * jnp.sum(jnp.square(params["w"]))
+    return loss, {"bound": -loss}
+
+
+def quadratic_gradient(w: np.ndarray, b: float) -> np.ndarray:
+    """The gradient of the mean loss, [4]: by w, then by b."""
+    x = IMAGES / 255
+    residual = x @ w + b
+    return np.append((residual[:, None] * x).mean(axis=0) + 4 * w, residual.mean())
+
+
+def adam(config: Config, rates: list[float]) -> np.ndarray:
+    """Adam of Kingma and Ba (2015), algorithm 1, on the quadratic loss; w and b, [4]."""
+    theta, m, v = np.append(W_0, B_0), np.zeros(4), np.zeros(4)
+    for t, rate in enumerate(rates, start=1):
+        g = quadratic_gradient(theta[:3], theta[3])
+        if config.clip_norm is not None:
+            g = g * min(1, config.clip_norm / np.linalg.norm(g))
+        m = config.adam_b1 * m + (1 - config.adam_b1) * g
+        v = config.adam_b2 * v + (1 - config.adam_b2) * g**2
+        m_hat, v_hat = m / (1 - config.adam_b1**t), v / (1 - config.adam_b2**t)
+        theta = theta - rate * m_hat / (np.sqrt(v_hat) + config.adam_eps)
+    return theta
+
+
+def cosine(rate: float) -> list[float]:
+    return [rate * 0.5 * (1 + np.cos(np.pi * step / 7)) for step in range(7)]
+
+
+@pytest.mark.parametrize(
+    ("options", "rates"),
+    [
+        ({}, [1e-3] * 7),
+        ({"learning_rate": 0.1, "adam_b1": 0.5, "adam_b2": 0.9, "adam_eps": 0.3}, [0.1] * 7),
+        ({"clip_norm": 0.7, "adam_eps": 1.0, "learning_rate": 0.1}, [0.1] * 7),
+        ({"clip_norm": 1e6, "learning_rate": 0.1}, [0.1] * 7),
+        ({"lr_schedule": "cosine", "learning_rate": 0.1, "adam_eps": 0.1}, cosine(0.1)),
+    ],
+    ids=["defaults", "options", "clipped", "not clipped", "cosine"],
+)
+def test_steps_are_those_of_adam(options, rates):
+    config = dataclasses.replace(FULL_BATCH, **options)
+    _, state = train(config, QUADRATIC, quadratic_loss)[-1]
+    got = np.append(state.params["w"], state.params["b"])
+    np.testing.assert_allclose(got, adam(config, rates), rtol=2e-5, atol=1e-6)
+
+
+def test_the_metrics_are_means_over_the_batch_at_the_params_before_the_step():
+    record, _ = train(FULL_BATCH, QUADRATIC, quadratic_loss)[1]
+    loss = 0.5 * (IMAGES / 255 @ W_0 + B_0) ** 2 + 2 * np.sum(W_0**2)
+    np.testing.assert_allclose(record.metrics["bound"], -loss.mean(), rtol=1e-6)
+
+
+# Failures. The loss -w has the gradient -1, so that Adam raises w by the learning rate each step.
+
+COUNTING = dataclasses.replace(FULL_BATCH, learning_rate=1.0, adam_eps=1e-8, epochs=10)
+BAD_FROM = 4.5  # w first exceeds it at step 5
+
+
+def counter_model(starts: dict[int, float]) -> Model:
+    """Starts w at starts[seed] for seeds 0, 1, ..."""
+    values = jnp.asarray([starts[seed] for seed in sorted(starts)], jnp.float32)
+    keys = [keys.stream_key(jax.random.key(seed), keys.INITIALIZATION) for seed in sorted(starts)]
+    known = jnp.stack([jax.random.key_data(key) for key in keys])
+
+    def init(key: jax.Array, x: jax.Array) -> dict:
+        same = jnp.all(jax.random.key_data(key) == known, axis=-1)
+        return {"w": jnp.sum(jnp.where(same, values, 0.0))}
+
+    return Model(init, None, None, None)
+
+
+def counting_loss(bad: str):
+    """-w per image; from BAD_FROM on a NaN in the named place."""
+
+    def loss_fn(key, params, x, hparams):
+        w, ones = params["w"], jnp.ones(len(x))
+        nan = jnp.where(w > BAD_FROM, jnp.nan, 0.0)
+        loss = -w
+        if bad == "loss":
+            loss = loss + w * nan
+        if bad == "gradient":
+            # Finite for every w, with the derivative infinity * 0 above the limit.
+            loss = loss + 1e-3 * jnp.sqrt(jnp.maximum(BAD_FROM - w, 0.0))
+        kl = ones + (nan if bad == "kl" else 0.0)
+        return loss * ones, {"bound": -loss * ones, "kl": kl, "reconstruction": ones}
+
+    return loss_fn
+
+
+def failed_terms(record, bits) -> list[str]:
+    return training.failed_terms(list(record.metrics), int(bits))
+
+
+@pytest.mark.parametrize("log_every", [1, 4])
+@pytest.mark.parametrize(
+    ("bad", "expected"),
+    [
+        ("kl", ["kl"]),
+        ("gradient", ["gradient"]),
+        ("loss", ["bound", "gradient"]),
+    ],
+)
+def test_the_first_bad_step_and_its_terms_are_recorded(bad, expected, log_every):
+    # Batches of one of the four images: a pass has four steps, and so may a call.
+    config = dataclasses.replace(COUNTING, batch_size=1, epochs=3, log_every=log_every)
+    history = train(config, counter_model({0: 0.0}), counting_loss(bad))
+    for record, state in history[1:]:
+        failed = record.step > 5
+        assert int(record.failed_at) == (5 if failed else -1)
+        assert failed_terms(record, state.failure.terms) == (expected if failed else [])
+        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state))
+    # Frozen as it was at the latest call boundary before the failure.
+    _, good = [entry for entry in history if int(entry[1].step) <= 5][-1]
+    _, last = history[-1]
+    assert int(last.step) == 12
+    for a, b in zip(
+        jax.tree.leaves((last.params, last.opt_state)),
+        jax.tree.leaves((good.params, good.opt_state)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(last.params["w"], 5 if log_every == 1 else 4, rtol=1e-4)
+
+
+def test_a_failing_replicate_leaves_the_others_alone():
+    model = counter_model({0: -90.0, 1: 2.0, 2: -50.0})
+    config = dataclasses.replace(COUNTING, replicates=3)
+    history = train(config, model, counting_loss("loss"))
+    for record, state in history[1:]:
+        # Replicate 1 has w = 2 at step 0, and so w = 5 at step 3.
+        expected = 3 if record.step > 3 else -1
+        assert record.failed_at.tolist() == [-1, expected, -1]
+        assert np.all(np.isfinite(state.params["w"]))
+        assert np.all(np.isfinite(record.metrics["bound"][[0, 2]]))
+    record, last = history[-1]
+    np.testing.assert_allclose(last.params["w"], [-80.0, 5.0, -40.0], rtol=1e-4)
+    named = [failed_terms(record, bits) for bits in last.failure.terms]
+    assert named == [[], ["bound", "gradient"], []]
+
+
+def test_a_loss_that_is_bad_at_step_0_leaves_the_initial_params():
+    history = train(COUNTING, counter_model({0: 7.0}), counting_loss("loss"))
+    _, last = history[-1]
+    assert int(last.failure.step) == 0
+    assert float(last.params["w"]) == 7
+
+
+# What reaches the objective
+
+
+def spied(config: Config, shapes: list) -> Model:
+    """The configured model, noting the shapes of the draws that the generation network sees."""
+    model = models.make(config, 3)
+
+    def likelihood(params, z):
+        shapes.append(z.shape)
+        return model.likelihood(params, z)
+
+    return model._replace(likelihood=likelihood)
+
+
+SMALL = Config(latent_dims=(2,), hidden_dims=(4,), batch_size=4)
+
+
+@pytest.mark.parametrize(
+    ("options", "draws"),
+    [
+        ({"objective": "iwae", "k": 3}, 3),
+        ({"objective": "miwae", "k": 3, "m": 2}, 6),
+        ({"objective": "elbo", "k": 4}, 4),
+        ({"objective": "beta_vae", "k": 2}, 2),
+    ],
+    ids=lambda value: value["objective"] if isinstance(value, dict) else str(value),
+)
+def test_k_and_m_reach_the_objective(options, draws):
+    config, shapes = dataclasses.replace(SMALL, **options), []
+    model = spied(config, shapes)
+    x, key = jax.ShapeDtypeStruct((4, 3), jnp.float32), jax.random.key(0)
+    params = jax.eval_shape(model.init, key, x)
+    loss, terms = jax.eval_shape(variational.objective_loss(config, model), key, params, x, {})
+    assert set(shapes) == {(draws, 4, 2)}
+    assert loss.shape == (4,)
+    assert {name: value.shape for name, value in terms.items()} == dict.fromkeys(
+        ("bound", "kl", "reconstruction"), (4,)
+    )
+
+
+@pytest.mark.slow
+def test_beta_weighs_the_closed_form_kl():
+    config = dataclasses.replace(SMALL, objective="beta_vae", k=2)
+    model = models.make(config, 3)
+    x = jnp.asarray(IMAGES > 100, jnp.float32)
+    params = model.init(jax.random.key(0), x)
+    loss_fn, key = jax.jit(variational.objective_loss(config, model)), 1
+    by_beta = {
+        beta: np.asarray(loss_fn(jax.random.key(key), params, x, {"beta": beta})[0], np.float64)
+        for beta in (1.0, 3.0)
+    }
+    q = model.posterior(params, x)
+    mean, variance = np.asarray(q.mean, np.float64), np.asarray(q.variance, np.float64)
+    kl = 0.5 * np.sum(mean**2 + variance - 1 - np.log(variance), axis=-1)
+    np.testing.assert_allclose(by_beta[3.0] - by_beta[1.0], 2 * kl, rtol=1e-4, atol=1e-5)
+    default, _ = loss_fn(jax.random.key(key), params, x, {})
+    np.testing.assert_allclose(default, by_beta[1.0] + 3 * kl, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", losses.OBJECTIVES)
+def test_every_objective_reaches_the_loop(name):
+    config = dataclasses.replace(SMALL, objective=name, k=3, m=2)
+    model = models.make(config, 3)
+    x, key = jax.ShapeDtypeStruct((4, 3), jnp.float32), jax.random.key(0)
+    params = jax.eval_shape(model.init, key, x)
+    loss_fn = variational.objective_loss(config, model, num_train=10)
+    loss, terms = jax.eval_shape(loss_fn, key, params, x, {})
+    assert loss.shape == (4,)
+    assert set(terms) == {"bound", "kl", "reconstruction"}
+
+
+def test_settings_reach_the_objective():
+    config = dataclasses.replace(SMALL, objective="renyi", alpha=-np.inf, k=4)
+    model = models.make(config, 3)
+    x = jnp.asarray(IMAGES > 100, jnp.float32)
+    params = model.init(jax.random.key(0), x)
+    loss_fn = variational.objective_loss(config, model)
+    loss, _ = jax.jit(loss_fn)(jax.random.key(1), params, x, hyper.hyperparameters([config]))
+    draws = losses.log_weights(
+        jax.random.key(1),
+        model.posterior(params, x),
+        model.prior(params),
+        lambda z: model.likelihood(params, z).log_prob(x),
+        4,
+    )
+    np.testing.assert_allclose(-loss, np.max(draws.log_w, axis=0), rtol=1e-6)
+
+
+def test_a_course_moves_over_the_steps_of_the_compiled_loop():
+    config = dataclasses.replace(FULL_BATCH, objective="beta_vae", beta="linear:2:4:4")
+
+    def loss_fn(key, params, x, hparams):
+        ones = jnp.ones(len(x))
+        return params["w"][0] * ones, {"bound": hparams["beta"] * ones}
+
+    bounds = [r.metrics["bound"] for r, _ in train(config, QUADRATIC, loss_fn)[1:]]
+    np.testing.assert_allclose(bounds, [2, 2.5, 3, 3.5, 4, 4, 4], rtol=1e-6)
+
+
+def test_hyperparameters_are_float32_scalars_and_beta_only_where_given():
+    given = hyper.hyperparameters([dataclasses.replace(SMALL, beta=0.5, learning_rate=0.01)])
+    assert {name: float(value) for name, value in given.items()} == pytest.approx(
+        {"learning_rate": 0.01, "beta": 0.5}
+    )
+    assert {value.dtype for value in given.values()} == {np.dtype("float32")}
+    assert set(hyper.hyperparameters([SMALL])) == {"learning_rate"}

@@ -1,0 +1,43 @@
+"""Makes README's tables of protocols and of published results anew, from the code and results/.
+
+python -m tools.make_results_tables
+"""
+
+import dataclasses
+from pathlib import Path
+
+from elbo_lab import configs
+from elbo_lab.cli import run_flags
+from elbo_lab.cli.protocols import PROTOCOLS
+from elbo_lab.configs import Config
+from elbo_lab.reports import documents
+from elbo_lab.studies import table1_results
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENT, RESULTS = ROOT / "README.md", ROOT / "results"
+
+
+def protocols() -> str:
+    """The settings in which the protocols differ from each other, one a line."""
+    fields = [field.name for field in dataclasses.fields(Config)]
+    values = {name: [getattr(config, name) for config in PROTOCOLS.values()] for name in fields}
+    differing = [name for name in fields if len(set(values[name])) > 1]
+    rows = [(f"`--{name}`", *map(configs.shown, values[name])) for name in differing]
+    return documents.table(("", *(f"`{name}`" for name in PROTOCOLS)), rows)
+
+
+def document(text: str) -> str:
+    """The document with its tables made anew."""
+    text = documents.replaced(text, "protocols", protocols())
+    return documents.replaced(text, "table1", table1_results.markdown(table1_results.read(RESULTS)))
+
+
+def main() -> int:
+    """Writes README.md."""
+    DOCUMENT.write_text(document(DOCUMENT.read_text()))
+    print(f"wrote {DOCUMENT}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_flags.run(main, __doc__)
