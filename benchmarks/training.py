@@ -23,6 +23,7 @@ from benchmarks.workers import (
 )
 from elbo_lab import evaluation, models
 from elbo_lab.configs import Config
+from elbo_lab.data.dataset import Spec
 from elbo_lab.devices import setup
 from elbo_lab.evaluation import importance
 
@@ -163,7 +164,7 @@ def measure_evaluate(
     peers: Sequence[str], rounds: int, burst: float, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """L_5000 in images per second, against the generation network's products alone."""
-    model = models.make(Config(), DATA_DIM)
+    model = models.make(Config(), Spec("image", (DATA_DIM,), 2))
     params = jax.jit(model.init)(jax.random.key(0), jnp.full(DATA_DIM, 0.13))
     evaluator = evaluation.make_evaluator(model, 5, DRAWS)
     size = evaluator.batch_size

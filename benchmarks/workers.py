@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks.peers import common
 from elbo_lab import models
 from elbo_lab.configs import Config
+from elbo_lab.data.dataset import Spec
 from elbo_lab.devices import setup
 
 # What a peer's compiler keeps; a folder of our own makes a start cold.
@@ -90,7 +91,7 @@ def task_folder(batch: int, k: int, num_images: int = common.NUM_IMAGES) -> Iter
     """A task for all workers: noise of MNIST's size, our initial parameters, our optimizer."""
     config = Config()
     rng = np.random.default_rng(1)
-    params = jax.jit(models.make(config, common.DATA_DIM).init)(
+    params = jax.jit(models.make(config, Spec("image", (common.DATA_DIM,), 2)).init)(
         jax.random.key(0), np.full(common.DATA_DIM, 0.13, np.float32)
     )
     images = common.fake_images(num_images)

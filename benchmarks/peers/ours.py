@@ -8,6 +8,7 @@ from benchmarks.peers.common import DATA_DIM, DRAWS, LAYERS, Peer, Task
 from elbo_lab import evaluation, losses, models, training
 from elbo_lab.configs import Config
 from elbo_lab.data import binarization
+from elbo_lab.data.dataset import Spec
 from elbo_lab.devices import setup, sharding
 from elbo_lab.training import hyper
 
@@ -36,7 +37,7 @@ def make(task: Task, spread: bool = False) -> Peer:
     elif task.replicates > 1:
         setup.set_up(None, task.replicates, "", False)
     config = config_of(task)
-    model = models.make(config, DATA_DIM)
+    model = models.make(config, Spec("image", (DATA_DIM,), 2))
     loop = training.make_loop(config, model, len(task.images), shard_batch=False)
     runs = training.replicas(config)
     keys = training.base_keys(runs)

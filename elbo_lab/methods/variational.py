@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab import losses
-from elbo_lab.configs import SETTINGS, Config
+from elbo_lab.configs import Config
 from elbo_lab.distributions.means import closed_form_mean
 from elbo_lab.models.base import Model
+from elbo_lab.options import values_of
 
 LossFn = Callable[[Array, Any, Array, dict[str, Array]], tuple[Array, dict[str, Array]]]
 
@@ -29,7 +30,7 @@ def objective_loss(config: Config, model: Model, num_train: int | None = None) -
     """
     objective = losses.OBJECTIVES[config.objective]
     accepted = inspect.signature(objective).parameters
-    settings = {name: getattr(config, name) for name in (*SETTINGS, "estimator")}
+    settings = values_of(config.objective_options) | {"estimator": config.estimator}
     settings |= {"num_samples": config.k, "num_outer": config.m, "dataset_size": num_train}
     options = {n: v for n, v in settings.items() if n in accepted and v is not None}
 

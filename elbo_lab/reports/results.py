@@ -33,7 +33,7 @@ def test_results(
     Returns:
       ELBO, IWAE-k, L_K, KL, reconstruction term, effective sample size, active units per layer.
     """
-    draws, law = config.eval_k, LIKELIHOODS[config.likelihood]
+    draws, law = config.eval_k, LIKELIHOODS[config.model_options.likelihood]
     of = ", density" if law.density else ""
     results = [
         _mean("ELBO" + of, "ELBO", evaluation.elbo, bound=LOWER_BOUND, k=1),
@@ -107,7 +107,7 @@ def train_result(
         "piwae": (f"L_{config.m * config.k}", config.m * config.k),
     }.get(config.objective, ("", None))
     # What else is trained by is no bound at any setting, or none of a known direction at every K.
-    of = ", density" if LIKELIHOODS[config.likelihood].density else ""
+    of = ", density" if LIKELIHOODS[config.model_options.likelihood].density else ""
     is_bound = symbol or config.objective in ("ciwae", "free_bits", "free_bits_batch")
     return Result(
         ("training bound" if is_bound else "training objective") + of,

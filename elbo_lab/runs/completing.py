@@ -1,20 +1,19 @@
 """A run from wherever it stopped to its summary: what run, sweep and table1 share."""
 
-from elbo_lab import training
 import contextlib
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from elbo_lab import __version__, data
-from elbo_lab.devices import distributed
-from elbo_lab.training import metrics
-from elbo_lab.runs import run_files, rundir, sizes
+from elbo_lab import __version__, data, training
 from elbo_lab.configs import Config
 from elbo_lab.data import Dataset
+from elbo_lab.devices import distributed
 from elbo_lab.devices.setup import Placement
 from elbo_lab.errors import DamageWarning, UserError
+from elbo_lab.runs import run_files, rundir, sizes
+from elbo_lab.training import metrics
 
 
 def complete(
@@ -87,7 +86,7 @@ def _state(path: Path, config: Config) -> tuple[bool, bool]:
     if not is_complete(path):
         return False, False
     say_lost_metrics(path, config)
-    figures = [f"{name}.png" for name in rundir.figure_names(config.latent_dims)]
+    figures = [f"{name}.png" for name in rundir.figure_names(config.model_options.latent_dims)]
     has_figures = all((path / rundir.FIGURES / name).exists() for name in figures)
     return True, has_figures or rundir.is_read_only(path)
 

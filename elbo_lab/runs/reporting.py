@@ -1,7 +1,5 @@
 """The last stage of a run: numbers, figures, and the summary that marks it complete."""
 
-from elbo_lab import keys
-from elbo_lab import training
 import math
 import statistics
 from pathlib import Path
@@ -10,21 +8,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from elbo_lab import __version__, evaluation
-from elbo_lab.devices import setup
-from elbo_lab.reports import figures
-from elbo_lab.distributions import means
-from elbo_lab.runs import run_files, rundir
-from elbo_lab import configs
+from elbo_lab import __version__, configs, evaluation, keys, training
 from elbo_lab.data import is_binary
+from elbo_lab.devices import setup
+from elbo_lab.distributions import means
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import Evaluation
-from elbo_lab.reports import results
+from elbo_lab.files import write_summary
 from elbo_lab.losses.posteriors import sample_from
 from elbo_lab.models.laws import LIKELIHOODS
+from elbo_lab.options import options_of
+from elbo_lab.reports import figures, results
 from elbo_lab.reports.tables import Result, binarization_text, replicate_results, result_table
-from elbo_lab.files import write_summary
-from elbo_lab.runs import stages
+from elbo_lab.runs import run_files, rundir, stages
 
 # Images in the figures of samples and of reconstructions, and decoded points along a latent axis.
 SAMPLES, RECONSTRUCTIONS, GRID = 100, 20, 20
@@ -103,8 +99,8 @@ def objective_text(config: dict[str, Any]) -> str:
     """What was trained, with the settings that were used, given or not: "iwae, k = 5, ..."."""
     text = f"{config['objective']}, k = {config['k']}"
     text += f", m = {config['m']}" if config["m"] > 1 else ""
-    for name in configs.SETTINGS:
-        value = config[name]
+    for name in options_of(configs.objective_settings(config["objective"])):
+        value = config.get(name)
         if value is not None:
             shown = f"{value:g}" if isinstance(value, float) else str(value)
             text += f", {value} KL" if name == "kl" else f", {name} = {shown}"
@@ -124,7 +120,7 @@ def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
     records = stages.read_records(run, training.total_steps(run.config, number))
     r = min(evaluations)
     pictures = _pictures(run, r)
-    density = LIKELIHOODS[run.config.likelihood].density
+    density = LIKELIHOODS[run.config.model_options.likelihood].density
     figures.learning_curves(folder / "learning_curves.png", records, density)
     title = f"Samples from the prior ({_shown(run, r)} of p(x|z))"
     figures.image_grid(folder / "samples.png", pictures["samples"], 10, title)
@@ -151,7 +147,7 @@ def _pictures(run: stages.Run, r: int) -> dict[str, np.ndarray]:
             "samples": sample_from(model.prior(params), prior_key, (SAMPLES,)),
             "reconstructions": sample_from(model.posterior(params, inputs), posterior_key, ()),
         }
-        if run.config.latent_dims == (2,):
+        if run.config.model_options.latent_dims == (2,):
             axis = _grid_values()
             z["grid"] = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
         keys = dict(zip(z, jax.random.split(pixels_key, len(z)), strict=True))

@@ -1,8 +1,5 @@
 """The stages of a run: train, evaluate, report. Each goes on where an earlier process stopped."""
 
-from elbo_lab.training import hyper
-from elbo_lab import keys
-from elbo_lab import training
 import contextlib
 import shutil
 import time
@@ -14,14 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elbo_lab.devices import setup, distributed, sharding
-from elbo_lab import json_files, keys, models
-from elbo_lab.runs import run_files, rundir
+from elbo_lab import json_files, keys, models, training
 from elbo_lab.configs import Config
 from elbo_lab.data import Dataset, binarization, hold_out, streaming
+from elbo_lab.data.dataset import Spec
+from elbo_lab.devices import distributed, setup, sharding
 from elbo_lab.errors import UserError
-from elbo_lab.training.metrics import MetricLog, missing_steps, read_metrics, warn_of_missing
+from elbo_lab.runs import run_files, rundir
 from elbo_lab.runs.progress import Interrupt, Progress
+from elbo_lab.training import hyper
+from elbo_lab.training.metrics import MetricLog, missing_steps, read_metrics, warn_of_missing
 
 # Compiled calls between checkpoints, where --checkpoint_every is not given: half a minute on a CPU,
 # of which saving takes a twentieth of a second.
@@ -80,7 +79,7 @@ class Run:
         self.config, self.path, self.tensorboard = config, path, tensorboard
         self.progress, self.placement = progress, placement or setup.Placement()
         self.dataset = hold_out(dataset, config.held_out)
-        self.model = models.make(config, dataset.x_train.shape[1])
+        self.model = models.make(config, Spec("image", dataset.image_shape, None))
         self.replicas = training.replicas(config) if replicas is None else tuple(replicas)
         self.keys = training.base_keys(self.replicas)
         self.interrupt = interrupt or Interrupt()
@@ -348,7 +347,9 @@ def evaluate(run: Run) -> dict[int, Any]:
     evaluator = evaluation.make_evaluator(run.model, config.k, config.eval_k, mesh)
     num_train_images = None if train_images is None else len(train_images)
     done = distributed.on_first(
-        lambda: evaluation.read_evaluations(file, len(images), config.latent_dims, num_train_images)
+        lambda: evaluation.read_evaluations(
+            file, len(images), config.model_options.latent_dims, num_train_images
+        )
     )
     progress = run.progress("evaluation", len(images) * len(survivors), 0, "images")
     for i, r in enumerate(survivors):
