@@ -1,4 +1,4 @@
-"""Settings of model families and objectives: their registries, and configurations as flat values."""
+"""Settings of model families and objectives, and configurations as flat values."""
 
 import inspect
 import json

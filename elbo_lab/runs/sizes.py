@@ -108,9 +108,9 @@ def total_memory() -> int:
 
 
 def _most(config: Config, data_dim: int) -> int:
-    """Bytes that the amounts which `check` counts do not exceed for an mlp, by arithmetic alone: a network
-    has no more weights than all pairs of the model's widths, and no array of a step is wider than
-    the widest.
+    """Bytes that the amounts which `check` counts do not exceed, by arithmetic alone, for an mlp:
+    a network has no more weights than all pairs of the model's widths, and no array of a step is
+    wider than the widest.
     """
     widths = (data_dim, *itertools.chain(*_widths(config).values()))
     networks = 2 * len(config.model_options.latent_dims)

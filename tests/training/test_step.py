@@ -108,8 +108,8 @@ BAD_FROM = 4.5  # w first exceeds it at step 5
 def counter_model(starts: dict[int, float]) -> Model:
     """Starts w at starts[seed] for seeds 0, 1, ..."""
     values = jnp.asarray([starts[seed] for seed in sorted(starts)], jnp.float32)
-    keys = [keys.stream_key(jax.random.key(seed), keys.INITIALIZATION) for seed in sorted(starts)]
-    known = jnp.stack([jax.random.key_data(key) for key in keys])
+    own = [keys.stream_key(jax.random.key(seed), keys.INITIALIZATION) for seed in sorted(starts)]
+    known = jnp.stack([jax.random.key_data(key) for key in own])
 
     def init(key: jax.Array, x: jax.Array) -> dict:
         same = jnp.all(jax.random.key_data(key) == known, axis=-1)
