@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from elbo_lab import configs, data, files, keys, losses, models, training
+from elbo_lab import configs, data, files, keys, losses, methods, models, training
 from elbo_lab.cli import folders, run_flags
 from elbo_lab.cli.flag_values import define_optional_count
 from elbo_lab.configs import Config
@@ -175,7 +175,7 @@ def run_subject(
         raise UserError(f"--run={path}: the images of {config.dataset} have changed since.")
     dataset = data.hold_out(dataset, config.held_out)
     model = models.make(config, dataset.x_train.shape[1])
-    params = trained_params(path, config, model, dataset.x_train)
+    params = trained_params(path, config, dataset)
     size = batch_size(wanted or config.batch_size, len(dataset.x_train))
     # What is drawn at every visit in training is drawn once here: noise is that of z alone.
     mode = "fixed" if config.binarization == "dynamic" else config.binarization
@@ -184,14 +184,15 @@ def run_subject(
     return str(path), Subject(model, params, x, lambda tree: tree, ("encoder",))
 
 
-def trained_params(path: Path, config: Config, model: models.Model, x_train):
+def trained_params(path: Path, config: Config, dataset: data.Dataset):
     """The parameters of the newest checkpoint; the first replicate's."""
     from elbo_lab.training import checkpoint
 
     keys = training.base_keys(training.replicas(config))
-    loop = training.make_loop(config, model, len(x_train))
-    mean = jax.ShapeDtypeStruct(x_train.shape[1:], jnp.float32)
-    like = jax.eval_shape(loop.init, keys, mean)
+    number = len(dataset.x_train)
+    method = methods.make(config, data.spec_of(dataset, config.binarization), number)
+    loop = training.make_loop(config, method, number)
+    like = jax.eval_shape(loop.init, keys, *stages.first_rows(dataset))
     restored = checkpoint.restore(path / rundir.CHECKPOINTS, (like, keys))
     if restored is None:
         raise UserError(f"--run={path} has no checkpoint yet.")

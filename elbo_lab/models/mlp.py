@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab.configs import Config
+from elbo_lab.data.dataset import Batch
 from elbo_lab.distributions import Chain, Distribution
-from elbo_lab.models.base import Model, Params
+from elbo_lab.models.base import NOTHING_GIVEN, Given, Model, Params
 from elbo_lab.models.laws import LIKELIHOODS
 from elbo_lab.models.networks import INITS, GaussianMLP, gaussian
 
@@ -39,9 +40,9 @@ def make(config: Config, data_dim: int) -> Model:
     decoder = law.network(data_dim, config.hidden_dims, config.activation)
 
     def conditional(network: GaussianMLP, params: Params):
-        return lambda given: gaussian(*network.apply({"params": params}, given))
+        return lambda z: gaussian(*network.apply({"params": params}, z))
 
-    def init(key: Array, x: Array) -> Params:
+    def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
         one_key = jax.random.clone(key)
         keys = iter(jax.random.split(key, 2 * len(sizes)))
         inputs = (data_dim, *sizes)
@@ -55,14 +56,16 @@ def make(config: Config, data_dim: int) -> Model:
             "prior": {_layer(i): start(net, sizes[i + 1]) for i, net in enumerate(priors)},
         }
         params = INITS[config.init](one_key, params)
-        mean = jnp.mean(x.reshape(-1, data_dim), axis=0)
+        if mean is None:
+            mean = jnp.mean(batch.x.reshape(-1, data_dim), axis=0)
         if config.center_inputs:
             params["encoder"]["center"] = mean
         if config.output_bias == "train_mean":
             params["decoder"][law.head]["bias"] = law.bias(mean)
         return params
 
-    def prior(params: Params) -> Chain | object:
+    def prior(params: Params, given: Given = NOTHING_GIVEN) -> Chain | object:
+        del given
         top = gaussian(jnp.zeros(sizes[-1]), jnp.ones(sizes[-1]))
         if not priors:
             return top
@@ -71,7 +74,8 @@ def make(config: Config, data_dim: int) -> Model:
         ]
         return Chain(top, downwards, downwards=True)
 
-    def posterior(params: Params, x: Array) -> Chain | object:
+    def posterior(params: Params, x: Array, given: Given = NOTHING_GIVEN) -> Chain | object:
+        del given
         layers = [conditional(net, params["encoder"][_layer(i)]) for i, net in enumerate(encoders)]
         if config.center_inputs:
             # A constant that lies among the parameters: no gradient, so no step.
@@ -79,7 +83,10 @@ def make(config: Config, data_dim: int) -> Model:
         first = layers[0](x)
         return first if len(layers) == 1 else Chain(first, layers[1:])
 
-    def likelihood(params: Params, z: Array | tuple[Array, ...]) -> Distribution:
+    def likelihood(
+        params: Params, z: Array | tuple[Array, ...], given: Given = NOTHING_GIVEN
+    ) -> Distribution:
+        del given
         z_1 = z[0] if len(sizes) > 1 else z
         return law.distribution(decoder.apply({"params": params["decoder"]}, z_1))
 

@@ -8,7 +8,6 @@ figures/         PNG
 summary.json     written last: its presence means that the run is complete
 """
 
-from elbo_lab import files
 import contextlib
 import errno
 import os
@@ -19,13 +18,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from elbo_lab import configs
-from elbo_lab import json_files
-from elbo_lab.training import metrics
-from elbo_lab.runs import run_files
+from elbo_lab import configs, files, json_files
 from elbo_lab.configs import Config
 from elbo_lab.errors import DamageWarning, UserError
+from elbo_lab.runs import run_files
 from elbo_lab.runs.run_files import CHECKPOINTS, CONFIG, SUMMARY
+from elbo_lab.training import metrics
 
 try:
     import fcntl
@@ -191,12 +189,6 @@ def is_read_only(path: Path) -> bool:
             return False
     except OSError as error:
         return error.errno in _READ_ONLY
-
-
-def figure_names(latent_dims: Sequence[int]) -> tuple[str, ...]:
-    """The figures of a run, without ".png"."""
-    names = ("learning_curves", "samples", "reconstructions", "active_units")
-    return (*names, "latent_space", "latent_grid") if tuple(latent_dims) == (2,) else names
 
 
 def is_complete(path: Path) -> bool:

@@ -147,6 +147,15 @@ def read_note(directory) -> dict[str, Any] | None:
     return None
 
 
+def leaf_names(directory) -> list[str]:
+    """The paths of the arrays in the newest checkpoint whose manifest can be read; [] if none."""
+    for _, _, folder in checkpoint_folders.listed(os.path.abspath(directory)):
+        with contextlib.suppress(UserError):
+            manifest = json_files.read(os.path.join(folder, _MANIFEST), _MANIFEST_KIND)
+            return [str(leaf[0]) for leaf in manifest["leaves"] if leaf]
+    return []
+
+
 def _warn(sentence: str) -> None:
     warnings.warn(sentence, CheckpointWarning, stacklevel=3)
 
