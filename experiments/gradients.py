@@ -27,7 +27,7 @@ from elbo_lab.evaluation.gradients import gradient_study
 from elbo_lab.evaluation.gradients.gradient_study import Study, Subject
 from elbo_lab.models import toys
 from elbo_lab.reports import gradients
-from elbo_lab.runs import run_files, rundir, stages
+from elbo_lab.runs import examples, run_files, rundir
 from elbo_lab.runs.progress import Progress
 
 TOY_EXAMPLES = 64
@@ -179,7 +179,7 @@ def run_subject(
     size = batch_size(wanted or config.batch_size, len(dataset.x_train))
     # What is drawn at every visit in training is drawn once here: noise is that of z alone.
     mode = "fixed" if config.binarization == "dynamic" else config.binarization
-    images = stages.stored(dataset.x_train[:size], keys.TRAIN_SPLIT, mode)
+    images = examples.stored(dataset.x_train[:size], keys.TRAIN_SPLIT, mode)
     x = binarization.grey_levels(images)
     return str(path), Subject(model, params, x, lambda tree: tree, ("encoder",))
 
@@ -192,7 +192,7 @@ def trained_params(path: Path, config: Config, dataset: data.Dataset):
     number = len(dataset.x_train)
     method = methods.make(config, data.spec_of(dataset, config.binarization), number)
     loop = training.make_loop(config, method, number)
-    like = jax.eval_shape(loop.init, keys, *stages.first_rows(dataset))
+    like = jax.eval_shape(loop.init, keys, *examples.first_rows(dataset))
     restored = checkpoint.restore(path / rundir.CHECKPOINTS, (like, keys))
     if restored is None:
         raise UserError(f"--run={path} has no checkpoint yet.")

@@ -41,6 +41,9 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "kl": Quantity("KL(q(z|x) || p(z))", "KL"),
     "reconstruction": Quantity("reconstruction", "E_q log p(x|z)", NATS, of_x=True),
+    "squared_error": Quantity(
+        "squared error", "|x - E[x|z]|^2 / D", "per dimension", EXACT, "lower"
+    ),
     "effective_sample_size": Quantity("effective sample size", "ESS of {eval_k}", "draws"),
 }
 

@@ -52,6 +52,8 @@ class Method(NamedTuple):
     # (key, params, stats, batch) -> {"means_1": [B, L_1], ...}: E_q[z_i|x] of each layer, for
     # counting active units over training examples
     layer_means: Callable[..., dict[str, Array]] | None = None
+    # (key, params, stats, number, given=NOTHING_GIVEN) -> x [number, D]: what the model generates
+    sample: Callable[..., Array] | None = None
     # (params, stats, batch) -> features [B, L] (float32) or codes [B, M] (int32)
     encode: Callable[..., Array] | None = None
     # (params, stats, codes or features, given) -> p(x|.)

@@ -48,6 +48,7 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
         layer_means=lambda key, params, stats, batch: importance.layer_means(
             key, model.posterior(params, batch.x, given_of(batch))
         ),
+        sample=functools.partial(sample, model),
         encode=functools.partial(encode, model),
         decode=lambda params, stats, z, given: model.likelihood(params, z, given),
     )
@@ -115,6 +116,17 @@ def encode(model: Model, params: Any, stats: Any, batch: Batch) -> Array:
     return mean
 
 
+def sample(
+    model: Model, key: Array, params: Any, stats: Any, number: int, given: Given = NOTHING_GIVEN
+) -> Array:
+    """Means of p(x|z) in closed form, else draws, for z from the prior: [number, D]."""
+    del stats
+    z_key, x_key = jax.random.split(key)
+    prior = model.prior(params, given)
+    z = sample_from(prior, z_key, () if getattr(prior, "batch_shape", ()) else (number,))
+    return mean_or_draw(x_key, model.likelihood(params, z, given))
+
+
 def pictures(model: Model, is_plane: bool, shown: str = "means") -> dict[str, Picture]:
     """Samples from the prior, reconstructions, and decoded points of the plane of two latents.
 
@@ -125,10 +137,8 @@ def pictures(model: Model, is_plane: bool, shown: str = "means") -> dict[str, Pi
     """
 
     def samples(key: Array, params: Any, stats: Any, batch: Batch) -> Array:
-        del stats, batch
-        z_key, x_key = jax.random.split(key)
-        z = sample_from(model.prior(params, NOTHING_GIVEN), z_key, (SAMPLES,))
-        return mean_or_draw(x_key, model.likelihood(params, z, NOTHING_GIVEN))
+        del batch
+        return sample(model, key, params, stats, SAMPLES)
 
     def reconstructions(key: Array, params: Any, stats: Any, batch: Batch) -> Array:
         del stats

@@ -143,7 +143,7 @@ def _draw_pictures(run: stages.Run, r: int, folder: Path) -> None:
     pictures = run.method.pictures
     base_key, params, stats = run.replicate(r)
     key = keys.stream_key(base_key, keys.FIGURES)
-    inputs = jax.tree.map(lambda array: array[:RECONSTRUCTIONS], stages.test_examples(run))
+    inputs = jax.tree.map(lambda array: array[:RECONSTRUCTIONS], run.test_examples())
 
     @jax.jit
     def draw_all(params: Any, stats: Any, batch: Batch) -> dict[str, jax.Array]:

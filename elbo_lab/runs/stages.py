@@ -13,17 +13,15 @@ import numpy as np
 
 from elbo_lab import json_files, keys, methods, training
 from elbo_lab.configs import Config
-from elbo_lab.data import Batch, Dataset, binarization, hold_out, spec_of, streaming
+from elbo_lab.data import Batch, Dataset, hold_out, spec_of, streaming
 from elbo_lab.devices import distributed, setup, sharding
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation.storage import TRAIN
-from elbo_lab.runs import old_versions, run_files, rundir
+from elbo_lab.runs import examples, run_files, rundir
 from elbo_lab.runs.progress import Interrupt, Progress
 from elbo_lab.training import hyper
 from elbo_lab.training.metrics import MetricLog, missing_steps, read_metrics, warn_of_missing
 
-# Training examples from which parameters may start.
-FIRST_ROWS = 100
 # Compiled calls between checkpoints, where --checkpoint_every is not given: half a minute on a CPU,
 # of which saving takes a twentieth of a second.
 CALLS_PER_CHECKPOINT = 20
@@ -105,21 +103,17 @@ class Run:
         # Streams of the same base key are different keys, which JAX's check of reuse cannot know.
         return jax.random.clone(self.keys)[r], *jax.tree.map(lambda leaf: leaf[r], trained)
 
+    def test_examples(self, r: int = 0) -> Batch:
+        """The test split as every evaluation of replicate r sees it; images as grey levels."""
+        return examples.of_test(self.replicas[r], self.dataset, self.spec)
+
+    def first_train_examples(self) -> Batch:
+        """The `au_images` training examples over which active units are counted."""
+        return examples.first_of_train(self.config, self.dataset, self.spec)
+
     def survivors(self) -> list[int]:
         """The replicates whose loss stayed finite."""
         return [r for r in range(self.config.replicates) if self.failed_at[r] < 0]
-
-
-def stored(
-    x: np.ndarray, split: int, mode: str, seed: int = keys.FIXED_BINARIZATION_SEED
-) -> jax.Array:
-    """A split's images as they lie on the device. What is drawn once is drawn by a key that does
-    not depend on the run's seed, unless another seed is given.
-    """
-    images = jnp.asarray(x)
-    if mode in ("dynamic", "none"):
-        return images  # and no key is made, which takes a start's time
-    return binarization.stored(keys.binarization_key(split, seed), images, mode)
 
 
 def train(run: Run) -> None:
@@ -157,23 +151,10 @@ def _begin(run: Run) -> tuple[training.Loop, int, int]:
     loop = training.make_loop(
         config, run.method, len(x_train), run.spec.kind, run.placement.shard_batch
     )
-    run.state = loop.init(run.keys, *first_rows(run.dataset))
+    run.state = loop.init(run.keys, *examples.first_rows(run.dataset))
     setup.release_memory()
     total = training.total_steps(config, len(x_train))
     return loop, _restore(run, total), total
-
-
-def first_rows(dataset: Dataset) -> tuple[Batch, np.ndarray | None]:
-    """What parameters start from, the same for all replicates: the first training examples, and the
-    mean of all of them, None of tokens. Images are not binarized.
-    """
-    x, label = dataset.x_train[:FIRST_ROWS], dataset.y_train
-    label = None if label is None else label[:FIRST_ROWS]
-    if dataset.kind == "token":
-        return Batch(x.astype(np.int32), label), None
-    scale = 255 if x.dtype == np.uint8 else 1
-    mean = np.asarray(dataset.x_train.mean(axis=0) / scale, np.float32)
-    return Batch(np.asarray(x / scale, np.float32), label), mean
 
 
 def read_records(run: Run, last_step: int) -> list[dict[str, Any]]:
@@ -210,7 +191,7 @@ def _training_data(run: Run) -> Batch | streaming.Examples:
     if streaming.too_large(x.nbytes) if stream is None else stream:
         return streaming.Examples(x, mode, label, keys.binarization_key(keys.TRAIN_SPLIT))
     label = None if label is None else jnp.asarray(label)
-    return Batch(stored(x, keys.TRAIN_SPLIT, mode), label)
+    return Batch(examples.stored(x, keys.TRAIN_SPLIT, mode), label)
 
 
 def _train_from(run: Run, loop: training.Loop, data, start: int, total: int) -> None:
@@ -265,6 +246,7 @@ def _read_checkpoint(run: Run, total: int) -> tuple[int, training.TrainState, fl
     folder = run.path / rundir.CHECKPOINTS
     if not folder.exists():
         return None  # without importing Orbax
+    from elbo_lab.runs import states
     from elbo_lab.training import checkpoint
 
     def refusal(step: int, restored: tuple[training.TrainState, jax.Array]) -> str:
@@ -273,14 +255,10 @@ def _read_checkpoint(run: Run, total: int) -> tuple[int, training.TrainState, fl
         own = int(restored[0].step)
         return "" if own == step else f"it is of step {own}"
 
-    is_old = old_versions.is_old(checkpoint.leaf_names(folder))
-    like = old_versions.state_like(run.state) if is_old else run.state
-    restored = checkpoint.restore(folder, (like, run.keys), refusal=refusal)
+    restored = states.restore(run.path, run.state, run.keys, run.method.terms, refusal)
     if restored is None:
         return None
-    step, (state, base_keys) = restored
-    if is_old:
-        state = old_versions.migrated(state, run.method.terms)
+    step, state, base_keys = restored
     if not bool(jnp.all(jax.random.key_data(base_keys) == jax.random.key_data(run.keys))):
         raise UserError(f"{folder} was made with another seed; use --overwrite to start anew.")
     note = checkpoint.read_note(folder) or {}
@@ -338,30 +316,6 @@ def _check_finite(run: Run, record: training.Record, saved: int) -> None:
     run.failed_at = failed_at
 
 
-def test_examples(run: Run, r: int = 0) -> Batch:
-    """The test split as every evaluation of replicate r sees it; images as float32 in [0, 1]."""
-    # Dynamic binarization draws the test images once too.
-    mode = "fixed" if run.config.binarization == "dynamic" else run.config.binarization
-    seed = keys.FIXED_BINARIZATION_SEED
-    if run.config.test_draw == "by_seed":
-        seed = run.replicas[r].seed
-    x = stored(run.dataset.x_test, keys.TEST_SPLIT, mode, seed)
-    return _as_model_sees(run, x, run.dataset.y_test)
-
-
-def first_train_examples(run: Run) -> Batch:
-    """The `au_images` training examples over which active units are counted, binarized once."""
-    mode = "fixed" if run.config.binarization == "dynamic" else run.config.binarization
-    number, label = run.config.au_images, run.dataset.y_train
-    x = stored(run.dataset.x_train[:number], keys.TRAIN_SPLIT, mode)
-    return _as_model_sees(run, x, None if label is None else label[:number])
-
-
-def _as_model_sees(run: Run, x: jax.Array, label: np.ndarray | None) -> Batch:
-    label = None if label is None else jnp.asarray(label)
-    return Batch(binarization.as_model_sees(x, run.spec.kind), label)
-
-
 def evaluate(run: Run) -> dict[int, Any]:
     """Evaluates the test split for every replicate that is finite; each is kept as it is done.
 
@@ -376,7 +330,7 @@ def evaluate(run: Run) -> dict[int, Any]:
 
     setup.release_memory()
     config, file = run.config, run.path / rundir.EVALUATION
-    examples, survivors = test_examples(run), run.survivors()
+    test, survivors = run.test_examples(), run.survivors()
     number = len(run.dataset.x_test)
     evaluator = evaluation.make_evaluator(run.method, sharding.images_mesh())
     shapes = measured_shapes(run)
@@ -394,10 +348,10 @@ def evaluate(run: Run) -> dict[int, Any]:
 
         if r not in done:
             if r and config.test_draw == "by_seed":
-                examples = test_examples(run, r)
+                test = run.test_examples(r)
             key, params, stats = run.replicate(r)
             draws_key = keys.stream_key(key, keys.EVALUATION)
-            found = evaluation.evaluate(evaluator, draws_key, params, stats, examples, on_batch)
+            found = evaluation.evaluate(evaluator, draws_key, params, stats, test, on_batch)
             done[r] = found | _train_means(run, key, params, stats)
             distributed.on_first(run.check_directory)
             distributed.on_first(lambda: evaluation.write_evaluations(file, done))
@@ -411,7 +365,7 @@ def _train_means(run: Run, key: jax.Array, params: Any, stats: Any) -> dict[str,
     if not run.config.au_images or run.method.layer_means is None:
         return {}
     key = keys.stream_key(key, keys.ACTIVE_UNITS)
-    means = run.method.layer_means(key, params, stats, first_train_examples(run))
+    means = run.method.layer_means(key, params, stats, run.first_train_examples())
     return {f"{TRAIN}{name}": array for name, array in jax.device_get(means).items()}
 
 
