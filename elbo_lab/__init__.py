@@ -13,6 +13,6 @@ def load(path, replicate: int = 0, data_dir=None, manual_dir=None):
     Raises:
       UserError: no run, no checkpoint, damage, or one made of other data or by another version.
     """
-    from elbo_lab.runs import loading
+    from elbo_lab.runs import derived
 
-    return loading.load(path, replicate, data_dir, manual_dir)
+    return derived.load_run(path, replicate, data_dir, manual_dir)

@@ -20,13 +20,13 @@ def load(path: str | None, replicate: int = 0):
     Raises:
       UserError: there is no such run, or it cannot be loaded; the sentence names the flag.
     """
-    from elbo_lab.runs import loading
+    from elbo_lab.runs import derived
 
     if not path:
         raise UserError("--run must name a run's directory.")
     values = flags.FLAGS
     folders.check(data_dir=values.data_dir, manual_dir=values.manual_dir)
     try:
-        return loading.load(path, replicate, values.data_dir, values.manual_dir)
+        return derived.load_run(path, replicate, values.data_dir, values.manual_dir)
     except UserError as error:
         raise UserError(f"--run={error}") from error

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +50,10 @@ class Dataset(NamedTuple):
     notes: tuple[str, ...] = ()  # how the images were read, where that was recognized, in words
     kind: str = "image"  # as in `Spec`; x of "token" is of integers, of "real" of floats
     levels: int | None = None  # of tokens
+    # Of features and codes: [n, D] of them -> images [n, H, W, ...]
+    decode: Callable[[Any], np.ndarray] | None = None
+    # [N'], of codes: log p(x|z) of the image that each test example is the code of, nats
+    log_px_z: np.ndarray | None = None
 
 
 def spec_of(dataset: Dataset, binarization: str) -> Spec:

@@ -41,6 +41,9 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "kl": Quantity("KL(q(z|x) || p(z))", "KL"),
     "reconstruction": Quantity("reconstruction", "E_q log p(x|z)", NATS, of_x=True),
+    "log_px_mean": Quantity(
+        "reconstruction", "log p(x|E[z])", NATS, None, "higher", compared=True, of_x=True
+    ),
     "squared_error": Quantity(
         "squared error", "|x - E[x|z]|^2 / D", "per dimension", EXACT, "lower"
     ),

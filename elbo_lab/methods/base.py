@@ -56,6 +56,8 @@ class Method(NamedTuple):
     sample: Callable[..., Array] | None = None
     # (params, stats, batch) -> features [B, L] (float32) or codes [B, M] (int32)
     encode: Callable[..., Array] | None = None
+    # (params, stats, batch) -> q(z|x), where there is one
+    posterior: Callable[..., Any] | None = None
     # (params, stats, codes or features, given) -> p(x|.)
     decode: Callable[..., Any] | None = None
     code_spec: Spec | None = None  # of what encode gives

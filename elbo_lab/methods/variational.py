@@ -50,6 +50,7 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
         ),
         sample=functools.partial(sample, model),
         encode=functools.partial(encode, model),
+        posterior=lambda params, stats, batch: model.posterior(params, batch.x, given_of(batch)),
         decode=lambda params, stats, z, given: model.likelihood(params, z, given),
     )
 

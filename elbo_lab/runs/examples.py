@@ -45,9 +45,18 @@ def of_test(config: Config, dataset: Dataset, spec: Spec) -> Batch:
     return _as_model_sees(x, dataset.y_test, spec)
 
 
+def all_of_train(config: Config, dataset: Dataset, spec: Spec) -> Batch:
+    """The training split, images binarized once."""
+    return _of_train(config, dataset, spec, len(dataset.x_train))
+
+
 def first_of_train(config: Config, dataset: Dataset, spec: Spec) -> Batch:
     """The `au_images` training examples over which active units are counted, binarized once."""
-    number, label = config.au_images, dataset.y_train
+    return _of_train(config, dataset, spec, config.au_images)
+
+
+def _of_train(config: Config, dataset: Dataset, spec: Spec, number: int) -> Batch:
+    label = dataset.y_train
     x = stored(dataset.x_train[:number], keys.TRAIN_SPLIT, _drawn_once(config))
     return _as_model_sees(x, None if label is None else label[:number], spec)
 

@@ -1,5 +1,6 @@
 """A trained run given back: `elbo_lab.load("runs/X")`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,6 +77,7 @@ def load(
     replicate: int = 0,
     data_dir: str | None = None,
     manual_dir: str | None = None,
+    resolve: Callable[..., Dataset | None] | None = None,
 ) -> Trained:
     """A run's configuration, data, method, parameters and stats, at its newest checkpoint.
 
@@ -84,6 +86,7 @@ def load(
       replicate: which of its replicates.
       data_dir: see `data.load`.
       manual_dir: see `data.load`.
+      resolve: see `data.load`.
 
     Raises:
       UserError: no run, no checkpoint, damage, or one made of other data or by another version.
@@ -99,7 +102,7 @@ def load(
         raise UserError(
             f"{path} has {config.replicates} replicates, counted from 0; got {replicate}."
         )
-    dataset = data.load(config.dataset, data_dir, manual_dir)
+    dataset = data.load(config.dataset, data_dir, manual_dir, resolve=resolve)
     if data.digest(dataset) != stored["data_sha256"]:
         raise UserError(f"{path}: the examples of {config.dataset} have changed since it trained.")
     dataset = data.hold_out(dataset, config.held_out)
