@@ -9,8 +9,6 @@ and so do objective, K, data and layers, which a protocol leaves open, and how -
 Cells are trained, resumed and reported as those of experiments.sweep are.
 """
 
-import dataclasses
-
 from absl import flags
 
 from elbo_lab import configs
@@ -39,12 +37,13 @@ def cells(config: Config) -> list[grid.Cell]:
     """
     start, end = flags.FLAGS.protocol, flags.FLAGS.towards
     target = run_flags.within_budget(run_flags.protocol("towards", end), flags.FLAGS.budget)
+    ours = configs.flat(config)
     quirks = {
-        field.name: getattr(target, field.name)
-        for field in dataclasses.fields(Config)
-        if field.name not in (*OF_EVALUATION, *VARIED)
-        and not flags.FLAGS[field.name].present
-        and getattr(config, field.name) != getattr(target, field.name)
+        name: value
+        for name, value in configs.flat(target).items()
+        if name not in (*OF_EVALUATION, *VARIED)
+        and not flags.FLAGS[name].present
+        and ours.get(name, value) != value
     }
     if not quirks:
         raise UserError(
@@ -53,12 +52,12 @@ def cells(config: Config) -> list[grid.Cell]:
     validation.check(config)
     found = [cell({"change": "none"}, config)]
     for name, value in quirks.items():
-        changed = dataclasses.replace(config, **{name: value})
+        changed = configs.replace(config, **{name: value})
         used = validation.resolved(changed)  # with the objective's own value where there is none
-        shown = configs.shown(getattr(used, name)) or "not given"
+        shown = configs.shown(configs.flat(used)[name]) or "not given"
         found.append(cell({"change": f"{name} {shown}"}, changed))
     if len(quirks) > 1:
-        found.append(cell({"change": f"all, to {end}"}, dataclasses.replace(config, **quirks)))
+        found.append(cell({"change": f"all, to {end}"}, configs.replace(config, **quirks)))
     return found
 
 

@@ -167,14 +167,14 @@ def run_subject(
         raise UserError(f"--run={path} is not a run's directory ({error}).") from error
     try:
         config = configs.from_dict(stored["config"])
-    except TypeError as error:
+    except UserError as error:
         raise UserError(f"--run={path} is not a run of this version ({error}).") from error
     folders.check(data_dir=data_dir, manual_dir=manual_dir)
     dataset = data.load(config.dataset, data_dir, manual_dir)
     if data.digest(dataset) != stored["data_sha256"]:
         raise UserError(f"--run={path}: the images of {config.dataset} have changed since.")
     dataset = data.hold_out(dataset, config.held_out)
-    model = models.make(config, dataset.x_train.shape[1])
+    model = models.make(config, data.spec_of(dataset, config.binarization))
     params = trained_params(path, config, dataset)
     size = batch_size(wanted or config.batch_size, len(dataset.x_train))
     # What is drawn at every visit in training is drawn once here: noise is that of z alone.

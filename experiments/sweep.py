@@ -13,7 +13,6 @@ whole configuration. --workdir is the sweep's folder; --overwrite removes what i
 """
 
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -53,7 +52,7 @@ def conduct(script: str, cells: list[grid.Cell], baseline: int) -> int:
         raise UserError(cells[baseline].reason)
     wanted = [r for c in cells if c.config for r in training.replicas(c.config)]
     command = shlex.join(["python", "-m", f"experiments.{script}", *sys.argv[1:]])
-    workdir = values.workdir or default_name(script, wanted)
+    workdir = values.workdir or sweep_folder.default_name(script, wanted)
     with sweep_folder.claim(workdir, values.overwrite) as path:
         from elbo_lab.sweeps import sweep_reporting, sweep_results
 
@@ -174,12 +173,6 @@ def described(cell: grid.Cell) -> dict:
     if cell.config is None:
         return {"cell": cell.name, "skipped": cell.reason}
     return {"cell": cell.name, "config": configs.to_dict(cell.config)}
-
-
-def default_name(script: str, wanted: list[Config]) -> str:
-    """A folder of its own for each grid, e.g. runs/sweep-mnist_small-1a2b3c4d."""
-    digest = configs.digest_of([configs.to_dict(replica) for replica in wanted])
-    return os.path.join("runs", f"{script}-{Path(wanted[0].dataset).stem}-{digest}")
 
 
 def define() -> None:

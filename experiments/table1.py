@@ -7,14 +7,13 @@ Cells are trained one after the other, each in a directory of its own under --wo
 command goes on with what is missing. A table of what is there stands at the end, also after Ctrl-C.
 """
 
-import dataclasses
 import shlex
 import sys
 from pathlib import Path
 
 from absl import flags
 
-from elbo_lab import data
+from elbo_lab import configs, data
 from elbo_lab.cli import folders, protocols, run_flags, validation
 from elbo_lab.configs import Config
 from elbo_lab.devices import setup
@@ -126,7 +125,7 @@ def cells_from_flags() -> list[table1_results.Cell]:
 def cell(name: str, layers: int, model: str, k: int) -> table1_results.Cell:
     """One cell of the table as a configuration."""
     values = flags.FLAGS
-    config = dataclasses.replace(
+    config = configs.replace(
         run_flags.protocol("protocol", values.protocol),
         dataset=name,
         objective=MODELS[model],
@@ -137,7 +136,7 @@ def cell(name: str, layers: int, model: str, k: int) -> table1_results.Cell:
         eval_k=values.eval_k,
     )
     if name == "omniglot" and config.held_out:
-        config = dataclasses.replace(config, held_out=1345)
+        config = configs.replace(config, held_out=1345)
     config = run_flags.within_budget(config, values.budget)
     validation.check(config)
     config = validation.resolved(config)

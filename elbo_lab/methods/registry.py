@@ -15,4 +15,4 @@ def make(config: Config, spec: Spec, num_train: int | None = None) -> Method:
       spec: of the data.
       num_train: training examples, which some objectives of whole batches need.
     """
-    return variational.make(config, models.make(config, spec.dim), num_train)
+    return variational.make(config, models.make(config, spec), num_train)

@@ -12,13 +12,14 @@ import numpy as np
 from jax import Array
 
 from elbo_lab import losses
-from elbo_lab.configs import SETTINGS, Config
+from elbo_lab.configs import Config
 from elbo_lab.data.dataset import Batch
 from elbo_lab.distributions.means import closed_form_mean, mean_or_draw
 from elbo_lab.losses.posteriors import sample_from
 from elbo_lab.methods import importance
 from elbo_lab.methods.base import Loss, Method, Picture
 from elbo_lab.models.base import NOTHING_GIVEN, Given, Model
+from elbo_lab.options import values_of
 
 # Images in the figure of samples, and decoded points along a latent axis.
 SAMPLES, GRID = 100, 20
@@ -43,7 +44,7 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
         terms=TERMS,
         measure=importance.make_measure(model, config.k, config.eval_k),
         measure_batch=importance.batch_size(config.k, config.eval_k),
-        pictures=pictures(model, is_plane=config.latent_dims == (2,)),
+        pictures=pictures(model, is_plane=config.model_options.latent_dims == (2,)),
         headline="log_likelihood",
         layer_means=lambda key, params, stats, batch: importance.layer_means(
             key, model.posterior(params, batch.x, given_of(batch))
@@ -66,7 +67,7 @@ def objective_loss(
     """The configured objective of the configured model as a loss per example, `Method.loss`."""
     objective = losses.OBJECTIVES[config.objective]
     accepted = inspect.signature(objective).parameters
-    settings = {name: getattr(config, name) for name in (*SETTINGS, "estimator")}
+    settings = values_of(config.objective_options) | {"estimator": config.estimator}
     settings |= {"num_samples": config.k, "num_outer": config.m, "dataset_size": num_train}
     options = {n: v for n, v in settings.items() if n in accepted and v is not None}
 

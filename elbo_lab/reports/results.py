@@ -32,7 +32,7 @@ def test_results(
     Returns:
       The means of `quantities.QUANTITIES` that there are, and active units per layer.
     """
-    settings, law = configs.to_dict(config), LIKELIHOODS[config.likelihood]
+    settings, law = configs.to_dict(config), LIKELIHOODS[config.model_options.likelihood]
     results = []
     for name, quantity in quantities.present(evaluation).items():
         of = ", density" if quantity.of_x and law.density else ""
@@ -109,7 +109,7 @@ def train_result(
         "piwae": (f"L_{config.m * config.k}", config.m * config.k),
     }.get(config.objective, ("", None))
     # What else is trained by is no bound at any setting, or none of a known direction at every K.
-    of = ", density" if LIKELIHOODS[config.likelihood].density else ""
+    of = ", density" if LIKELIHOODS[config.model_options.likelihood].density else ""
     is_bound = symbol or config.objective in ("ciwae", "free_bits", "free_bits_batch")
     return Result(
         ("training bound" if is_bound else "training objective") + of,

@@ -1,7 +1,8 @@
 """Data sets made from a trained run: `features:RUN`, `features:RUN:sample`, `codes:RUN`.
 
-Both splits are encoded once, labels are kept, and the arrays lie in the run's folder derived/, named
-by the digest of the checkpoint that encoded them: a run that was trained further is encoded anew.
+Both splits are encoded once, labels are kept, and the arrays lie in the run's folder derived/, with
+the digest of the checkpoint that encoded them in their names: a run that was trained further is
+encoded anew.
 """
 
 import functools

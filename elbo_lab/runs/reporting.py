@@ -14,6 +14,7 @@ from elbo_lab.errors import UserError
 from elbo_lab.evaluation import Evaluation, quantities
 from elbo_lab.files import write_summary
 from elbo_lab.models.laws import LIKELIHOODS
+from elbo_lab.options import options_of
 from elbo_lab.reports import figures, results
 from elbo_lab.reports.tables import Result, binarization_text, replicate_results, result_table
 from elbo_lab.runs import run_files, rundir, stages
@@ -104,8 +105,8 @@ def objective_text(config: dict[str, Any]) -> str:
     """What was trained, with the settings that were used, given or not: "iwae, k = 5, ..."."""
     text = f"{config['objective']}, k = {config['k']}"
     text += f", m = {config['m']}" if config["m"] > 1 else ""
-    for name in configs.SETTINGS:
-        value = config[name]
+    for name in options_of(configs.objective_settings(config["objective"])):
+        value = config.get(name)
         if value is not None:
             shown = f"{value:g}" if isinstance(value, float) else str(value)
             text += f", {value} KL" if name == "kl" else f", {name} = {shown}"
@@ -165,7 +166,7 @@ def _draw_pictures(run: stages.Run, r: int, folder: Path) -> None:
 
 def is_density(config: configs.Config) -> bool:
     """Whether log p(x|.) is that of a density."""
-    return LIKELIHOODS[config.likelihood].density
+    return LIKELIHOODS[config.model_options.likelihood].density
 
 
 def described(run: stages.Run) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from elbo_lab import json_files
+from elbo_lab import configs, json_files
 from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
 from elbo_lab.reports.tables import Result
@@ -16,10 +16,18 @@ CONFIG, SUMMARY, CHECKPOINTS = "config.json", "summary.json", "checkpoints"
 METRIC_NAMES = ("seconds",)
 # The results of a summary that are of no split.
 WALL_TIME, SPEED = "wall time of training", "speed"
-# Other versions have other fields. Infinities are texts.
+
+
+def _stored_kind(kind: Any) -> Any:
+    """Infinities are texts."""
+    return str | kind if kind is float or float in typing.get_args(kind) else kind
+
+
+# Other versions, model families and objectives have other fields. Settings of another objective
+# than the run's are null in files of version 0.1.
 _FIELDS = {
-    f"{name}?": str | kind if kind is float or float in typing.get_args(kind) else kind
-    for name, kind in typing.get_type_hints(Config).items()
+    **{f"{n}?": _stored_kind(typing.get_type_hints(Config)[n]) for n in configs.SHARED},
+    **{f"{n}?": _stored_kind(kind) | None for n, kind in configs.option_types().items()},
 }
 CONFIG_KIND = {"config": _FIELDS, "data_sha256": str, "replicas?": list[_FIELDS]}
 _RESULT_KIND = typing.get_type_hints(Result) | {"value": float | None}

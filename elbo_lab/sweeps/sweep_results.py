@@ -74,10 +74,9 @@ def plan(cells: Sequence[grid.Cell], baseline: int, command: str) -> dict[str, A
 
 def command_of(config: Config) -> str:
     """The command that trains one replicate alone."""
-    default, given = configs.to_dict(Config()), configs.to_dict(config)
     parts = ["python", "-m", "experiments.run"]
-    for name, value in given.items():
-        if value != default[name]:
+    for name, value in configs.given(config).items():
+        if (name, value) != ("model", "mlp"):
             parts.append(f"--{name}={configs.shown(value)}")
     return shlex.join(parts)
 
@@ -199,7 +198,7 @@ def _incomparable(config: Config, other: Config, same_seeds: bool) -> str:
     def test_images(c: Config) -> tuple:
         # Dynamic binarization draws the test images once, as fixed binarization does.
         mode = "fixed" if c.binarization == "dynamic" else c.binarization
-        return c.dataset, mode, c.likelihood, c.test_draw
+        return c.dataset, mode, getattr(c.model_options, "likelihood", None), c.test_draw
 
     if test_images(config) != test_images(other):
         return "other test images or another likelihood"
