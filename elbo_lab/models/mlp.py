@@ -14,7 +14,7 @@ from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Chain, Distribution
 from elbo_lab.models.base import NOTHING_GIVEN, Given, Model, Params
 from elbo_lab.models.laws import LIKELIHOODS
-from elbo_lab.models.networks import ACTIVATIONS, INITS, SCALES, GaussianMLP, gaussian
+from elbo_lab.models.networks import ACTIVATIONS, INITS, SCALES, DecoderMLP, GaussianMLP, gaussian
 from elbo_lab.options import option
 
 # Where the output bias starts.
@@ -83,7 +83,7 @@ def make(options: MLPOptions, spec: Spec) -> Model:
     encoders += [block(size, options.upper_hidden_dims) for size in sizes[1:]]
     priors = [block(size, options.upper_hidden_dims) for size in sizes[:-1]]
     law = LIKELIHOODS[options.likelihood]
-    decoder = law.network(data_dim, options.hidden_dims, options.activation)
+    decoder = DecoderMLP(data_dim, options.hidden_dims, law.heads, options.activation)
 
     def conditional(network: GaussianMLP, params: Params):
         return lambda z: gaussian(*network.apply({"params": params}, z))
@@ -107,7 +107,7 @@ def make(options: MLPOptions, spec: Spec) -> Model:
         if options.center_inputs:
             params["encoder"]["center"] = mean
         if options.output_bias == "train_mean":
-            params["decoder"][law.head]["bias"] = law.bias(mean)
+            law.start_bias(params["decoder"], mean)
         return params
 
     def prior(params: Params, given: Given = NOTHING_GIVEN) -> Chain | object:
@@ -134,7 +134,7 @@ def make(options: MLPOptions, spec: Spec) -> Model:
     ) -> Distribution:
         del given
         z_1 = z[0] if len(sizes) > 1 else z
-        return law.distribution(decoder.apply({"params": params["decoder"]}, z_1))
+        return law.distribution(*decoder.apply({"params": params["decoder"]}, z_1))
 
     return Model(init, prior, posterior, likelihood)
 
