@@ -22,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("fast_compilation")
 # Bernoulli pixels, codes of an example, dimensions of a code, codes, examples.
 D, M, E, K, B = 4, 2, 3, 3, 8
 SPEC = Spec("image", (2, 2), 2)
+
 HPARAMS = {"commitment": jnp.float32(0.25)}
 DECAY = 0.9
 
@@ -196,15 +197,19 @@ def test_unused_codes_become_encoder_outputs(kind):
 
 
 def test_first_codes_are_distinct_vectors_and_repeat_only_where_there_are_too_few():
-    vectors = jnp.arange(10.0).reshape(5, 2)
+    vectors = np.arange(10, dtype=np.float32).reshape(5, 2)
+
+    def first_codes(book):
+        start = jax.jit(lambda key, rows: book.codes(*book.init(key, rows)))
+        return np.asarray(start(jax.random.key(0), vectors))
+
     for kind in codebook.CODEBOOKS:
         book = codebook.make(kind, 4, DECAY, 0.0)
-        codes = np.asarray(book.codes(*book.init(jax.random.key(0), vectors)))
+        codes = first_codes(book)
         rows = {tuple(np.round(code, 3)) for code in codes}
-        assert len(rows) == 4 and rows <= {tuple(row) for row in np.asarray(vectors)}
+        assert len(rows) == 4 and rows <= {tuple(row) for row in vectors}
     book = codebook.make("loss", 7, DECAY, 0.0)
-    codes = np.asarray(book.codes(*book.init(jax.random.key(0), vectors)))
-    assert {tuple(code) for code in codes} == {tuple(row) for row in np.asarray(vectors)}
+    assert {tuple(code) for code in first_codes(book)} == {tuple(row) for row in vectors}
 
 
 def test_perplexity_and_usage_by_hand():
@@ -218,17 +223,24 @@ def test_perplexity_and_usage_by_hand():
 @both_kinds
 def test_measure_encode_decode_and_terms_agree(kind):
     method, params, stats, value_and_grad = tiny(kind)
-    measured = jax.jit(method.measure)(jax.random.key(0), params, stats, BATCH)
+    draw = method.pictures["reconstructions"].draw
+
+    @jax.jit
+    def all_of_it(key, *state):
+        parts = jax.random.split(key)
+        measured = method.measure(parts[0], *state, BATCH)
+        return measured, method.encode(*state, BATCH), draw(parts[1], *state, BATCH)
+
+    measured, codes, shown = all_of_it(jax.random.key(0), params, stats)
     ref = reference(params, codes_of(kind, params, stats))
     np.testing.assert_array_equal(measured["codes"], ref.indices)
     assert measured["codes"].dtype == jnp.int32
     np.testing.assert_allclose(measured["reconstruction"], ref.log_px_z, rtol=1e-5)
-    np.testing.assert_array_equal(method.encode(params, stats, BATCH), ref.indices)
+    np.testing.assert_array_equal(codes, ref.indices)
     assert method.code_spec == Spec("token", (1, M), K)
     (_, out), _ = value_and_grad(params, jax.random.key(0), stats)
     use = codebook.codebook_use(measured["codes"], K)
     np.testing.assert_allclose(out.terms["perplexity"], np.full(B, use.perplexity), rtol=1e-5)
-    shown = method.pictures["reconstructions"].draw(jax.random.key(0), params, stats, BATCH)
     np.testing.assert_allclose(shown, BATCH.x - ref.residuals, rtol=1e-5)
 
 
@@ -271,20 +283,30 @@ def test_pair_bound_lies_below_log_px_and_reaches_it_with_a_point_mass():
     images = np.float32(list(itertools.product((0, 1), repeat=D)))
     log_prior = np.log(np.random.default_rng(3).dirichlet(np.ones(K**M))).reshape((K,) * M)
     all_codes = np.int32(list(itertools.product(range(K), repeat=M)))
-    p_x_z = method.decode(params, stats, all_codes[:, None], Given())  # [K^M, 1]
-    log_joint = np.asarray(p_x_z.log_prob(images), np.float64) + log_prior.ravel()[:, None]
+
+    @jax.jit
+    def log_likelihoods(params, stats):  # [K^M, 2^D]
+        return method.decode(params, stats, all_codes[:, None], Given()).log_prob(images)
+
+    @jax.jit
+    def bound_and_codes(params, stats, log_prior):
+        batch = Batch(images)
+        bound = pair_bound(method, params, stats, batch, Table(log_prior))
+        return bound, method.encode(params, stats, batch)
+
+    log_px_z = np.asarray(log_likelihoods(params, stats), np.float64)
+    log_joint = log_px_z + log_prior.ravel()[:, None]
     log_px = logsumexp(log_joint, axis=0)
     np.testing.assert_allclose(np.exp(log_px).sum(), 1, rtol=1e-5)
 
-    bound = pair_bound(method, params, stats, Batch(images), Table(log_prior))
-    codes = np.asarray(method.encode(params, stats, Batch(images)))
+    bound, codes = map(np.asarray, bound_and_codes(params, stats, log_prior))
     one = np.ravel_multi_index(tuple(codes.T), (K,) * M)
     np.testing.assert_allclose(bound, log_joint[one, np.arange(2**D)], rtol=1e-5)
     assert np.all(bound < log_px)
     point = np.full((K,) * M, -np.inf)
     point[tuple(codes[0])] = 0
-    exact = pair_bound(method, params, stats, Batch(images[:1]), Table(point))
-    np.testing.assert_allclose(exact, p_x_z.log_prob(images[:1])[one[0]], rtol=1e-6)
+    exact, _ = bound_and_codes(params, stats, point)
+    np.testing.assert_allclose(exact[0], log_px_z[one[0], 0], rtol=1e-6)
 
 
 def test_a_wrong_kind_of_codebook_is_refused():
