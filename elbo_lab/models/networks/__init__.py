@@ -1,5 +1,17 @@
 """Networks (Flax linen): one file a kind. `models.laws` says what their outputs mean."""
 
+from elbo_lab.models.networks.conv import (
+    NORMS,
+    ConvDecoder,
+    ConvEncoder,
+    GaussianConv,
+    LatentConvDecoder,
+    ResidualBlock,
+    ResidualStack,
+    grid_sizes,
+    image_shape,
+)
+from elbo_lab.models.networks.heads import Head
 from elbo_lab.models.networks.mlp import (
     ACTIVATIONS,
     INITS,
@@ -15,9 +27,19 @@ __all__ = [
     "ACTIVATIONS",
     "INITS",
     "MLP",
+    "NORMS",
     "SCALES",
     "BernoulliMLP",
+    "ConvDecoder",
+    "ConvEncoder",
+    "GaussianConv",
     "GaussianMLP",
+    "Head",
+    "LatentConvDecoder",
     "LocationScaleMLP",
+    "ResidualBlock",
+    "ResidualStack",
     "gaussian",
+    "grid_sizes",
+    "image_shape",
 ]

@@ -69,7 +69,7 @@ def by_rows(call: Callable) -> Callable:
 
     def flattened(self, x: Array):
         rows = x.reshape(-1, x.shape[-1])
-        return jax.tree.map(lambda y: y.reshape(*x.shape[:-1], y.shape[-1]), call(self, rows))
+        return jax.tree.map(lambda y: y.reshape(*x.shape[:-1], *y.shape[1:]), call(self, rows))
 
     return flattened
 
