@@ -12,7 +12,7 @@ from elbo_lab.config import Config
 from elbo_lab.distributions import Chain, Distribution
 from elbo_lab.models.base import Model, Params
 from elbo_lab.models.likelihoods import LIKELIHOODS
-from elbo_lab.models.networks import INITS, GaussianMLP, gaussian
+from elbo_lab.models.networks import INITS, DecoderMLP, GaussianMLP, gaussian
 
 # Where the output bias starts.
 OUTPUT_BIASES = ("train_mean", "zero")
@@ -36,7 +36,7 @@ def make(config: Config, data_dim: int) -> Model:
     encoders += [block(size, config.upper_hidden_dims) for size in sizes[1:]]
     priors = [block(size, config.upper_hidden_dims) for size in sizes[:-1]]
     law = LIKELIHOODS[config.likelihood]
-    decoder = law.network(data_dim, config.hidden_dims, config.activation)
+    decoder = DecoderMLP(data_dim, config.hidden_dims, law.heads, config.activation)
 
     def conditional(network: GaussianMLP, params: Params):
         return lambda given: gaussian(*network.apply({"params": params}, given))
@@ -59,7 +59,7 @@ def make(config: Config, data_dim: int) -> Model:
         if config.center_inputs:
             params["encoder"]["center"] = mean
         if config.output_bias == "train_mean":
-            params["decoder"][law.head]["bias"] = law.bias(mean)
+            law.start_bias(params["decoder"], mean)
         return params
 
     def prior(params: Params) -> Chain | object:
@@ -81,7 +81,7 @@ def make(config: Config, data_dim: int) -> Model:
 
     def likelihood(params: Params, z: Array | tuple[Array, ...]) -> Distribution:
         z_1 = z[0] if len(sizes) > 1 else z
-        return law.distribution(decoder.apply({"params": params["decoder"]}, z_1))
+        return law.distribution(*decoder.apply({"params": params["decoder"]}, z_1))
 
     return Model(init, prior, posterior, likelihood)
 

@@ -12,11 +12,10 @@ import flax.linen as nn
 from jax import Array
 
 from elbo_lab.models.networks.heads import Head, outputs
-from elbo_lab.models.networks.mlp import ACTIVATIONS, SCALES, by_rows, dense
+from elbo_lab.models.networks.mlp import ACTIVATIONS, GLOROT, SCALES, by_rows, dense
 
 # Normalization between a convolution and its activation. None of them looks at other images.
 NORMS = ("none", "group")
-_GLOROT = nn.initializers.glorot_uniform()
 
 
 def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -42,7 +41,7 @@ def grid_sizes(shape: tuple[int, ...], halvings: int) -> list[tuple[int, int]]:
 
 def conv(features: int, size: int, name: str, stride: int = 1) -> nn.Conv:
     """Convolution [rows, H, W, any] -> [rows, H / stride, W / stride, features], rounded up."""
-    return nn.Conv(features, (size, size), stride, kernel_init=_GLOROT, name=name)
+    return nn.Conv(features, (size, size), stride, kernel_init=GLOROT, name=name)
 
 
 class Upsample(nn.Module):
@@ -54,7 +53,7 @@ class Upsample(nn.Module):
 
     features: int
     size: tuple[int, int]
-    kernel_init: nn.initializers.Initializer = _GLOROT
+    kernel_init: nn.initializers.Initializer = GLOROT
     use_bias: bool = True
 
     @nn.compact
@@ -189,7 +188,7 @@ class PixelHead(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         height, width, colours = image_shape(self.shape)
-        weights = nn.initializers.zeros_init() if self.head.zero_weights else _GLOROT
+        weights = nn.initializers.zeros_init() if self.head.zero_weights else GLOROT
         y = Upsample(colours, (height, width), weights, use_bias=False, name="up")(x)
         start = nn.initializers.constant(self.head.start)
         return y.reshape(len(y), -1) + self.param("bias", start, (height * width * colours,))
