@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-# How codebooks are trained.
-CODEBOOKS = ("ema", "loss")
+from elbo_lab.models.vqvae import CODEBOOKS
+
 # Added to the share of each code, as a part of an equal share 1 / K (Laplace's smoothing): a code
 # that is never used keeps a positive divisor.
 SMOOTHING = 1e-5
