@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from elbo_lab.errors import UserError
-from elbo_lab.methods.objective_options import OBJECTIVE_OPTIONS, NoOptions
 from elbo_lab.models.registry import MODELS
+from elbo_lab.objective_options import OBJECTIVE_OPTIONS, NoOptions
 from elbo_lab.options import options_of, types_of, values_of
 
 

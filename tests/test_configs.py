@@ -1,4 +1,4 @@
-"""Settings of model families and objectives, and configurations as flat values."""
+"""Settings of families and objectives: their registries, and configurations as flat values."""
 
 import inspect
 import json
@@ -9,8 +9,8 @@ import pytest
 from elbo_lab import configs, losses
 from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
-from elbo_lab.methods.objective_options import OBJECTIVE_OPTIONS
 from elbo_lab.models import MODELS
+from elbo_lab.objective_options import OBJECTIVE_OPTIONS
 from elbo_lab.options import options_of, types_of, values_of
 
 # Arguments of objectives that are no settings: what the method passes, and the shared fields.

@@ -15,8 +15,8 @@ from elbo_lab import configs, losses, schedules
 from elbo_lab.cli.validation import CHOICES
 from elbo_lab.configs import SECTIONS, Config
 from elbo_lab.data import DATASETS
-from elbo_lab.methods.objective_options import OBJECTIVE_OPTIONS
 from elbo_lab.models import MODELS
+from elbo_lab.objective_options import OBJECTIVE_OPTIONS
 from elbo_lab.options import options_of, values_of
 
 Section = Mapping[str, str]  # flag -> what it means

@@ -294,11 +294,18 @@ def load_data(flag: str, name: str, in_file: bool = False) -> Dataset:
     values = flags.FLAGS
     folders.check(data_dir=values.data_dir, manual_dir=values.manual_dir)
     try:
-        return data.load(name, values.data_dir, values.manual_dir, in_file)
+        return data.load(name, values.data_dir, values.manual_dir, in_file, _derived)
     except UserError as error:
         if "--" in str(error):
             raise
         raise UserError(f"--{flag}={name}: {error}") from error
+
+
+def _derived(name: str, data_dir: str | None, manual_dir: str | None) -> Dataset | None:
+    """The features or codes of a run that a name asks for; None of another name."""
+    from elbo_lab.runs import derived  # not sooner: JAX's settings are made before
+
+    return derived.load(name, data_dir, manual_dir)
 
 
 def parse(among: flags.FlagValues, argv: Sequence[str]) -> list[str]:

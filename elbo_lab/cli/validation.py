@@ -21,9 +21,9 @@ from elbo_lab.data.binarization import BINARIZATIONS
 from elbo_lab.errors import UserError
 from elbo_lab.losses import bounds, catalogue, estimators
 from elbo_lab.losses.common import WITHOUT_LOG_Q
-from elbo_lab.methods.objective_options import OBJECTIVE_OPTIONS
 from elbo_lab.models import MODELS
 from elbo_lab.models.laws import LIKELIHOODS
+from elbo_lab.objective_options import OBJECTIVE_OPTIONS
 from elbo_lab.training.loop import BATCH_GRADIENTS
 
 # The valid values of every shared field that has a closed list of them.

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from elbo_lab.data.dataset import Spec
+from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Chain, Distribution
-from elbo_lab.models.base import Model, Params
+from elbo_lab.models.base import NOTHING_GIVEN, Given, Model, Params
 from elbo_lab.models.laws import LIKELIHOODS
-from elbo_lab.models.networks import ACTIVATIONS, INITS, SCALES, GaussianMLP, gaussian
+from elbo_lab.models.networks import ACTIVATIONS, INITS, SCALES, DecoderMLP, GaussianMLP, gaussian
 from elbo_lab.options import option
 
 # Where the output bias starts.
@@ -83,12 +83,12 @@ def make(options: MLPOptions, spec: Spec) -> Model:
     encoders += [block(size, options.upper_hidden_dims) for size in sizes[1:]]
     priors = [block(size, options.upper_hidden_dims) for size in sizes[:-1]]
     law = LIKELIHOODS[options.likelihood]
-    decoder = law.network(data_dim, options.hidden_dims, options.activation)
+    decoder = DecoderMLP(data_dim, options.hidden_dims, law.heads, options.activation)
 
     def conditional(network: GaussianMLP, params: Params):
-        return lambda given: gaussian(*network.apply({"params": params}, given))
+        return lambda z: gaussian(*network.apply({"params": params}, z))
 
-    def init(key: Array, x: Array) -> Params:
+    def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
         one_key = jax.random.clone(key)
         keys = iter(jax.random.split(key, 2 * len(sizes)))
         inputs = (data_dim, *sizes)
@@ -102,14 +102,16 @@ def make(options: MLPOptions, spec: Spec) -> Model:
             "prior": {_layer(i): start(net, sizes[i + 1]) for i, net in enumerate(priors)},
         }
         params = INITS[options.init](one_key, params)
-        mean = jnp.mean(x.reshape(-1, data_dim), axis=0)
+        if mean is None:
+            mean = jnp.mean(batch.x.reshape(-1, data_dim), axis=0)
         if options.center_inputs:
             params["encoder"]["center"] = mean
         if options.output_bias == "train_mean":
-            params["decoder"][law.head]["bias"] = law.bias(mean)
+            law.start_bias(params["decoder"], mean)
         return params
 
-    def prior(params: Params) -> Chain | object:
+    def prior(params: Params, given: Given = NOTHING_GIVEN) -> Chain | object:
+        del given
         top = gaussian(jnp.zeros(sizes[-1]), jnp.ones(sizes[-1]))
         if not priors:
             return top
@@ -118,7 +120,8 @@ def make(options: MLPOptions, spec: Spec) -> Model:
         ]
         return Chain(top, downwards, downwards=True)
 
-    def posterior(params: Params, x: Array) -> Chain | object:
+    def posterior(params: Params, x: Array, given: Given = NOTHING_GIVEN) -> Chain | object:
+        del given
         layers = [conditional(net, params["encoder"][_layer(i)]) for i, net in enumerate(encoders)]
         if options.center_inputs:
             # A constant that lies among the parameters: no gradient, so no step.
@@ -126,9 +129,12 @@ def make(options: MLPOptions, spec: Spec) -> Model:
         first = layers[0](x)
         return first if len(layers) == 1 else Chain(first, layers[1:])
 
-    def likelihood(params: Params, z: Array | tuple[Array, ...]) -> Distribution:
+    def likelihood(
+        params: Params, z: Array | tuple[Array, ...], given: Given = NOTHING_GIVEN
+    ) -> Distribution:
+        del given
         z_1 = z[0] if len(sizes) > 1 else z
-        return law.distribution(decoder.apply({"params": params["decoder"]}, z_1))
+        return law.distribution(*decoder.apply({"params": params["decoder"]}, z_1))
 
     return Model(init, prior, posterior, likelihood)
 

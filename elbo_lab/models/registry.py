@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from elbo_lab.data.dataset import Spec
-from elbo_lab.models import mlp
+from elbo_lab.models import conv, mlp
 
 
 class Family(NamedTuple):
@@ -24,6 +24,13 @@ MODELS: dict[str, Family] = {
         mlp.MLPOptions,
         mlp.make,
         "fully connected networks with any number of stochastic layers",
+        objective="iwae",
+        k=5,
+    ),
+    "conv": Family(
+        conv.ConvOptions,
+        conv.make,
+        "convolutional networks for images of any size and colour, one stochastic layer",
         objective="iwae",
         k=5,
     ),

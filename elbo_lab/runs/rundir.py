@@ -201,12 +201,6 @@ def is_read_only(path: Path) -> bool:
         return error.errno in _READ_ONLY
 
 
-def figure_names(latent_dims: Sequence[int]) -> tuple[str, ...]:
-    """The figures of a run, without ".png"."""
-    names = ("learning_curves", "samples", "reconstructions", "active_units")
-    return (*names, "latent_space", "latent_grid") if tuple(latent_dims) == (2,) else names
-
-
 def is_complete(path: Path) -> bool:
     """Whether the run has its summary."""
     return (path / SUMMARY).exists()

@@ -14,11 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from elbo_lab import losses, models
+from elbo_lab import losses, methods
 from elbo_lab.configs import Config, shown, traced
-from elbo_lab.data.dataset import Spec
+from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.errors import UserError
-from elbo_lab.methods import variational
 from elbo_lab.options import values_of
 from elbo_lab.training import optimizer
 
@@ -31,13 +30,13 @@ _SMALL = 10**9
 MOST_EVALUATED = 10_000_000
 
 
-def check(config: Config, data_dim: int, num_train: int, memory: int | None = None) -> None:
+def check(config: Config, spec: Spec, num_train: int, memory: int | None = None) -> None:
     """Raises a UserError for a run that cannot fit into memory, or whose bound would take for ever;
     it names the flag to blame.
 
     Args:
       config: a checked and resolved configuration.
-      data_dim: D, pixels.
+      spec: of the data.
       num_train: N, training images.
       memory: bytes there are, `total_memory()` if not given.
     """
@@ -45,14 +44,15 @@ def check(config: Config, data_dim: int, num_train: int, memory: int | None = No
         _check_subsets(config)
     if config.eval_k > MOST_EVALUATED >= (config.k or 0):
         raise UserError(f"--eval_k must be at most {MOST_EVALUATED:,}; got {config.eval_k:,}.")
-    most = _most(config, data_dim) if config.model == "mlp" else math.inf
+    most = _most(config, spec.dim) if config.model == "mlp" else math.inf
     if memory is None:
         memory = _SMALL if most <= _SMALL else total_memory()
     if most <= memory:
         return  # nearly every run, for which tracing the model would take a tenth of a second
-    model = models.make(config, Spec("image", (data_dim,), None))
+    method = methods.make(config, spec, num_train)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    params = jax.eval_shape(model.init, key, jax.ShapeDtypeStruct((data_dim,), jnp.float32))
+    batch = Batch(jax.ShapeDtypeStruct((config.batch_size, spec.dim), jnp.float32))
+    params, stats = jax.eval_shape(method.init, key, batch)
     state = _bytes((params, params, jax.eval_shape(optimizer.make(config).init, params)))
     has = f"more than the {_gigabytes(memory)} of memory there is"
     if config.replicates * state > memory:
@@ -68,11 +68,9 @@ def check(config: Config, data_dim: int, num_train: int, memory: int | None = No
             f"{number:,}, take {_gigabytes(config.replicates * state)} with their gradient and "
             f"Adam's moments{of_all}, {has}."
         )
-    x = jax.ShapeDtypeStruct((config.batch_size, data_dim), jnp.float32)
-    loss_fn = variational.objective_loss(config, model, num_train)
     number = jax.ShapeDtypeStruct((), jnp.float32)
     courses = {name: number for name, text in traced(config).items() if isinstance(text, str)}
-    step = jax.make_jaxpr(loss_fn)(key, params, x, courses)
+    step = jax.make_jaxpr(method.loss)(key, params, stats, batch, courses)
     largest = max(_products(step.jaxpr), default=0)
     if largest > memory:
         name = max(("k", "m", "batch_size"), key=lambda name: getattr(config, name))
@@ -108,8 +106,8 @@ def total_memory() -> int:
 
 
 def _most(config: Config, data_dim: int) -> int:
-    """Bytes that the amounts which `check` counts do not exceed, by arithmetic alone, for an mlp:
-    a network has no more weights than all pairs of the model's widths, and no array of a step is
+    """Bytes that the amounts which `check` counts do not exceed for an mlp, by arithmetic alone: a
+    network has no more weights than all pairs of the model's widths, and no array of a step is
     wider than the widest.
     """
     widths = (data_dim, *itertools.chain(*_widths(config).values()))

@@ -14,7 +14,7 @@ import numpy as np
 from elbo_lab import configs, evaluation, json_files
 from elbo_lab.configs import Config
 from elbo_lab.errors import DamageWarning, UserError
-from elbo_lab.evaluation import ACTIVE_THRESHOLD
+from elbo_lab.evaluation import ACTIVE_THRESHOLD, quantities
 from elbo_lab.files import write_summary
 from elbo_lab.reports import documents, results
 from elbo_lab.runs import run_files, rundir
@@ -86,10 +86,10 @@ def row(cell: Cell, path: Path, command: str) -> dict[str, Any]:
     if not seeds:
         raise NothingFiniteError("; ".join(dict.fromkeys(reasons.values())))
     kept = [evaluations[r] for r in seeds]
-    nll = [float(-np.mean(e.log_likelihood, dtype=np.float64)) for e in kept]
-    layers = [e.train_means or e.means for e in kept]
+    nll = [float(-np.mean(e["log_likelihood"], dtype=np.float64)) for e in kept]
+    layers = [quantities.layers(e, "train") or quantities.layers(e) for e in kept]
     active = [[int(np.sum(evaluation.activity(m) > ACTIVE_THRESHOLD)) for m in ms] for ms in layers]
-    images = -np.mean([e.log_likelihood for e in kept], axis=0, dtype=np.float64)
+    images = -np.mean([e["log_likelihood"] for e in kept], axis=0, dtype=np.float64)
     seconds, speed = run_files.timing(summary)
     return {
         "data": cell.data,
