@@ -328,7 +328,7 @@ def parse(among: flags.FlagValues, argv: Sequence[str]) -> list[str]:
 def with_protocol(sentence: str, among: flags.FlagValues = flags.FLAGS) -> str:
     """The sentence; where it names a setting of the protocol's and not of a flag, it says so."""
     name = among["protocol"].value if "protocol" in among else None
-    if name not in protocols.PROTOCOLS:
+    if name not in protocols.PROTOCOLS or f"--protocol={name}" in sentence:
         return sentence
     settings, defaults = configs.flat(protocols.PROTOCOLS[name]), configs.flat(Config())
     for field in dict.fromkeys(re.findall(r"--(\w+)", sentence)):
@@ -340,7 +340,7 @@ def with_protocol(sentence: str, among: flags.FlagValues = flags.FLAGS) -> str:
             continue
         remedy = ""
         if field in among:
-            optional = defaults[field] is None
+            optional = field in configs.SHARED and among[field].default is None
             remedy = "= leaves it out" if optional else " of your own replaces it"
             remedy = f"; {'' if optional else 'a '}--{field}{remedy}"
         return f"{sentence[:-1]} (--protocol={name} sets --{field}{remedy})."
