@@ -283,7 +283,7 @@ def label(config: Config) -> str:
     """The start of a run's name: "iwae-k5", "conv-iwae-k5", or the family that has no objective."""
     parts = [] if config.model == "mlp" else [config.model]
     if config.objective is not None:
-        parts += [config.objective, f"k{config.k}"]
+        parts += [config.objective] if config.k is None else [config.objective, f"k{config.k}"]
     return "-".join(parts)
 
 

@@ -135,12 +135,16 @@ def applies(name: str, texts: dict[str, str]) -> bool:
         changes = {n: texts[n] for n in ("model", "objective") if texts.get(n)}
         if configs.replace(base, model=changes.get("model", base.model)).objective is None:
             changes.pop("objective", None)
-            if name in ("objective", "k", "m", "estimator"):
-                return False
-        own = configs.own_settings(configs.replace(base, **changes))
+        config = configs.replace(base, **changes)
     except UserError:
         return True
-    return name not in configs.option_types() or name in own
+    if texts.get(name) == "":  # leaves out what a protocol sets, if anything
+        return True
+    if name in ("objective", "m", "estimator"):
+        return config.objective is not None
+    if name == "k":
+        return config.k is not None
+    return name not in configs.option_types() or name in configs.own_settings(config)
 
 
 def config_of(texts: dict[str, str]) -> Config:

@@ -87,8 +87,15 @@ def check(config: Config) -> None:
 
 
 def _check_family(config: Config) -> None:
-    """Raises a UserError for an objective, K or estimator of a family that has its own loss."""
+    """Raises a UserError for an objective, K or estimator of a family that has its own loss, and
+    for the K of an objective without draws.
+    """
     if MODELS[config.model].objective is not None:
+        if config.objective not in losses.OBJECTIVES and config.k is not None:
+            raise UserError(
+                f"--k={config.k} does not go with --objective={config.objective}, which takes no "
+                "draws."
+            )
         return
     given = [name for name in OF_OBJECTIVES if getattr(config, name) is not None]
     given += ["m"] if config.m != 1 else []

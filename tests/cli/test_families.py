@@ -134,6 +134,15 @@ def test_a_protocol_that_sets_nothing_of_a_family_serves_others():
     assert config_of(model="density", protocol="fast", estimator="").batch_size == 100
 
 
+def test_an_objective_without_draws_takes_none():
+    config = config_of(objective="autoencoder")
+    assert (config.k, config.estimator, configs.label(config)) == (None, None, "autoencoder")
+    assert refusal(objective="autoencoder", k="3") == (
+        "--k=3 does not go with --objective=autoencoder, which takes no draws."
+    )
+    assert configs.replace(config, objective="iwae") == Config()
+
+
 def cells(monkeypatch, *argv: str):
     given = flags.FlagValues()
     run_flags.define(given, texts=True)
@@ -147,6 +156,7 @@ def test_in_a_sweep_a_flag_applies_to_the_cells_that_have_it(monkeypatch):
         monkeypatch,
         *("--model=mlp,latent,density", "--hidden_dims=7;9", "--latent_dims=2", "--filters=4"),
         *("--k=1,2", "--objective=elbo,beta_vae", "--beta=3"),
+        *("--protocol=fast", "--estimator="),
     )
     assert all(cell.config is not None for cell in found)
     names = [cell.name for cell in found]
@@ -156,7 +166,8 @@ def test_in_a_sweep_a_flag_applies_to_the_cells_that_have_it(monkeypatch):
     by_model = {m: [c.config for c in found if c.config.model == m] for m in MODELS}
     assert {c.model_options.hidden_dims for c in by_model["mlp"]} == {(7,), (9,)}
     assert {c.model_options.latent_dims for c in by_model["latent"]} == {(2,)}
-    assert by_model["density"] == [configs.make(model="density", filters=4)]
+    (density,) = by_model["density"]
+    assert (density.model_options.filters, density.estimator, density.k) == (4, None, None)
     betas = [configs.flat(c).get("beta") for c in by_model["latent"]]
     assert sorted(betas, key=str) == [3.0, 3.0, None, None]
 
