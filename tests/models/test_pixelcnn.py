@@ -41,7 +41,7 @@ def kinds(fast: str, *slow: str):
 # All values of these are enumerated.
 TINY = {
     "binary": Spec("image", (2, 3), 2),
-    "colour": Spec("image", (1, 2, 2), 3),
+    "colour": Spec("image", (2, 1, 2), 3),
     "codes": Spec("token", (2, 2), 3),
 }
 NUM_DRAWS = 10_000
