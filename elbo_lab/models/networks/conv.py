@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 from jax import Array
 
+from elbo_lab.models.networks.convolutions import conv2d, conv2d_transpose
 from elbo_lab.models.networks.heads import Head, outputs
 from elbo_lab.models.networks.mlp import ACTIVATIONS, GLOROT, SCALES, by_rows, dense
 
@@ -39,35 +40,35 @@ def grid_sizes(shape: tuple[int, ...], halvings: int) -> list[tuple[int, int]]:
     return sizes
 
 
-def conv(features: int, size: int, name: str, stride: int = 1) -> nn.Conv:
-    """Convolution [rows, H, W, any] -> [rows, H / stride, W / stride, features], rounded up."""
-    return nn.Conv(features, (size, size), stride, kernel_init=GLOROT, name=name)
+class Conv(nn.Module):
+    """`conv2d` and a bias: [rows, H, W, any] -> [rows, H / stride, W / stride, features]."""
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        size = self.kernel_size
+        kernel = self.param("kernel", GLOROT, (size, size, x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        return conv2d(x, kernel, self.stride) + bias
 
 
 class Upsample(nn.Module):
-    """Transposed convolution that doubles height and width, then crops to `size`.
+    """`conv2d_transpose` and a bias: [rows, h, w, any] -> [rows, *size, features].
 
-    4 x 4 kernels with stride 2. [rows, h, w, any] -> [rows, *size, features], where h and w are
-    half of `size`, rounded up.
+    h and w are half of `size`, rounded up.
     """
 
     features: int
     size: tuple[int, int]
-    kernel_init: nn.initializers.Initializer = GLOROT
-    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        height, width = self.size
-        y = nn.ConvTranspose(
-            self.features,
-            (4, 4),
-            (2, 2),
-            kernel_init=self.kernel_init,
-            use_bias=self.use_bias,
-            name="conv",
-        )(x)
-        return y[:, :height, :width]
+        kernel = self.param("kernel", GLOROT, (4, 4, x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        return conv2d_transpose(x, kernel, self.size) + bias
 
 
 def _groups(channels: int) -> int:
@@ -103,9 +104,9 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         y = NormActivation(self.activation, self.norm, name="act_0")(x)
-        y = conv(self.hidden, 3, "conv_0")(y)
+        y = Conv(self.hidden, 3, name="conv_0")(y)
         y = NormActivation(self.activation, self.norm, name="act_1")(y)
-        return x + conv(x.shape[-1], 1, "conv_1")(y)
+        return x + Conv(x.shape[-1], 1, name="conv_1")(y)
 
 
 class ResidualStack(nn.Module):
@@ -123,7 +124,7 @@ class ResidualStack(nn.Module):
     def __call__(self, x: Array) -> Array:
         if not self.blocks:
             return x
-        x = conv(self.features, 3, "conv")(x)
+        x = Conv(self.features, 3, name="conv")(x)
         hidden = math.ceil(self.features / 2)
         for i in range(self.blocks):
             x = ResidualBlock(hidden, self.activation, self.norm, name=f"block_{i}")(x)
@@ -147,7 +148,7 @@ class ConvEncoder(nn.Module):
     def __call__(self, x: Array) -> Array:
         x = x.reshape(-1, *image_shape(self.shape))
         for i, features in enumerate(self.channels):
-            x = conv(features, 4, f"down_{i}", stride=2)(x)
+            x = Conv(features, 4, stride=2, name=f"down_{i}")(x)
             x = NormActivation(self.activation, self.norm, name=f"act_{i}")(x)
         return ResidualStack(
             self.channels[-1], self.residual_blocks, self.activation, self.norm, name="residual"
@@ -180,7 +181,7 @@ class UpTrunk(nn.Module):
 
 
 class PixelHead(nn.Module):
-    """Upsampling to the image, with a bias of each pixel: [rows, h', w', any] -> [rows, D]."""
+    """`conv2d_transpose` to the image, a bias for each pixel: [rows, h', w', any] -> [rows, D]."""
 
     shape: tuple[int, ...]
     head: Head
@@ -189,9 +190,10 @@ class PixelHead(nn.Module):
     def __call__(self, x: Array) -> Array:
         height, width, colours = image_shape(self.shape)
         weights = nn.initializers.zeros_init() if self.head.zero_weights else GLOROT
-        y = Upsample(colours, (height, width), weights, use_bias=False, name="up")(x)
+        kernel = self.param("kernel", weights, (4, 4, x.shape[-1], colours))
         start = nn.initializers.constant(self.head.start)
-        return y.reshape(len(y), -1) + self.param("bias", start, (height * width * colours,))
+        bias = self.param("bias", start, (height * width * colours,))
+        return conv2d_transpose(x, kernel, (height, width)).reshape(len(x), -1) + bias
 
 
 class ConvDecoder(nn.Module):
