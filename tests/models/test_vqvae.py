@@ -13,7 +13,7 @@ from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.methods.vqvae import vqvae_method
 from elbo_lab.models.base import Given
 from elbo_lab.models.likelihoods import LIKELIHOODS
-from elbo_lab.models.vqvae import VQVAEOptions, make
+from elbo_lab.models.vqvae import CODEBOOKS, VQVAEOptions, make
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -79,7 +79,8 @@ def test_shapes_and_laws_for_any_image_and_leading_dimensions(law, name):
         assert not differs[:16].any() and differs[-4:].all()
 
 
-@pytest.mark.parametrize("codebook", ["ema", pytest.param("loss", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("codebook", CODEBOOKS)
 def test_training_lowers_the_loss_and_keeps_state_finite(codebook):
     spec, _ = IMAGES["colour"]
     options = VQVAEOptions(
