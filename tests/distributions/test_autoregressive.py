@@ -11,7 +11,7 @@ from scipy.special import log_softmax, logsumexp
 
 from elbo_lab.data.dataset import Spec
 from elbo_lab.distributions import Autoregressive
-from elbo_lab.means import closed_form_mean
+from elbo_lab.distributions.means import closed_form_mean
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from elbo_lab.data.dataset import Batch, Spec
-from elbo_lab.methods.density import density_method, sample_in_steps
+from elbo_lab.methods import density, sample_in_steps
 from elbo_lab.models.base import Given
 from elbo_lab.models.pixelcnn import PixelCNNOptions, make
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 SPEC = Spec("image", (4, 3), 2)
 MODEL = make(PixelCNNOptions(width=4, layers=2, first_kernel_size=3, output_width=4), SPEC)
-METHOD = density_method(MODEL, SPEC)
+METHOD = density.make(MODEL, SPEC)
 # Two images, and their label, which the model has no use for.
 X = np.random.default_rng(0).integers(2, size=(2, 12)).astype(np.float32)
 BATCH = Batch(np.repeat(X, 4, axis=0), label=np.arange(8))
@@ -100,4 +100,4 @@ def test_pictures_and_sampling_in_steps_make_the_draws_of_the_law():
 
 def test_tokens_have_no_pictures():
     tokens = Spec("token", (2, 2), 3)
-    assert not density_method(make(PixelCNNOptions(), tokens), tokens).pictures
+    assert not density.make(make(PixelCNNOptions(), tokens), tokens).pictures
