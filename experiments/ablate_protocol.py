@@ -14,11 +14,10 @@ import dataclasses
 from absl import flags
 
 from elbo_lab import configs
-from elbo_lab.cli import run_flags, validation
+from elbo_lab.cli import run_flags, sweep_flags, validation
 from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
 from elbo_lab.sweeps import grid
-from experiments import sweep
 
 # Fields that change nothing of the training, and those that tables of a protocol vary.
 OF_EVALUATION = ("test_draw", "au_images", "eval_k")
@@ -28,7 +27,7 @@ VARIED = ("objective", "k", "m", "dataset", "latent_dims")
 def main() -> int:
     """Flags -> cells -> what a sweep does with them. Returns the exit status."""
     config = run_flags.config_from_flags()
-    return sweep.conduct("ablate_protocol", cells(config), baseline=0)
+    return sweep_flags.conduct("ablate_protocol", cells(config), baseline=0)
 
 
 def cells(config: Config) -> list[grid.Cell]:
@@ -78,7 +77,7 @@ def define() -> None:
     flags.DEFINE_string(
         "towards", "burda2015_paper", "the protocol whose settings take the quirks' places"
     )
-    sweep.define_jobs()
+    sweep_flags.define_jobs()
 
 
 if __name__ == "__main__":

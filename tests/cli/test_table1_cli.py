@@ -13,15 +13,17 @@ pytestmark = pytest.mark.slow
 # The script, with a signal that comes after a cell's end.
 SIGNAL = """
 import os, signal
-from experiments import completing, flags, table1
+from elbo_lab.cli import run_flags, table1_flags
+from elbo_lab.runs import completing
+from experiments import table1
 complete = completing.complete
 def then_a_signal(*args, **kwargs):
     found = complete(*args, **kwargs)
     os.kill(os.getpid(), signal.SIGTERM)
     return found
 completing.complete = then_a_signal
-table1.define()
-flags.run(table1.main, table1.__doc__)
+table1_flags.define()
+run_flags.run(table1.main, table1.__doc__)
 """
 
 
