@@ -38,6 +38,9 @@ def axes_from_flags() -> tuple[dict[str, str], dict[str, list[str]]]:
             shared[field.name] = texts[0]
         else:
             axes[field.name] = texts
+    for name in ("protocol", "budget"):
+        if flags.FLAGS[name].present:
+            shared[name] = str(getattr(flags.FLAGS, name))
     return shared, axes
 
 
@@ -56,16 +59,18 @@ def cells() -> list[grid.Cell]:
       UserError: a value that is invalid in every cell, or no axis can be read.
     """
     shared, axes = axes_from_flags()
-    for name in ("protocol", "budget"):
-        if flags.FLAGS[name].present:
-            shared[name] = str(getattr(flags.FLAGS, name))
+    return grid.expand(axes, lambda values: checked(shared | values))
 
-    def make(values: dict[str, str]) -> Config:
-        config = run_flags.config_of(shared | values)
-        validation.check(config)
-        return validation.resolved(config)
 
-    return grid.expand(axes, make)
+def checked(texts: dict[str, str]) -> Config:
+    """The configuration of flags given as texts, with its objective's own defaults.
+
+    Raises:
+      UserError: a text that is no value of its flag, or settings that cannot work together.
+    """
+    config = run_flags.config_of(texts)
+    validation.check(config)
+    return validation.resolved(config)
 
 
 def baseline(found: list[grid.Cell], text: str | None) -> int:

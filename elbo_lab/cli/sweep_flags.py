@@ -3,6 +3,8 @@
 import json
 import shlex
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -13,21 +15,29 @@ from elbo_lab.cli.flag_values import define_optional_count
 from elbo_lab.sweeps import grid, sweep_jobs, sweep_running
 
 
-def conduct(script: str, cells: list[grid.Cell], baseline: int) -> int:
+def conduct(
+    script: str,
+    cells: list[grid.Cell],
+    baseline: int = 0,
+    name: str | None = None,
+    finish: Callable[[Path, dict[str, Any]], str] | None = None,
+) -> int:
     """Prints the cells if asked, else trains what is missing and reports. Returns the exit status.
 
     Args:
-      script: the name in `python -m experiments.<script>`, and the folder's if none is given.
+      script: the name in `python -m experiments.<script>`.
       cells: the grid, those that cannot be trained included.
       baseline: index of the cell that the others are compared with.
+      name: begins the folder's name where none is given; the script's if not given.
+      finish: see `sweep_running.conduct`.
     """
     if flags.FLAGS.print_config:
         print(json.dumps([described(cell) for cell in cells], indent=2))
         return 0
-    return sweep_running.conduct(cells, baseline, options(script))
+    return sweep_running.conduct(cells, baseline, options(script, name), finish)
 
 
-def options(script: str) -> sweep_running.Options:
+def options(script: str, name: str | None = None) -> sweep_running.Options:
     """How the command line has the sweep run."""
     values = flags.FLAGS
     settings = sweep_jobs.Settings(
@@ -41,7 +51,7 @@ def options(script: str) -> sweep_running.Options:
     )
     command = shlex.join(["python", "-m", f"experiments.{script}", *sys.argv[1:]])
     return sweep_running.Options(
-        script,
+        name or script,
         values.workdir,
         values.overwrite,
         values.jobs,

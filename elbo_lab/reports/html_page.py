@@ -6,7 +6,7 @@ reader's light or dark setting, fits a phone 360 pixels wide, and prints.
 
 import html
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from elbo_lab.evaluation import comparison
 from elbo_lab.reports import sweep_figures
@@ -70,18 +70,29 @@ summary { cursor: pointer; }
 """
 
 
-def page(sweep: dict[str, Any]) -> str:
+class Answer(NamedTuple):
+    """What a study's page shows first."""
+
+    question: str
+    figure: str  # SVG; "" where there is nothing to draw yet
+    caption: str
+
+
+def page(sweep: dict[str, Any], answer: Answer | None = None) -> str:
     """The page of a sweep.
 
     Args:
       sweep: what sweep.json holds.
+      answer: the question as the title, and the figure that answers it.
 
     Returns:
       A whole HTML document.
     """
     done = [cell for cell in sweep["cells"] if "results" in cell]
-    title = _title(sweep, done)
+    title = answer.question if answer else _title(sweep, done)
     parts = [f"<h1>{_text(title)}</h1>", _lede(sweep, done)]
+    if answer and answer.figure:
+        parts.append(_figure(answer.figure, answer.caption, answer.question))
     if done:
         parts += [_section("results", "Results", _results(sweep, done))]
         parts += [_section("figures", "Figures", _figures(sweep, done))]

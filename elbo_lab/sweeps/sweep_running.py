@@ -2,9 +2,9 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from elbo_lab import configs, data, training
 from elbo_lab.configs import Config
@@ -28,13 +28,24 @@ class Options(NamedTuple):
     check_data: Callable[[Config, Dataset], None]  # raises UserError where they do not go together
 
 
-def conduct(cells: list[grid.Cell], baseline: int, options: Options) -> int:
+def conduct(
+    cells: list[grid.Cell],
+    baseline: int,
+    options: Options,
+    finish: Callable[[Path, dict[str, Any]], str] | None = None,
+    earlier: Sequence[Path] = (),
+) -> int:
     """Cells -> groups -> processes -> results -> report. Returns the exit status.
 
     Args:
       cells: the grid, those that cannot be trained included.
       baseline: index of the cell that the others are compared with.
       options: where and how.
+      finish: writes a report into the folder, of what sweep.json is to hold, and returns what is
+        printed; called after a signal too. A sweep's own report, if not given, is made of a sweep
+        that was not stopped.
+      earlier: directories of runs outside of the folder that are its own, where their replicates
+        are wanted (see `sweep_folder.adopt`).
 
     Raises:
       UserError: no cell can be trained, or the folder or a data set cannot be used.
@@ -50,6 +61,7 @@ def conduct(cells: list[grid.Cell], baseline: int, options: Options) -> int:
         for cell in cells:
             if cell.config is None:
                 print(f"Skipped: {cell.name}: {cell.reason}", file=sys.stderr)
+        sweep_folder.adopt(path, earlier, wanted)
         store = sweep_folder.read(path, digests)
         if not (path / sweep_folder.SWEEP).exists():
             plan = sweep_results.plan(cells, baseline, options.command)
@@ -61,9 +73,12 @@ def conduct(cells: list[grid.Cell], baseline: int, options: Options) -> int:
             store = sweep_folder.read(path, digests)
         if interrupt.signal:
             print(stopped(store, wanted, path, options.overwrite), file=sys.stderr)
-            return interrupt.status()
+            if finish is None:
+                return interrupt.status()
         results = sweep_results.collect(cells, baseline, store, failed, options.command, jobs)
-        print("\n" + sweep_reporting.report(path, results))
+        print("\n" + (finish or sweep_reporting.report)(path, results))
+        if interrupt.signal:
+            return interrupt.status()
         return 0 if results["complete"] else 1
 
 
