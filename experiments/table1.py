@@ -3,70 +3,51 @@
     python -m experiments.table1 --manual_dir=mnist --k=1,5 --budget=0.01
     python -m experiments.table1 --data=mnist,omniglot --layers=1,2 --k=1,5,50
 
-Cells are trained one after the other, each in a directory of its own under --workdir, and the same
-command goes on with what is missing. A table of what is there stands at the end, also after Ctrl-C.
+Cells are trained as those of experiments.sweep are, in the folder sweep under --workdir, and the
+same command goes on with what is missing; runs that an earlier version left in --workdir are taken
+over. A table of what is there stands at the end, also after Ctrl-C.
 """
 
-import sys
+import functools
 from pathlib import Path
 
 from absl import flags
 
-from elbo_lab.cli import folders, run_flags, table1_flags
-from elbo_lab.devices import setup
+from elbo_lab.cli import folders, run_flags, study_flags, sweep_flags, table1_flags
 from elbo_lab.errors import UserError
-from elbo_lab.runs import completing
-from elbo_lab.runs.progress import Interrupt
-from elbo_lab.studies import table1_results
+from elbo_lab.studies import study_reporting, table1, table1_results
+from elbo_lab.sweeps import grid, sweep_running
 
 
 def main() -> int:
-    """Flags -> cells -> runs -> results and table. Returns the exit status."""
-    cells = table1_flags.cells_from_flags()
+    """Flags -> cells -> a sweep -> results and table. Returns the exit status."""
     values = flags.FLAGS
     if not values.workdir:
         raise UserError(f"--workdir must be a folder; got {values.workdir!r}.")
-    setup.set_up(
-        values.platform,
-        values.replicates,
-        values.compilation_cache_dir,
-        values["compilation_cache_dir"].present > 0,
-    )
-    from elbo_lab.runs import stages
-
-    datasets = table1_flags.loaded(cells)  # What is missing is said before anything is trained.
+    settings = table1_flags.settings()
+    cells = study_flags.cells(table1.STUDY, settings, table1_flags.choices())
+    grid.check_values(cells)
     flag = "results_dir" if values.results_dir else "workdir"
     folder = folders.made(flag, getattr(values, flag))
-    # One for all cells: a signal may come between two of them.
-    status, interrupt = 0, Interrupt()
-    for number, cell in enumerate(cells, 1):
-        print(
-            f"[{number} of {len(cells)}] {table1_results.title(cell)}", file=sys.stderr, flush=True
-        )
-        try:
-            path, _ = completing.complete(
-                cell.config,
-                str(Path(values.workdir) / table1_results.slug(cell)),
-                datasets[cell.config.dataset],
-                values.tensorboard,
-                interrupt=interrupt,
-            )
-            table1_results.write(
-                folder, cell, table1_results.row(cell, path, table1_flags.command())
-            )
-        except stages.StoppedError as stopped:
-            print(f"{stopped} The same command goes on.", file=sys.stderr)
-            status = stopped.status
-            break
-        except (stages.DivergedError, table1_results.NothingFiniteError) as failed:
-            print(f"{table1_results.title(cell)}: {failed}", file=sys.stderr)
-            status = 1
-        if interrupt.signal and number < len(cells):
-            print(f"Stopped after {number} cells. The same command goes on.", file=sys.stderr)
-            status = interrupt.status()
-            break
-    print("\n" + table1_results.text(table1_results.read(folder)))
-    return status
+    workdir = Path(values.workdir).expanduser()
+    options = sweep_flags.options("table1")._replace(
+        workdir=str(workdir / "sweep"),
+        command=table1_flags.command(),
+        load=functools.partial(sweep_flags.load, flag="data"),
+    )
+    earlier = [
+        workdir / table1_results.slug(table1.table_cell(cell.values, cell.config, settings))
+        for cell in cells
+        if cell.config
+    ]
+    study = table1.STUDY._replace(table=functools.partial(table1.stored_table, folder))
+    return sweep_running.conduct(
+        cells,
+        0,
+        options,
+        functools.partial(study_reporting.report, study, settings),
+        earlier,
+    )
 
 
 if __name__ == "__main__":

@@ -56,3 +56,20 @@ def sizes(name: str, text: str) -> tuple[int, ...]:
         raise UserError(
             f"--{name} must be whole numbers of at least 1, separated by commas; got {text!r}."
         ) from None
+
+
+def counts(name: str, text: str) -> tuple[int, ...]:
+    """ "1,4,16" as numbers of at least 1, each once.
+
+    Raises:
+      UserError: a text that is none; the sentence names the flag.
+    """
+    try:
+        numbers = tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        numbers = (0,)
+    if min(numbers) < 1:
+        raise UserError(
+            f"--{name} must be whole numbers of at least 1, separated by commas; got {text!r}."
+        )
+    return numbers

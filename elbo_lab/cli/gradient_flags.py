@@ -9,7 +9,7 @@ from absl import flags
 
 from elbo_lab import configs, data, keys, losses, models, training
 from elbo_lab.cli import folders, run_flags
-from elbo_lab.cli.flag_values import define_optional_count
+from elbo_lab.cli.flag_values import counts, define_optional_count
 from elbo_lab.configs import Config
 from elbo_lab.data import binarization
 from elbo_lab.errors import UserError
@@ -41,7 +41,7 @@ def study_from_flags() -> Study:
                 f"--estimators must be of {', '.join(able)} for --objective={values.objective}; "
                 f"got {name!r}."
             )
-    ms, ks = counts("m"), counts("k")
+    ms, ks = counts("m", values.m), counts("k", values.k)
     if ms != (1,) and "num_outer" not in options_of(values.objective):
         having = [o for o in gradient_study.OBJECTIVES if "num_outer" in options_of(o)]
         raise UserError(
@@ -62,20 +62,6 @@ def study_from_flags() -> Study:
 def options_of(objective: str):
     """The arguments of an objective's function."""
     return inspect.signature(losses.OBJECTIVES[objective]).parameters
-
-
-def counts(name: str) -> tuple[int, ...]:
-    """ "1,4,16" as numbers, each once."""
-    text = getattr(flags.FLAGS, name)
-    try:
-        found = tuple(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError:
-        found = (0,)
-    if min(found) < 1:
-        raise UserError(
-            f"--{name} must be whole numbers of at least 1, separated by commas; got {text!r}."
-        )
-    return found
 
 
 def subject_from_flags() -> tuple[str, Subject]:

@@ -62,9 +62,9 @@ def options(script: str, name: str | None = None) -> sweep_running.Options:
     )
 
 
-def load(name: str) -> data.Dataset:
-    """A cell's data set, as --data_dir, --manual_dir and --stream say."""
-    return run_flags.load_data("dataset", name, bool(run_flags.placement_from_flags().stream))
+def load(name: str, flag: str = "dataset") -> data.Dataset:
+    """A cell's data set that a flag names, as --data_dir, --manual_dir and --stream say."""
+    return run_flags.load_data(flag, name, bool(run_flags.placement_from_flags().stream))
 
 
 def described(cell: grid.Cell) -> dict[str, Any]:

@@ -91,11 +91,12 @@ def page(sweep: dict[str, Any], answer: Answer | None = None) -> str:
     done = [cell for cell in sweep["cells"] if "results" in cell]
     title = answer.question if answer else _title(sweep, done)
     parts = [f"<h1>{_text(title)}</h1>", _lede(sweep, done)]
-    if answer and answer.figure:
-        parts.append(_figure(answer.figure, answer.caption, answer.question))
+    shown = answer.figure if answer else ""
+    if answer and shown:
+        parts.append(_figure(shown, answer.caption, answer.question))
     if done:
         parts += [_section("results", "Results", _results(sweep, done))]
-        parts += [_section("figures", "Figures", _figures(sweep, done))]
+        parts += [_section("figures", "Figures", _figures(sweep, done, shown))]
         parts += [_section("more", "More of each cell", _more(done))]
     parts += _left_out(sweep)
     parts += [
@@ -225,7 +226,8 @@ def _more(done: Sequence[dict[str, Any]]) -> str:
     return f'<div class="wide" tabindex="0" role="region" aria-labelledby="more">{table}</div>'
 
 
-def _figures(sweep: dict[str, Any], done: Sequence[dict[str, Any]]) -> str:
+def _figures(sweep: dict[str, Any], done: Sequence[dict[str, Any]], shown: str) -> str:
+    """The figures that every sweep has, but for one that is shown already."""
     compared = [cell for cell in done if "log_likelihood" in cell.get("difference", {})]
     bars = f"Bars: one standard error over {_over(done)}."
     drawn = []
@@ -271,7 +273,8 @@ def _figures(sweep: dict[str, Any], done: Sequence[dict[str, Any]]) -> str:
             seconds,
         ),
     ]
-    return f'<div class="figures">{"".join(_figure(*parts) for parts in drawn)}</div>'
+    figures = [_figure(svg, *texts) for svg, *texts in drawn if svg != shown]
+    return f'<div class="figures">{"".join(figures)}</div>'
 
 
 def _figure(svg: str, caption: str, values: str) -> str:

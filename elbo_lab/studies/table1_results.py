@@ -16,7 +16,7 @@ from elbo_lab.configs import Config
 from elbo_lab.errors import DamageWarning, UserError
 from elbo_lab.evaluation import ACTIVE_THRESHOLD
 from elbo_lab.files import write_summary
-from elbo_lab.reports import documents, results
+from elbo_lab.reports import documents
 from elbo_lab.runs import run_files, rundir
 from elbo_lab.studies import published
 
@@ -38,10 +38,6 @@ HEAD = (
 )
 
 
-class NothingFiniteError(Exception):
-    """The values of no replicate are finite."""
-
-
 class Cell(NamedTuple):
     """One cell of Table 1, by one protocol at one budget."""
 
@@ -54,15 +50,6 @@ class Cell(NamedTuple):
     config: Config
 
 
-def title(cell: Cell) -> str:
-    """The cell in words."""
-    layers = f"{cell.layers} stochastic layer" + "s" * (cell.layers > 1)
-    return (
-        f"{cell.data}, {layers}, {cell.model}, k = {cell.k}, {cell.protocol}, "
-        f"budget {cell.budget:g}"
-    )
-
-
 def slug(cell: Cell) -> str:
     """A directory's or file's name, of its own for each cell."""
     data = cell.data
@@ -73,24 +60,24 @@ def slug(cell: Cell) -> str:
     return name + (f"-L{cell.config.eval_k}" if cell.config.eval_k != PAPER_K else "")
 
 
-def row(cell: Cell, path: Path, command: str) -> dict[str, Any]:
-    """The result of a complete run, by the command that made it.
+def row(cell: Cell, entry: dict[str, Any], path: Path, command: str) -> dict[str, Any]:
+    """What is stored of a complete cell.
 
-    Raises:
-      NothingFiniteError: there is none.
+    Args:
+      cell: which one.
+      entry: its own in sweep.json; its replicates may lie in several runs.
+      path: the sweep's folder.
+      command: that made it.
     """
-    summary = run_files.read_summary(path)
-    evaluations = evaluation.read_evaluations(path / rundir.EVALUATION)
-    reasons = {r: results.not_finite(e) for r, e in evaluations.items()}
-    seeds = [r for r in evaluations if not reasons[r]]
-    if not seeds:
-        raise NothingFiniteError("; ".join(dict.fromkeys(reasons.values())))
-    kept = [evaluations[r] for r in seeds]
+    runs = {name: path / name for name in dict.fromkeys(run["run"] for run in entry["runs"])}
+    stored = {n: evaluation.read_evaluations(run / rundir.EVALUATION) for n, run in runs.items()}
+    kept = [stored[run["run"]][run["replicate"]] for run in entry["runs"]]
     nll = [float(-np.mean(e.log_likelihood, dtype=np.float64)) for e in kept]
     layers = [e.train_means or e.means for e in kept]
     active = [[int(np.sum(evaluation.activity(m) > ACTIVE_THRESHOLD)) for m in ms] for ms in layers]
     images = -np.mean([e.log_likelihood for e in kept], axis=0, dtype=np.float64)
-    seconds, speed = run_files.timing(summary)
+    summaries = [run_files.read_summary(run) for run in runs.values()]
+    seconds, speeds = zip(*map(run_files.timing, summaries), strict=True)
     return {
         "data": cell.data,
         "layers": cell.layers,
@@ -103,15 +90,15 @@ def row(cell: Cell, path: Path, command: str) -> dict[str, Any]:
         "unit": f"nats per test image, minus L_{cell.config.eval_k}",
         "test_images": len(images),
         "active_units": active,
-        "seeds": [cell.config.seed + r for r in seeds],
-        "failed_replicates": [r for r in range(cell.config.replicates) if r not in seeds],
-        "steps": summary["steps"],
-        "training_seconds": seconds,
-        "steps_per_second": speed,
-        "device": summary["device"],
-        "elbo_lab": summary["elbo_lab"],
-        "jax": summary["jax"],
-        "date": _day(path / rundir.SUMMARY),
+        "seeds": [run["seed"] for run in entry["runs"]],
+        "failed_replicates": sorted(int(seed) - cell.config.seed for seed in entry["failures"]),
+        "steps": summaries[0]["steps"],
+        "training_seconds": sum(seconds),
+        "steps_per_second": sum(speeds) / len(speeds),  # of a run
+        "device": summaries[0]["device"],
+        "elbo_lab": summaries[0]["elbo_lab"],
+        "jax": summaries[0]["jax"],
+        "date": max(_day(run / rundir.SUMMARY) for run in runs.values()),
         "command": command,
         "config": configs.to_dict(cell.config),
     }

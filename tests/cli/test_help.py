@@ -16,6 +16,7 @@ CONFIG = {name for section in SECTIONS.values() for name in section}
 FLAGS = {
     "run": CONFIG | set(RUN_SECTION),
     "sweep": CONFIG | set(RUN_SECTION) - set(DISTRIBUTED) | {"baseline", "jobs"},
+    "study": CONFIG | set(RUN_SECTION) - set(DISTRIBUTED) | {"list", "jobs"},
     "benchmark": {"parts", "cells", "peers", "rounds", "burst", "json"},
     "gradients": {
         *("objective", "estimators", "k", "m", "run", "toy", "num_gradients", "oracle_gradients"),
@@ -49,7 +50,7 @@ def test_help_lists_the_flags_of_the_script(script):
     done = python("-m", f"experiments.{script}", "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"python -m experiments.{script}" in done.stdout
-    titles = [*SECTIONS, "The run"] if script in ("run", "sweep") else []
+    titles = [*SECTIONS, "The run"] if script in ("run", "sweep", "study") else []
     titles += ["Flags"] if script != "run" else []
     shown = done.stdout[done.stdout.index(f"\n{titles[0]}:\n") :]
     assert set(re.findall(r"^  --(\w+)", shown, re.MULTILINE)) == FLAGS[script]
