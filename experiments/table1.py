@@ -5,18 +5,17 @@
 
 Cells are trained as those of experiments.sweep are, in the folder sweep under --workdir, and the
 same command goes on with what is missing; runs that an earlier version left in --workdir are taken
-over. A table of what is there stands at the end, also after Ctrl-C.
+over. A table of what is there stands at the end, also after Ctrl-C. --k takes several values, and is
+1,5,50 if not given; --workdir is runs/table1; other flags of a configuration hold for every cell.
 """
 
-import functools
 from pathlib import Path
 
 from absl import flags
 
-from elbo_lab.cli import folders, run_flags, study_flags, sweep_flags, table1_flags
+from elbo_lab.cli import flag_values, folders, run_flags, study_flags, sweep_flags
 from elbo_lab.errors import UserError
-from elbo_lab.studies import study_reporting, table1, table1_results
-from elbo_lab.sweeps import grid, sweep_running
+from elbo_lab.studies import table1, table1_results
 
 
 def main() -> int:
@@ -24,32 +23,30 @@ def main() -> int:
     values = flags.FLAGS
     if not values.workdir:
         raise UserError(f"--workdir must be a folder; got {values.workdir!r}.")
-    settings = table1_flags.settings()
-    cells = study_flags.cells(table1.STUDY, settings, table1_flags.choices())
-    grid.check_values(cells)
+    study = table1.study(
+        flag_values.choices("data", values.data),
+        flag_values.choices("layers", values.layers, table1.LAYERS),
+        flag_values.choices("models", values.models, table1.MODELS),
+        [str(k) for k in flag_values.counts("k", values.k)],
+    )
     flag = "results_dir" if values.results_dir else "workdir"
-    folder = folders.made(flag, getattr(values, flag))
-    workdir = Path(values.workdir).expanduser()
-    options = sweep_flags.options("table1")._replace(
-        workdir=str(workdir / "sweep"),
-        command=table1_flags.command(),
-        load=functools.partial(sweep_flags.load, flag="data"),
-    )
-    earlier = [
-        workdir / table1_results.slug(table1.table_cell(cell.values, cell.config, settings))
-        for cell in cells
-        if cell.config
-    ]
-    study = table1.STUDY._replace(table=functools.partial(table1.stored_table, folder))
-    return sweep_running.conduct(
-        cells,
-        0,
-        options,
-        functools.partial(study_reporting.report, study, settings),
-        earlier,
-    )
+    folder, workdir = folders.made(flag, values[flag].value), Path(values.workdir).expanduser()
+    earlier = sorted(workdir.glob(table1_results.EARLIER))
+    kept = table1.kept_in(study, folder)
+    return study_flags.conduct(kept, "table1", {"k"}, workdir / "sweep", earlier)
 
 
 if __name__ == "__main__":
-    table1_flags.define()
+    run_flags.define(texts=True, without=run_flags.DISTRIBUTED)
+    for name, default in (
+        ("k", "1,5,50"),
+        ("protocol", table1.PROTOCOL),
+        ("workdir", "runs/table1"),
+    ):
+        flags.FLAGS.set_default(name, default)
+    flags.DEFINE_string("data", "mnist", "data sets; mnist and omniglot are the paper's")
+    flags.DEFINE_string("layers", "1", "stochastic layers, of 1, 2")
+    flags.DEFINE_string("models", "vae,iwae", "objectives, of vae (the ELBO), iwae")
+    flags.DEFINE_string("results_dir", None, "where results are written (--workdir if not given)")
+    sweep_flags.define_jobs()
     run_flags.run(main, __doc__)

@@ -1,5 +1,7 @@
 """Texts of the command line as values of a configuration."""
 
+from collections.abc import Collection
+
 from absl import flags
 
 from elbo_lab.errors import UserError
@@ -73,3 +75,16 @@ def counts(name: str, text: str) -> tuple[int, ...]:
             f"--{name} must be whole numbers of at least 1, separated by commas; got {text!r}."
         )
     return numbers
+
+
+def choices(name: str, text: str, valid: Collection[str] = ()) -> list[str]:
+    """ "vae,iwae" as texts, each once.
+
+    Raises:
+      UserError: an empty text, or one that is not valid; the sentence names the flag.
+    """
+    given = list(dict.fromkeys(text.split(",")))
+    if "" in given or valid and not set(given) <= set(valid):
+        kind = f"of {', '.join(valid)}" if valid else "names"
+        raise UserError(f"--{name} must be {kind}, separated by commas; got {text!r}.")
+    return given

@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from elbo_lab.sweeps import grid, sweep_jobs, sweep_running
 def conduct(
     script: str,
     cells: list[grid.Cell],
-    baseline: int = 0,
+    baseline: int,
     name: str | None = None,
+    workdir: Path | None = None,
     finish: Callable[[Path, dict[str, Any]], str] | None = None,
+    earlier: Sequence[Path] = (),
 ) -> int:
     """Prints the cells if asked, else trains what is missing and reports. Returns the exit status.
 
@@ -29,15 +31,18 @@ def conduct(
       cells: the grid, those that cannot be trained included.
       baseline: index of the cell that the others are compared with.
       name: begins the folder's name where none is given; the script's if not given.
+      workdir: the folder, in the place of --workdir.
       finish: see `sweep_running.conduct`.
+      earlier: see `sweep_running.conduct`.
     """
     if flags.FLAGS.print_config:
         print(json.dumps([described(cell) for cell in cells], indent=2))
         return 0
-    return sweep_running.conduct(cells, baseline, options(script, name), finish)
+    how = options(script, name or script, workdir or flags.FLAGS.workdir)
+    return sweep_running.conduct(cells, baseline, how, finish, earlier)
 
 
-def options(script: str, name: str | None = None) -> sweep_running.Options:
+def options(script: str, name: str, workdir: str | Path | None) -> sweep_running.Options:
     """How the command line has the sweep run."""
     values = flags.FLAGS
     settings = sweep_jobs.Settings(
@@ -51,8 +56,8 @@ def options(script: str, name: str | None = None) -> sweep_running.Options:
     )
     command = shlex.join(["python", "-m", f"experiments.{script}", *sys.argv[1:]])
     return sweep_running.Options(
-        name or script,
-        values.workdir,
+        name,
+        None if workdir is None else str(workdir),
         values.overwrite,
         values.jobs,
         settings,
@@ -62,9 +67,9 @@ def options(script: str, name: str | None = None) -> sweep_running.Options:
     )
 
 
-def load(name: str, flag: str = "dataset") -> data.Dataset:
-    """A cell's data set that a flag names, as --data_dir, --manual_dir and --stream say."""
-    return run_flags.load_data(flag, name, bool(run_flags.placement_from_flags().stream))
+def load(name: str) -> data.Dataset:
+    """A cell's data set, as --data_dir, --manual_dir and --stream say."""
+    return run_flags.load_data("dataset", name, bool(run_flags.placement_from_flags().stream))
 
 
 def described(cell: grid.Cell) -> dict[str, Any]:

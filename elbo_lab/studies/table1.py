@@ -2,6 +2,7 @@
 paper's numbers beside ours.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,16 @@ from elbo_lab.studies.study import Choice, Study, Texts, crossed, flag_axis
 from elbo_lab.sweeps import sweep_results
 
 LAYERS = {"1": {"latent_dims": "50"}, "2": {"latent_dims": "100,50"}}
+PROTOCOL = "burda2015_code"
 MODELS = {"vae": {"objective": "elbo"}, "iwae": {"objective": "iwae"}}
 
 
 def choices(
     settings: Texts,
-    data: Sequence[str] = ("mnist",),
-    layers: Sequence[str] = ("1",),
-    models: Sequence[str] = tuple(MODELS),
-    ks: Sequence[str] = ("1", "5", "50"),
+    data: Sequence[str],
+    layers: Sequence[str],
+    models: Sequence[str],
+    ks: Sequence[str],
 ) -> list[Choice]:
     """The cells of the table, each once: IWAE of one draw is VAE."""
     protocol = run_flags.config_of({"protocol": settings["protocol"]})
@@ -68,19 +70,33 @@ def table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
     return table1_results.text([row for _, row in rows(path, sweep, settings)])
 
 
-def stored_table(folder: Path, path: Path, sweep: dict[str, Any], settings: Texts) -> str:
-    """Writes the folder's cells as files into another one: the table of all that are there."""
-    for cell, row in rows(path, sweep, settings):
-        table1_results.write(folder, cell, row)
-    return table1_results.text(table1_results.read(folder))
+def kept_in(study: Study, folder: Path) -> Study:
+    """The study with its cells written as files into a folder: the table of all that are there."""
+
+    def stored_table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
+        for cell, row in rows(path, sweep, settings):
+            table1_results.write(folder, cell, row)
+        return table1_results.text(table1_results.read(folder))
+
+    return study._replace(table=stored_table)
 
 
-STUDY = Study(
-    "table1",
-    "Does IWAE learn a better model than the VAE, the more so the more draws it is trained with?",
-    {"protocol": "burda2015_code", "budget": "1"},
-    choices,
-    sweep_figures.bound_against_k,
-    "Test bounds against K, the draws in the bound that is trained. Bars: one standard error.",
-    table,
-)
+def study(
+    data: Sequence[str] = ("mnist",),
+    layers: Sequence[str] = ("1",),
+    models: Sequence[str] = tuple(MODELS),
+    ks: Sequence[str] = ("1", "5", "50"),
+) -> Study:
+    """The study of some of the table's cells."""
+    return Study(
+        "table1",
+        "Does IWAE learn a better model than the VAE, the more so the more draws it is given?",
+        {"protocol": PROTOCOL, "budget": "1"},
+        functools.partial(choices, data=data, layers=layers, models=models, ks=ks),
+        sweep_figures.bound_against_k,
+        "Test bounds against K, the draws in the bound that is trained. Bars: one standard error.",
+        table,
+    )
+
+
+STUDY = study()

@@ -4,6 +4,8 @@ import contextlib
 import datetime
 import hashlib
 import math
+import re
+import shlex
 import textwrap
 import warnings
 from pathlib import Path
@@ -21,6 +23,12 @@ from elbo_lab.runs import run_files, rundir
 from elbo_lab.studies import published
 
 PREFIX = "table1-"
+# Names of the directories that the version before made for cells, as `slug` gives them.
+EARLIER = "*-[12]-*ae-k*-s*-r*"
+# What of a command decides no numbers: folders are everyone's own.
+_OWN = re.compile(
+    r"--(workdir|results_dir|data_dir|manual_dir|platform|compilation_cache_dir|jobs)="
+)
 # What of a result the table shows; arrays of AU are [replicates, layers].
 _KIND = {
     **{"data": str, "model": str, "protocol": str, "device": str},
@@ -99,7 +107,7 @@ def row(cell: Cell, entry: dict[str, Any], path: Path, command: str) -> dict[str
         "elbo_lab": summaries[0]["elbo_lab"],
         "jax": summaries[0]["jax"],
         "date": max(_day(run / rundir.SUMMARY) for run in runs.values()),
-        "command": command,
+        "command": shlex.join(part for part in shlex.split(command) if not _OWN.match(part)),
         "config": configs.to_dict(cell.config),
     }
 
