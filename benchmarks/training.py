@@ -1,5 +1,6 @@
 """Training, evaluation and replicates: this library, its peers and the limit in alternation."""
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 from benchmarks.limits import Timed, decoder_products, kernels, limits, repeated, step_products
 from benchmarks.peers import OURS, OURS_SPREAD
 from benchmarks.peers.common import DATA_DIM, DRAWS, NUM_IMAGES
+from benchmarks.peers.ours import SPEC
 from benchmarks.workers import (
     COMPARED_IMAGES,
     Failed,
@@ -21,10 +23,11 @@ from benchmarks.workers import (
     task_folder,
     workers,
 )
-from elbo_lab import evaluation, models
+from elbo_lab import evaluation, methods
 from elbo_lab.configs import Config
+from elbo_lab.data import Batch
 from elbo_lab.devices import setup
-from elbo_lab.evaluation import importance
+from elbo_lab.methods import Method, importance
 
 # Floating-point operations per second by which bursts are planned.
 PLANNED = 60e9
@@ -163,9 +166,10 @@ def measure_evaluate(
     peers: Sequence[str], rounds: int, burst: float, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """L_5000 in images per second, against the generation network's products alone."""
-    model = models.make(Config(), DATA_DIM)
-    params = jax.jit(model.init)(jax.random.key(0), jnp.full(DATA_DIM, 0.13))
-    evaluator = evaluation.make_evaluator(model, 5, DRAWS)
+    method = method_of_draws(DRAWS)
+    start = Batch(jnp.zeros((1, DATA_DIM))), jnp.full(DATA_DIM, 0.13)
+    params, stats = jax.jit(method.init)(jax.random.key(0), *start)
+    evaluator = evaluation.make_evaluator(method)
     size = evaluator.batch_size
     products = decoder_products(importance.ROWS, backward=False)
     flop = sum(p.flop for p in products)
@@ -204,7 +208,7 @@ def measure_evaluate(
         }
         for i, row in enumerate(running)
     }
-    images = jnp.zeros((size, DATA_DIM))
+    images = Batch(jnp.zeros((size, DATA_DIM)))
     return {
         "draws": DRAWS,
         "images": number,
@@ -212,14 +216,19 @@ def measure_evaluate(
         "limit_gflop_per_s": flop * passes / statistics.median(limit) / 1e9,
         "rows": rows,
         "temporary_bytes": {
-            str(k): evaluation.make_evaluator(model, 5, k)
-            .run.lower(jax.random.key(1), params, images)
+            str(k): evaluation.make_evaluator(method_of_draws(k))
+            .run.lower(jax.random.key(1), params, stats, images)
             .compile()
             .memory_analysis()
             .temp_size_in_bytes
             for k in (500, 5000, 50000)
         },
     }
+
+
+def method_of_draws(num_draws: int) -> Method:
+    """The default model, evaluated with so many draws."""
+    return methods.make(dataclasses.replace(Config(), k=5, eval_k=num_draws), SPEC)
 
 
 def measure_replicates(

@@ -13,8 +13,10 @@ import jax
 import numpy as np
 
 from benchmarks.peers import common
-from elbo_lab import models
+from benchmarks.peers.ours import SPEC
+from elbo_lab import methods
 from elbo_lab.configs import Config
+from elbo_lab.data import Batch
 from elbo_lab.devices import setup
 
 # What a peer's compiler keeps; a folder of our own makes a start cold.
@@ -90,9 +92,9 @@ def task_folder(batch: int, k: int, num_images: int = common.NUM_IMAGES) -> Iter
     """A task for all workers: noise of MNIST's size, our initial parameters, our optimizer."""
     config = Config()
     rng = np.random.default_rng(1)
-    params = jax.jit(models.make(config, common.DATA_DIM).init)(
-        jax.random.key(0), np.full(common.DATA_DIM, 0.13, np.float32)
-    )
+    mean = np.full(common.DATA_DIM, 0.13, np.float32)
+    init = jax.jit(methods.make(config, SPEC).init)
+    params, _ = init(jax.random.key(0), Batch(mean[None]), mean)
     images = common.fake_images(num_images)
     some = images[np.arange(COMPARED_IMAGES) % num_images]
     x = (rng.random(some.shape) < some / 255).astype(np.float32)

@@ -1,55 +1,46 @@
-"""The one configuration object. Library code reads it and never the command line's flags."""
+"""The one configuration object. Library code reads it and never the command line's flags.
+
+A stored configuration is flat: shared fields and the settings of the model family and of the
+objective lie side by side under the names of their flags (`to_dict`, `from_dict`).
+"""
 
 import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
-# A hyper-parameter: a number, or the text of its course over the steps, "linear:0:1:5000".
-Hyper = float | str
+from elbo_lab.errors import UserError
+from elbo_lab.models.registry import MODELS
+from elbo_lab.objective_options import OBJECTIVE_OPTIONS, NoOptions
+from elbo_lab.options import options_of, types_of, values_of
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Everything that decides what a run computes: equal configs on one machine give equal bits.
 
-    Each field is a command-line flag of the same name; `SECTIONS` explains it.
+    Fields are what all model families and objectives share; each is a command-line flag of the same
+    name, which `SECTIONS` explains. `model_options` and `objective_options` are the settings of the
+    family and of the objective, all at their defaults where not given. `make` and `replace` take
+    both kinds by name.
+
+    Raises:
+      UserError: no such model family or objective.
+      TypeError: options of another family or objective.
     """
 
-    # What is maximized
-    objective: str = "iwae"
-    k: int = 5
+    # What is maximized. None means the model family's own, and a family that is trained by no
+    # objective has none; for the estimator it means the objective's own.
+    objective: str | None = None
+    k: int | None = None
     m: int = 1
     estimator: str | None = None
-    # What some objectives have besides; the objective's own default where not given
-    kl: str | None = None
-    beta: Hyper | None = None
-    alpha: Hyper | None = None
-    power: Hyper | None = None
-    order: int | None = None
-    partition: int | tuple[float, ...] | None = None
-    phase: str | None = None
-    gamma: Hyper | None = None
-    capacity: Hyper | None = None
-    min_kl: Hyper | None = None
-    group_size: int | None = None
-    regularization: Hyper | None = None
-    lambda_off: Hyper | None = None
-    lambda_diag: Hyper | None = None
-    kl_weight: Hyper | None = None
-    mmd_weight: Hyper | None = None
+    objective_options: Any = None
     # The model
     model: str = "mlp"
-    latent_dims: tuple[int, ...] = (50,)
-    hidden_dims: tuple[int, ...] = (200, 200)
-    upper_hidden_dims: tuple[int, ...] = (100, 100)
-    activation: str = "tanh"
-    scale: str = "log_std"
-    likelihood: str = "bernoulli"
-    output_bias: str = "train_mean"
-    init: str = "glorot"
-    center_inputs: bool = False
+    model_options: Any = None
     # The data
     dataset: str = "mnist_small"
     held_out: int = 0
@@ -76,51 +67,41 @@ class Config:
     log_every: int | None = None
     checkpoint_every: int | None = None
 
+    def __post_init__(self):
+        family = MODELS[_known("model", self.model, MODELS)]
+        objective = family.objective if self.objective is None else self.objective
+        kinds = {
+            "model_options": family.options,
+            "objective_options": objective_settings(objective),
+        }
+        filled = {"objective": objective, "k": family.k if self.k is None else self.k}
+        for name, kind in kinds.items():
+            given = getattr(self, name)
+            filled[name] = kind() if given is None else given
+            if type(filled[name]) is not kind:
+                raise TypeError(
+                    f"{name} must be {kind.__name__} for model={self.model}, objective="
+                    f"{objective}; got {given!r}. configs.replace changes a model or an objective."
+                )
+        for name, value in filled.items():
+            object.__setattr__(self, name, value)
 
-# What each field means, in the sections that `--help` prints.
+
+# Fields that every configuration has.
+SHARED = tuple(f.name for f in dataclasses.fields(Config) if not f.name.endswith("_options"))
+
+# What each shared field means, in the sections that `--help` prints.
 SECTIONS = {
     "What is maximized": {
-        "objective": "the objective",
-        "k": "K, importance draws inside the bound (elbo and beta_vae: draws that are averaged)",
+        "objective": "the objective (if not given, the model family's own)",
+        "k": "K, importance draws inside the bound (elbo and beta_vae: draws that are averaged; if "
+        "not given, the model family's own)",
         "m": "M, independent repeats of the bound that are averaged (miwae, piwae)",
         "estimator": "the gradient estimator (reparam if not given and the objective takes one); "
         "docs/bounds.md tells which go with an objective",
     },
-    "What some objectives have besides, with their defaults": {
-        "kl": "the KL term, from the draws (mc) or in closed form (analytic): {kl}",
-        "beta": "weight of the KL, of the total correlation, or of the ELBO: {beta}. Like every "
-        "number of this section that is not a count it may follow a course over the steps: "
-        "{syntax} (constant:4 is 4)",
-        "alpha": "order, -inf for the greatest log-weight, inf for the least: {alpha}",
-        "power": "n, at least 1: {power}",
-        "order": "m, below k: {order}",
-        "partition": "steps of equal length, or points that rise from 0 to 1 as 0,0.1,1: "
-        "{partition}",
-        "phase": "of the inference network: {phase}",
-        "gamma": "weight of the KL's distance to the capacity: {gamma}",
-        "capacity": "C, nats: {capacity}",
-        "min_kl": "lambda, the KL in nats per group that costs nothing: {min_kl}",
-        "group_size": "neighbouring latent dimensions in a group: {group_size}",
-        "regularization": "lambda, weight of the KL and variance of p(x|z): {regularization}",
-        "lambda_off": "weight of squared covariances: {lambda_off}",
-        "lambda_diag": "weight of squared distances of variances to one: {lambda_diag}",
-        "kl_weight": "1 - alpha of InfoVAE: {kl_weight}",
-        "mmd_weight": "alpha + lambda - 1 of InfoVAE: {mmd_weight}",
-    },
     "The model": {
         "model": "the model family",
-        "latent_dims": "latent dimensions of each stochastic layer, from the data up, e.g. 100,50",
-        "hidden_dims": "hidden widths between the data and the first stochastic layer",
-        "upper_hidden_dims": "hidden widths between two stochastic layers",
-        "activation": "of the hidden layers",
-        "scale": "what a Gaussian's scale output is: log sigma, log sigma^2, softplus's sigma^2",
-        "likelihood": "p(x|z): a mass of binary pixels (bernoulli) or of 8-bit grey levels "
-        "(discretized_logistic), or a density of grey levels, whose bounds do not compare with "
-        "those of masses; all but bernoulli need --binarization=none",
-        "output_bias": "start of the output bias: where p(x|z) has the training mean, or zero",
-        "init": "start of the weights: Glorot's uniform law, every layer by a key of its own or "
-        "all by the same one (as the IWAE paper's code does)",
-        "center_inputs": "subtract the training mean from what the inference network sees",
     },
     "The data": {
         "dataset": "{datasets}, another image set of tensorflow-datasets by its name there, or a "
@@ -167,11 +148,106 @@ SECTIONS = {
 }
 
 
+def objective_settings(objective: str | None) -> type:
+    """The class of an objective's settings.
+
+    Raises:
+      UserError: no such objective.
+    """
+    if objective is None:
+        return NoOptions
+    return OBJECTIVE_OPTIONS[_known("objective", objective, OBJECTIVE_OPTIONS)]
+
+
+def option_classes() -> list[type]:
+    """The settings of every model family and of every objective."""
+    classes = [family.options for family in MODELS.values()]
+    return list(dict.fromkeys([*classes, *OBJECTIVE_OPTIONS.values()]))
+
+
+def option_types() -> dict[str, Any]:
+    """The annotation of every setting of any model family or objective, by name."""
+    return {n: kind for settings in option_classes() for n, kind in types_of(settings).items()}
+
+
+def families_with(name: str) -> list[str]:
+    """The model families that have a setting."""
+    return [model for model, family in MODELS.items() if name in options_of(family.options)]
+
+
+def objectives_with(name: str) -> list[str]:
+    """The objectives that have a setting."""
+    return [o for o, settings in OBJECTIVE_OPTIONS.items() if name in options_of(settings)]
+
+
+def make(**values: Any) -> Config:
+    """The config of shared fields and of settings of its model family and objective, by name. A
+    setting that is None, or not given, is at its default.
+
+    Raises:
+      UserError: a setting that the family and the objective do not have.
+    """
+    config = Config(**{name: value for name, value in values.items() if name in SHARED})
+    given = {n: v for n, v in values.items() if n not in SHARED and v is not None}
+    if foreign := [name for name in given if name not in own_settings(config)]:
+        raise UserError(_foreign(config, foreign[0], given[foreign[0]]))
+    own = {
+        part: dataclasses.replace(
+            getattr(config, part),
+            **{n: v for n, v in given.items() if n in options_of(getattr(config, part))},
+        )
+        for part in ("model_options", "objective_options")
+    }
+    return dataclasses.replace(config, **own)
+
+
+def replace(config: Config, **changes: Any) -> Config:
+    """The config with other values, by name. With another model or objective, settings that are at
+    their defaults take the new defaults, and others are kept where the new one has them.
+
+    Raises:
+      UserError: a setting that the family and the objective do not have.
+    """
+    kept = given(config)
+    wanted = {name: kept.get(name) for name in ("objective", "model")} | changes
+    target = Config(objective=wanted["objective"], model=wanted["model"] or config.model)
+    names = (*SHARED, *own_settings(target))
+    return make(**{n: v for n, v in kept.items() if n in names} | changes)
+
+
+def own_settings(config: Config) -> dict[str, Any]:
+    """The settings of the model family and of the objective."""
+    return values_of(config.objective_options) | values_of(config.model_options)
+
+
+def traced(config: Config) -> dict[str, Any]:
+    """The settings that a step reads as arguments: numbers, or the texts of their courses."""
+    about = options_of(config.objective_options) | options_of(config.model_options)
+    return {name: v for name, v in own_settings(config).items() if about[name].traced}
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Every value by the name of its flag: shared fields, and the settings of both kinds."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(Config):
+        value = getattr(config, field.name)
+        values |= {field.name: value} if field.name in SHARED else values_of(value)
+    return values
+
+
+def given(config: Config) -> dict[str, Any]:
+    """The values that are not the defaults of the config's model family and objective. A family's
+    own objective and K count as defaults.
+    """
+    defaults = flat(Config(model=config.model, objective=config.objective))
+    defaults["objective"] = MODELS[config.model].objective
+    different = {name: value for name, value in flat(config).items() if value != defaults[name]}
+    return {"model": config.model} | different
+
+
 def to_dict(config: Config) -> dict[str, Any]:
     """The config as JSON-ready values; infinities as text, for which JSON has no word."""
-    fields = json.loads(json.dumps(dataclasses.asdict(config)))
-    infinite = {n: str(v) for n, v in fields.items() if isinstance(v, float) and math.isinf(v)}
-    return fields | infinite
+    return _json_ready(flat(config))
 
 
 def shown(value: Any) -> str:
@@ -183,49 +259,118 @@ def shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def from_dict(fields: dict[str, Any]) -> Config:
-    """The config that `to_dict` made these values of.
+def from_dict(fields: Mapping[str, Any]) -> Config:
+    """The config that `to_dict` made these values of. What an earlier version did not store is at
+    its default, and a stored None is ignored where the model family and the objective have no such
+    setting.
 
     Raises:
-      TypeError: a field that this version does not have.
+      UserError: a model family or an objective that this version does not have, or values of
+        settings that they do not have.
     """
+    config, unknown = _read(fields)
+    if unknown:
+        shown_fields = ", ".join(f"{name}={shown(value)}" for name, value in unknown.items())
+        raise UserError(
+            f"this version has no such settings of --model={config.model} with --objective="
+            f"{shown(config.objective)}: {shown_fields}"
+        )
+    return config
 
-    def value(name: str, stored: Any) -> Any:
-        if isinstance(stored, list):
-            return tuple(stored)
-        return float(stored) if name in HYPER and stored in ("inf", "-inf") else stored
 
-    return Config(**{name: value(name, stored) for name, stored in fields.items()})
+def label(config: Config) -> str:
+    """The start of a run's name: "iwae-k5", "conv-iwae-k5", or the family that has no objective."""
+    parts = [] if config.model == "mlp" else [config.model]
+    if config.objective is not None:
+        parts += [config.objective, f"k{config.k}"]
+    return "-".join(parts)
 
 
 def digest(config: Config) -> str:
-    """Eight hexadecimal digits that tell configs apart, for names of run directories."""
-    return digest_of(to_dict(config))
+    """Eight hexadecimal digits that tell configs apart, for names of run directories. They depend
+    on model, objective and what differs from the defaults, so that a new field with a default
+    changes the name of no earlier run.
+    """
+    return digest_of(told_apart_by(config))
+
+
+def told_apart_by(config: Config) -> dict[str, Any]:
+    """The values that tell a config from others, JSON-ready."""
+    return _json_ready({"objective": config.objective} | given(config))
 
 
 def digest_of(values: Any) -> str:
-    """The same of any values that JSON can hold."""
+    """Eight hexadecimal digits of any values that JSON can hold."""
     text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def differences(config: Config, other: dict[str, Any]) -> list[str]:
-    """'name: here vs there' for every field in which a config and a stored one differ."""
+def differences(config: Config, other: Mapping[str, Any]) -> list[str]:
+    """'name: here vs there' for every field in which a config and a stored one differ. What the
+    stored one lacks is at its default.
+    """
     mine = to_dict(config)
-    names = [*mine, *(name for name in other if name not in mine)]
+    try:
+        stored, unknown = _read(other)
+        theirs = to_dict(stored) | unknown
+    except UserError:
+        theirs = dict(other)
+    names = [*mine, *(name for name in theirs if name not in mine)]
     missing = object()
     return [
-        f"{name}: {_show(mine, name)} here, {_show(other, name)} there"
+        f"{name}: {_show(mine, name)} here, {_show(theirs, name)} there"
         for name in names
-        if mine.get(name, missing) != other.get(name, missing)
+        if mine.get(name, missing) != theirs.get(name, missing)
     ]
+
+
+def _read(fields: Mapping[str, Any]) -> tuple[Config, dict[str, Any]]:
+    """The config of stored values, and those that it has no place for."""
+    shared = {name: _stored(value) for name, value in fields.items() if name in SHARED}
+    others = {n: v for n, v in fields.items() if n not in SHARED and v is not None}
+    own = own_settings(Config(**shared))
+    traced_names = traced(Config(**shared))
+
+    def value(name: str) -> Any:
+        infinite = name in traced_names and others[name] in ("inf", "-inf")
+        return float(others[name]) if infinite else _stored(others[name])
+
+    config = make(**shared, **{name: value(name) for name in others if name in own})
+    return config, {name: value for name, value in others.items() if name not in own}
+
+
+def _stored(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _json_ready(values: dict[str, Any]) -> dict[str, Any]:
+    fields = json.loads(json.dumps(values))
+    infinite = {n: str(v) for n, v in fields.items() if isinstance(v, float) and math.isinf(v)}
+    return fields | infinite
+
+
+def _known(flag: str, name: str, choices: Mapping[str, Any]) -> str:
+    if name not in choices:
+        raise UserError(f"--{flag} must be one of {', '.join(choices)}; got {name!r}.")
+    return name
+
+
+def _foreign(config: Config, name: str, value: Any) -> str:
+    """Why a config cannot have a setting."""
+    if families := families_with(name):
+        return (
+            f"--{name} is a setting of --model={', '.join(families)}; got --model={config.model}."
+        )
+    if objectives := objectives_with(name):
+        chosen = f"--objective={config.objective}"
+        if config.objective is None:
+            chosen = f"--model={config.model}, which has no objective"
+        return (
+            f"--{name}={shown(value)} does not go with {chosen}; objectives that have it: "
+            f"{', '.join(objectives)}."
+        )
+    return f"There is no setting --{name}."
 
 
 def _show(fields: dict[str, Any], name: str) -> str:
     return repr(fields[name]) if name in fields else "(none)"
-
-
-# Fields that are hyper-parameters of an objective: each may follow a course over the steps.
-HYPER = tuple(field.name for field in dataclasses.fields(Config) if field.type == Hyper | None)
-# Fields that only some objectives have, as arguments of the same name.
-SETTINGS = (*HYPER, "kl", "order", "partition", "phase", "group_size")

@@ -15,7 +15,7 @@ from elbo_lab.errors import UserError
 
 # One constant per use of randomness, so that no two uses share a key.
 STEPS, PERMUTATIONS, INITIALIZATION, EVALUATION, FIGURES, FIXED_BINARIZATION = range(6)
-ACTIVE_UNITS = 6
+ACTIVE_UNITS, SAMPLES, PROBE = 6, 7, 8
 # Binarization of a data set by a fixed key does not depend on the run's seed: runs compare on the
 # same test images.
 FIXED_BINARIZATION_SEED = 0

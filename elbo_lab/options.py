@@ -9,7 +9,14 @@ and whether it may follow a course over the steps.
 """
 
 import dataclasses
+import functools
+import types
+import typing
 from typing import Any, NamedTuple
+
+# The type of a traced option: a number, or the text of its course over the steps,
+# "linear:0:1:5000".
+Hyper = float | str
 
 
 class Option(NamedTuple):
@@ -20,6 +27,8 @@ class Option(NamedTuple):
     least: float | None = None  # the least valid value, of each number of a tuple
     most: float | None = None
     traced: bool = False  # a step reads it as an argument, and it may follow a course
+    above: float | None = None  # a bound that is itself no valid value
+    infinite: bool = False  # whether inf and -inf are valid too
 
 
 def option(
@@ -29,12 +38,36 @@ def option(
     least: float | None = None,
     most: float | None = None,
     traced: bool = False,
+    above: float | None = None,
+    infinite: bool = False,
 ) -> Any:
     """A dataclass field that is a setting; see `Option`."""
-    about = Option(help, choices, least, most, traced)
+    about = Option(help, choices, least, most, traced, above, infinite)
     return dataclasses.field(default=default, metadata={"option": about})
 
 
 def options_of(settings: Any) -> dict[str, Option]:
     """The options of a dataclass or of an instance of it, by name."""
     return {field.name: field.metadata["option"] for field in dataclasses.fields(settings)}
+
+
+def values_of(settings: Any) -> dict[str, Any]:
+    """The values of an instance's options, by name."""
+    return {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+
+
+def types_of(settings: Any) -> dict[str, Any]:
+    """The annotations of the options of a dataclass or of an instance of it, by name."""
+    return _annotations(settings if isinstance(settings, type) else type(settings))
+
+
+def plain_type(annotation: Any) -> type:
+    """int for `int | None`, tuple for `tuple[int, ...]`; the first type of another union."""
+    if isinstance(annotation, types.UnionType):
+        annotation = next(a for a in typing.get_args(annotation) if a is not types.NoneType)
+    return typing.get_origin(annotation) or annotation
+
+
+@functools.cache
+def _annotations(settings: type) -> dict[str, Any]:
+    return typing.get_type_hints(settings)

@@ -5,8 +5,8 @@
 
 Cells are trained as those of experiments.sweep are, in the folder sweep under --workdir, and the
 same command goes on with what is missing; runs that an earlier version left in --workdir are taken
-over. A table of what is there stands at the end, also after Ctrl-C. --k takes several values, and is
-1,5,50 if not given; --workdir is runs/table1; other flags of a configuration hold for every cell.
+over. A table of what is there stands at the end, also after Ctrl-C. --k takes several values and is
+1,5,50 if not given, --workdir is runs/table1; other flags of a configuration hold for every cell.
 """
 
 from pathlib import Path

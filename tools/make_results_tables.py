@@ -3,13 +3,11 @@
 python -m tools.make_results_tables
 """
 
-import dataclasses
 from pathlib import Path
 
 from elbo_lab import configs
 from elbo_lab.cli import run_flags
 from elbo_lab.cli.protocols import PROTOCOLS
-from elbo_lab.configs import Config
 from elbo_lab.reports import documents
 from elbo_lab.studies import table1_results
 
@@ -19,10 +17,10 @@ DOCUMENT, RESULTS = ROOT / "README.md", ROOT / "results"
 
 def protocols() -> str:
     """The settings in which the protocols differ from each other, one a line."""
-    fields = [field.name for field in dataclasses.fields(Config)]
-    values = {name: [getattr(config, name) for config in PROTOCOLS.values()] for name in fields}
-    differing = [name for name in fields if len(set(values[name])) > 1]
-    rows = [(f"`--{name}`", *map(configs.shown, values[name])) for name in differing]
+    values = [configs.flat(config) for config in PROTOCOLS.values()]
+    names = [name for name in values[0] if all(name in each for each in values)]
+    differing = [name for name in names if len({each[name] for each in values}) > 1]
+    rows = [(f"`--{name}`", *(configs.shown(each[name]) for each in values)) for name in differing]
     return documents.table(("", *(f"`{name}`" for name in PROTOCOLS)), rows)
 
 

@@ -1,15 +1,19 @@
 """This library, as `experiments.run` uses it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.peers.common import DATA_DIM, DRAWS, LAYERS, Peer, Task
-from elbo_lab import evaluation, losses, models, training
+from elbo_lab import evaluation, methods, training
 from elbo_lab.configs import Config
-from elbo_lab.data import binarization
+from elbo_lab.data import Batch, Spec, binarization
 from elbo_lab.devices import setup, sharding
 from elbo_lab.training import hyper
+
+SPEC = Spec("image", (28, 28), 2)
 
 
 def config_of(task: Task) -> Config:
@@ -36,31 +40,22 @@ def make(task: Task, spread: bool = False) -> Peer:
     elif task.replicates > 1:
         setup.set_up(None, task.replicates, "", False)
     config = config_of(task)
-    model = models.make(config, DATA_DIM)
-    loop = training.make_loop(config, model, len(task.images), shard_batch=False)
+    method = methods.make(config, SPEC, len(task.images))
+    loop = training.make_loop(config, method, len(task.images), shard_batch=False)
     runs = training.replicas(config)
     keys = training.base_keys(runs)
     images = binarization.stored(jax.random.key(0), jnp.asarray(task.images), config.binarization)
-    state = loop.init(keys, jnp.full(DATA_DIM, 0.13))
+    state = loop.init(keys, Batch(jnp.zeros((1, DATA_DIM))), jnp.full(DATA_DIM, 0.13))
     if task.replicates == 1:
         state = state._replace(params=given(state.params, task.layers))
-    fit = training.fit(config, loop, images, state, keys, hyper.hyperparameters(runs))
+    fit = training.fit(config, loop, Batch(images), state, keys, hyper.hyperparameters(runs))
     x = jnp.asarray(task.x)
     latest = {"params": jax.tree.map(jnp.copy, state.params)}  # `state` itself is donated.
     draws = iter(range(10**9))
 
     @jax.jit
     def bound(key, params):
-        log_likelihood = lambda z: model.likelihood(params, z).log_prob(x)  # noqa: E731
-        weights = losses.log_weights(
-            key,
-            model.posterior(params, x),
-            model.prior(params),
-            log_likelihood,
-            task.k,
-            vectorized=True,
-        )
-        return jnp.mean(losses.bounds.iwae(weights.log_w))
+        return jnp.mean(method.loss(key, params, (), Batch(x), {}).terms["bound"])
 
     def run() -> None:
         record = next(fit)
@@ -68,14 +63,14 @@ def make(task: Task, spread: bool = False) -> Peer:
         if (record.failed_at >= 0).any():
             raise RuntimeError("The training failed.")
 
-    evaluator = evaluation.make_evaluator(
-        model, 5, DRAWS, sharding.images_mesh() if spread else None
-    )
+    measured = methods.make(dataclasses.replace(config, k=5, eval_k=DRAWS), SPEC)
+    evaluator = evaluation.make_evaluator(measured, sharding.images_mesh() if spread else None)
 
     def log_likelihood(images: np.ndarray) -> float:
         key = jax.random.fold_in(jax.random.key(1), next(draws))
-        found = evaluation.evaluate(evaluator, key, latest["params"], jnp.asarray(images))
-        return float(np.mean(found.log_likelihood))
+        examples = Batch(jnp.asarray(images))
+        found = evaluation.evaluate(evaluator, key, latest["params"], (), examples)
+        return float(np.mean(found["log_likelihood"]))
 
     return Peer(
         run,

@@ -1,10 +1,14 @@
 """Texts of the command line as values of a configuration."""
 
+import typing
 from collections.abc import Collection
+from typing import Any
 
 from absl import flags
 
+from elbo_lab import configs
 from elbo_lab.errors import UserError
+from elbo_lab.options import options_of, plain_type
 
 
 class OptionalParser(flags.ArgumentParser):
@@ -25,6 +29,48 @@ class OptionalParser(flags.ArgumentParser):
 def define_optional_count(name: str, text: str, least: int) -> None:
     """Defines a flag of a whole number that need not be given."""
     flags.DEFINE(OptionalParser(flags.IntegerParser(least)), name, None, text)
+
+
+def flag_type(name: str) -> type:
+    """The type that a flag reads a setting of a model family or an objective as: str for what
+    `value_of` reads on.
+    """
+    annotation = configs.option_types()[name]
+    kind = plain_type(annotation)
+    return str if _is_traced(name) or _is_partition(annotation) or kind is tuple else kind
+
+
+def value_of(name: str, value: Any) -> Any:
+    """The value that a configuration has of a flag's.
+
+    Raises:
+      UserError: sizes or points that are not numbers.
+    """
+    annotation = configs.option_types().get(name)
+    if value is None or annotation is None:
+        return value
+    if _is_traced(name):
+        return number_or_course(value)
+    if _is_partition(annotation):
+        return partition(value)
+    return sizes(name, value) if plain_type(annotation) is tuple else value
+
+
+def holds_commas(name: str) -> bool:
+    """Whether the text of a setting's value may hold commas: sizes, or points."""
+    annotation = configs.option_types().get(name)
+    return _is_partition(annotation) or plain_type(annotation) is tuple
+
+
+def _is_traced(name: str) -> bool:
+    about = (options_of(settings).get(name) for settings in configs.option_classes())
+    return any(each is not None and each.traced for each in about)
+
+
+def _is_partition(annotation: Any) -> bool:
+    """Whether it is a number of steps or points, `int | tuple[float, ...]`."""
+    kinds = [typing.get_origin(each) or each for each in typing.get_args(annotation)]
+    return {int, tuple} <= set(kinds)
 
 
 def number_or_course(text: str | None) -> float | str | None:

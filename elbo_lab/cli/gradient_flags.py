@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from elbo_lab import configs, data, keys, losses, models, training
+from elbo_lab import configs, data, keys, losses, methods, models, training
 from elbo_lab.cli import folders, run_flags
 from elbo_lab.cli.flag_values import counts, define_optional_count
 from elbo_lab.configs import Config
@@ -16,7 +16,7 @@ from elbo_lab.errors import UserError
 from elbo_lab.evaluation.gradients import gradient_study
 from elbo_lab.evaluation.gradients.gradient_study import Study, Subject
 from elbo_lab.models import toys
-from elbo_lab.runs import run_files, rundir, stages
+from elbo_lab.runs import examples, run_files, rundir
 
 TOY_EXAMPLES = 64
 
@@ -101,31 +101,32 @@ def run_subject(
         raise UserError(f"--run={path} is not a run's directory ({error}).") from error
     try:
         config = configs.from_dict(stored["config"])
-    except TypeError as error:
+    except UserError as error:
         raise UserError(f"--run={path} is not a run of this version ({error}).") from error
     folders.check(data_dir=data_dir, manual_dir=manual_dir)
     dataset = data.load(config.dataset, data_dir, manual_dir)
     if data.digest(dataset) != stored["data_sha256"]:
         raise UserError(f"--run={path}: the images of {config.dataset} have changed since.")
     dataset = data.hold_out(dataset, config.held_out)
-    model = models.make(config, dataset.x_train.shape[1])
-    params = trained_params(path, config, model, dataset.x_train)
+    model = models.make(config, data.spec_of(dataset, config.binarization))
+    params = trained_params(path, config, dataset)
     size = batch_size(wanted or config.batch_size, len(dataset.x_train))
     # What is drawn at every visit in training is drawn once here: noise is that of z alone.
     mode = "fixed" if config.binarization == "dynamic" else config.binarization
-    images = stages.stored(dataset.x_train[:size], keys.TRAIN_SPLIT, mode)
+    images = examples.stored(dataset.x_train[:size], keys.TRAIN_SPLIT, mode)
     x = binarization.grey_levels(images)
     return str(path), Subject(model, params, x, lambda tree: tree, ("encoder",))
 
 
-def trained_params(path: Path, config: Config, model: models.Model, x_train):
+def trained_params(path: Path, config: Config, dataset: data.Dataset):
     """The parameters of the newest checkpoint; the first replicate's."""
     from elbo_lab.training import checkpoint
 
     keys = training.base_keys(training.replicas(config))
-    loop = training.make_loop(config, model, len(x_train))
-    mean = jax.ShapeDtypeStruct(x_train.shape[1:], jnp.float32)
-    like = jax.eval_shape(loop.init, keys, mean)
+    number = len(dataset.x_train)
+    method = methods.make(config, data.spec_of(dataset, config.binarization), number)
+    loop = training.make_loop(config, method, number)
+    like = jax.eval_shape(loop.init, keys, *examples.first_rows(dataset))
     restored = checkpoint.restore(path / rundir.CHECKPOINTS, (like, keys))
     if restored is None:
         raise UserError(f"--run={path} has no checkpoint yet.")

@@ -1,16 +1,14 @@
 """A grid on the command line: every flag of Config with one value or several."""
 
-import dataclasses
+import itertools
 
 from absl import flags
 
-from elbo_lab.cli import run_flags, validation
+from elbo_lab.cli import flag_values, run_flags, validation
 from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
 from elbo_lab.sweeps import grid
 
-# Values of these hold commas themselves.
-LISTS = ("latent_dims", "hidden_dims", "upper_hidden_dims", "partition")
 SINGLE = ("replicates",)
 
 
@@ -21,23 +19,21 @@ def axes_from_flags() -> tuple[dict[str, str], dict[str, list[str]]]:
       UserError: an empty value, or several of a flag that takes one.
     """
     shared, axes = {}, {}
-    for field in dataclasses.fields(Config):
-        flag = flags.FLAGS[field.name]
+    for name in run_flags.setting_names():
+        flag = flags.FLAGS[name]
         if not flag.present:
             continue
-        texts = split(field.name, flag.value or "")
+        texts = split(name, flag.value or "")
         if (
             "" in texts and len(texts) > 1
         ):  # An empty text alone may leave out what a protocol sets.
-            raise UserError(f"--{field.name}={flag.value} has an empty value.")
-        if len(texts) > 1 and field.name in SINGLE:
-            raise UserError(
-                f"--{field.name} must be one number for the whole grid; got {flag.value!r}."
-            )
+            raise UserError(f"--{name}={flag.value} has an empty value.")
+        if len(texts) > 1 and name in SINGLE:
+            raise UserError(f"--{name} must be one number for the whole grid; got {flag.value!r}.")
         if len(texts) == 1:
-            shared[field.name] = texts[0]
+            shared[name] = texts[0]
         else:
-            axes[field.name] = texts
+            axes[name] = texts
     for name in ("protocol", "budget"):
         if flags.FLAGS[name].present:
             shared[name] = str(getattr(flags.FLAGS, name))
@@ -48,18 +44,31 @@ def split(name: str, text: str) -> list[str]:
     """The values of a flag, each once: at semicolons if there are any, else at commas (but those of
     lists of sizes and of points belong to a value).
     """
-    separator = ";" if ";" in text or name in LISTS else ","
+    separator = ";" if ";" in text or flag_values.holds_commas(name) else ","
     return list(dict.fromkeys(part.strip() for part in text.split(separator)))
 
 
 def cells() -> list[grid.Cell]:
     """The cells that the command line describes, those skipped included.
 
+    A flag that only some model families or objectives have applies to the cells of those.
+
     Raises:
       UserError: a value that is invalid in every cell, or no axis can be read.
     """
     shared, axes = axes_from_flags()
-    return grid.expand(axes, lambda values: checked(shared | values))
+
+    def applies(name: str, values: dict[str, str]) -> bool:
+        return run_flags.applies(name, shared | values)
+
+    choices = [dict(zip(axes, each, strict=True)) for each in itertools.product(*axes.values())]
+    partial = [name for name in shared if any(applies(name, values) for values in choices)]
+
+    def make(values: dict[str, str]) -> Config:
+        own = {n: t for n, t in shared.items() if n not in partial or applies(n, values)}
+        return checked(own | values)
+
+    return grid.expand(axes, make, applies)
 
 
 def checked(texts: dict[str, str]) -> Config:

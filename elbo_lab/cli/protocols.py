@@ -6,11 +6,12 @@ layers, which its tables vary. Where a paper and its public code differ, each ha
 
 import dataclasses
 
+from elbo_lab import configs
 from elbo_lab.configs import Config
 
 # Burda et al. (2016), section 5: 3^i passes at 0.001 x 10^(-i/7), i = 0..7, batches of 20, Adam
 # with epsilon 1e-4. What the paper leaves open, the output bias, is as in its code.
-_BURDA_PAPER = Config(
+_BURDA_PAPER = configs.make(
     dataset="mnist",
     objective="iwae",
     k=5,
@@ -35,7 +36,7 @@ PROTOCOLS: dict[str, Config] = {
     # The public code of the same paper (github.com/yburda/iwae). Its images are visited in the
     # order they are stored in, its gradients are summed over the batch, its Adam starts with a
     # second moment of one, and every layer starts from the same stream of random numbers.
-    "burda2015_code": dataclasses.replace(
+    "burda2015_code": configs.replace(
         _BURDA_PAPER,
         held_out=400,
         shuffle=False,
@@ -50,10 +51,10 @@ PROTOCOLS: dict[str, Config] = {
     ),
     # Rainforth et al. (2018), section 6: Burda et al.'s network and data, 64 draws in all (with
     # MIWAE and PIWAE: --k=8 --m=8). The optimization is taken to be that of Burda et al.'s paper.
-    "rainforth2018": dataclasses.replace(_BURDA_PAPER, k=64),
+    "rainforth2018": configs.replace(_BURDA_PAPER, k=64),
     # Tucker et al. (2018), as in their public code: 5 million steps of batches of 32 from 50,000
     # images, a constant rate, TensorFlow's Adam, and inputs centred by the training mean.
-    "tucker2018": dataclasses.replace(
+    "tucker2018": configs.replace(
         _BURDA_PAPER,
         k=64,
         estimator="dreg",
@@ -69,7 +70,7 @@ PROTOCOLS: dict[str, Config] = {
     ),
     # Ours, for Burda et al.'s model and data: a tenth of their 9.84 million steps, of batches five
     # times as large, by doubly reparameterized gradients and a rate that falls to zero.
-    "fast": dataclasses.replace(
+    "fast": configs.replace(
         _BURDA_PAPER,
         estimator="dreg",
         batch_size=100,

@@ -1,30 +1,27 @@
-"""Command-line flags: one per field of Config, and how a script meets its user.
+"""Command-line flags: one for each shared field of Config and for each setting of a model family
+or an objective, and how a script meets its user.
 
 Scripts call `run(main)`, after `define()` or with flags of their own: wrong input ends with one
 sentence and status 2, Ctrl-C with a word and status 130.
 """
 
-import dataclasses
 import os
 import re
 import sys
-import textwrap
-import types
-import typing
 from collections.abc import Callable, Sequence
 
 import jax
 from absl import app, flags, logging
 
-from elbo_lab import configs, data, schedules
-from elbo_lab.cli import folders, protocols, terminal, validation
-from elbo_lab.cli.flag_values import OptionalParser, number_or_course, partition, sizes
-from elbo_lab.cli.validation import CHOICES
-from elbo_lab.configs import HYPER, SECTIONS, SETTINGS, Config
-from elbo_lab.data import DATASETS, Dataset
+from elbo_lab import configs, data
+from elbo_lab.cli import flag_values, folders, help_page, protocols, terminal
+from elbo_lab.cli.flag_values import OptionalParser
+from elbo_lab.configs import Config
+from elbo_lab.data import Dataset
 from elbo_lab.devices import distributed
 from elbo_lab.devices.setup import Placement
 from elbo_lab.errors import UserError
+from elbo_lab.options import plain_type, types_of
 
 RUN_SECTION = {
     "workdir": "the run's directory (if not given, runs/ and a name made of the configuration)",
@@ -83,19 +80,29 @@ PROTOCOL_SECTION = {
 PROTOCOL_DEFAULTS = {"protocol": None, "budget": 1.0, "print_config": False}
 
 
+_SECTIONS = ({"A protocol": PROTOCOL_SECTION}, {"The run": RUN_SECTION})
+_DEFAULTS = PROTOCOL_DEFAULTS | RUN_DEFAULTS
+
+
 def define(
     among: flags.FlagValues = flags.FLAGS, texts: bool = False, without: Sequence[str] = ()
 ) -> None:
-    """Defines a flag for every field of Config, and those of the other sections.
+    """Defines a flag for every field and setting of a Config, and those of the other sections.
+
+    A setting of a model family or an objective has one flag, however many have a setting of that
+    name, and None for its default: each fills in its own.
 
     Args:
       among: the flags that they join.
-      texts: whether Config's are taken as texts, for `config_of` to read later.
+      texts: whether a Config's are taken as texts, for `config_of` to read later.
       without: flags of the other sections that are left out.
     """
-    for field in dataclasses.fields(Config):
-        kind = str if field.name in (*HYPER, "partition") else _plain_type(field.type)
-        _define(field.name, field.default, kind, _help(field.name), among, texts)
+    shared = types_of(Config)
+    for name in configs.SHARED:
+        default, text = getattr(Config, name), help_page.shared_text(name)
+        _define(name, default, plain_type(shared[name]), text, among, texts)
+    for name in configs.option_types():
+        _define(name, None, flag_values.flag_type(name), help_page.option_text(name), among, texts)
     for name, default in {**PROTOCOL_DEFAULTS, **RUN_DEFAULTS}.items():
         if name in without:
             continue
@@ -104,12 +111,36 @@ def define(
         _define(name, default, kind, {**PROTOCOL_SECTION, **RUN_SECTION}[name], among)
 
 
+def setting_names() -> tuple[str, ...]:
+    """The names of a configuration's flags: shared fields, and settings of any family or
+    objective.
+    """
+    return (*configs.SHARED, *configs.option_types())
+
+
 def define_run(*names: str) -> None:
     """Defines some of RUN_SECTION's flags, for a script with a configuration of its own."""
     for name in names:
         default = RUN_DEFAULTS[name]
         kind = bool if isinstance(default, bool) else str
         _define(name, default, kind, RUN_SECTION[name], flags.FLAGS)
+
+
+def applies(name: str, texts: dict[str, str]) -> bool:
+    """Whether a flag means something to the configuration that flags given as texts describe: not
+    if it is a setting of another model family or objective. An unknown family or objective has any.
+    """
+    try:
+        base = protocol("protocol", texts["protocol"]) if "protocol" in texts else Config()
+        changes = {n: texts[n] for n in ("model", "objective") if texts.get(n)}
+        if configs.replace(base, model=changes.get("model", base.model)).objective is None:
+            changes.pop("objective", None)
+            if name in ("objective", "k", "m", "estimator"):
+                return False
+        own = configs.own_settings(configs.replace(base, **changes))
+    except UserError:
+        return True
+    return name not in configs.option_types() or name in own
 
 
 def config_of(texts: dict[str, str]) -> Config:
@@ -129,19 +160,30 @@ def config_from_flags(given_flags: flags.FlagValues = flags.FLAGS) -> Config:
     that were given, for the budget's share of its epochs.
 
     Raises:
-      UserError: an unknown protocol, a budget that is none, or sizes that are not numbers.
+      UserError: an unknown protocol, a budget that is none, sizes that are not numbers, a setting
+        of another model family or objective than the configuration's, or a protocol that sets one.
     """
-    values = {f.name: getattr(given_flags, f.name) for f in dataclasses.fields(Config)}
-    for field in dataclasses.fields(Config):
-        if _plain_type(field.type) is tuple:
-            values[field.name] = sizes(field.name, values[field.name])
-    for name in HYPER:
-        values[name] = number_or_course(values[name])
-    values["partition"] = partition(values["partition"])
-    given = {name: value for name, value in values.items() if given_flags[name].present}
+    given = {
+        name: flag_values.value_of(name, given_flags[name].value)
+        for name in setting_names()
+        if given_flags[name].present
+    }
     name = given_flags.protocol
     base = Config() if name is None else protocol("protocol", name)
-    return within_budget(dataclasses.replace(base, **given), given_flags.budget)
+    changed = configs.replace(base, **given)
+    if name is not None:
+        _check_protocol(name, base, changed, given)
+    return within_budget(changed, given_flags.budget)
+
+
+def _check_protocol(name: str, base: Config, changed: Config, given: dict[str, object]) -> None:
+    """Raises a UserError for a model family that lacks a setting of the protocol's."""
+    for setting in configs.given(base):
+        if setting not in configs.flat(changed) and setting not in given:
+            raise UserError(
+                f"--protocol={name} sets --{setting}, a setting of "
+                f"--model={', '.join(configs.families_with(setting))}; got --model={changed.model}."
+            )
 
 
 def protocol(flag: str, name: str) -> Config:
@@ -214,7 +256,7 @@ def run(main: Callable[..., int | None], description: str, words: int = 0) -> No
     terminal.guard()
     help_flags = ("--help", "-help", "-h", "--helpshort", "--helpfull")
     if any(argument in help_flags for argument in sys.argv[1:]):
-        print(help_text(description))
+        print(help_page.text(description, __name__, _SECTIONS, _DEFAULTS))
         sys.exit(terminal.status(0))
 
     def parse_or_refuse(argv: list[str]) -> list[str]:
@@ -256,11 +298,18 @@ def load_data(flag: str, name: str, in_file: bool = False) -> Dataset:
     values = flags.FLAGS
     folders.check(data_dir=values.data_dir, manual_dir=values.manual_dir)
     try:
-        return data.load(name, values.data_dir, values.manual_dir, in_file)
+        return data.load(name, values.data_dir, values.manual_dir, in_file, _derived)
     except UserError as error:
         if "--" in str(error):
             raise
         raise UserError(f"--{flag}={name}: {error}") from error
+
+
+def _derived(name: str, data_dir: str | None, manual_dir: str | None) -> Dataset | None:
+    """The features or codes of a run that a name asks for; None of another name."""
+    from elbo_lab.runs import derived  # not sooner: JAX's settings are made before
+
+    return derived.load(name, data_dir, manual_dir)
 
 
 def parse(among: flags.FlagValues, argv: Sequence[str]) -> list[str]:
@@ -285,57 +334,21 @@ def with_protocol(sentence: str, among: flags.FlagValues = flags.FLAGS) -> str:
     name = among["protocol"].value if "protocol" in among else None
     if name not in protocols.PROTOCOLS:
         return sentence
-    settings, defaults = protocols.PROTOCOLS[name], Config()
+    settings, defaults = configs.flat(protocols.PROTOCOLS[name]), configs.flat(Config())
     for field in dict.fromkeys(re.findall(r"--(\w+)", sentence)):
-        value = getattr(settings, field, None)
+        value = settings.get(field)
         # A flag of the script's own, as table1's --k, takes nothing from the protocol.
         own = field in among and among.find_module_defining_flag(field) != __name__
         given = own or field in among and among[field].present
-        if value is None or given or value == getattr(defaults, field):
+        if value is None or given or value == defaults[field]:
             continue
         remedy = ""
         if field in among:
-            optional = getattr(defaults, field) is None
+            optional = defaults[field] is None
             remedy = "= leaves it out" if optional else " of your own replaces it"
             remedy = f"; {'' if optional else 'a '}--{field}{remedy}"
         return f"{sentence[:-1]} (--protocol={name} sets --{field}{remedy})."
     return sentence
-
-
-def help_text(description: str) -> str:
-    """The script's flags: those defined here in sections with choices, and its own."""
-    lines = [description.strip()]
-    defined = flags.FLAGS.flags_by_module_dict()
-    lines += _sections_help({flag.name for flag in defined.get(__name__, [])})
-    # absl's names of the main module, and of those of ours that it takes flags from.
-    own = [n for n in defined if n == sys.argv[0] or n.startswith("elbo_lab.") and n != __name__]
-    found = [flag for name in own for flag in defined[name]]
-    lines += ["", "Flags:"] if found else []
-    for flag in found:
-        lines += _flag_help(flag.name, flag.default, flag.help)
-    return "\n".join(lines)
-
-
-def _sections_help(names: set[str]) -> list[str]:
-    lines = []
-    configured = {f.name: f.default for f in dataclasses.fields(Config)}
-    defaults = configured | PROTOCOL_DEFAULTS | RUN_DEFAULTS
-    sections = {"A protocol": PROTOCOL_SECTION, **SECTIONS, "The run": RUN_SECTION}
-    for title, section in sections.items():
-        shown = [name for name in section if name in names]
-        lines += ["", f"{title}:"] if shown else []
-        for name in shown:
-            text = _help(name) if name in configured else section[name]
-            if name in CHOICES:
-                text += f" ({', '.join(CHOICES[name])})"
-            default = flags.FLAGS[name].default if title == "A protocol" else defaults[name]
-            lines += _flag_help(name, default, text)
-    return lines
-
-
-def _flag_help(name: str, default, text: str) -> list[str]:
-    wrapped = textwrap.wrap(text, 80, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    return [f"  --{name}{'' if default is None else f'={configs.shown(default)}'}", *wrapped]
 
 
 def _define(
@@ -346,33 +359,18 @@ def _define(
         float: flags.DEFINE_float,
         bool: flags.DEFINE_bool,
         str: flags.DEFINE_string,
-        tuple: flags.DEFINE_string,
     }[kind]
-    if kind is tuple:
-        default = ",".join(map(str, default))
     if as_text:
         define_flag, default = flags.DEFINE_string, None if default is None else str(default)
     if kind in _OPTIONAL_PARSERS and default is None and not as_text:
         parser = OptionalParser(_OPTIONAL_PARSERS[kind]())
         flags.DEFINE(parser, name, None, text, flag_values=among)
+    elif kind is bool and default is None and not as_text:
+        flag = flags.BooleanFlag(name, None, text)
+        flag.parser = OptionalParser(flag.parser)
+        flags.DEFINE_flag(flag, among)
     else:
         define_flag(name, default, text, flag_values=among)
-
-
-def _plain_type(annotation) -> type:
-    """int for `int | None`, tuple for `tuple[int, ...]`."""
-    if isinstance(annotation, types.UnionType):
-        annotation = next(a for a in typing.get_args(annotation) if a is not types.NoneType)
-    return typing.get_origin(annotation) or annotation
-
-
-def _help(name: str) -> str:
-    text = next(section[name] for section in SECTIONS.values() if name in section)
-    if name in SETTINGS:
-        defaults = {o: validation.default(o, name) for o in validation.having(name)}
-        shown = ", ".join(f"{objective} ({value})" for objective, value in defaults.items())
-        return text.format(**{name: shown, "syntax": schedules.SYNTAX})
-    return text.format(datasets=", ".join(DATASETS)) if "{" in text else text
 
 
 def _explained(error: flags.Error, among: flags.FlagValues) -> str:

@@ -51,6 +51,15 @@ def grey_levels(x: Array) -> Array:
     return x.astype(jnp.float32)
 
 
+def as_model_sees(x: Array, kind: str) -> Array:
+    """Stored examples in the type of their kind (`Spec.kind`): images as grey levels, tokens as
+    int32, real numbers as float32.
+    """
+    if kind == "image":
+        return grey_levels(x)
+    return x.astype(jnp.int32 if kind == "token" else jnp.float32)
+
+
 def stored_rows(key: Array | None, x: Array, indices: Array, mode: str) -> Array:
     """`stored` of some images alone: x [*batch, D] are those of the indices [*batch]."""
     if mode in ("dynamic", "none"):

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +48,30 @@ class Dataset(NamedTuple):
     y_test: np.ndarray | None  # [N'], int32, or None
     image_shape: tuple[int, ...]  # (H, W), or (H, W, C) if there are colours; their product is D
     notes: tuple[str, ...] = ()  # how the images were read, where that was recognized, in words
+    kind: str = "image"  # as in `Spec`; x of "token" is of integers, of "real" of floats
+    levels: int | None = None  # of tokens
+    # Of features and codes: [n, D] of them -> images [n, H, W, ...]
+    decode: Callable[[Any], np.ndarray] | None = None
+    # [N'], of codes: log p(x|z) of the image that each test example is the code of, nats
+    log_px_z: np.ndarray | None = None
+
+
+def spec_of(dataset: Dataset, binarization: str) -> Spec:
+    """What a model has to know of a data set.
+
+    Args:
+      dataset: its labels, if any, are 0 .. classes - 1.
+      binarization: what is done to images before a model sees them; "none" for other kinds.
+    """
+    levels = dataset.levels
+    if dataset.kind == "image":
+        if binarization != "none" or is_binary(dataset.x_train):
+            levels = 2
+        else:
+            levels = 256 if dataset.x_train.dtype == np.uint8 else None
+    labels = [y for y in (dataset.y_train, dataset.y_test) if y is not None and len(y)]
+    classes = 1 + int(max(y.max() for y in labels)) if labels else None
+    return Spec(dataset.kind, tuple(dataset.image_shape), levels, classes)
 
 
 def hold_out(dataset: Dataset, number: int) -> Dataset:

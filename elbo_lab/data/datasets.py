@@ -19,6 +19,7 @@ def load(
     data_dir: str | None = None,
     manual_dir: str | None = None,
     in_file: bool = False,
+    resolve: Callable[[str, str | None, str | None], Dataset | None] | None = None,
 ) -> Dataset:
     """Loads a dataset by its registered name, from a path that ends in .npz, or any other image set
     of tensorflow-datasets by its name there ("kmnist", "emnist/letters", "cifar10").
@@ -48,6 +49,7 @@ def load(
       manual_dir: a folder with a set's official files, which then are not downloaded.
       in_file: leave the images of an .npz in the file, if they are not compressed, and read them
         when they are used; they are checked all the same.
+      resolve: (name, data_dir, manual_dir) -> a data set made from a run, or None for other names.
 
     Returns:
       The Dataset: images [N, D] and [N', D], labels [N] and [N'] or None. Its notes say what was
@@ -57,6 +59,8 @@ def load(
       UserError: the name is unknown, the file is not as described, or the set can be neither found
         nor prepared; one sentence says where.
     """
+    if resolve is not None and (made := resolve(name, data_dir, manual_dir)) is not None:
+        return made
     if name in DATASETS:
         return DATASETS[name](data_dir, manual_dir)
     if name.lower().endswith(".npz"):

@@ -7,7 +7,6 @@ default, makes bits a function of their position) and with sums over the whole b
 order in which numbers are added up differs. With one device nothing of this is in the program.
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -75,52 +74,53 @@ def _mesh(shape: tuple[int, ...], names: tuple[str, ...], devices: list[jax.Devi
 
 
 def over_replicates(
-    replicates: int, function: Callable, mapped: int, mesh: Mesh | None = None
-) -> Callable:
-    """Maps a function over the leading axis [R] of its first `mapped` arguments; R = 1 has none.
+    replicates: int, function: Callable[..., Any], mesh: Mesh | None = None
+) -> Callable[..., Any]:
+    """Maps function(own, shared) over the leading axis [R] of `own`, a tree; R = 1 has none.
 
-    Within a device by `vmap` on a GPU or TPU, one after the other on a CPU (small matrices in a
-    batch are slower there than in turn). Inside the function the batch axis of the mesh, if it has
-    several devices, is partitioned automatically: `pin` says how.
+    `shared` is the same for all replicates. Within a device by `vmap` on a GPU or TPU, one after
+    the other on a CPU (small matrices in a batch are slower there than in turn). Inside the
+    function the batch axis of the mesh, if it has several devices, is partitioned automatically:
+    `pin` says how.
     """
     if replicates > 1:
-        function = _within_a_device(function, mapped)
+        function = _within_a_device(function)
     if mesh is None:
         return function
-    own = P(REPLICATES) if replicates > 1 else P()
     automatic = {BATCH} if mesh.shape[BATCH] > 1 else set()
-
-    def sharded(*args):
-        specs = (own,) * mapped + (P(),) * (len(args) - mapped)
-        return jax.shard_map(
-            function,
-            mesh=mesh,
-            in_specs=specs,
-            out_specs=own,
-            axis_names=set(mesh.axis_names) - automatic,
-            check_vma=False,
-        )(*args)
-
-    return sharded
+    return jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=(own_spec(replicates), P()),
+        out_specs=own_spec(replicates),
+        axis_names=set(mesh.axis_names) - automatic,
+        check_vma=False,
+    )
 
 
-def _within_a_device(function: Callable, mapped: int) -> Callable:
+def own_spec(replicates: int) -> P:
+    """Partition of what each replicate has of its own."""
+    return P(REPLICATES) if replicates > 1 else P()
+
+
+def _within_a_device(function: Callable[..., Any]) -> Callable[..., Any]:
     if jax.devices()[0].platform != "cpu":
-        return lambda *args: jax.vmap(
-            function, in_axes=(0,) * mapped + (None,) * (len(args) - mapped)
-        )(*args)
-
-    def one_after_the_other(*args):
-        return jax.lax.map(lambda own: function(*own, *args[mapped:]), args[:mapped])
-
-    return one_after_the_other
+        return jax.vmap(function, in_axes=(0, None))
+    return lambda own, shared: jax.lax.map(lambda one: function(one, shared), own)
 
 
 def pin(mesh: Mesh | None) -> Callable[..., Any]:
-    """(x, axis=0) -> x with that axis over the devices of the batch; x itself where it has one."""
+    """(tree, axis=0) -> the tree with that axis of its arrays over the devices of the batch; the
+    tree itself where the batch has one device.
+    """
     if mesh is None or mesh.shape[BATCH] == 1:
-        return lambda x, axis=0: x
-    return lambda x, axis=0: jax.lax.with_sharding_constraint(x, P(*[None] * axis, BATCH))
+        return lambda tree, axis=0: tree
+
+    def pinned(tree: Any, axis: int = 0) -> Any:
+        spec = P(*[None] * axis, BATCH)
+        return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec), tree)
+
+    return pinned
 
 
 def chunk_spec(mesh: Mesh, replicates: int) -> P:
@@ -129,36 +129,15 @@ def chunk_spec(mesh: Mesh, replicates: int) -> P:
     return P(REPLICATES, None, batch) if replicates > 1 else P(None, batch)
 
 
-def placing(function: Callable, mesh: Mesh | None, replicates: int, kinds: str) -> Callable:
-    """A function whose arguments are put where the mesh wants them, if they are not there yet.
-
-    Args:
-      function: a jitted function.
-      mesh: None changes nothing.
-      replicates: R.
-      kinds: a letter for each argument: "r" if its arrays have a leading axis of replicates (but
-        for scalars), "s" if it is shared by all, "-" if it is left as it is.
-    """
-    if mesh is None:
-        return function
-    own = P(REPLICATES) if replicates > 1 else P()
-    specs = {"r": own, "s": P(), "-": None}
-
-    @functools.wraps(function)
-    def placed(*args):
-        wanted = [specs[kind] for kind in kinds]
-        return function(
-            *(a if s is None else place(a, mesh, s) for a, s in zip(args, wanted, strict=True))
-        )
-
-    return placed
-
-
-def place(tree: Any, mesh: Mesh, spec: P) -> Any:
-    """The arrays of a tree over the devices of a mesh; scalars (but keys) on each of them.
+def place(tree: Any, mesh: Mesh | None, spec: P) -> Any:
+    """The arrays of a tree over the devices of a mesh; scalars (but keys) on each of them. The tree
+    itself where there is no mesh.
 
     Where a mesh spans several processes each of them must have the same values.
     """
+
+    if mesh is None:
+        return tree
 
     def put(leaf: Any) -> Any:
         if not hasattr(leaf, "dtype"):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 from jax import Array
 
 from elbo_lab.data.dataset import Spec
@@ -24,6 +25,8 @@ class Picture(NamedTuple):
     title: str
     # Whether the n images stand below the first n of the batch, which they are made of.
     beside_inputs: bool = False
+    # [m], where the m^2 images are decoded from a square grid of a plane: its values on either axis
+    axes: np.ndarray | None = None
 
 
 class Method(NamedTuple):
@@ -46,8 +49,15 @@ class Method(NamedTuple):
     measure_batch: int  # examples that `measure` sees at once: decides keys and memory
     pictures: dict[str, Picture]
     headline: str | None  # the quantity that sweeps compare; None: there is none
+    # (key, params, stats, batch) -> {"means_1": [B, L_1], ...}: E_q[z_i|x] of each layer, for
+    # counting active units over training examples
+    layer_means: Callable[..., dict[str, Array]] | None = None
+    # (key, params, stats, number, given=NOTHING_GIVEN) -> x [number, D]: what the model generates
+    sample: Callable[..., Array] | None = None
     # (params, stats, batch) -> features [B, L] (float32) or codes [B, M] (int32)
     encode: Callable[..., Array] | None = None
+    # (params, stats, batch) -> q(z|x), where there is one
+    posterior: Callable[..., Any] | None = None
     # (params, stats, codes or features, given) -> p(x|.)
     decode: Callable[..., Any] | None = None
     code_spec: Spec | None = None  # of what encode gives

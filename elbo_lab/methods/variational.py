@@ -1,64 +1,166 @@
-"""What a configuration's objective is: a loss per image, and hyper-parameters over the steps."""
+"""A latent-variable model under any objective by any estimator, measured by importance sampling."""
 
 import functools
 import inspect
+import statistics
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from elbo_lab import losses
-from elbo_lab.configs import SETTINGS, Config
-from elbo_lab.distributions.means import closed_form_mean
-from elbo_lab.models.base import Model
+from elbo_lab.configs import Config
+from elbo_lab.data.dataset import Batch
+from elbo_lab.distributions.means import closed_form_mean, mean_or_draw
+from elbo_lab.losses.posteriors import sample_from
+from elbo_lab.methods import importance
+from elbo_lab.methods.base import Loss, Method, Picture
+from elbo_lab.models.base import NOTHING_GIVEN, Given, Model
+from elbo_lab.options import values_of
 
-LossFn = Callable[[Array, Any, Array, dict[str, Array]], tuple[Array, dict[str, Array]]]
+# Images in the figure of samples, and decoded points along a latent axis.
+SAMPLES, GRID = 100, 20
+TERMS = ("bound", "kl", "reconstruction")
 
 
-def objective_loss(config: Config, model: Model, num_train: int | None = None) -> LossFn:
-    """The configured objective of the configured model as a loss per image.
+def make(config: Config, model: Model, num_train: int | None = None) -> Method:
+    """The method of the configured objective.
 
     Args:
-      config: the run's.
+      config: reads objective, k, m, estimator, the objective's settings, and eval_k.
       model: whose distributions it takes.
-      num_train: training images, which some objectives of whole batches need.
-
-    Returns:
-      (key, params, x [B, D], hparams) -> (loss [B], terms {name: [B]}), nats per image.
+      num_train: training examples, which some objectives of whole batches need.
     """
+
+    def init(key: Array, batch: Batch, mean: Array | None = None) -> tuple[Any, Any]:
+        return model.init(key, batch, mean), ()
+
+    return Method(
+        init=init,
+        loss=objective_loss(config, model, num_train),
+        terms=TERMS,
+        measure=importance.make_measure(model, config.k, config.eval_k),
+        measure_batch=importance.batch_size(config.k, config.eval_k),
+        pictures=pictures(model, is_plane=config.model_options.latent_dims == (2,)),
+        headline="log_likelihood",
+        layer_means=lambda key, params, stats, batch: importance.layer_means(
+            key, model.posterior(params, batch.x, given_of(batch))
+        ),
+        sample=functools.partial(sample, model),
+        encode=functools.partial(encode, model),
+        posterior=lambda params, stats, batch: model.posterior(params, batch.x, given_of(batch)),
+        decode=lambda params, stats, z, given: model.likelihood(params, z, given),
+    )
+
+
+def given_of(batch: Batch, key: Array | None = None) -> Given:
+    """What the model's distributions are conditioned on; without a key there is no dropout."""
+    return Given(batch.label, batch.context, key)
+
+
+def objective_loss(
+    config: Config, model: Model, num_train: int | None = None
+) -> Callable[..., Loss]:
+    """The configured objective of the configured model as a loss per example, `Method.loss`."""
     objective = losses.OBJECTIVES[config.objective]
     accepted = inspect.signature(objective).parameters
-    settings = {name: getattr(config, name) for name in (*SETTINGS, "estimator")}
+    settings = values_of(config.objective_options) | {"estimator": config.estimator}
     settings |= {"num_samples": config.k, "num_outer": config.m, "dataset_size": num_train}
     options = {n: v for n, v in settings.items() if n in accepted and v is not None}
 
-    def loss_fn(key: Array, params: Any, x: Array, hparams: dict[str, Array]):
-        given = {name: hparams[name] for name in accepted if name in hparams}
+    def loss(key: Array, params: Any, stats: Any, batch: Batch, hparams: dict[str, Array]) -> Loss:
+        given, x = given_of(batch, jax.random.fold_in(key, 0)), batch.x
+        traced = {name: hparams[name] for name in accepted if name in hparams}
 
         def log_likelihood(z: Any) -> Array:
-            return model.likelihood(params, z).log_prob(x)
+            return model.likelihood(params, z, given).log_prob(x)
 
         def decoder_mean(z: Any) -> Array:
-            mean = closed_form_mean(model.likelihood(params, z))
+            mean = closed_form_mean(model.likelihood(params, z, given))
             if mean is None:
                 raise ValueError(f"{config.objective} needs a p(x|z) with a closed-form mean.")
             return mean
 
         if "x" in accepted:  # The objective takes mu_G instead, and compares it with x itself.
-            given["x"] = x
+            traced["x"] = x
         if "inference" in accepted:
-            given["inference"] = functools.partial(model.posterior, params)
-            given["generation"] = functools.partial(model.likelihood, params)
-        loss, aux = objective(
+            traced["inference"] = lambda x: model.posterior(params, x, given)
+            traced["generation"] = lambda z: model.likelihood(params, z, given)
+        value, aux = objective(
             key,
-            model.posterior(params, x),
-            model.prior(params),
+            model.posterior(params, x, given),
+            model.prior(params, given),
             decoder_mean if "x" in accepted else log_likelihood,
             vectorized=True,
-            **options | given,
+            **options | traced,
         )
         reconstruction = jnp.mean(aux.log_px_z, axis=0)
-        return loss, {"bound": aux.bound, "kl": aux.kl, "reconstruction": reconstruction}
+        terms = {"bound": aux.bound, "kl": aux.kl, "reconstruction": reconstruction}
+        return Loss(value, terms, stats)
 
-    return loss_fn
+    return loss
+
+
+def encode(model: Model, params: Any, stats: Any, batch: Batch) -> Array:
+    """E_q[z|x] of the lowest stochastic layer, [B, L].
+
+    Raises:
+      ValueError: the posterior gives no mean in closed form.
+    """
+    del stats
+    posterior = model.posterior(params, batch.x, given_of(batch))
+    mean = closed_form_mean(getattr(posterior, "first", posterior))
+    if mean is None:
+        raise ValueError("q(z|x) has no mean in closed form; draw from it instead.")
+    return mean
+
+
+def sample(
+    model: Model, key: Array, params: Any, stats: Any, number: int, given: Given = NOTHING_GIVEN
+) -> Array:
+    """Means of p(x|z) in closed form, else draws, for z from the prior: [number, D]."""
+    del stats
+    z_key, x_key = jax.random.split(key)
+    prior = model.prior(params, given)
+    z = sample_from(prior, z_key, () if getattr(prior, "batch_shape", ()) else (number,))
+    return mean_or_draw(x_key, model.likelihood(params, z, given))
+
+
+def pictures(model: Model, is_plane: bool, shown: str = "means") -> dict[str, Picture]:
+    """Samples from the prior, reconstructions, and decoded points of the plane of two latents.
+
+    Args:
+      model: draws and decodes; p(x|z) is shown by its mean in closed form, else by a draw.
+      is_plane: whether z is [*batch, 2].
+      shown: "means" or "draws", for the title.
+    """
+
+    def samples(key: Array, params: Any, stats: Any, batch: Batch) -> Array:
+        del batch
+        return sample(model, key, params, stats, SAMPLES)
+
+    def reconstructions(key: Array, params: Any, stats: Any, batch: Batch) -> Array:
+        del stats
+        given = given_of(batch)
+        z_key, x_key = jax.random.split(key)
+        z = sample_from(model.posterior(params, batch.x, given), z_key, ())
+        return mean_or_draw(x_key, model.likelihood(params, z, given))
+
+    def latent_grid(key: Array, params: Any, stats: Any, batch: Batch) -> Array:
+        del stats, batch
+        z = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+        return mean_or_draw(key, model.likelihood(params, jnp.asarray(z), NOTHING_GIVEN))
+
+    found = {
+        "samples": Picture(samples, f"Samples from the prior ({shown} of p(x|z))"),
+        "reconstructions": Picture(reconstructions, "Reconstructions", beside_inputs=True),
+    }
+    if is_plane:
+        # The standard normal prior's quantiles at the middles of GRID equal shares.
+        normal = statistics.NormalDist()
+        axis = np.array([normal.inv_cdf((i + 0.5) / GRID) for i in range(GRID)], np.float32)
+        found["latent_grid"] = Picture(latent_grid, "Decoded points of the latent plane", axes=axis)
+    return found

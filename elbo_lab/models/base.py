@@ -18,6 +18,9 @@ class Given(NamedTuple):
     key: Array | None = None  # for dropout; None: no dropout, as in evaluation
 
 
+NOTHING_GIVEN = Given()
+
+
 class Density(NamedTuple):
     """A model with an exact p(x): PixelCNN, flows, mixtures."""
 
@@ -29,24 +32,29 @@ class Density(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A latent-variable model as four pure functions, valid for any leading batch dimensions.
+    """A latent-variable model as pure functions, valid for any leading batch dimensions.
 
     Params are {"encoder": ..., "decoder": ..., "prior": ...}. With several stochastic layers z is a
     tuple ordered from the data upwards, and prior and posterior are `distributions.Chain`s. The
     functions take batches as they are: never return a distribution out of `jax.vmap` (NumPyro's
-    would keep a stale batch shape).
+    would keep a stale batch shape). `given` is a `Given`; a model that is conditioned on nothing
+    ignores it.
     """
 
-    init: Callable[[Array, Array], Params]
-    """(key, x [*batch, D] in [0, 1]) -> params. The mean of x over its batch may start the output
-    bias; the mean image of the training data alone is enough."""
+    init: Callable[..., Params]
+    """(key, batch, mean=None) -> params. batch: a `Batch`, the first rows of the training data, the
+    same for all replicates. mean [D]: that of all training data, which may start an output bias;
+    the batch's own where it is not given."""
 
-    prior: Callable[[Params], Any]
-    """params -> p(z), batch shape ()."""
+    prior: Callable[..., Any]
+    """(params, given) -> p(z|y), batch shape () or [*batch]."""
 
-    posterior: Callable[[Params, Array], Any]
-    """(params, x [*batch, D]) -> q(z|x), batch shape [*batch]: the inference network."""
+    posterior: Callable[..., Any]
+    """(params, x [*batch, D], given) -> q(z|x, y), batch shape [*batch]: the inference network."""
 
-    likelihood: Callable[[Params, Any], Any]
-    """(params, z [*batch, L]) -> p(x|z), batch shape [*batch], event [D]: the generation
+    likelihood: Callable[..., Any]
+    """(params, z [*batch, L], given) -> p(x|z, y), batch shape [*batch], event [D]: the generation
     network."""
+
+    log_px: Callable[..., Array] | None = None
+    """(params, x [*batch, D], given) -> log p(x|y) [*batch], nats, where it can be had exactly."""

@@ -1,4 +1,4 @@
-"""p(x|z) over pixels: for each law a network of z, and what its outputs mean.
+"""p(x|z) over pixels: for each law the outputs that a network of z has, and what they mean.
 
 bernoulli             mass    binary pixels, by logits
 discretized_logistic  mass    8-bit grey levels; location and scale of each pixel by the network
@@ -15,7 +15,6 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -28,7 +27,7 @@ from elbo_lab.distributions import (
     continuous_bernoulli_mean,
 )
 from elbo_lab.losses.arrays import to_common_float, to_common_rank
-from elbo_lab.models.networks import BernoulliMLP, LocationScaleMLP
+from elbo_lab.models.networks import Head
 
 # The Gaussian's least standard deviation: one grey level.
 LEAST_SCALE = 1 / 255
@@ -40,22 +39,26 @@ LEAST_LOG_SCALE = -7.0 - math.log(2)
 class Likelihood(NamedTuple):
     """One law of p(x|z)."""
 
-    network: Callable[..., nn.Module]  # (data_dim, hidden_dims, activation) -> of z
-    distribution: Callable[[Any], dist.Distribution]  # what the network returns -> p(x|z)
-    head: str  # the name of the layer whose bias starts at the training mean
+    # The outputs of the network, in the order in which `distribution` takes them. The bias of the
+    # first starts at the training mean.
+    heads: tuple[Head, ...]
+    distribution: Callable[..., Any]  # the heads' outputs -> p(x|z)
     bias: Callable[[Array], Array]  # the mean image [D] -> that bias
     density: bool  # whether log p(x|z) is that of a density
     binary: bool  # whether it is for binary images, or for grey levels
 
+    def start_bias(self, decoder: dict[str, Any], mean: Array) -> None:
+        """Sets that bias among a decoder's parameters, for the mean image [D]."""
+        decoder[self.heads[0].name]["bias"] = self.bias(mean)
 
-def _gaussian(outputs: tuple[Array, Array]) -> dist.Distribution:
+
+def _gaussian(mean: Array, log_scale: Array) -> dist.Distribution:
     # NumPyro would compute in the outputs' precision.
-    mean, log_scale = to_common_rank(*to_common_float(*outputs))
+    mean, log_scale = to_common_rank(*to_common_float(mean, log_scale))
     return dist.Normal(mean, LEAST_SCALE + jnp.exp(log_scale)).to_event(1)
 
 
-def _discretized_logistic(outputs: tuple[Array, Array]) -> dist.Distribution:
-    location, log_scale = outputs
+def _discretized_logistic(location: Array, log_scale: Array) -> dist.Distribution:
     return DiscretizedLogistic(location, jnp.maximum(log_scale, LEAST_LOG_SCALE))
 
 
@@ -79,34 +82,29 @@ def _continuous_bernoulli_logits(mean: Array) -> Array:
     return (low + high) / 2
 
 
-def _one_scale(data_dim: int, hidden_dims: tuple[int, ...], activation: str) -> nn.Module:
-    # At first about the spread of a grey level over images.
-    return LocationScaleMLP(data_dim, hidden_dims, activation, shared_scale=True, log_scale=-1.4)
-
-
-def _scale_of_each(data_dim: int, hidden_dims: tuple[int, ...], activation: str) -> nn.Module:
-    return LocationScaleMLP(data_dim, hidden_dims, activation, log_scale=-2.0)
-
-
 LIKELIHOODS: dict[str, Likelihood] = {
     "bernoulli": Likelihood(
-        BernoulliMLP, BernoulliVector, "logits", _bernoulli_logits, density=False, binary=True
+        (Head("logits"),), BernoulliVector, _bernoulli_logits, density=False, binary=True
     ),
     "gaussian": Likelihood(
-        _one_scale, _gaussian, "location", lambda mean: mean, density=True, binary=False
+        # The scale starts at about the spread of a grey level over images.
+        (Head("location"), Head("log_scale", start=-1.4, shared=True)),
+        _gaussian,
+        lambda mean: mean,
+        density=True,
+        binary=False,
     ),
     "discretized_logistic": Likelihood(
-        _scale_of_each,
+        # Zero weights: at first all pixels have one scale.
+        (Head("location"), Head("log_scale", start=-2.0, zero_weights=True)),
         _discretized_logistic,
-        "location",
         lambda mean: mean,
         density=False,
         binary=False,
     ),
     "continuous_bernoulli": Likelihood(
-        BernoulliMLP,
+        (Head("logits"),),
         ContinuousBernoulli,
-        "logits",
         _continuous_bernoulli_logits,
         density=True,
         binary=False,

@@ -4,44 +4,91 @@ One layer, latents (50,):   x -> 200-200 -> z;  z -> 200-200 -> x.
 Two layers, (100, 50):      x -> 200-200 -> z1 -> 100-100 -> z2, and back by the same widths.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from elbo_lab.configs import Config
+from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Chain, Distribution
-from elbo_lab.models.base import Model, Params
+from elbo_lab.models.base import NOTHING_GIVEN, Given, Model, Params
 from elbo_lab.models.laws import LIKELIHOODS
-from elbo_lab.models.networks import INITS, GaussianMLP, gaussian
+from elbo_lab.models.networks import ACTIVATIONS, INITS, SCALES, DecoderMLP, GaussianMLP, gaussian
+from elbo_lab.options import option
 
 # Where the output bias starts.
 OUTPUT_BIASES = ("train_mean", "zero")
 
 
-def make(config: Config, data_dim: int) -> Model:
+@dataclasses.dataclass(frozen=True)
+class MLPOptions:
+    """Settings of `--model=mlp`."""
+
+    latent_dims: tuple[int, ...] = option(
+        (50,),
+        "latent dimensions of each stochastic layer, from the data up, e.g. 100,50",
+        least=1,
+    )
+    hidden_dims: tuple[int, ...] = option(
+        (200, 200), "hidden widths between the data and the first stochastic layer", least=1
+    )
+    upper_hidden_dims: tuple[int, ...] = option(
+        (100, 100), "hidden widths between two stochastic layers", least=1
+    )
+    activation: str = option("tanh", "of the hidden layers", tuple(ACTIVATIONS))
+    scale: str = option(
+        "log_std",
+        "what a Gaussian's scale output is: log sigma, log sigma^2, softplus's sigma^2",
+        tuple(SCALES),
+    )
+    likelihood: str = option(
+        "bernoulli",
+        "p(x|z): a mass of binary pixels (bernoulli) or of 8-bit grey levels "
+        "(discretized_logistic), or a density of grey levels, whose bounds do not compare with "
+        "those of masses; all but bernoulli need --binarization=none",
+        tuple(LIKELIHOODS),
+    )
+    output_bias: str = option(
+        "train_mean",
+        "start of the output bias: where p(x|z) has the training mean, or zero",
+        OUTPUT_BIASES,
+    )
+    init: str = option(
+        "glorot",
+        "start of the weights: Glorot's uniform law, every layer by a key of its own or all by "
+        "the same one (as the IWAE paper's code does)",
+        tuple(INITS),
+    )
+    center_inputs: bool = option(
+        False, "subtract the training mean from what the inference network sees"
+    )
+
+
+def make(options: MLPOptions, spec: Spec) -> Model:
     """Gaussian layers, standard normal prior on the top layer; p(x|z) is one of `LIKELIHOODS`.
 
     Args:
-      config: reads latent_dims, hidden_dims, upper_hidden_dims, activation, scale, likelihood,
-        output_bias, init, center_inputs.
-      data_dim: D, the number of pixels.
+      options: the family's settings.
+      spec: of the data, of any shape.
     """
-    sizes = config.latent_dims  # (L_1, ..., L_n), from the data up
+    data_dim = spec.dim
+    sizes = options.latent_dims  # (L_1, ..., L_n), from the data up
 
     def block(features: int, hidden_dims: tuple[int, ...]) -> GaussianMLP:
-        return GaussianMLP(features, hidden_dims, config.activation, config.scale)
+        return GaussianMLP(features, hidden_dims, options.activation, options.scale)
 
     # encoders[i] gives q(z_i | z_{i-1}) with z_0 = x; priors[i] gives p(z_i | z_{i+1}).
-    encoders = [block(sizes[0], config.hidden_dims)]
-    encoders += [block(size, config.upper_hidden_dims) for size in sizes[1:]]
-    priors = [block(size, config.upper_hidden_dims) for size in sizes[:-1]]
-    law = LIKELIHOODS[config.likelihood]
-    decoder = law.network(data_dim, config.hidden_dims, config.activation)
+    encoders = [block(sizes[0], options.hidden_dims)]
+    encoders += [block(size, options.upper_hidden_dims) for size in sizes[1:]]
+    priors = [block(size, options.upper_hidden_dims) for size in sizes[:-1]]
+    law = LIKELIHOODS[options.likelihood]
+    decoder = DecoderMLP(data_dim, options.hidden_dims, law.heads, options.activation)
 
     def conditional(network: GaussianMLP, params: Params):
-        return lambda given: gaussian(*network.apply({"params": params}, given))
+        return lambda z: gaussian(*network.apply({"params": params}, z))
 
-    def init(key: Array, x: Array) -> Params:
+    def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
         one_key = jax.random.clone(key)
         keys = iter(jax.random.split(key, 2 * len(sizes)))
         inputs = (data_dim, *sizes)
@@ -54,15 +101,17 @@ def make(config: Config, data_dim: int) -> Model:
             "decoder": start(decoder, sizes[0]),
             "prior": {_layer(i): start(net, sizes[i + 1]) for i, net in enumerate(priors)},
         }
-        params = INITS[config.init](one_key, params)
-        mean = jnp.mean(x.reshape(-1, data_dim), axis=0)
-        if config.center_inputs:
+        params = INITS[options.init](one_key, params)
+        if mean is None:
+            mean = jnp.mean(batch.x.reshape(-1, data_dim), axis=0)
+        if options.center_inputs:
             params["encoder"]["center"] = mean
-        if config.output_bias == "train_mean":
-            params["decoder"][law.head]["bias"] = law.bias(mean)
+        if options.output_bias == "train_mean":
+            law.start_bias(params["decoder"], mean)
         return params
 
-    def prior(params: Params) -> Chain | object:
+    def prior(params: Params, given: Given = NOTHING_GIVEN) -> Chain | object:
+        del given
         top = gaussian(jnp.zeros(sizes[-1]), jnp.ones(sizes[-1]))
         if not priors:
             return top
@@ -71,17 +120,21 @@ def make(config: Config, data_dim: int) -> Model:
         ]
         return Chain(top, downwards, downwards=True)
 
-    def posterior(params: Params, x: Array) -> Chain | object:
+    def posterior(params: Params, x: Array, given: Given = NOTHING_GIVEN) -> Chain | object:
+        del given
         layers = [conditional(net, params["encoder"][_layer(i)]) for i, net in enumerate(encoders)]
-        if config.center_inputs:
+        if options.center_inputs:
             # A constant that lies among the parameters: no gradient, so no step.
             x = x - jax.lax.stop_gradient(params["encoder"]["center"])
         first = layers[0](x)
         return first if len(layers) == 1 else Chain(first, layers[1:])
 
-    def likelihood(params: Params, z: Array | tuple[Array, ...]) -> Distribution:
+    def likelihood(
+        params: Params, z: Array | tuple[Array, ...], given: Given = NOTHING_GIVEN
+    ) -> Distribution:
+        del given
         z_1 = z[0] if len(sizes) > 1 else z
-        return law.distribution(decoder.apply({"params": params["decoder"]}, z_1))
+        return law.distribution(*decoder.apply({"params": params["decoder"]}, z_1))
 
     return Model(init, prior, posterior, likelihood)
 

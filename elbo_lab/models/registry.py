@@ -1,14 +1,47 @@
-"""Models by name, for flags and tables."""
+"""Model families by name, for flags, tables and stored configurations."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from elbo_lab.configs import Config
-from elbo_lab.models import mlp
-from elbo_lab.models.base import Model
-
-MODELS: dict[str, Callable[[Config, int], Model]] = {"mlp": mlp.make}
+from elbo_lab.data.dataset import Spec
+from elbo_lab.models import conv, mlp
 
 
-def make(config: Config, data_dim: int) -> Model:
-    """The model that `config.model` names, for data of `data_dim` dimensions."""
-    return MODELS[config.model](config, data_dim)
+class Family(NamedTuple):
+    """What is known of a model family before any of its models is made."""
+
+    options: type  # a frozen dataclass of `option` fields
+    make: Callable[[Any, Spec], Any]  # (options, spec) -> Model, Density, ...
+    about: str  # a line of --help
+    # What is trained where --objective and --k are not given; None for families that have a loss
+    # of their own, to which objectives, draws and estimators mean nothing.
+    objective: str | None = None
+    k: int | None = None
+
+
+MODELS: dict[str, Family] = {
+    "mlp": Family(
+        mlp.MLPOptions,
+        mlp.make,
+        "fully connected networks with any number of stochastic layers",
+        objective="iwae",
+        k=5,
+    ),
+    "conv": Family(
+        conv.ConvOptions,
+        conv.make,
+        "convolutional networks for images of any size and colour, one stochastic layer",
+        objective="iwae",
+        k=5,
+    ),
+}
+
+
+def make(config: Any, spec: Spec) -> Any:
+    """The model that a configuration names, for data of a spec.
+
+    Args:
+      config: an `elbo_lab.configs.Config`; reads model and model_options.
+      spec: of the data.
+    """
+    return MODELS[config.model].make(config.model_options, spec)

@@ -9,7 +9,8 @@ import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 
-from elbo_lab.models.base import Model, Params
+from elbo_lab.data.dataset import Batch
+from elbo_lab.models.base import Given, Model, Params
 
 LATENT_DIM, NUM_EXAMPLES, OFFSET = 20, 1024, 0.01
 
@@ -35,17 +36,17 @@ def gaussian(seed: int = 0) -> Toy:
     z = rng.normal(size=LATENT_DIM) + rng.normal(size=(NUM_EXAMPLES, LATENT_DIM))
     x = (z + rng.normal(size=z.shape)).astype(np.float32)
     model = gaussian_model()
-    params = model.init(jax.random.key(seed), jnp.asarray(x))
+    params = model.init(jax.random.key(seed), Batch(jnp.asarray(x)))
     return Toy(model, params, x, _gaussian_groups, ("a", "b"))
 
 
 def gaussian_model() -> Model:
     """The model of `gaussian`, whose `init` starts near the optimum of the x that it is given."""
 
-    def init(key: Array, x: Array) -> Params:
-        mu = jnp.mean(x.reshape(-1, x.shape[-1]), axis=0)
+    def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
+        mu = jnp.mean(batch.x, axis=0) if mean is None else mean
         optimum = {
-            "encoder": {"a": jnp.eye(x.shape[-1]) / 2, "b": mu / 2},
+            "encoder": {"a": jnp.eye(mu.size) / 2, "b": mu / 2},
             "decoder": {},
             "prior": {"mu": mu},
         }
@@ -57,15 +58,16 @@ def gaussian_model() -> Model:
         ]
         return jax.tree.unflatten(structure, moved)
 
-    def posterior(params: Params, x: Array):
+    def posterior(params: Params, x: Array, given: Given):
+        del given
         encoder = params["encoder"]
         return dist.Normal(x @ encoder["a"].T + encoder["b"], np.sqrt(2 / 3)).to_event(1)
 
     return Model(
         init,
-        lambda params: dist.Normal(params["prior"]["mu"], 1.0).to_event(1),
+        lambda params, given: dist.Normal(params["prior"]["mu"], 1.0).to_event(1),
         posterior,
-        lambda params, z: dist.Normal(z, 1.0).to_event(1),
+        lambda params, z, given: dist.Normal(z, 1.0).to_event(1),
     )
 
 

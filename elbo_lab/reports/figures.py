@@ -1,6 +1,7 @@
 """Figures of a run: arrays in, a PNG file out. Matplotlib is imported when one is drawn."""
 
 import io
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -29,36 +30,36 @@ _TITLE, _LABEL, _TICK = 11, 10, 9
 _MIDDLE = {"ha": "center", "va": "center", "fontsize": 14, "fontweight": "bold", "color": _TEXT}
 
 
-def learning_curves(path, records: list[dict], density: bool = False) -> None:
-    """Draws the training bound against the step, beside it the KL and the reconstruction term.
+def learning_curves(path, records: list[dict], titles: dict[str, str]) -> None:
+    """Draws the first term of a loss against the step, beside it the others below each other.
 
-    The bounds of the first steps are far below the others, so the vertical axes show the range of
+    The values of the first steps are far below the others, so the vertical axes show the range of
     the last nine tenths of the records.
 
     Args:
       path: the PNG file.
-      records: as `metrics.read_metrics` gives them, each with "step" and, in nats per image,
-        "bound", "kl" and "reconstruction"; values that are lists of R replicates are drawn as mean
-        and standard error over the finite ones.
-      density: whether p(x|z) is a density, whose bounds compare with none of a mass.
+      records: as `metrics.read_metrics` gives them, each with "step" and the terms; values that are
+        lists of R replicates are drawn as mean and standard error over the finite ones.
+      titles: term -> its title, in nats per image if none of its own names a unit.
     """
-    of = ", density" if density else ""
     figure = _figure(1440, 630)
-    grid = figure.add_gridspec(2, 2, width_ratios=[3, 2])
-    for name, title, place, colour in (
-        ("bound", "training bound" + of, grid[:, 0], _BLUE),
-        ("kl", "KL term", grid[0, 1], _ORANGE),
-        ("reconstruction", "reconstruction term" + of, grid[1, 1], _GREEN),
-    ):
-        axes = figure.add_subplot(place)
+    first, *others = titles
+    grid = figure.add_gridspec(max(1, len(others)), 2 if others else 1)
+    if others:
+        grid.set_width_ratios([3, 2])
+    colours = itertools.cycle([_ORANGE, _GREEN])
+    for name, title in titles.items():
+        row = others.index(name) if name != first else slice(None)
+        axes = figure.add_subplot(grid[row, int(name != first)])
+        colour = _BLUE if name == first else next(colours)
         curve = _curve(records, name)
         _draw_curve(axes, *curve, colour)
         _set_robust_limits(axes, curve)
         axes.set_title(title, loc="left", fontsize=_TITLE, color=_TEXT)
         axes.set_ylabel("nats per image", fontsize=_LABEL)
-        if name != "kl":  # The panel below it has the same steps.
+        if name in (first, list(titles)[-1]):  # The panels above have the same steps.
             axes.set_xlabel("step", fontsize=_LABEL)
-        if name == "bound" and axes.get_legend_handles_labels()[0]:
+        if name == first and axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=_TICK, frameon=False, loc="lower right")
     _save(figure, path)
 

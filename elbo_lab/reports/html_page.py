@@ -200,7 +200,7 @@ def _more(done: Sequence[dict[str, Any]]) -> str:
         of = " + ".join(str(layer["of"]) for layer in found["active_units"])
         values = [
             str(found["replicates"]),
-            *(_value(found[name]) for name in ("elbo", "iwae_bound", "kl", "reconstruction")),
+            *(_value(found[name]) for name in ("elbo", "iwae", "kl", "reconstruction")),
             f"{units} of {of}",
             f"{found['training_seconds']:,.1f}",
         ]

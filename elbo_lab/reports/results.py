@@ -1,76 +1,76 @@
-"""From values per image to reported numbers."""
+"""From values per example to reported numbers."""
 
 import math
 
 import numpy as np
 
+from elbo_lab import configs
 from elbo_lab.configs import Config
+from elbo_lab.evaluation import quantities
 from elbo_lab.evaluation.active_units import ACTIVE_THRESHOLD, activity
-from elbo_lab.evaluation.importance import Evaluation
+from elbo_lab.evaluation.evaluator import Evaluation
+from elbo_lab.evaluation.quantities import BITS, LOWER_BOUND, NATS, UPPER_BOUND
 from elbo_lab.models.laws import LIKELIHOODS
 from elbo_lab.reports.tables import Result
 from elbo_lab.training.metrics import covered_steps
-
-NATS = "nats per image"
-BITS = "bits per dimension"
-LOWER_BOUND, UPPER_BOUND = "lower bound in expectation", "upper bound in expectation"
 
 
 def test_results(
     config: Config, evaluation: Evaluation, data_dim: int | None = None
 ) -> list[Result]:
-    """The test split's numbers of one run, with standard errors over images.
+    """The test split's numbers of one run, with standard errors over examples.
 
     Where p(x|z) is a density, the names of what depends on it end in ", density". Where it is a
-    mass of grey levels, L_K also is given in bits per dimension, -L_K / (D log 2): an upper bound
-    in expectation.
+    mass of grey levels, the likelihood is also given in bits per dimension, -log p / (D log 2): an
+    upper bound in expectation.
 
     Args:
-      config: the run's; k and eval_k name the bounds.
-      evaluation: values per test image.
+      config: the run's; it names the bounds' numbers of draws.
+      evaluation: values per test example.
       data_dim: D, pixels times colours; without it nothing is given in bits per dimension.
 
     Returns:
-      ELBO, IWAE-k, L_K, KL, reconstruction term, effective sample size, active units per layer.
+      The means of `quantities.QUANTITIES` that there are, and active units per layer.
     """
-    draws, law = config.eval_k, LIKELIHOODS[config.likelihood]
-    of = ", density" if law.density else ""
-    results = [
-        _mean("ELBO" + of, "ELBO", evaluation.elbo, bound=LOWER_BOUND, k=1),
-        _mean("IWAE bound" + of, f"L_{config.k}", evaluation.iwae, bound=LOWER_BOUND, k=config.k),
-        _mean(
-            "log-likelihood" + of,
-            f"L_{draws}",
-            evaluation.log_likelihood,
-            bound=LOWER_BOUND,
-            k=draws,
-        ),
-        _mean("KL(q(z|x) || p(z))", "KL", evaluation.kl),
-        _mean("reconstruction" + of, "E_q log p(x|z)", evaluation.reconstruction),
-        _mean(
-            "effective sample size", f"ESS of {draws}", evaluation.effective_sample_size, "draws"
-        ),
-    ]
-    if data_dim and not law.binary and not law.density:
-        bits = -evaluation.log_likelihood.astype(np.float64) / (data_dim * math.log(2))
-        results.append(_mean(BITS, f"-L_{draws} / D", bits, BITS, UPPER_BOUND, draws))
-    of_train = bool(evaluation.train_means)
-    layers = evaluation.train_means if of_train else evaluation.means
+    settings, law = configs.to_dict(config), LIKELIHOODS[config.model_options.likelihood]
+    results = []
+    for name, quantity in quantities.present(evaluation).items():
+        of = ", density" if quantity.of_x and law.density else ""
+        results.append(
+            _mean(
+                quantity.title + of,
+                quantities.symbol(quantity, settings),
+                evaluation[name],
+                quantity.unit,
+                quantity.direction,
+                quantities.num_draws(quantity, settings),
+            )
+        )
+    if data_dim and not law.binary and not law.density and "log_likelihood" in evaluation:
+        bits = -evaluation["log_likelihood"].astype(np.float64) / (data_dim * math.log(2))
+        symbol = f"-L_{config.eval_k} / D"
+        results.append(_mean(BITS, symbol, bits, BITS, UPPER_BOUND, config.eval_k))
+    return results + active_units(evaluation)
+
+
+def active_units(evaluation: Evaluation) -> list[Result]:
+    """How many units of each layer are active, over training examples if those were measured."""
+    split = "train" if quantities.layers(evaluation, "train") else "test"
+    layers = quantities.layers(evaluation, split)
+    results = []
     for i, means in enumerate(layers):
         layer = f", layer {i + 1}" if len(layers) > 1 else ""
         units = activity(means)
         active = float(np.sum(units > ACTIVE_THRESHOLD))
         name = f"active units{layer} of {units.size}"
-        split = "train" if of_train else "test"
         results.append(Result(name, "AU", active, unit="units", split=split))
     return results
 
 
 def not_finite(evaluation: Evaluation) -> str:
-    """Which values per image are not finite, in words; "" if all are."""
+    """Which values per example are not finite, in words; "" if all are."""
     counts = {
-        name: int(np.sum(~np.isfinite(getattr(evaluation, name))))
-        for name in ("elbo", "iwae", "log_likelihood", "kl", "reconstruction")
+        name: int(np.sum(~np.isfinite(evaluation[name]))) for name in quantities.present(evaluation)
     }
     found = [f"{name} on {count}" for name, count in counts.items() if count]
     return f"not finite: {', '.join(found)} test images" if found else ""
@@ -82,6 +82,7 @@ def train_result(
     first_step: int,
     replicate: int,
     steps_per_line: int | None = None,
+    term: str = "bound",
 ) -> Result:
     """The training bound of one replicate: the mean over the steps of the lines of metrics that end
     after `first_step`; NaN if there are none.
@@ -93,13 +94,14 @@ def train_result(
       replicate: which of R.
       steps_per_line: see `metrics.covered_steps`; all steps since the line before
         if not given.
+      term: the term of the loss that is averaged.
     """
     steps = np.diff([0, *(r["step"] for r in records)])  # of each line: the last may be shorter
     if steps_per_line is not None:
         covered = covered_steps(records, steps_per_line)
         steps = np.array([last - first + 1 for first, last in covered], int)
     late = [i for i, r in enumerate(records) if r["step"] > first_step]
-    bounds = [np.ravel(records[i]["bound"])[replicate] for i in late]
+    bounds = [np.ravel(records[i][term])[replicate] for i in late]
     iwae = (f"L_{config.k}", config.k)
     symbol, k = {
         **dict.fromkeys(("elbo", "wake_sleep"), ("ELBO", 1)),
@@ -107,7 +109,7 @@ def train_result(
         "piwae": (f"L_{config.m * config.k}", config.m * config.k),
     }.get(config.objective, ("", None))
     # What else is trained by is no bound at any setting, or none of a known direction at every K.
-    of = ", density" if LIKELIHOODS[config.likelihood].density else ""
+    of = ", density" if LIKELIHOODS[config.model_options.likelihood].density else ""
     is_bound = symbol or config.objective in ("ciwae", "free_bits", "free_bits_batch")
     return Result(
         ("training bound" if is_bound else "training objective") + of,

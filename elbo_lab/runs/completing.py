@@ -1,20 +1,19 @@
 """A run from wherever it stopped to its summary: what run, sweep and table1 share."""
 
-from elbo_lab import training
 import contextlib
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from elbo_lab import __version__, data
-from elbo_lab.devices import distributed
-from elbo_lab.training import metrics
-from elbo_lab.runs import run_files, rundir, sizes
+from elbo_lab import __version__, data, training
 from elbo_lab.configs import Config
 from elbo_lab.data import Dataset
+from elbo_lab.devices import distributed
 from elbo_lab.devices.setup import Placement
 from elbo_lab.errors import DamageWarning, UserError
+from elbo_lab.runs import run_files, rundir, sizes
+from elbo_lab.training import metrics
 
 
 def complete(
@@ -57,7 +56,8 @@ def complete(
         return rundir.claim(workdir, config, digest, overwrite, replicas)
 
     if not rundir.is_complete(Path(workdir).expanduser()):
-        sizes.check(config, dataset.x_train.shape[1], len(dataset.x_train) - config.held_out)
+        spec = data.spec_of(dataset, config.binarization)
+        sizes.check(config, spec, len(dataset.x_train) - config.held_out)
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(distributed.held_by_first(claim)) or Path(workdir)
         has_numbers, has_all = distributed.on_first(lambda: _state(path, config))
@@ -87,17 +87,17 @@ def _state(path: Path, config: Config) -> tuple[bool, bool]:
     if not is_complete(path):
         return False, False
     say_lost_metrics(path, config)
-    figures = [f"{name}.png" for name in rundir.figure_names(config.latent_dims)]
+    figures = [f"{name}.png" for name in run_files.read_summary(path)["figures"]]
     has_figures = all((path / rundir.FIGURES / name).exists() for name in figures)
     return True, has_figures or rundir.is_read_only(path)
 
 
 def say_lost_metrics(path: Path, config: Config) -> None:
     """Says of a complete run which metrics it has lost since."""
-
     summary = run_files.read_summary(path)
     call = max(1, training.steps_per_call(config, summary["data"]["train_images"]))
-    records = metrics.read_metrics(path, run_files.METRIC_NAMES)
+    names = (*summary["terms"], *run_files.METRIC_NAMES)
+    records = metrics.read_metrics(path, names)
     missing = metrics.missing_steps(records, summary["steps"], call)
     if missing and [list(steps) for steps in missing] != summary.get("lost_metrics"):
         metrics.warn_of_missing(path, missing)
@@ -125,12 +125,9 @@ def is_complete(path: Path) -> bool:
     except UserError as error:
         warnings.warn(f"{error}; it is made anew", DamageWarning, stacklevel=1)
         return False
-    config = summary["config"]
+    shapes = {name: tuple(shape) for name, shape in summary["measured"].items()}
     evaluations = evaluation.read_evaluations(
-        path / rundir.EVALUATION,
-        summary["data"]["test_images"],
-        config["latent_dims"],
-        config.get("au_images"),
+        path / rundir.EVALUATION, summary["data"]["test_images"], shapes
     )
     sound = {int(r) for r, step in summary["failed_at"].items() if step < 0}
     if not sound <= set(evaluations):

@@ -1,33 +1,26 @@
 """The last stage of a run: numbers, figures, and the summary that marks it complete."""
 
-from elbo_lab import keys
-from elbo_lab import training
 import math
-import statistics
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from elbo_lab import __version__, evaluation
+from elbo_lab import __version__, configs, evaluation, keys, training
+from elbo_lab.data import Batch, is_binary
 from elbo_lab.devices import setup
-from elbo_lab.reports import figures
-from elbo_lab.distributions import means
-from elbo_lab.runs import run_files, rundir
-from elbo_lab import configs
-from elbo_lab.data import is_binary
 from elbo_lab.errors import UserError
-from elbo_lab.evaluation import Evaluation
-from elbo_lab.reports import results
-from elbo_lab.losses.posteriors import sample_from
-from elbo_lab.models.laws import LIKELIHOODS
-from elbo_lab.reports.tables import Result, binarization_text, replicate_results, result_table
+from elbo_lab.evaluation import Evaluation, quantities
 from elbo_lab.files import write_summary
-from elbo_lab.runs import stages
+from elbo_lab.models.laws import LIKELIHOODS
+from elbo_lab.options import options_of
+from elbo_lab.reports import figures, results
+from elbo_lab.reports.tables import Result, binarization_text, replicate_results, result_table
+from elbo_lab.runs import run_files, rundir, stages
 
-# Images in the figures of samples and of reconstructions, and decoded points along a latent axis.
-SAMPLES, RECONSTRUCTIONS, GRID = 100, 20, 20
+# Images in the figure of reconstructions.
+RECONSTRUCTIONS = 20
 
 
 def report(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
@@ -39,7 +32,7 @@ def report(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
     last_pass = total - training.steps_per_epoch(config, number)
     per_replicate = [
         [
-            results.train_result(config, records, last_pass, r, call),
+            results.train_result(config, records, last_pass, r, call, run.method.terms[0]),
             *results.test_results(config, e, run.dataset.x_train.shape[1]),
         ]
         for r, e in evaluations.items()
@@ -57,6 +50,10 @@ def report(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
         "config": configs.to_dict(config),
         "data": dataset,
         "steps": total,
+        "terms": list(run.method.terms),
+        "headline": run.method.headline,
+        "measured": {n: list(s) for n, s in stages.measured_shapes(run).items()},
+        "figures": sorted(path.stem for path in (run.path / rundir.FIGURES).glob("*.png")),
         "lost_metrics": run.missing,
         "failed_at": {str(r): int(run.failed_at[r]) for r in range(config.replicates)},
         "failed_replicates": [r for r in range(config.replicates) if r not in evaluations],
@@ -82,13 +79,12 @@ def stored_table(path: Path) -> str:
     seeds = f"seed {config['seed']}"
     if config["replicates"] > 1:
         seeds = f"{survivors} replicates of {config['replicates']}, seeds from {config['seed']}"
-    latents = ", ".join(map(str, config["latent_dims"]))
     steps = f"{summary['steps']:,} steps"
     binarized = binarization_text(summary["data"]["binarization"])
     titles = [
         ("objective", objective_text(config)),
         ("data", ", ".join([dataset, *summary["data"].get("notes", ()), binarized])),
-        ("model", f"{config['model']}, latent dimensions {latents}; {seeds}"),
+        ("model", f"{model_text(config)}; {seeds}"),
         ("trained", f"{steps} of {config['batch_size']} images on {summary['device']}"),
         ("kept in", str(path)),
     ]
@@ -99,12 +95,18 @@ def stored_table(path: Path) -> str:
     return result_table(titles, [Result(**fields) for fields in rows])
 
 
+def model_text(config: dict[str, Any]) -> str:
+    """The model family, with its latent dimensions where it has any."""
+    latents = config.get("latent_dims")
+    return config["model"] + (f", latent dimensions {configs.shown(latents)}" if latents else "")
+
+
 def objective_text(config: dict[str, Any]) -> str:
     """What was trained, with the settings that were used, given or not: "iwae, k = 5, ..."."""
     text = f"{config['objective']}, k = {config['k']}"
     text += f", m = {config['m']}" if config["m"] > 1 else ""
-    for name in configs.SETTINGS:
-        value = config[name]
+    for name in options_of(configs.objective_settings(config["objective"])):
+        value = config.get(name)
         if value is not None:
             shown = f"{value:g}" if isinstance(value, float) else str(value)
             text += f", {value} KL" if name == "kl" else f", {name} = {shown}"
@@ -123,59 +125,48 @@ def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
     number = len(run.dataset.x_train)
     records = stages.read_records(run, training.total_steps(run.config, number))
     r = min(evaluations)
-    pictures = _pictures(run, r)
-    density = LIKELIHOODS[run.config.likelihood].density
-    figures.learning_curves(folder / "learning_curves.png", records, density)
-    title = f"Samples from the prior ({_shown(run, r)} of p(x|z))"
-    figures.image_grid(folder / "samples.png", pictures["samples"], 10, title)
-    figures.reconstructions(
-        folder / "reconstructions.png", pictures["inputs"], pictures["reconstructions"]
-    )
-    layers = evaluations[r].means
-    activities = [evaluation.activity(layer) for layer in layers]
-    figures.active_units(folder / "active_units.png", activities, evaluation.ACTIVE_THRESHOLD)
-    if "grid" in pictures:
+    curves = {
+        name: quantities.term_title(name, is_density(run.config)) for name in run.method.terms
+    }
+    figures.learning_curves(folder / "learning_curves.png", records, curves)
+    layers = quantities.layers(evaluations[r])
+    if layers:
+        activities = [evaluation.activity(layer) for layer in layers]
+        figures.active_units(folder / "active_units.png", activities, evaluation.ACTIVE_THRESHOLD)
+    if layers and layers[0].shape[1] == 2 and len(layers) == 1:
         # The textbook's figure 13.6.
         figures.latent_scatter(folder / "latent_space.png", layers[0], run.dataset.y_test)
-        figures.latent_grid(folder / "latent_grid.png", pictures["grid"], GRID, _grid_values())
+    _draw_pictures(run, r, folder)
 
 
-def _pictures(run: stages.Run, r: int) -> dict[str, np.ndarray]:
-    """The images that figures show, [n, H, W] each, from one compiled program."""
-    model, key = run.model, keys.stream_key(run.replicate(r)[0], keys.FIGURES)
+def _draw_pictures(run: stages.Run, r: int, folder: Path) -> None:
+    """Draws what the method shows, from one compiled program."""
+    pictures = run.method.pictures
+    base_key, params, stats = run.replicate(r)
+    key = keys.stream_key(base_key, keys.FIGURES)
+    inputs = jax.tree.map(lambda array: array[:RECONSTRUCTIONS], run.test_examples())
 
     @jax.jit
-    def pictures(params: Any, inputs: jax.Array) -> dict[str, jax.Array]:
-        prior_key, posterior_key, pixels_key = jax.random.split(key, 3)
-        z = {
-            "samples": sample_from(model.prior(params), prior_key, (SAMPLES,)),
-            "reconstructions": sample_from(model.posterior(params, inputs), posterior_key, ()),
-        }
-        if run.config.latent_dims == (2,):
-            axis = _grid_values()
-            z["grid"] = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
-        keys = dict(zip(z, jax.random.split(pixels_key, len(z)), strict=True))
-        return {n: means.mean_or_draw(keys[n], model.likelihood(params, z[n])) for n in z}
+    def draw_all(params: Any, stats: Any, batch: Batch) -> dict[str, jax.Array]:
+        own = dict(zip(pictures, jax.random.split(key, len(pictures)), strict=True))
+        return {name: p.draw(own[name], params, stats, batch) for name, p in pictures.items()}
 
-    inputs = stages.test_images(run)[:RECONSTRUCTIONS]
-    found = {"inputs": inputs, **pictures(run.replicate(r)[1], inputs)}
-    return {k: np.asarray(v).reshape(-1, *run.dataset.image_shape) for k, v in found.items()}
+    def shaped(images: jax.Array) -> np.ndarray:
+        return np.asarray(images).reshape(-1, *run.dataset.image_shape)
 
-
-def _shown(run: stages.Run, r: int) -> str:
-    """What the figures show of p(x|z): "means" or "draws" (`means.mean_or_draw`)."""
-
-    def mean(params: Any) -> Any:
-        z = sample_from(run.model.prior(params), jax.random.key(0), ())
-        return means.closed_form_mean(run.model.likelihood(params, z))
-
-    return "draws" if jax.eval_shape(mean, run.replicate(r)[1]) is None else "means"
+    for name, images in draw_all(params, stats, inputs).items():
+        path, picture = folder / f"{name}.png", pictures[name]
+        if picture.beside_inputs:
+            figures.reconstructions(path, shaped(inputs.x), shaped(images))
+        elif picture.axes is not None:
+            figures.latent_grid(path, shaped(images), len(picture.axes), picture.axes)
+        else:
+            figures.image_grid(path, shaped(images), 10, picture.title)
 
 
-def _grid_values() -> np.ndarray:
-    """The standard normal prior's quantiles at the middles of GRID equal shares."""
-    normal = statistics.NormalDist()
-    return np.array([normal.inv_cdf((i + 0.5) / GRID) for i in range(GRID)], np.float32)
+def is_density(config: configs.Config) -> bool:
+    """Whether log p(x|.) is that of a density."""
+    return LIKELIHOODS[config.model_options.likelihood].density
 
 
 def described(run: stages.Run) -> dict[str, Any]:

@@ -5,26 +5,37 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from elbo_lab import json_files
+from elbo_lab import configs, json_files
 from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
 from elbo_lab.reports.tables import Result
+from elbo_lab.runs import old_versions
 
 CONFIG, SUMMARY, CHECKPOINTS = "config.json", "summary.json", "checkpoints"
-# What every line of metrics has besides its step.
-METRIC_NAMES = ("bound", "kl", "reconstruction", "seconds")
+# What every line of metrics has besides its step and the terms of the loss.
+METRIC_NAMES = ("seconds",)
 # The results of a summary that are of no split.
 WALL_TIME, SPEED = "wall time of training", "speed"
-# Other versions have other fields. Infinities are texts.
+
+
+def _stored_kind(kind: Any) -> Any:
+    """Infinities are texts."""
+    return str | kind if kind is float or float in typing.get_args(kind) else kind
+
+
+# Other versions, model families and objectives have other fields. Settings of another objective
+# than the run's are null in files of version 0.1.
 _FIELDS = {
-    f"{name}?": str | kind if kind is float or float in typing.get_args(kind) else kind
-    for name, kind in typing.get_type_hints(Config).items()
+    **{f"{n}?": _stored_kind(typing.get_type_hints(Config)[n]) for n in configs.SHARED},
+    **{f"{n}?": _stored_kind(kind) | None for n, kind in configs.option_types().items()},
 }
 CONFIG_KIND = {"config": _FIELDS, "data_sha256": str, "replicas?": list[_FIELDS]}
 _RESULT_KIND = typing.get_type_hints(Result) | {"value": float | None}
 _SUMMARY_KIND = {
     **{"elbo_lab": str, "jax": str, "device": str, "steps": int},
-    "config": _FIELDS | {"replicates": int, "latent_dims": list[int]},
+    "config": _FIELDS | {"replicates": int},
+    **{"terms?": list[str], "headline?": str | None, "figures?": list[str]},
+    "measured?": dict[str, list[int]],
     "data": {
         **{"name": str, "binarization": str, "image_shape": list[int]},
         **{"train_images": int, "test_images": int},
@@ -64,7 +75,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     Raises:
       UserError: it cannot be read, or lacks something that it has to hold.
     """
-    summary = json_files.read(path / SUMMARY, _SUMMARY_KIND)
+    summary = old_versions.completed(json_files.read(path / SUMMARY, _SUMMARY_KIND))
     number = summary["config"]["replicates"]
     if len(summary["replicas"]) != number or summary["failed_at"].keys() != set(
         map(str, range(number))

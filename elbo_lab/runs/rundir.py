@@ -8,7 +8,6 @@ figures/         PNG
 summary.json     written last: its presence means that the run is complete
 """
 
-from elbo_lab import files
 import contextlib
 import errno
 import os
@@ -19,13 +18,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from elbo_lab import configs
-from elbo_lab import json_files
-from elbo_lab.training import metrics
-from elbo_lab.runs import run_files
+from elbo_lab import configs, files, json_files
 from elbo_lab.configs import Config
 from elbo_lab.errors import DamageWarning, UserError
+from elbo_lab.runs import old_digests, run_files
 from elbo_lab.runs.run_files import CHECKPOINTS, CONFIG, SUMMARY
+from elbo_lab.training import metrics
 
 try:
     import fcntl
@@ -52,9 +50,19 @@ _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def default_name(config: Config) -> str:
-    """A directory of its own for each configuration, e.g. runs/iwae-k5-mnist_small-1a2b3c4d."""
-    data = Path(config.dataset).stem
-    return os.path.join("runs", f"{config.objective}-k{config.k}-{data}-{configs.digest(config)}")
+    """A directory of its own for each configuration, e.g. runs/iwae-k5-mnist_small-1a2b3c4d: the
+    one that an earlier version gave it, if that is there.
+    """
+    start = os.path.join("runs", f"{configs.label(config)}-{Path(config.dataset).stem}")
+    return first_existing(f"{start}-{configs.digest(config)}", start, old_digests.digest(config))
+
+
+def first_existing(name: str, start: str, old_digest: str | None) -> str:
+    """The directory of an earlier version's digest if it is there and has not been made anew, else
+    the directory of this version's name.
+    """
+    old = None if old_digest is None else f"{start}-{old_digest}"
+    return old if old and os.path.isdir(old) and not os.path.isdir(name) else name
 
 
 @contextlib.contextmanager
@@ -191,12 +199,6 @@ def is_read_only(path: Path) -> bool:
             return False
     except OSError as error:
         return error.errno in _READ_ONLY
-
-
-def figure_names(latent_dims: Sequence[int]) -> tuple[str, ...]:
-    """The figures of a run, without ".png"."""
-    names = ("learning_curves", "samples", "reconstructions", "active_units")
-    return (*names, "latent_space", "latent_grid") if tuple(latent_dims) == (2,) else names
 
 
 def is_complete(path: Path) -> bool:

@@ -6,6 +6,7 @@ may still be too large.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from elbo_lab import losses, models
-from elbo_lab.methods import variational
-from elbo_lab.training import optimizer
-from elbo_lab.configs import HYPER, Config, shown
+from elbo_lab import losses, methods
+from elbo_lab.configs import Config, shown, traced
+from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.errors import UserError
+from elbo_lab.options import values_of
+from elbo_lab.training import optimizer
 
 # Their results are stored; those of elementwise operations may be fused into what reads them.
 _PRODUCTS = ("dot_general", "conv_general_dilated")
@@ -26,49 +28,49 @@ _FLOAT_BYTES = 4
 _SMALL = 10**9
 # Draws for each test image: a million take hours on a CPU, and a signal is heard between batches.
 MOST_EVALUATED = 10_000_000
-_WIDTHS = ("latent_dims", "hidden_dims", "upper_hidden_dims")
 
 
-def check(config: Config, data_dim: int, num_train: int, memory: int | None = None) -> None:
+def check(config: Config, spec: Spec, num_train: int, memory: int | None = None) -> None:
     """Raises a UserError for a run that cannot fit into memory, or whose bound would take for ever;
     it names the flag to blame.
 
     Args:
       config: a checked and resolved configuration.
-      data_dim: D, pixels.
+      spec: of the data.
       num_train: N, training images.
       memory: bytes there are, `total_memory()` if not given.
     """
     if config.objective == "jackknife":
         _check_subsets(config)
-    if config.eval_k > MOST_EVALUATED >= config.k:
+    if config.eval_k > MOST_EVALUATED >= (config.k or 0):
         raise UserError(f"--eval_k must be at most {MOST_EVALUATED:,}; got {config.eval_k:,}.")
-    most = _most(config, data_dim)
+    most = _most(config, spec.dim) if config.model == "mlp" else math.inf
     if memory is None:
         memory = _SMALL if most <= _SMALL else total_memory()
     if most <= memory:
         return  # nearly every run, for which tracing the model would take a tenth of a second
-    model = models.make(config, data_dim)
+    method = methods.make(config, spec, num_train)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    params = jax.eval_shape(model.init, key, jax.ShapeDtypeStruct((data_dim,), jnp.float32))
+    batch = Batch(jax.ShapeDtypeStruct((config.batch_size, spec.dim), jnp.float32))
+    params, stats = jax.eval_shape(method.init, key, batch)
     state = _bytes((params, params, jax.eval_shape(optimizer.make(config).init, params)))
     has = f"more than the {_gigabytes(memory)} of memory there is"
     if config.replicates * state > memory:
         number = sum(leaf.size for leaf in jax.tree.leaves(params))
-        name = max(_WIDTHS, key=lambda name: max(getattr(config, name)))
+        widths = _widths(config) or {"model": (config.model,)}
+        name = max(widths, key=lambda name: max(widths[name]))
+        value = widths[name]
         if state <= memory:
-            name = "replicates"
+            name, value = "replicates", config.replicates
         of_all = f" for {config.replicates:,} replicates" if config.replicates > 1 else ""
         raise UserError(
-            f"--{name}={shown(getattr(config, name))} is too large: the parameters of a model, "
+            f"--{name}={shown(value)} is too large: the parameters of a model, "
             f"{number:,}, take {_gigabytes(config.replicates * state)} with their gradient and "
             f"Adam's moments{of_all}, {has}."
         )
-    x = jax.ShapeDtypeStruct((config.batch_size, data_dim), jnp.float32)
-    loss_fn = variational.objective_loss(config, model, num_train)
     number = jax.ShapeDtypeStruct((), jnp.float32)
-    courses = {name: number for name in HYPER if isinstance(getattr(config, name), str)}
-    step = jax.make_jaxpr(loss_fn)(key, params, x, courses)
+    courses = {name: number for name, text in traced(config).items() if isinstance(text, str)}
+    step = jax.make_jaxpr(method.loss)(key, params, stats, batch, courses)
     largest = max(_products(step.jaxpr), default=0)
     if largest > memory:
         name = max(("k", "m", "batch_size"), key=lambda name: getattr(config, name))
@@ -84,9 +86,11 @@ def _check_subsets(config: Config) -> None:
     draws = config.k - 1 if config.estimator == "score_loo" else config.k
     log_w = jax.ShapeDtypeStruct((draws,), jnp.float32)
     try:
-        jax.eval_shape(functools.partial(losses.bounds.jackknife, order=config.order), log_w)
+        jax.eval_shape(
+            functools.partial(losses.bounds.jackknife, order=config.objective_options.order), log_w
+        )
     except ValueError as error:
-        flags = f"--order={config.order} with --k={config.k}"
+        flags = f"--order={config.objective_options.order} with --k={config.k}"
         raise UserError(f"{flags} takes too many subsets of draws: {error}") from error
 
 
@@ -102,16 +106,21 @@ def total_memory() -> int:
 
 
 def _most(config: Config, data_dim: int) -> int:
-    """Bytes that the amounts which `check` counts do not exceed, by arithmetic alone: a network
-    has no more weights than all pairs of the model's widths, and no array of a step is wider than
-    the widest.
+    """Bytes that the amounts which `check` counts do not exceed for an mlp, by arithmetic alone: a
+    network has no more weights than all pairs of the model's widths, and no array of a step is
+    wider than the widest.
     """
-    widths = (data_dim, *(width for name in _WIDTHS for width in getattr(config, name)))
-    networks = 2 * len(config.latent_dims)
+    widths = (data_dim, *itertools.chain(*_widths(config).values()))
+    networks = 2 * len(config.model_options.latent_dims)
     weights = networks * 2 * (sum(widths) + 1) ** 2  # two heads, and biases
     draws = config.k * config.m * config.batch_size
     copies = 4  # parameters, gradient, two moments
     return _FLOAT_BYTES * max(config.replicates * copies * weights, draws * max(widths))
+
+
+def _widths(config: Config) -> dict[str, tuple[int, ...]]:
+    """The settings of the model family that are widths of its layers."""
+    return {n: v for n, v in values_of(config.model_options).items() if isinstance(v, tuple)}
 
 
 def _products(jaxpr: Any) -> Iterator[int]:

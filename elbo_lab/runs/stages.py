@@ -1,8 +1,5 @@
 """The stages of a run: train, evaluate, report. Each goes on where an earlier process stopped."""
 
-from elbo_lab.training import hyper
-from elbo_lab import keys
-from elbo_lab import training
 import contextlib
 import shutil
 import time
@@ -14,14 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elbo_lab.devices import setup, distributed, sharding
-from elbo_lab import json_files, keys, models
-from elbo_lab.runs import run_files, rundir
+from elbo_lab import json_files, keys, methods, training
 from elbo_lab.configs import Config
-from elbo_lab.data import Dataset, binarization, hold_out, streaming
+from elbo_lab.data import Batch, Dataset, hold_out, spec_of, streaming
+from elbo_lab.devices import distributed, setup, sharding
 from elbo_lab.errors import UserError
-from elbo_lab.training.metrics import MetricLog, missing_steps, read_metrics, warn_of_missing
+from elbo_lab.evaluation.storage import TRAIN
+from elbo_lab.runs import examples, run_files, rundir
 from elbo_lab.runs.progress import Interrupt, Progress
+from elbo_lab.training import hyper
+from elbo_lab.training.metrics import MetricLog, missing_steps, read_metrics, warn_of_missing
 
 # Compiled calls between checkpoints, where --checkpoint_every is not given: half a minute on a CPU,
 # of which saving takes a twentieth of a second.
@@ -80,7 +79,8 @@ class Run:
         self.config, self.path, self.tensorboard = config, path, tensorboard
         self.progress, self.placement = progress, placement or setup.Placement()
         self.dataset = hold_out(dataset, config.held_out)
-        self.model = models.make(config, dataset.x_train.shape[1])
+        self.spec = spec_of(self.dataset, config.binarization)
+        self.method = methods.make(config, self.spec, len(self.dataset.x_train))
         self.replicas = training.replicas(config) if replicas is None else tuple(replicas)
         self.keys = training.base_keys(self.replicas)
         self.interrupt = interrupt or Interrupt()
@@ -95,28 +95,25 @@ class Run:
         if self.watch is not None:
             self.watch.check()
 
-    def replicate(self, r: int) -> tuple[jax.Array, Any]:
-        """Base key and params of replicate r."""
+    def replicate(self, r: int) -> tuple[jax.Array, Any, Any]:
+        """Base key, params and stats of replicate r."""
+        trained = self.state.params, self.state.stats
         if self.config.replicates == 1:
-            return self.keys, self.state.params
+            return self.keys, *trained
         # Streams of the same base key are different keys, which JAX's check of reuse cannot know.
-        return jax.random.clone(self.keys)[r], jax.tree.map(lambda leaf: leaf[r], self.state.params)
+        return jax.random.clone(self.keys)[r], *jax.tree.map(lambda leaf: leaf[r], trained)
+
+    def test_examples(self, r: int = 0) -> Batch:
+        """The test split as every evaluation of replicate r sees it; images as grey levels."""
+        return examples.of_test(self.replicas[r], self.dataset, self.spec)
+
+    def first_train_examples(self) -> Batch:
+        """The `au_images` training examples over which active units are counted."""
+        return examples.first_of_train(self.config, self.dataset, self.spec)
 
     def survivors(self) -> list[int]:
         """The replicates whose loss stayed finite."""
         return [r for r in range(self.config.replicates) if self.failed_at[r] < 0]
-
-
-def stored(
-    x: np.ndarray, split: int, mode: str, seed: int = keys.FIXED_BINARIZATION_SEED
-) -> jax.Array:
-    """A split's images as they lie on the device. What is drawn once is drawn by a key that does
-    not depend on the run's seed, unless another seed is given.
-    """
-    images = jnp.asarray(x)
-    if mode in ("dynamic", "none"):
-        return images  # and no key is made, which takes a start's time
-    return binarization.stored(keys.binarization_key(split, seed), images, mode)
 
 
 def train(run: Run) -> None:
@@ -133,7 +130,7 @@ def train(run: Run) -> None:
         distributed.on_first(lambda: _open_log(run, start).close())
         distributed.on_first(lambda: _resume_clock(run, start))
     else:
-        _train_from(run, loop, _training_images(run), start, total)
+        _train_from(run, loop, _training_data(run), start, total)
     if loop.mesh is not None:
         run.state = sharding.fetch(run.state)  # what follows looks at one replicate at a time
 
@@ -152,10 +149,9 @@ def _begin(run: Run) -> tuple[training.Loop, int, int]:
     """
     config, x_train = run.config, run.dataset.x_train
     loop = training.make_loop(
-        config, run.model, len(x_train), shard_batch=run.placement.shard_batch
+        config, run.method, len(x_train), run.spec.kind, run.placement.shard_batch
     )
-    scale = 255 if x_train.dtype == np.uint8 else 1
-    run.state = loop.init(run.keys, jnp.asarray(x_train.mean(axis=0) / scale, jnp.float32))
+    run.state = loop.init(run.keys, *examples.first_rows(run.dataset))
     setup.release_memory()
     total = training.total_steps(config, len(x_train))
     return loop, _restore(run, total), total
@@ -163,7 +159,7 @@ def _begin(run: Run) -> tuple[training.Loop, int, int]:
 
 def read_records(run: Run, last_step: int) -> list[dict[str, Any]]:
     """The metrics of a run; says once which steps up to `last_step` they lack."""
-    records = read_metrics(run.path, run_files.METRIC_NAMES)
+    records = read_metrics(run.path, _metric_names(run))
     call = training.steps_per_call(run.config, len(run.dataset.x_train))
     missing = missing_steps(records, last_step, call)
     if missing and missing != run.missing:
@@ -173,7 +169,11 @@ def read_records(run: Run, last_step: int) -> list[dict[str, Any]]:
 
 
 def _open_log(run: Run, step: int) -> MetricLog:
-    return MetricLog(run.path, step, run.tensorboard, run_files.METRIC_NAMES)
+    return MetricLog(run.path, step, run.tensorboard, _metric_names(run))
+
+
+def _metric_names(run: Run) -> tuple[str, ...]:
+    return (*run.method.terms, *run_files.METRIC_NAMES)
 
 
 def _resume_clock(run: Run, step: int) -> None:
@@ -184,17 +184,19 @@ def _resume_clock(run: Run, step: int) -> None:
         run.seconds = records[-1]["seconds"]
 
 
-def _training_images(run: Run) -> jax.Array | streaming.Images:
+def _training_data(run: Run) -> Batch | streaming.Examples:
     """On the device, or where they are, if they are to be streamed."""
-    x_train, mode, stream = run.dataset.x_train, run.config.binarization, run.placement.stream
-    if streaming.too_large(x_train.nbytes) if stream is None else stream:
-        return streaming.Images(x_train, mode, keys.binarization_key(keys.TRAIN_SPLIT))
-    return stored(x_train, keys.TRAIN_SPLIT, mode)
+    x, label, mode = run.dataset.x_train, run.dataset.y_train, run.config.binarization
+    stream = run.placement.stream
+    if streaming.too_large(x.nbytes) if stream is None else stream:
+        return streaming.Examples(x, mode, label, keys.binarization_key(keys.TRAIN_SPLIT))
+    label = None if label is None else jnp.asarray(label)
+    return Batch(examples.stored(x, keys.TRAIN_SPLIT, mode), label)
 
 
-def _train_from(run: Run, loop: training.Loop, images, start: int, total: int) -> None:
+def _train_from(run: Run, loop: training.Loop, data, start: int, total: int) -> None:
     config = run.config
-    call = training.steps_per_call(config, len(images))
+    call = training.steps_per_call(config, len(run.dataset.x_train))
     every = config.checkpoint_every or CALLS_PER_CHECKPOINT * call
     saved = start
     with distributed.held_by_first(lambda: _open_log(run, start)) as log:
@@ -202,7 +204,7 @@ def _train_from(run: Run, loop: training.Loop, images, start: int, total: int) -
         progress = run.progress("training", total, start, "steps")
         clock = time.perf_counter()
         hparams = hyper.hyperparameters(run.replicas)
-        for record in training.fit(config, loop, images, run.state, run.keys, hparams):
+        for record in training.fit(config, loop, data, run.state, run.keys, hparams):
             run.state = record.state
             now = time.perf_counter()
             run.seconds, clock = run.seconds + now - clock, now
@@ -210,7 +212,8 @@ def _train_from(run: Run, loop: training.Loop, images, start: int, total: int) -
                 setup.release_memory()
             _check_finite(run, record, saved)
             distributed.on_first(lambda record=record: _write_line(run, log, record))
-            progress.to(record.step, f"bound {np.nanmean(record.metrics['bound']):.2f}")
+            term = run.method.terms[0]
+            progress.to(record.step, f"{term} {np.nanmean(record.metrics[term]):.2f}")
             due = record.step // every > saved // every or record.step == total
             stop = run.interrupt.agreed()
             if due or stop:
@@ -243,6 +246,7 @@ def _read_checkpoint(run: Run, total: int) -> tuple[int, training.TrainState, fl
     folder = run.path / rundir.CHECKPOINTS
     if not folder.exists():
         return None  # without importing Orbax
+    from elbo_lab.runs import states
     from elbo_lab.training import checkpoint
 
     def refusal(step: int, restored: tuple[training.TrainState, jax.Array]) -> str:
@@ -251,11 +255,11 @@ def _read_checkpoint(run: Run, total: int) -> tuple[int, training.TrainState, fl
         own = int(restored[0].step)
         return "" if own == step else f"it is of step {own}"
 
-    restored = checkpoint.restore(folder, (run.state, run.keys), refusal=refusal)
+    restored = states.restore(run.path, run.state, run.keys, run.method.terms, refusal)
     if restored is None:
         return None
-    step, (state, keys) = restored
-    if not bool(jnp.all(jax.random.key_data(keys) == jax.random.key_data(run.keys))):
+    step, state, base_keys = restored
+    if not bool(jnp.all(jax.random.key_data(base_keys) == jax.random.key_data(run.keys))):
         raise UserError(f"{folder} was made with another seed; use --overwrite to start anew.")
     note = checkpoint.read_note(folder) or {}
     seconds = 0.0 if json_files.fault(note, {"seconds": float}) else note["seconds"]
@@ -295,8 +299,9 @@ def _check_finite(run: Run, record: training.Record, saved: int) -> None:
     failed_at = np.atleast_1d(record.failed_at)
     for r in np.flatnonzero((failed_at >= 0) & (run.failed_at < 0)):
         # Every process is here, since `failed_at` is the same on all.
-        bits = int(np.atleast_1d(sharding.fetch(record.state.failure.terms))[r])
-        found = ", ".join(training.failed_terms(list(record.metrics), bits))
+        is_finite = sharding.fetch(record.state.failure.is_finite)
+        is_finite = {name: bool(np.atleast_1d(f)[r]) for name, f in is_finite.items()}
+        found = ", ".join(training.failed_terms(is_finite))
         sentence = f"not finite at step {failed_at[r]}, seed {run.replicas[r].seed}: {found}"
         if np.all(failed_at >= 0):
             kept = "before the first checkpoint"
@@ -309,23 +314,6 @@ def _check_finite(run: Run, record: training.Record, saved: int) -> None:
         if distributed.is_first():
             print(f"\nReplicate {r} stopped: {sentence}; the others go on.")
     run.failed_at = failed_at
-
-
-def test_images(run: Run, r: int = 0) -> jax.Array:
-    """The test split as every evaluation of replicate r sees it: [N, D], float32 in [0, 1]."""
-    # Dynamic binarization draws the test images once too.
-    mode = "fixed" if run.config.binarization == "dynamic" else run.config.binarization
-    seed = keys.FIXED_BINARIZATION_SEED
-    if run.config.test_draw == "by_seed":
-        seed = run.replicas[r].seed
-    return binarization.grey_levels(stored(run.dataset.x_test, keys.TEST_SPLIT, mode, seed))
-
-
-def first_train_images(run: Run) -> jax.Array:
-    """The training images over which active units are counted: [au_images, D], drawn once."""
-    mode = "fixed" if run.config.binarization == "dynamic" else run.config.binarization
-    x = run.dataset.x_train[: run.config.au_images]
-    return binarization.grey_levels(stored(x, keys.TRAIN_SPLIT, mode))
 
 
 def evaluate(run: Run) -> dict[int, Any]:
@@ -342,19 +330,16 @@ def evaluate(run: Run) -> dict[int, Any]:
 
     setup.release_memory()
     config, file = run.config, run.path / rundir.EVALUATION
-    images, survivors = test_images(run), run.survivors()
-    train_images = first_train_images(run) if config.au_images else None
-    mesh = sharding.images_mesh()
-    evaluator = evaluation.make_evaluator(run.model, config.k, config.eval_k, mesh)
-    num_train_images = None if train_images is None else len(train_images)
-    done = distributed.on_first(
-        lambda: evaluation.read_evaluations(file, len(images), config.latent_dims, num_train_images)
-    )
-    progress = run.progress("evaluation", len(images) * len(survivors), 0, "images")
+    test, survivors = run.test_examples(), run.survivors()
+    number = len(run.dataset.x_test)
+    evaluator = evaluation.make_evaluator(run.method, sharding.images_mesh())
+    shapes = measured_shapes(run)
+    done = distributed.on_first(lambda: evaluation.read_evaluations(file, number, shapes))
+    progress = run.progress("evaluation", number * len(survivors), 0, "examples")
     for i, r in enumerate(survivors):
 
-        def on_batch(images_done: int, before: int = i * len(images)) -> None:
-            progress.to(before + images_done)
+        def on_batch(examples_done: int, before: int = i * number) -> None:
+            progress.to(before + examples_done)
             if run.interrupt.agreed():
                 progress.close()
                 raise StoppedError(
@@ -363,17 +348,41 @@ def evaluate(run: Run) -> dict[int, Any]:
 
         if r not in done:
             if r and config.test_draw == "by_seed":
-                images = test_images(run, r)
-            key, params = run.replicate(r)
+                test = run.test_examples(r)
+            key, params, stats = run.replicate(r)
             draws_key = keys.stream_key(key, keys.EVALUATION)
-            found = evaluation.evaluate(evaluator, draws_key, params, images, on_batch)
-            if train_images is not None:
-                key = keys.stream_key(key, keys.ACTIVE_UNITS)
-                means = evaluation.layer_means(key, run.model.posterior(params, train_images))
-                found = found._replace(train_means=jax.device_get(means))
-            done[r] = found
+            found = evaluation.evaluate(evaluator, draws_key, params, stats, test, on_batch)
+            done[r] = found | _train_means(run, key, params, stats)
             distributed.on_first(run.check_directory)
             distributed.on_first(lambda: evaluation.write_evaluations(file, done))
-        on_batch(len(images))
+        on_batch(number)
     progress.close()
     return {r: done[r] for r in survivors}
+
+
+def _train_means(run: Run, key: jax.Array, params: Any, stats: Any) -> dict[str, np.ndarray]:
+    """E_q[z_i|x] of the training examples over which active units are counted, if there are any."""
+    if not run.config.au_images or run.method.layer_means is None:
+        return {}
+    key = keys.stream_key(key, keys.ACTIVE_UNITS)
+    means = run.method.layer_means(key, params, stats, run.first_train_examples())
+    return {f"{TRAIN}{name}": array for name, array in jax.device_get(means).items()}
+
+
+def measured_shapes(run: Run) -> dict[str, tuple[int, ...]]:
+    """The shape of each array of an evaluation."""
+    number, au_images = len(run.dataset.x_test), run.config.au_images
+    key, params, stats = run.replicate(0)
+    row = jax.eval_shape(lambda: _row(run))
+    measured = jax.eval_shape(run.method.measure, key, params, stats, row)
+    shapes = {name: (number, *array.shape[1:]) for name, array in measured.items()}
+    if au_images and run.method.layer_means is not None:
+        means = jax.eval_shape(run.method.layer_means, key, params, stats, row)
+        shapes |= {f"{TRAIN}{n}": (au_images, *a.shape[1:]) for n, a in means.items()}
+    return shapes
+
+
+def _row(run: Run) -> Batch:
+    """One example, for shapes."""
+    x = jnp.zeros((1, run.spec.dim), jnp.int32 if run.spec.kind == "token" else jnp.float32)
+    return Batch(x, None if run.dataset.y_test is None else jnp.zeros(1, jnp.int32))

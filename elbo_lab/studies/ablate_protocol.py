@@ -34,7 +34,7 @@ def choices(settings: Texts, end: str) -> list[Choice]:
     quirks = {
         name: configs.shown(texts[name])
         for name in there
-        if name not in (*_KEPT, *settings) and there[name] != here[name]
+        if name not in (*_KEPT, *settings) and there[name] != here.get(name, there[name])
     }
     if not quirks:
         raise UserError(

@@ -16,7 +16,7 @@ import numpy as np
 from elbo_lab import configs, evaluation, json_files
 from elbo_lab.configs import Config
 from elbo_lab.errors import DamageWarning, UserError
-from elbo_lab.evaluation import ACTIVE_THRESHOLD
+from elbo_lab.evaluation import ACTIVE_THRESHOLD, quantities
 from elbo_lab.files import write_summary
 from elbo_lab.reports import documents
 from elbo_lab.runs import run_files, rundir
@@ -80,10 +80,10 @@ def row(cell: Cell, entry: dict[str, Any], path: Path, command: str) -> dict[str
     runs = {name: path / name for name in dict.fromkeys(run["run"] for run in entry["runs"])}
     stored = {n: evaluation.read_evaluations(run / rundir.EVALUATION) for n, run in runs.items()}
     kept = [stored[run["run"]][run["replicate"]] for run in entry["runs"]]
-    nll = [float(-np.mean(e.log_likelihood, dtype=np.float64)) for e in kept]
-    layers = [e.train_means or e.means for e in kept]
+    nll = [float(-np.mean(e["log_likelihood"], dtype=np.float64)) for e in kept]
+    layers = [quantities.layers(e, "train") or quantities.layers(e) for e in kept]
     active = [[int(np.sum(evaluation.activity(m) > ACTIVE_THRESHOLD)) for m in ms] for ms in layers]
-    images = -np.mean([e.log_likelihood for e in kept], axis=0, dtype=np.float64)
+    images = -np.mean([e["log_likelihood"] for e in kept], axis=0, dtype=np.float64)
     summaries = [run_files.read_summary(run) for run in runs.values()]
     seconds, speeds = zip(*map(run_files.timing, summaries), strict=True)
     return {
@@ -126,7 +126,9 @@ def write(folder: Path, cell: Cell, found: dict[str, Any]) -> None:
     path = folder / f"{PREFIX}{slug(cell)}.json"
     with contextlib.suppress(UserError):  # what is lost or damaged is written anew
         old = json_files.read(path, _KIND)
-        if all(old[key] == found[key] for key in ("nll", "active_units", "config")):
+        same = all(old[key] == found[key] for key in ("nll", "active_units"))
+        # Other versions store other fields of the same configuration.
+        if same and not configs.differences(configs.from_dict(found["config"]), old["config"]):
             return
     try:
         folder.mkdir(parents=True, exist_ok=True)

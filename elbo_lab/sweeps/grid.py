@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from elbo_lab import configs, training
-from elbo_lab.configs import HYPER, Config
+from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
+from elbo_lab.models.mlp import MLPOptions
 
 # Replicates in one program at most: their states, and on a GPU their activations, lie in memory
 # together, and what is trained together is lost together.
 LARGEST_GROUP = 32
+# What a cell has in the place of a value of an axis that does not apply to it.
+NOT_APPLICABLE = "-"
 # A step of one image and one draw, in draws: what the step takes beside its draws (measured on a
 # CPU: 0.9 ms and 0.21 ms a draw at B = 20), and a draw of the evaluation, which has no gradient.
 STEP_OVERHEAD, EVALUATION_DRAW = 4.0, 0.4
@@ -39,6 +42,8 @@ class Cell(NamedTuple):
         values = self.values
         if not values and self.config:
             values = {"objective": self.config.objective, "k": self.config.k}
+            if self.config.objective is None:
+                values = {"model": self.config.model}
         return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
@@ -47,32 +52,58 @@ class Group(NamedTuple):
 
     config: Config  # what they share; replicates is their number
     replicas: tuple[Config, ...]  # one seed each
+    directory: str | None = None  # the name that its run has already
 
     @property
     def name(self) -> str:
         """A directory's name, the same for the same replicas."""
-        config, digest = self.config, configs.digest_of([configs.to_dict(r) for r in self.replicas])
+        if self.directory is not None:
+            return self.directory
+        config = self.config
         estimator = f"-{config.estimator}" if config.estimator else ""
-        return f"{config.objective}-k{config.k}{estimator}-{digest}"
+        return f"{configs.label(config)}{estimator}-{digest(self.replicas)}"
+
+
+def digest(replicas: Sequence[Config]) -> str:
+    """Eight hexadecimal digits that tell lists of replicates apart."""
+    return configs.digest_of([configs.told_apart_by(replica) for replica in replicas])
 
 
 def expand(
-    axes: Mapping[str, Sequence[str]], make: Callable[[dict[str, str]], Config]
+    axes: Mapping[str, Sequence[str]],
+    make: Callable[[dict[str, str]], Config],
+    applies: Callable[[str, dict[str, str]], bool] = lambda name, values: True,
 ) -> list[Cell]:
     """All cells of a grid, the last axis varying fastest.
 
+    An axis that does not apply to some cells, as a setting of one model family to the cells of
+    another, has `NOT_APPLICABLE` there for all of its values, which make one cell.
+
     Args:
       axes: the values of each axis, as texts.
-      make: a choice of every axis -> its Config; a UserError makes the cell a skipped one.
+      make: a choice of every axis that applies -> its Config; a UserError makes the cell a skipped
+        one.
+      applies: (axis, a choice of every axis) -> whether the axis applies. One that applies to no
+        choice is passed to `make` all the same, which refuses it.
 
     Raises:
       UserError: a value that cannot be trained in any cell, with the reason of its first cell.
     """
+    choices = [dict(zip(axes, choice, strict=True)) for choice in itertools.product(*axes.values())]
+    kept = [name for name in axes if not any(applies(name, values) for values in choices)]
+    rows = [
+        tuple(
+            text if name in kept or applies(name, values) else NOT_APPLICABLE
+            for name, text in values.items()
+        )
+        for values in choices
+    ]
     cells = []
-    for choice in itertools.product(*axes.values()):
-        values = dict(zip(axes, choice, strict=True))
+    for row in dict.fromkeys(rows):
+        values = dict(zip(axes, row, strict=True))
         try:
-            cells.append(Cell(values, make(values)))
+            given = {name: text for name, text in values.items() if text != NOT_APPLICABLE}
+            cells.append(Cell(values, make(given)))
         except UserError as error:
             cells.append(Cell(values, None, str(error)))
     check_values(cells)
@@ -87,6 +118,8 @@ def check_values(cells: Sequence[Cell]) -> None:
         raise UserError(cells[0].reason)
     for name in cells[0].values:
         for text in dict.fromkeys(cell.values[name] for cell in cells):
+            if text == NOT_APPLICABLE:
+                continue
             having = [cell for cell in cells if cell.values[name] == text]
             if all(cell.config is None for cell in having):
                 raise UserError(having[0].reason)
@@ -121,10 +154,10 @@ def program(config: Config) -> Config:
     """
     numbers = {
         name: 0.0
-        for name in HYPER
-        if isinstance(getattr(config, name), float | int) and math.isfinite(getattr(config, name))
+        for name, value in configs.traced(config).items()
+        if isinstance(value, float | int) and math.isfinite(value)
     }
-    return dataclasses.replace(config, seed=0, replicates=1, learning_rate=0.0, **numbers)
+    return configs.replace(config, seed=0, replicates=1, learning_rate=0.0, **numbers)
 
 
 def groups(replicas: Iterable[Config], work: Callable[[Config], float], jobs: int) -> list[Group]:
@@ -179,7 +212,7 @@ def group(replicas: Sequence[Config]) -> Group:
 def training_work(config: Config, num_train: int) -> float:
     """Time to train one replicate, in units of one draw of a step of one image."""
     steps = training.total_steps(config, num_train - config.held_out)
-    draws = config.batch_size * (config.k * config.m + STEP_OVERHEAD)
+    draws = config.batch_size * ((config.k or 1) * config.m + STEP_OVERHEAD)
     return steps * draws * _size(config)
 
 
@@ -205,9 +238,13 @@ def time_left(waiting: Sequence[float], running: Sequence[float], jobs: int, rat
 
 
 def _size(config: Config) -> float:
-    """Multiplications of the generation network for a 784-pixel image, of the default's."""
+    """Multiplications of the generation network for a 784-pixel image, of the default's; 1 for
+    families of other networks, whose runs are then in proportion to their steps and draws.
+    """
+    if config.model != "mlp":
+        return 1.0
 
-    def count(model: Config) -> int:
+    def count(model: MLPOptions) -> int:
         total, below = 0, 784
         for i, latents in enumerate(model.latent_dims):
             hidden = model.upper_hidden_dims if i else model.hidden_dims
@@ -216,4 +253,4 @@ def _size(config: Config) -> float:
             below = latents
         return total
 
-    return count(config) / count(Config())
+    return count(config.model_options) / count(MLPOptions())

@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from elbo_lab import configs, json_files
 from elbo_lab.configs import Config
 from elbo_lab.errors import DamageWarning, UserError
 from elbo_lab.files import write_summary
-from elbo_lab.runs import completing, run_files, rundir
+from elbo_lab.runs import completing, old_digests, run_files, rundir
 from elbo_lab.sweeps import grid
 
 SWEEP, RUNS, LOGS, REPORT = "sweep.json", "runs", "logs", "report.html"
@@ -42,6 +42,15 @@ class Store(NamedTuple):
 
     done: dict[Config, Place]  # complete replicates, diverged ones included
     begun: list[grid.Group]  # of runs that are not complete
+
+
+def default_name(script: str, wanted: Sequence[Config]) -> str:
+    """A folder of its own for each grid, e.g. runs/sweep-mnist_small-1a2b3c4d: the one that an
+    earlier version gave it, if that is there.
+    """
+    start = os.path.join("runs", f"{script}-{Path(wanted[0].dataset).stem}")
+    name = f"{start}-{grid.digest(wanted)}"
+    return rundir.first_existing(name, start, old_digests.digest_of_all(wanted))
 
 
 @contextlib.contextmanager
@@ -138,7 +147,7 @@ def read(path: Path, digests: dict[str, str]) -> Store:
         fields, digest = rundir.stored_replicas(run)
         try:
             replicas = [configs.from_dict(own) for own in fields]
-        except TypeError:
+        except UserError:
             continue  # another version's
         for replica in replicas:
             if digests.get(replica.dataset, digest) != digest:
@@ -150,7 +159,10 @@ def read(path: Path, digests: dict[str, str]) -> Store:
             for r, replica in enumerate(replicas):
                 done.setdefault(replica, Place(run, r))
         elif replicas:
-            begun.append(grid.group(replicas))
+            group = grid.group(replicas)
+            if run.name != group.name:  # an earlier version's name
+                group = group._replace(directory=run.name)
+            begun.append(group)
     return Store(done, begun)
 
 
@@ -185,7 +197,7 @@ def adopt(path: Path, runs: Iterable[Path], wanted: Iterable[Config]) -> None:
         fields, _ = rundir.stored_replicas(run)
         try:
             replicas = [configs.from_dict(own) for own in fields]
-        except TypeError:
+        except UserError:
             continue  # another version's
         target = path / RUNS / grid.group(replicas).name if replicas else run
         if not replicas or not wanted.issuperset(replicas) or target.exists():

@@ -11,23 +11,13 @@ import numpy as np
 import elbo_lab
 from elbo_lab import configs, evaluation, training
 from elbo_lab.configs import Config
-from elbo_lab.evaluation import comparison
+from elbo_lab.evaluation import comparison, quantities
 from elbo_lab.reports import results
 from elbo_lab.runs import completing, run_files, rundir
 from elbo_lab.sweeps import grid, sweep_folder
 from elbo_lab.sweeps.sweep_folder import Place, Store
 from elbo_lab.training.metrics import read_metrics
 
-# Values per test image that are averaged, by their names in sweep.json.
-PER_IMAGE = {
-    "log_likelihood": "log_likelihood",
-    "elbo": "elbo",
-    "iwae_bound": "iwae",
-    "kl": "kl",
-    "reconstruction": "reconstruction",
-}
-# Those of them that cells are compared by, on the same test images.
-COMPARED = ("log_likelihood", "elbo")
 # Points of a curve in sweep.json, about.
 CURVE_POINTS = 100
 # Why a replicate has no numbers that nothing was wrong with.
@@ -86,10 +76,9 @@ def plan(cells: Sequence[grid.Cell], baseline: int, command: str) -> dict[str, A
 
 def command_of(config: Config) -> str:
     """The command that trains one replicate alone."""
-    default, given = configs.to_dict(Config()), configs.to_dict(config)
     parts = ["python", "-m", "experiments.run"]
-    for name, value in given.items():
-        if value != default[name]:
+    for name, value in configs.given(config).items():
+        if (name, value) != ("model", "mlp"):
             parts.append(f"--{name}={configs.shown(value)}")
     return shlex.join(parts)
 
@@ -139,17 +128,17 @@ def _measure(cell, store: Store, summaries, reasons) -> tuple[dict[str, Any], di
 
 def _averages(values: dict[int, evaluation.Evaluation]) -> dict[str, Any]:
     found = {}
-    for name, field in PER_IMAGE.items():
-        mean, error, over = comparison.mean_and_error(
-            {seed: getattr(e, field) for seed, e in values.items()}
-        )
-        found[name] = {"mean": mean, "standard_error": error, "over": over, "unit": "nats"}
     first = next(iter(values.values()))
+    for name, quantity in quantities.present(first).items():
+        mean, error, over = comparison.mean_and_error({s: e[name] for s, e in values.items()})
+        unit = quantity.unit.partition(" ")[0]
+        found[name] = {"mean": mean, "standard_error": error, "over": over, "unit": unit}
+    split = "train" if quantities.layers(first, "train") else "test"
     layers = []
-    for i, means in enumerate(first.train_means or first.means):
+    for i, means in enumerate(quantities.layers(first, split)):
         counts = {
             seed: np.sum(
-                evaluation.activity((e.train_means or e.means)[i]) > evaluation.ACTIVE_THRESHOLD,
+                evaluation.activity(quantities.layers(e, split)[i]) > evaluation.ACTIVE_THRESHOLD,
                 keepdims=True,
             )
             for seed, e in values.items()
@@ -167,10 +156,9 @@ def _times(places: list[Place], summaries) -> dict[str, Any]:
     for path, r in places:
         together = len(summaries[path]["replicas"])
         seconds.append(run_files.timing(summaries[path])[0] / together)
-        records = read_metrics(path, run_files.METRIC_NAMES)
-        curves.append(
-            {x["step"]: (x["seconds"] / together, np.ravel(x["bound"])[r]) for x in records}
-        )
+        term = summaries[path]["terms"][0]
+        records = read_metrics(path, (term, *run_files.METRIC_NAMES))
+        curves.append({x["step"]: (x["seconds"] / together, np.ravel(x[term])[r]) for x in records})
     steps = [step for step in curves[0] if all(step in curve for curve in curves)]
     steps = steps[:: max(1, len(steps) // CURVE_POINTS)]
     points = np.array([[curve[step] for step in steps] for curve in curves])
@@ -188,13 +176,17 @@ def _differences(cell, other, values, baseline) -> dict[str, Any]:
     if reason := _incomparable(cell.config, other.config, set(values) == set(baseline)):
         return {"reason": reason}
     found: dict[str, Any] = {}
-    for name in COMPARED:
-        if name == "log_likelihood" and cell.config.eval_k != other.config.eval_k:
+    sides = (values, baseline)
+    measured = [quantities.present(next(iter(side.values()))) for side in sides]
+    settings = [configs.to_dict(c.config) for c in (cell, other)]
+    for name, quantity in measured[0].items():
+        if not quantity.compared or name not in measured[1]:
+            continue
+        if len({quantities.num_draws(quantity, own) for own in settings}) > 1:
             continue  # bounds of different K
-        field = PER_IMAGE[name]
-        sides = [{s: getattr(e, field) for s, e in side.items()} for side in (values, baseline)]
+        own = [{s: e[name] for s, e in side.items()} for side in sides]
         try:
-            found[name] = comparison.difference(*sides)._asdict()
+            found[name] = comparison.difference(*own)._asdict()
         except ValueError as error:
             return {"reason": str(error)}
     if not found.get("log_likelihood"):
@@ -208,7 +200,7 @@ def _incomparable(config: Config, other: Config, same_seeds: bool) -> str:
     def test_images(c: Config) -> tuple:
         # Dynamic binarization draws the test images once, as fixed binarization does.
         mode = "fixed" if c.binarization == "dynamic" else c.binarization
-        return c.dataset, mode, c.likelihood, c.test_draw
+        return c.dataset, mode, getattr(c.model_options, "likelihood", None), c.test_draw
 
     if test_images(config) != test_images(other):
         return "other test images or another likelihood"

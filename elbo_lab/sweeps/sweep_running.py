@@ -1,12 +1,11 @@
 """Trains what a grid lacks in a sweep's folder, and reports: from cells to report.html."""
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from elbo_lab import configs, data, training
+from elbo_lab import data, training
 from elbo_lab.configs import Config
 from elbo_lab.data import Dataset
 from elbo_lab.errors import UserError
@@ -54,7 +53,7 @@ def conduct(
     if cells[baseline].config is None:
         raise UserError(cells[baseline].reason)
     wanted = [r for c in cells if c.config for r in training.replicas(c.config)]
-    workdir = options.workdir or default_name(options.name, wanted)
+    workdir = options.workdir or sweep_folder.default_name(options.name, wanted)
     with sweep_folder.claim(workdir, options.overwrite) as path:
         from elbo_lab.sweeps import sweep_reporting, sweep_results
 
@@ -167,9 +166,3 @@ def train_missing(
         return failed, jobs
     finally:
         progress.close()
-
-
-def default_name(name: str, wanted: list[Config]) -> str:
-    """A folder of its own for each grid, e.g. runs/sweep-mnist_small-1a2b3c4d."""
-    digest = configs.digest_of([configs.to_dict(replica) for replica in wanted])
-    return os.path.join("runs", f"{name}-{Path(wanted[0].dataset).stem}-{digest}")

@@ -75,7 +75,9 @@ def train(task: dict) -> int:
     setup.set_up(task["platform"], len(replicas), task["cache"], task["cache_given"])
     placement = setup.Placement(*task["placement"])
     in_file = bool(placement.stream)
-    dataset = data.load(config.dataset, task["data_dir"], task["manual_dir"], in_file)
+    from elbo_lab.runs import derived
+
+    dataset = data.load(config.dataset, task["data_dir"], task["manual_dir"], in_file, derived.load)
     from elbo_lab.runs import completing, stages
 
     try:

@@ -147,6 +147,23 @@ def read_note(directory) -> dict[str, Any] | None:
     return None
 
 
+def leaf_names(directory) -> list[str]:
+    """The paths of the arrays in the newest checkpoint whose manifest can be read; [] if none."""
+    return [str(leaf[0]) for leaf in _newest_manifest(directory).get("leaves", ()) if leaf]
+
+
+def newest_digest(directory) -> str:
+    """The digest of the arrays in the newest checkpoint whose manifest can be read; "" if none."""
+    return _newest_manifest(directory).get("digest", "")
+
+
+def _newest_manifest(directory) -> dict[str, Any]:
+    for _, _, folder in checkpoint_folders.listed(os.path.abspath(directory)):
+        with contextlib.suppress(UserError):
+            return json_files.read(os.path.join(folder, _MANIFEST), _MANIFEST_KIND)
+    return {}
+
+
 def _warn(sentence: str) -> None:
     warnings.warn(sentence, CheckpointWarning, stacklevel=3)
 

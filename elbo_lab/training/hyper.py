@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from elbo_lab import schedules
-from elbo_lab.configs import HYPER, Config
+from elbo_lab import configs, schedules
+from elbo_lab.configs import Config
 
 
 def hyperparameters(runs: Sequence[Config]) -> dict[str, Array]:
@@ -22,7 +22,7 @@ def hyperparameters(runs: Sequence[Config]) -> dict[str, Array]:
 
 
 def _numbers(config: Config) -> dict[str, float]:
-    values = {name: getattr(config, name) for name in ("learning_rate", *HYPER)}
+    values = {"learning_rate": config.learning_rate} | configs.traced(config)
     # Courses are compiled in (`courses`), and so is an infinite order, which is another bound.
     return {n: v for n, v in values.items() if isinstance(v, float | int) and math.isfinite(v)}
 
@@ -30,8 +30,8 @@ def _numbers(config: Config) -> dict[str, float]:
 def courses(config: Config, total: int) -> Callable[[dict[str, Array], Array], dict[str, Array]]:
     """(hyper-parameters, step) -> their values at that step, in a run of `total` steps."""
     factor = schedules.LR_SCHEDULES[config.lr_schedule](total)
-    texts = {name: getattr(config, name) for name in HYPER}
-    moving = {n: schedules.course(text) for n, text in texts.items() if isinstance(text, str)}
+    texts = {n: value for n, value in configs.traced(config).items() if isinstance(value, str)}
+    moving = {name: schedules.course(text) for name, text in texts.items()}
 
     def at_step(hparams: dict[str, Array], step: Array) -> dict[str, Array]:
         # Schedules divide the integer step, which strict promotion forbids.

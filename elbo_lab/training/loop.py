@@ -18,17 +18,26 @@ from jax import Array
 
 from elbo_lab.configs import Config
 from elbo_lab.data import binarization, streaming
+from elbo_lab.data.dataset import Batch
 from elbo_lab.devices import sharding
 from elbo_lab.keys import INITIALIZATION, PERMUTATIONS, STEPS, keys_of_seeds, stream_key
-from elbo_lab.methods import variational
-from elbo_lab.models.base import Model
+from elbo_lab.methods.base import Method
 from elbo_lab.training import hyper, optimizer
-from elbo_lab.training.step import BATCH_GRADIENTS, Failure, TrainState, train_step
+from elbo_lab.training.step import (
+    BATCH_GRADIENTS,
+    PARAMETERS,
+    STATS,
+    Failure,
+    Stepper,
+    TrainState,
+    all_finite,
+    train_step,
+)
 
 # Draws that one compiled call works through where log_every is not given: about a second on a CPU.
 DRAWS_PER_CALL = 50_000
 
-# Images that are binarized together, from one step or several: their random bits fit the cache.
+# Examples that are binarized together, from one step or several: their random bits fit the cache.
 VISIT_ROWS = 320
 
 
@@ -77,90 +86,110 @@ def steps_per_call(config: Config, num_train: int) -> int:
     return min(divisors, key=lambda d: abs(math.log(d / wanted)), default=wanted)
 
 
+class Own(NamedTuple):
+    """What each replicate has of its own; with R replicates every array has a leading axis [R]."""
+
+    state: TrainState  # without its step, which all replicates share
+    key: Array  # the base key
+    hparams: dict[str, Array]
+    orders: Array | None = None  # [2, N]: `passes`
+    batches: Batch | None = None  # stored examples [T, B, ...], where they are streamed
+
+
+class Shared(NamedTuple):
+    """What all replicates share."""
+
+    step: Array  # [], steps taken before
+    data: Batch | None = None  # stored training examples [N, ...], where they are on the device
+
+
 class Loop(NamedTuple):
     """The compiled functions of a run."""
 
-    init: Callable[..., TrainState]  # (base_keys, mean image [D]) -> state
-    orders: Callable[..., Array]  # (base_keys, epoch) -> [2, N] or [R, 2, N], see `chosen`
-    run: Callable[..., Any]  # (state, base_keys, orders, hparams, images, num_steps), many steps
-    # (state, base_keys, hparams, batches, num_steps), the same steps on batches [T, B, D] or
-    # [R, T, B, D] of stored images
-    run_batches: Callable[..., Any]
+    init: Callable[..., TrainState]  # (base keys, first batch, mean [D] or None) -> state
+    orders: Callable[..., Array]  # (base keys, epoch) -> [2, N] or [R, 2, N], see `chosen`
+    # (state, own, data, num_steps) -> (state, terms): many steps, of own.orders over the data, or
+    # of own.batches where data is None
+    run: Callable[..., Any]
     mesh: jax.sharding.Mesh | None = None  # None: one device
+
+
+class Program(NamedTuple):
+    """What is compiled into the steps of a run."""
+
+    config: Config
+    kind: str  # of the examples, `Spec.kind`
+    stepper: Stepper
+    pin: Callable[..., Any]  # says which axis of examples is the batch, `sharding.pin`
 
 
 def make_loop(
     config: Config,
-    model: Model,
+    method: Method,
     num_train: int,
-    loss_fn: variational.LossFn | None = None,
+    kind: str = "image",
     shard_batch: bool | None = None,
 ) -> Loop:
     """Builds the functions that `fit` calls, mapped over replicates, sharded and jitted.
 
     Args:
       config: the run's.
-      model: its `init` starts the parameters.
-      num_train: N, training images.
-      loss_fn: what is minimized; the configured objective where not given.
+      method: starts params and stats, and gives the loss.
+      num_train: N, training examples.
+      kind: of the examples, `Spec.kind`.
       shard_batch: see `sharding.make_mesh`, of all devices.
     """
-    loss_fn = variational.objective_loss(config, model, num_train) if loss_fn is None else loss_fn
-    tx = optimizer.make(config)
-    at_step = hyper.courses(config, total_steps(config, num_train))
-    take_step = functools.partial(
-        train_step, loss_fn, tx, at_step, BATCH_GRADIENTS[config.batch_gradient]
+    stepper = Stepper(
+        method.loss,
+        optimizer.make(config),
+        hyper.courses(config, total_steps(config, num_train)),
+        BATCH_GRADIENTS[config.batch_gradient],
     )
     mesh = sharding.make_mesh(config.replicates, config.batch_size, shard_batch)
-    pin = sharding.pin(mesh)
+    program = Program(config, kind, stepper, sharding.pin(mesh))
     replicated = functools.partial(sharding.over_replicates, config.replicates, mesh=mesh)
-    placing = functools.partial(sharding.placing, mesh=mesh, replicates=config.replicates)
+    own_spec, shared_spec = sharding.own_spec(config.replicates), jax.P()
 
-    def init(base_key: Array, mean_image: Array):
-        mean_image = mean_image.astype(jnp.float32)  # whatever JAX_ENABLE_X64 makes of it
-        params = model.init(stream_key(base_key, INITIALIZATION), mean_image)
-        return params, tx.init(params), Failure(jnp.int32(-1), jnp.int32(0))
-
-    @functools.partial(jax.jit, donate_argnums=0, static_argnames="num_steps")
-    def run_all(state: TrainState, keys, orders, hparams, images, num_steps: int):
-        def run(carried, key, orders, hparams, step, images):
-            steps = step + jnp.arange(num_steps, dtype=jnp.int32)
-            indices = chosen(config, orders, images.shape[0], step, steps)
-            pick = images.__getitem__
-            return many_steps(config, take_step, pin, pick, carried, key, indices, hparams, step)
-
-        carried, terms = replicated(run, mapped=4)(
-            tuple(state[1:]), keys, orders, hparams, state.step, images
-        )
-        return TrainState(state.step + num_steps, *carried), terms
-
-    @functools.partial(jax.jit, donate_argnums=0, static_argnames="num_steps")
-    def run_batches(state: TrainState, keys, hparams, batches, num_steps: int):
-        def run(carried, key, hparams, batches, step):
-            pick = _as_it_is
-            return many_steps(config, take_step, pin, pick, carried, key, batches, hparams, step)
-
-        carried, terms = replicated(run, mapped=4)(
-            tuple(state[1:]), keys, hparams, batches, state.step
-        )
-        return TrainState(state.step + num_steps, *carried), terms
+    def init_one(base_key: Array, start: tuple[Batch, Array | None]) -> TrainState:
+        params, stats = method.init(stream_key(base_key, INITIALIZATION), *start)
+        opt_state = stepper.optimizer.init(params)
+        return TrainState(None, params, opt_state, Failure.none(method.terms), stats)
 
     @jax.jit
-    def init_all(keys, mean_image):
-        return TrainState(jnp.int32(0), *replicated(init, mapped=1)(keys, mean_image))
+    def init_all(base_keys: Array, start: tuple[Batch, Array | None]) -> TrainState:
+        return replicated(init_one)(base_keys, start)._replace(step=jnp.int32(0))
 
-    orders = functools.partial(passes, config, num_train)
-    return Loop(
-        init=placing(init_all, kinds="rs"),
-        orders=placing(jax.jit(replicated(orders, mapped=1)), kinds="rs"),
-        run=placing(run_all, kinds="rrrrs-"),
-        run_batches=placing(run_batches, kinds="rrr--"),
-        mesh=mesh,
-    )
+    @functools.partial(jax.jit, donate_argnums=0, static_argnames="num_steps")
+    def run_all(state: TrainState, own: Own, data: Batch | None, num_steps: int):
+        def run(own: Own, shared: Shared) -> tuple[TrainState, dict[str, Array]]:
+            return many_steps(program, own, shared, num_steps)
+
+        own = own._replace(state=state._replace(step=None))
+        end, terms = replicated(run)(own, Shared(state.step, data))
+        return end._replace(step=state.step + num_steps), terms
+
+    orders_all = jax.jit(replicated(functools.partial(passes, config, num_train)))
+
+    def init(base_keys: Array, batch: Batch, mean: Array | None = None) -> TrainState:
+        start = batch, None if mean is None else jnp.asarray(mean, jnp.float32)
+        return init_all(
+            sharding.place(base_keys, mesh, own_spec), sharding.place(start, mesh, shared_spec)
+        )
+
+    def orders(base_keys: Array, epoch: int) -> Array:
+        return orders_all(sharding.place(base_keys, mesh, own_spec), epoch)
+
+    def run(state: TrainState, own: Own, data: Batch | None, num_steps: int):
+        batches = own.batches  # They are where they should be: sent there by `streaming`.
+        own = sharding.place(own._replace(batches=None), mesh, own_spec)
+        state = sharding.place(state, mesh, own_spec)
+        return run_all(state, own._replace(batches=batches), data, num_steps)
+
+    return Loop(init, orders, run, mesh)
 
 
 def passes(config: Config, num_train: int, base_key: Array, epoch: Array) -> Array:
-    """The images' order in a pass and in the next one, [2, N]."""
+    """The examples' order in a pass and in the next one, [2, N]."""
 
     def order(epoch: Array) -> Array:
         if not config.shuffle:
@@ -187,85 +216,75 @@ def chosen(config: Config, orders: Any, num_train: int, step: Any, steps: Any) -
     return xp.where(same_pass, orders[0][within], orders[1][within])
 
 
-def _as_it_is(rows: Array) -> Array:
-    return rows
-
-
 def many_steps(
-    config: Config,
-    take_step: Callable[..., tuple[TrainState, dict[str, Array]]],
-    pin: Callable[..., Array],
-    pick: Callable[[Array], Array],
-    carried: tuple[Any, Any, Failure],
-    base_key: Array,
-    batches: Array,
-    hparams: dict[str, Array],
-    step: Array,
-) -> tuple[tuple[Any, Any, Failure], dict[str, Array]]:
-    """T steps of one replicate from `step` on, in one scan.
-
-    Args:
-      config: the run's.
-      take_step: one step, `train_step`.
-      pin: says which axis of images is the batch, `sharding.pin`.
-      pick: rows of `batches` -> stored images [..., D].
-      carried: params, optimizer state and failure (the state but for its step).
-      base_key: the replicate's.
-      batches: what `pick` takes, one row [B, ...] a step.
-      hparams: scalars by name, `objective.hyperparameters`.
-      step: [], steps taken before.
+    program: Program, own: Own, shared: Shared, num_steps: int
+) -> tuple[TrainState, dict[str, Array]]:
+    """T steps of one replicate from `shared.step` on, in one scan.
 
     Returns:
-      The new `carried`, and the means of the terms over the steps. A replicate that fails in this
-      call keeps the params and optimizer state that it had before, and the record of the failure;
-      its terms are NaN from then on.
+      The new state (without its step), and the means of the terms over the steps. A replicate that
+      fails in this call keeps the params, optimizer state and stats that it had before, and the
+      record of the failure; its terms are NaN from then on.
     """
-    steps = step + jnp.arange(batches.shape[0], dtype=jnp.int32)
-    batches = pin(batches, 1)
-    keys = jax.vmap(lambda s: jax.random.split(stream_key(base_key, STEPS, s)))(steps)
-    visits = _visits(config.binarization, keys[:, 0], batches, pick)
+    config, pin = program.config, program.pin
+    steps = shared.step + jnp.arange(num_steps, dtype=jnp.int32)
+    keys = jax.vmap(lambda s: jax.random.split(stream_key(own.key, STEPS, s)))(steps)
+    if own.batches is None:
+        num_train = shared.data.x.shape[0]
+        rows = pin(chosen(config, own.orders, num_train, shared.step, steps), 1)
+        pick = lambda row: jax.tree.map(lambda array: array[row], shared.data)  # noqa: E731
+    else:
+        rows, pick = pin(own.batches, 1), lambda batch: batch
+    visits = _visits(config.binarization, keys[:, 0], rows, pick)
 
-    def body(state: TrainState, inputs: tuple[Array, Array]):
-        rows, key = inputs
-        x = binarization.grey_levels(pick(rows) if visits is None else rows)
-        return take_step(hparams, state, key, pin(x))
+    def body(state: TrainState, inputs: tuple[Any, Array | None, Array]):
+        row, visit, key = inputs
+        batch = pick(row)
+        x = batch.x if visit is None else visit
+        batch = batch._replace(x=binarization.as_model_sees(x, program.kind))
+        return train_step(program.stepper, own.hparams, state, key, pin(batch))
 
-    inputs = (batches if visits is None else pin(visits, 1), keys[:, 1])
-    end, terms = jax.lax.scan(body, TrainState(step, *carried), inputs)
-    sound = jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in jax.tree.leaves(end.params)]))
-    missed = (end.failure.step < 0) & ~sound
-    failure = Failure(
-        jnp.where(missed, steps[-1], end.failure.step),
-        jnp.where(missed, 1 << (len(terms) + 1), end.failure.terms),
+    start = own.state._replace(step=shared.step)
+    end, terms = jax.lax.scan(body, start, (rows, pin(visits, 1), keys[:, 1]))
+    is_finite = {PARAMETERS: all_finite(end.params), STATS: all_finite(end.stats)}
+    failure = end.failure.updated(steps[-1], is_finite)
+    succeeded = failure.step < 0
+
+    def kept(new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda n, o: jnp.where(succeeded, n, o), new, old)
+
+    state = TrainState(
+        None,
+        kept(end.params, start.params),
+        kept(end.opt_state, start.opt_state),
+        failure,
+        kept(end.stats, start.stats),
     )
-    well = failure.step < 0
-    kept = jax.tree.map(
-        lambda new, old: jnp.where(well, new, old), (end.params, end.opt_state), carried[:2]
-    )
-    return (*kept, failure), {n: jnp.where(well, jnp.mean(t), jnp.nan) for n, t in terms.items()}
+    return state, {n: jnp.where(succeeded, jnp.mean(t), jnp.nan) for n, t in terms.items()}
 
 
-def _visits(mode: str, keys: Array, batches: Array, pick: Callable[[Array], Array]) -> Array | None:
-    """[T, B, D] binary images of all steps, uint8; None where images are taken as they lie.
+def _visits(mode: str, keys: Array, rows: Any, pick: Callable[[Any], Batch]) -> Array | None:
+    """[T, B, D] binary images of all steps, uint8; None where examples are taken as they lie.
 
     They are drawn in blocks of steps: random bits for one small batch at a time, as for its key,
     take a small step a tenth of its time.
     """
     if mode != "dynamic":
         return None
+    batch_size = jax.tree.leaves(rows)[0].shape[1]
     return jax.lax.map(
-        lambda step: binarization.visited(step[0], pick(step[1]), "dynamic"),
-        (keys, batches),
-        batch_size=max(1, VISIT_ROWS // batches.shape[1]),
+        lambda step: binarization.visited(step[0], pick(step[1]).x, "dynamic"),
+        (keys, rows),
+        batch_size=max(1, VISIT_ROWS // batch_size),
     )
 
 
 def fit(
     config: Config,
     loop: Loop,
-    images: Array | streaming.Images,
+    data: Batch | streaming.Examples,
     state: TrainState,
-    keys: Array,
+    base_keys: Array,
     hparams: dict[str, Array] | None = None,
 ) -> Iterator[Record]:
     """Trains from `state` to the run's last step, yielding after every compiled call.
@@ -276,33 +295,34 @@ def fit(
     Args:
       config: the run's.
       loop: from `make_loop`.
-      images: stored training images [N, D] on the device (`binarization.stored`), or images that
-        stay where they are and are streamed to the device in the same order.
+      data: stored training examples [N, ...] on the device (`binarization.stored`), or examples
+        that stay where they are and are streamed to the device in the same order.
       state: from `loop.init` or a checkpoint.
-      keys: `base_keys` of the replicas.
-      hparams: `objective.hyperparameters` of the replicas; the config's own if not given.
+      base_keys: `base_keys` of the replicas.
+      hparams: `hyper.hyperparameters` of the replicas; the config's own if not given.
     """
-    num_train = len(images)
+    streamed = isinstance(data, streaming.Examples)
+    num_train = len(data) if streamed else data.x.shape[0]
     total, per_epoch = total_steps(config, num_train), steps_per_epoch(config, num_train)
     call = steps_per_call(config, num_train)
     if hparams is None:
         hparams = hyper.hyperparameters(replicas(config))
     step = int(state.step)
     calls = _Calls(step, total, call)
-    streamed = isinstance(images, streaming.Images)
+    own = Own(None, base_keys, hparams)
     if streamed:
-        batches = iter(_streamed(config, loop.mesh, images, keys, calls))
-    elif loop.mesh is not None:
-        images = sharding.place(images, loop.mesh, jax.P())
-    epoch, orders = -1, None
+        batches = iter(_streamed(config, loop.mesh, data, base_keys, calls))
+        data = None
+    else:
+        data = sharding.place(data, loop.mesh, jax.P())
+    epoch = -1
     for step, end in calls:
-        if streamed:
-            state, terms = loop.run_batches(state, keys, hparams, next(batches), end - step)
-        else:
-            if step // per_epoch != epoch:
-                epoch = step // per_epoch
-                orders = loop.orders(keys, epoch)
-            state, terms = loop.run(state, keys, orders, hparams, images, end - step)
+        if data is None:
+            own = own._replace(batches=next(batches))
+        elif step // per_epoch != epoch:
+            epoch = step // per_epoch
+            own = own._replace(orders=loop.orders(base_keys, epoch))
+        state, terms = loop.run(state, own, data, end - step)
         terms, failed_at = sharding.fetch((terms, state.failure.step))
         yield Record(state, end, terms, failed_at)
 
@@ -326,12 +346,12 @@ class _Calls(Sequence[tuple[int, int]]):
 def _streamed(
     config: Config,
     mesh: jax.sharding.Mesh | None,
-    images: streaming.Images,
+    examples: streaming.Examples,
     keys: Array,
     calls: Sequence[tuple[int, int]],
-) -> Iterator[Array]:
-    """The batches of each call, [T, B, D] or [R, T, B, D], in the order of the pass in memory."""
-    num_train = len(images)
+) -> Iterator[Batch]:
+    """The batches of each call, [T, B, ...] or [R, T, B, ...], in the order of passes in memory."""
+    num_train = len(examples)
     per_epoch = steps_per_epoch(config, num_train)
     # On this process's device alone: each process reads all of the order.
     both = functools.partial(passes, config, num_train)
@@ -351,4 +371,4 @@ def _streamed(
     if mesh is not None:
         spec = sharding.chunk_spec(mesh, config.replicates)
         where = jax.sharding.NamedSharding(mesh, spec)
-    return streaming.batches(images, calls, indices, where)
+    return streaming.batches(examples, calls, indices, where)

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import data, models, training
+from elbo_lab import configs, data, models, training
 from elbo_lab.cli import folders, gradient_flags
-from elbo_lab.configs import Config
+from elbo_lab.data.dataset import Spec
 from elbo_lab.errors import UserError
 from elbo_lab.runs import rundir
 from elbo_lab.training import checkpoint
@@ -86,7 +86,7 @@ def run_directory(tmp_path_factory):
     path = tmp_path_factory.mktemp("run")
     images = np.random.default_rng(0).integers(0, 256, (12, 16), np.uint8)
     np.savez(path / "noise.npz", x_train=images, x_test=images)
-    config = Config(
+    config = configs.make(
         dataset=str(path / "noise.npz"),
         latent_dims=(3,),
         hidden_dims=(8,),
@@ -94,7 +94,7 @@ def run_directory(tmp_path_factory):
         replicates=2,
     )
     dataset = data.load(config.dataset)
-    loop = training.make_loop(config, models.make(config, 16), 12)
+    loop = training.make_loop(config, models.make(config, Spec("image", (16,), 2)), 12)
     keys = training.base_keys(training.replicas(config))
     state = loop.init(keys, jnp.full(16, 0.5))
     digest = data.digest(dataset)

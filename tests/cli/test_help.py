@@ -8,11 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from elbo_lab.cli.run_flags import DISTRIBUTED, RUN_SECTION, number_or_course
+from elbo_lab import configs, losses
+from elbo_lab.cli.flag_values import number_or_course
+from elbo_lab.cli.run_flags import DISTRIBUTED, RUN_SECTION
 from elbo_lab.configs import SECTIONS
+from elbo_lab.models import MODELS
+from elbo_lab.options import options_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CONFIG = {name for section in SECTIONS.values() for name in section}
+CONFIG = set(configs.SHARED)
+MODEL_LIST, OBJECTIVE_LIST = (
+    f"{kinds} (--{flag}=NAME --help shows the settings of one)"
+    for kinds, flag in (("Model families", "model"), ("Objectives", "objective"))
+)
 FLAGS = {
     "run": CONFIG | set(RUN_SECTION),
     "sweep": CONFIG | set(RUN_SECTION) - set(DISTRIBUTED) | {"baseline", "jobs"},
@@ -23,13 +31,13 @@ FLAGS = {
         *("batch_size", "seed", "output", "platform", "compilation_cache_dir"),
         *("data_dir", "manual_dir"),
     },
-    "make_mnist_small": {"idx_dir", "output"},
+    "tools.make_mnist_small": {"idx_dir", "output"},
 }
 INTERRUPTED = """\
 import os, signal
-from experiments import flags
+from elbo_lab.cli import run_flags
 signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be inherited as ignored
-flags.run(lambda: os.kill(os.getpid(), signal.SIGINT), "")
+run_flags.run(lambda: os.kill(os.getpid(), signal.SIGINT), "")
 """
 
 
@@ -47,14 +55,28 @@ def python(*arguments: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("script", FLAGS)
 def test_help_lists_the_flags_of_the_script(script):
-    done = python("-m", f"experiments.{script}", "--help")
+    module = script if "." in script else f"experiments.{script}"
+    done = python("-m", module, "--help")
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"python -m experiments.{script}" in done.stdout
-    titles = [*SECTIONS, "The run"] if script in ("run", "sweep", "study") else []
+    assert f"python -m {module}" in done.stdout
+    lists = [MODEL_LIST, OBJECTIVE_LIST] if script in ("run", "sweep", "study") else []
+    titles = [*SECTIONS, *lists, "The run"] if lists else []
     titles += ["Flags"] if script != "run" else []
     shown = done.stdout[done.stdout.index(f"\n{titles[0]}:\n") :]
     assert set(re.findall(r"^  --(\w+)", shown, re.MULTILINE)) == FLAGS[script]
     assert re.findall(r"^(\S.*):$", shown, re.MULTILINE) == titles
+    for name in [*MODELS, *losses.OBJECTIVES] if lists else []:
+        assert re.search(rf"^  {name}  ", shown, re.MULTILINE)
+
+
+def test_help_of_a_model_family_and_an_objective_shows_their_settings_with_their_defaults():
+    shown = python("-m", "experiments.run", "--model=mlp", "--help", "--objective", "ciwae").stdout
+    sections = dict(re.findall(r"^(\S.*):\n((?:  .*\n)+)", shown, re.MULTILINE))
+    family = re.findall(r"^  --(\w+)", sections["Settings of --model=mlp"], re.MULTILINE)
+    assert family == list(options_of(MODELS["mlp"].options))
+    words = " ".join(sections["Settings of --objective=ciwae"].split())
+    assert words.startswith("--beta=0.5 weight of") and "linear:START:END:STEPS" in words
+    assert not {MODEL_LIST, OBJECTIVE_LIST} & set(sections)
 
 
 def test_help_shows_the_default_and_the_text_of_a_flag():

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import models, schedules, training
+from elbo_lab import configs, models, schedules, training
 from elbo_lab.cli import protocols, validation
 from elbo_lab.configs import Config
 from elbo_lab.data import Dataset, hold_out
+from elbo_lab.data.dataset import Spec
 from elbo_lab.errors import UserError
 from elbo_lab.training import optimizer, step
 
@@ -41,7 +42,7 @@ SAID = {
         hidden_dims=(200, 200), activation="tanh", binarization="dynamic", eval_k=5000,
     ),
 }  # fmt: skip
-TINY = Config(hidden_dims=(6,), latent_dims=(3,), batch_size=4, epochs=2, k=2, eval_k=2)
+TINY = configs.make(hidden_dims=(6,), latent_dims=(3,), batch_size=4, epochs=2, k=2, eval_k=2)
 DATA_DIM = 9
 
 
@@ -49,7 +50,7 @@ DATA_DIM = 9
 def test_presets_are_valid_and_say_what_their_source_says(name):
     config = protocols.PROTOCOLS[name]
     validation.check(config)
-    assert {key: getattr(config, key) for key in SAID[name]} == SAID[name]
+    assert {key: configs.flat(config)[key] for key in SAID[name]} == SAID[name]
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.k = 1
 
@@ -125,8 +126,8 @@ def test_the_gradient_of_the_sum_is_the_batch_times_that_of_the_mean():
 
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_without_shuffling_images_come_as_they_are_stored(shuffle):
-    config = dataclasses.replace(TINY, shuffle=shuffle)
-    loop = training.make_loop(config, models.make(config, DATA_DIM), 50)
+    config = configs.replace(TINY, shuffle=shuffle)
+    loop = training.make_loop(config, models.make(config, Spec("image", (DATA_DIM,), 2)), 50)
     orders = loop.orders(jax.random.key(0), 3)
     assert orders.shape == (2, 50)
     stored = np.all(orders == np.arange(50))
@@ -135,8 +136,8 @@ def test_without_shuffling_images_come_as_they_are_stored(shuffle):
 
 
 def test_layers_that_start_alike_share_one_stream_of_numbers():
-    config = dataclasses.replace(TINY, init="glorot_same_key")
-    init = jax.jit(models.make(config, DATA_DIM).init)
+    config = configs.replace(TINY, init="glorot_same_key")
+    init = jax.jit(models.make(config, Spec("image", (DATA_DIM,), 2)).init)
     params = init(jax.random.key(0), jnp.full(DATA_DIM, 0.3))
     matrices = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
     assert len(matrices) == 5
@@ -149,8 +150,11 @@ def test_layers_that_start_alike_share_one_stream_of_numbers():
 
 
 def test_centred_inputs_and_a_centre_that_gets_no_gradient(images):
-    config = dataclasses.replace(TINY, center_inputs=True)
-    centred, plain = models.make(config, DATA_DIM), models.make(TINY, DATA_DIM)
+    config = configs.replace(TINY, center_inputs=True)
+    centred, plain = (
+        models.make(config, Spec("image", (DATA_DIM,), 2)),
+        models.make(TINY, Spec("image", (DATA_DIM,), 2)),
+    )
     params = jax.jit(centred.init)(jax.random.key(0), jnp.full(DATA_DIM, 0.3))
     np.testing.assert_allclose(params["encoder"]["center"], 0.3, rtol=1e-6)
     x = jnp.asarray(images[:2] / 255, jnp.float32)
@@ -184,7 +188,7 @@ def test_more_than_there_is_of_the_data(options, words):
     x = np.zeros((12, 4), np.uint8)
     dataset = Dataset("x", x, x, None, None, (2, 2))
     with pytest.raises(UserError) as caught:
-        validation.check_data(dataclasses.replace(TINY, **options), dataset)
+        validation.check_data(configs.replace(TINY, **options), dataset)
     assert all(word in str(caught.value) for word in words)
 
 
@@ -201,7 +205,7 @@ def test_more_than_there_is_of_the_data(options, words):
     ids=str,
 )
 def test_every_protocol_serves_the_objectives_of_its_tables(name, options):
-    config = dataclasses.replace(protocols.PROTOCOLS[name], **options)
+    config = configs.replace(protocols.PROTOCOLS[name], **options)
     if options.get("objective") == "piwae":
-        config = dataclasses.replace(config, estimator=None)
+        config = configs.replace(config, estimator=None)
     validation.check(config)

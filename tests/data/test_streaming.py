@@ -1,6 +1,5 @@
 """Streamed images against images on the device: the same batches, the same bits."""
 
-import dataclasses
 import functools
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import training
+from elbo_lab import configs, training
 from elbo_lab.configs import Config
 from elbo_lab.data import binarization, load, streaming
 from elbo_lab.errors import UserError
@@ -68,7 +67,7 @@ def assert_identical(a, b) -> None:
     ],
 )
 def test_streamed_runs_equal_those_in_memory_to_the_bit(mode, replicates, shuffle, x):
-    config = dataclasses.replace(BASE, binarization=mode, replicates=replicates, shuffle=shuffle)
+    config = configs.replace(BASE, binarization=mode, replicates=replicates, shuffle=shuffle)
     key = jax.random.key(3)
     in_memory = outcome(config, binarization.stored(key, jnp.asarray(x), mode))
     assert len(in_memory[0]) == 4

@@ -3,29 +3,28 @@
 python tests/devices/sharded_runs.py DEVICES FILE
 """
 
-import dataclasses
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elbo_lab import evaluation, models, training
-from elbo_lab.configs import Config
+from elbo_lab import configs, evaluation, models, training
 from elbo_lab.data import streaming
+from elbo_lab.data.dataset import Spec
 from elbo_lab.devices import sharding
 from elbo_lab.methods import variational
 
 NUMBER, DIMS = 60, 16
-BASE = Config(
+BASE = configs.make(
     latent_dims=(3,), hidden_dims=(8,), k=3, batch_size=20, epochs=4, log_every=1, adam_eps=1e-2
 )
 # name: config; the mesh of 8 devices is written beside.
 CASES = {
-    "r1": dataclasses.replace(BASE, binarization="fixed"),  # 1 x 4
-    "r2": dataclasses.replace(BASE, replicates=2, batch_gradient="sum", adam_eps=1.0),  # 2 x 4
-    "vmap_r4": dataclasses.replace(BASE, replicates=4, estimator="dreg"),  # 4 x 2
-    "beta_tcvae": dataclasses.replace(BASE, objective="beta_tcvae", k=1),  # 1 x 4
+    "r1": configs.replace(BASE, binarization="fixed"),  # 1 x 4
+    "r2": configs.replace(BASE, replicates=2, batch_gradient="sum", adam_eps=1.0),  # 2 x 4
+    "vmap_r4": configs.replace(BASE, replicates=4, estimator="dreg"),  # 4 x 2
+    "beta_tcvae": configs.replace(BASE, objective="beta_tcvae", k=1),  # 1 x 4
 }
 
 
@@ -70,7 +69,7 @@ def main(devices: int, file: str) -> None:
                     function, in_axes=(0,) * mapped + (None,) * (len(args) - mapped)
                 )(*args)
             )
-        model = models.make(config, DIMS)
+        model = models.make(config, Spec("image", (DIMS,), 2))
         loss_fn = witnessed(variational.objective_loss(config, model, NUMBER))
         loop = training.make_loop(config, model, NUMBER, loss_fn, shard_batch=True)
         sharding._within_a_device = within

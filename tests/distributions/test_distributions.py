@@ -176,7 +176,7 @@ LAWS = {
     "BernoulliVector": lambda a, b: BernoulliVector(a),
     "DiscretizedLogistic": lambda a, b: DiscretizedLogistic(a, b),
     "ContinuousBernoulli": lambda a, b: ContinuousBernoulli(a),
-    "gaussian likelihood": lambda a, b: LIKELIHOODS["gaussian"].distribution((a, b)),
+    "gaussian likelihood": lambda a, b: LIKELIHOODS["gaussian"].distribution(a, b),
 }
 
 

@@ -1,7 +1,5 @@
 """Likelihoods of grey levels, against SciPy and NumPy float64, and by summing to one."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import mpmath
@@ -9,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from elbo_lab import models
+from elbo_lab import configs, models
 from elbo_lab.cli import validation
-from elbo_lab.configs import Config
 from elbo_lab.data import Dataset
+from elbo_lab.data.dataset import Spec
 from elbo_lab.distributions import (
     ContinuousBernoulli,
     DiscretizedLogistic,
@@ -196,8 +194,8 @@ def test_digits_of_the_continuous_bernoulli(dtype):
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_the_output_starts_at_the_training_mean(likelihood, fast_compilation):
-    config = Config(likelihood=likelihood, latent_dims=(2,), hidden_dims=(3,))
-    model = models.make(config, 4)
+    config = configs.make(likelihood=likelihood, latent_dims=(2,), hidden_dims=(3,))
+    model = models.make(config, Spec("image", (4,), 2))
     mean = np.array([0.1, 0.4, 0.5, 0.8], np.float32)
     x = np.round(mean) if likelihood == "bernoulli" else np.round(255 * mean) / 255
 
@@ -219,7 +217,10 @@ def test_the_output_starts_at_the_training_mean(likelihood, fast_compilation):
 
 
 def test_the_gaussians_one_scale_has_a_floor():
-    model = models.make(Config(likelihood="gaussian", latent_dims=(2,), hidden_dims=(3,)), 4)
+    model = models.make(
+        configs.make(likelihood="gaussian", latent_dims=(2,), hidden_dims=(3,)),
+        Spec("image", (4,), 2),
+    )
     params = jax.jit(model.init)(jax.random.key(0), jnp.full(4, 0.5))
     assert params["decoder"]["log_scale"].shape == (1,)
     params["decoder"]["log_scale"] = jnp.full(1, -50.0)
@@ -243,10 +244,10 @@ def refusal(check, *arguments) -> str:
 
 @pytest.mark.parametrize("likelihood", GREY)
 def test_likelihoods_of_grey_levels_need_those(likelihood):
-    config = Config(likelihood=likelihood, batch_size=4)
+    config = configs.make(likelihood=likelihood, batch_size=4)
     message = refusal(validation.check, config)
     assert message.startswith(f"--likelihood={likelihood} is for grey levels, and needs --binar")
-    config = dataclasses.replace(config, binarization="none")
+    config = configs.replace(config, binarization="none")
     validation.check(config)
     grey, binary = np.array([[0, 9, 200, 255]] * 5, np.uint8), np.array([[0, 255, 255, 0]] * 5)
     validation.check_data(config, dataset(grey))
@@ -265,7 +266,7 @@ def test_results_say_what_is_a_density():
     found = Evaluation(values, values, values, values, values, values, (np.zeros((2, 3)),))
     names = {}
     for likelihood in LIKELIHOODS:
-        config = Config(likelihood=likelihood, k=1, eval_k=7)
+        config = configs.make(likelihood=likelihood, k=1, eval_k=7)
         names[likelihood] = {r.name: r for r in results.test_results(config, found, 784)}
     for likelihood in ("gaussian", "continuous_bernoulli"):
         for name in ("ELBO", "IWAE bound", "log-likelihood", "reconstruction"):

@@ -7,8 +7,7 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.distributions.flows import InverseAutoregressiveTransform
 
-from elbo_lab import evaluation
-from elbo_lab.configs import Config
+from elbo_lab import configs, evaluation
 from elbo_lab.distributions import Chain, means
 from elbo_lab.methods import variational
 from elbo_lab.models import Model
@@ -221,7 +220,7 @@ def test_layer_means_of_a_hierarchy_without_closed_forms():
 
 def test_an_objective_of_the_mean_takes_a_method_and_refuses_where_there_is_none():
     """lambda KL + 1/2 |x - mu_G(z)|^2 with q = p and mu_G constant: no draw enters."""
-    config = Config(objective="lambda_vae", k=1, regularization=0.5)
+    config = configs.make(objective="lambda_vae", k=1, regularization=0.5)
     prior = dist.Normal(jnp.zeros(2), 1.0).to_event(1)
     x = MEAN + np.array([1.0, 2.0], np.float32)
 

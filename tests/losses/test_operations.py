@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from elbo_lab import losses, models
-from elbo_lab.configs import Config
+from elbo_lab import configs, losses, models
+from elbo_lab.data.dataset import Spec
 
 BATCH, DATA_DIM = 20, 784
 
@@ -19,7 +19,7 @@ BATCH, DATA_DIM = 20, 784
 @functools.cache
 def operations(estimator, latent_dims, num_samples, vectorized):
     """Floating-point operations of one gradient of the mean loss. Compiled, not run."""
-    model = models.make(Config(latent_dims=latent_dims), DATA_DIM)
+    model = models.make(configs.make(latent_dims=latent_dims), Spec("image", (DATA_DIM,), 2))
 
     def loss(params, key, x):
         return jnp.mean(

@@ -8,20 +8,21 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from elbo_lab import losses, models
+from elbo_lab import configs, losses, models
 from elbo_lab.configs import Config
+from elbo_lab.data.dataset import Spec
 from elbo_lab.models import networks
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 D = 6
-SMALL = Config(latent_dims=(3,), hidden_dims=(5, 4), upper_hidden_dims=(7,))
+SMALL = configs.make(latent_dims=(3,), hidden_dims=(5, 4), upper_hidden_dims=(7,))
 DEPTHS = {1: (3,), 2: (3, 2), 3: (4, 3, 2)}
 every_depth = pytest.mark.parametrize("depth", DEPTHS)
 
 
 def config(**changes) -> Config:
-    return Config(**{**vars(SMALL), **changes})
+    return configs.replace(SMALL, **changes)
 
 
 def images(*shape) -> np.ndarray:
@@ -31,7 +32,7 @@ def images(*shape) -> np.ndarray:
 @functools.cache
 def small(depth: int, **changes):
     """A model of `depth` stochastic layers, and params."""
-    model = models.make(config(latent_dims=DEPTHS[depth], **changes), D)
+    model = models.make(config(latent_dims=DEPTHS[depth], **changes), Spec("image", (D,), 2))
     return model, jax.jit(model.init)(jax.random.key(0), images(10))
 
 
@@ -53,7 +54,7 @@ def order(name: str) -> tuple[bool, str]:
 
 
 def init_shapes(latent_dims):
-    model = models.make(Config(latent_dims=latent_dims), 784)
+    model = models.make(configs.make(latent_dims=latent_dims), Spec("image", (784,), 2))
     return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(784))
 
 
@@ -87,7 +88,9 @@ def test_three_layers():
 
 
 def test_glorot_uniform_weights_and_zero_biases():
-    model = models.make(Config(latent_dims=(100, 50), output_bias="zero"), 784)
+    model = models.make(
+        configs.make(latent_dims=(100, 50), output_bias="zero"), Spec("image", (784,), 2)
+    )
     params = jax.jit(model.init)(jax.random.key(1), jnp.full(784, 0.3))
     kernels = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -111,7 +114,7 @@ def test_glorot_uniform_weights_and_zero_biases():
 def test_output_bias_is_the_logit_of_the_clipped_training_mean(leading):
     x = images(*leading)
     x[..., 0], x[..., 1] = 0, 1
-    model = models.make(SMALL, D)
+    model = models.make(SMALL, Spec("image", (D,), 2))
     params = jax.jit(model.init)(jax.random.key(0), x)
     mean = np.clip(x.reshape(-1, D).mean(axis=0, dtype=np.float64), 0.001, 0.999)
     np.testing.assert_allclose(params["decoder"]["logits"]["bias"], logit(mean), rtol=1e-4)
@@ -119,7 +122,7 @@ def test_output_bias_is_the_logit_of_the_clipped_training_mean(leading):
 
 
 def test_same_key_same_params_and_another_key_others():
-    init = jax.jit(models.make(SMALL, D).init)
+    init = jax.jit(models.make(SMALL, Spec("image", (D,), 2)).init)
     one, again, other = (init(jax.random.key(seed), images(3)) for seed in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, one, again)
     kernel = one["decoder"]["logits"]["kernel"]
@@ -270,5 +273,5 @@ def test_likelihood_reads_the_layer_next_to_the_data_alone(depth):
 
 def test_registry_makes_every_model():
     for name in models.MODELS:
-        model = models.make(config(model=name), D)
+        model = models.make(config(model=name), Spec("image", (D,), 2))
         assert isinstance(model, models.Model)

@@ -25,7 +25,7 @@ from elbo_lab.runs import reporting
     ],
 )
 def test_settings_as_they_were_given(given, text):
-    used = validation.resolved(Config(**given))
+    used = validation.resolved(configs.make(**given))
     assert reporting.objective_text(configs.to_dict(used)) == text
 
 
@@ -35,7 +35,7 @@ def test_settings_of_every_objective(objective):
     used = configs.to_dict(validation.resolved(Config(objective=objective)))
     text = reporting.objective_text(used)
     assert text.startswith(f"{objective}, k = 5")
-    for name in configs.SETTINGS:
-        shown = f"{used[name]} KL" if name == "kl" else f"{name} = "
-        assert (shown in text) == (used[name] is not None)
+    for name in configs.option_types():
+        shown = f"{used[name]} KL" if name == "kl" and name in used else f", {name} = "
+        assert (shown in text) == (objective in configs.objectives_with(name))
     assert text.endswith(" estimator") == bool(losses.CATALOGUE[objective].estimators)

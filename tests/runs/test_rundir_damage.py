@@ -203,7 +203,7 @@ def locking(descriptor, mode, size):
     held.append((mode, size))
 sys.modules["fcntl"] = None
 sys.modules["msvcrt"] = types.SimpleNamespace(LK_NBLCK=2, locking=locking)
-from elbo_lab import rundir
+from elbo_lab.runs import rundir
 with rundir.locked(sys.argv[1]):
     print(held)
     try:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
+from elbo_lab import configs
 from elbo_lab.cli import validation
 from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
@@ -20,7 +21,7 @@ def parameters(config: Config) -> int:
     def chain(*widths: int) -> int:
         return sum(a * b + b for a, b in itertools.pairwise(widths))
 
-    (latents,), hidden = config.latent_dims, config.hidden_dims
+    (latents,), hidden = config.model_options.latent_dims, config.model_options.hidden_dims
     encoder = chain(PIXELS, *hidden) + 2 * (hidden[-1] * latents + latents)
     return encoder + chain(latents, *hidden, PIXELS)
 
@@ -43,13 +44,13 @@ def refusal(config: Config, memory: int | None = None) -> str:
     ids=str,
 )
 def test_parameters_gradient_and_moments_are_counted_to_the_byte(options, flag):
-    config = Config(k=1, eval_k=1, batch_size=1, **options)
+    config = configs.make(k=1, eval_k=1, batch_size=1, **options)
     number = parameters(config)
     needed = 4 * 4 * number + 4  # Adam counts its steps in an int32
     sizes.check(config, PIXELS, IMAGES, needed)
     message = refusal(config, needed - 1)
     assert message.startswith(f"--{flag} is too large: the parameters of a model, {number:,}, take")
-    several = Config(k=1, eval_k=1, batch_size=1, replicates=3, **options)
+    several = configs.make(k=1, eval_k=1, batch_size=1, replicates=3, **options)
     sizes.check(several, PIXELS, IMAGES, 3 * needed)
     assert refusal(several, 3 * needed - 1).startswith("--replicates=3 is too large")
 
@@ -66,7 +67,7 @@ def test_parameters_gradient_and_moments_are_counted_to_the_byte(options, flag):
     ids=str,
 )
 def test_the_logits_of_all_draws_are_an_array_of_a_step(options, blamed, draws):
-    config = Config(**options)
+    config = configs.make(**options)
     needed = 4 * draws * config.batch_size * PIXELS
     sizes.check(validation.resolved(config), PIXELS, IMAGES, needed)
     message = refusal(config, needed - 1)
@@ -93,7 +94,7 @@ def test_the_logits_of_all_draws_are_an_array_of_a_step(options, blamed, draws):
     ids=str,
 )
 def test_what_no_machine_has_is_refused_at_once(options, words):
-    message = refusal(Config(**options), 10**11)
+    message = refusal(configs.make(**options), 10**11)
     assert all(word in message for word in words)
 
 
@@ -104,7 +105,7 @@ def test_what_python_unrolls_is_bounded():
         ({"latent_dims": (1,) * 101}, "--latent_dims must be at most 100 sizes"),
     ):
         with pytest.raises(UserError) as caught:
-            validation.check(Config(**options))
+            validation.check(configs.make(**options))
         assert str(caught.value).startswith(start)
 
 
@@ -121,5 +122,5 @@ def test_the_memory_is_the_devices_or_the_hosts(monkeypatch):
 
 def test_draws_of_the_evaluation_have_an_end():
     with pytest.raises(UserError, match="--eval_k must be at most 10,000,000; got 1,000,000,000"):
-        sizes.check(Config(eval_k=10**9), 784, 1_000)
-    sizes.check(Config(eval_k=10**7), 784, 1_000)
+        sizes.check(configs.make(eval_k=10**9), 784, 1_000)
+    sizes.check(configs.make(eval_k=10**7), 784, 1_000)

@@ -1,6 +1,5 @@
 """What a run holds out, how its test images are drawn, and over which images units are counted."""
 
-import dataclasses
 import signal
 
 import jax
@@ -8,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import evaluation, keys, training
-from elbo_lab.configs import Config
+from elbo_lab import configs, evaluation, keys, training
 from elbo_lab.data import Dataset
 from elbo_lab.errors import DamageWarning
 from elbo_lab.reports import results, tables
@@ -18,7 +16,7 @@ from elbo_lab.training import checkpoint, metrics
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
-CONFIG = Config(
+CONFIG = configs.make(
     hidden_dims=(6,), latent_dims=(3,), batch_size=4, epochs=1, k=2, eval_k=4, replicates=2
 )
 
@@ -31,7 +29,7 @@ def begun(tmp_path):
     dataset = Dataset("grey", grey[:20], grey[20:], None, None, (4, 4))
 
     def begin(initialized: bool = True, **options) -> stages.Run:
-        run = stages.Run(dataclasses.replace(CONFIG, **options), tmp_path, dataset, False)
+        run = stages.Run(configs.replace(CONFIG, **options), tmp_path, dataset, False)
         if not initialized:  # which takes seconds
             return run
         loop = training.make_loop(run.config, run.model, len(run.dataset.x_train))

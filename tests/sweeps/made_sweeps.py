@@ -1,12 +1,11 @@
 """A sweep's folder as processes would leave it, with known values per image."""
 
-import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 
-from elbo_lab import training
+from elbo_lab import configs, training
 from elbo_lab.cli import validation
 from elbo_lab.configs import Config
 from elbo_lab.evaluation import Evaluation, write_evaluations
@@ -16,6 +15,7 @@ from elbo_lab.sweeps import grid
 
 DIGEST = "0123"
 IMAGES, LATENTS = 30, 4
+MEASURED = ("log_likelihood", "elbo", "iwae", "kl", "reconstruction", "effective_sample_size")
 DATA = {
     "name": "blobs",
     "train_images": 60,
@@ -28,7 +28,7 @@ DATA = {
 def config(values: dict[str, str], **others) -> Config:
     own = {n: int(v) if n == "k" else v for n, v in values.items()}
     sizes = {"latent_dims": (LATENTS,), "batch_size": 10, "epochs": 2, "log_every": 6}
-    made = Config(**own, dataset="blobs.npz", **sizes | others)
+    made = configs.make(**own, dataset="blobs.npz", **sizes | others)
     validation.check(made)
     return validation.resolved(made)
 
@@ -39,31 +39,31 @@ def cells(axes: dict[str, list[str]], **others) -> list[grid.Cell]:
 
 def evaluation(rng: np.random.Generator, level: float) -> Evaluation:
     """Values around a level; as many of the latents vary as the level is deep, at least one."""
-    draw = {name: level + rng.normal(size=IMAGES) for name in Evaluation._fields[:6]}
+    draw = {name: level + rng.normal(size=IMAGES) for name in MEASURED}
     active = 1 + int(-level) % LATENTS
     means = np.where(np.arange(LATENTS) < active, 1.0, 0.0) * rng.normal(size=(IMAGES, LATENTS))
-    return Evaluation(**draw, means=(means,))
+    return draw | {"means_1": means}
 
 
-def write_run(folder: Path, configs: list[Config], evaluations, failed_at=None) -> Path:
+def write_run(folder: Path, runs: list[Config], evaluations, failed_at=None) -> Path:
     """A complete run's directory, of the given replicates."""
-    group = grid.group(configs)
+    group = grid.group(runs)
     path = folder / "runs" / group.name
     with rundir.claim(str(path), group.config, DIGEST, False, group.replicas):
         write_evaluations(path / rundir.EVALUATION, evaluations)
         seconds, bounds = [2.0, 5.0], [-9.0, -7.0]
         lines = [
             {"step": 6 * i + 6, "seconds": s}
-            | dict.fromkeys(("bound", "kl", "reconstruction"), [b] * len(configs))
+            | dict.fromkeys(("bound", "kl", "reconstruction"), [b] * len(runs))
             for i, (s, b) in enumerate(zip(seconds, bounds, strict=True))
         ]
         (path / rundir.METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
         summary = {
             **{"elbo_lab": "1", "jax": "1", "device": "cpu, 1 core", "steps": 12, "data": DATA},
-            "config": dataclasses.asdict(group.config),
-            "failed_at": dict.fromkeys(map(str, range(len(configs))), -1) | (failed_at or {}),
+            "config": configs.to_dict(group.config),
+            "failed_at": dict.fromkeys(map(str, range(len(runs))), -1) | (failed_at or {}),
             "failed_replicates": [],
-            "replicas": [dataclasses.asdict(c) for c in configs],
+            "replicas": [configs.to_dict(run) for run in runs],
             "results": [
                 Result(run_files.WALL_TIME, "", seconds[-1], unit="s")._asdict(),
                 Result(run_files.SPEED, "", 2.0, unit="steps/s")._asdict(),

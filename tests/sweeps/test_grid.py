@@ -1,11 +1,11 @@
 """Grids: cells, groups of one program, and time left."""
 
-import dataclasses
 import itertools
 import math
 
 import pytest
 
+from elbo_lab import configs
 from elbo_lab.cli import validation
 from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
@@ -14,7 +14,7 @@ from elbo_lab.sweeps import grid
 
 def make(values: dict[str, str]) -> Config:
     numbers = {n: int(v) if n in ("k", "m") else v for n, v in values.items()}
-    config = Config(**numbers, replicates=2)
+    config = configs.make(**numbers, replicates=2)
     validation.check(config)
     return validation.resolved(config)
 
@@ -65,28 +65,28 @@ def test_the_baseline_is_the_first_cell_that_fits():
 
 
 def seeds(config: Config, count: int) -> list[Config]:
-    return [dataclasses.replace(config, seed=s) for s in range(count)]
+    return [configs.replace(config, seed=s) for s in range(count)]
 
 
 def test_numbers_share_a_program_and_the_rest_does_not():
-    base = Config(objective="renyi", alpha=0.5)
+    base = configs.make(objective="renyi", alpha=0.5)
     same = [
-        dataclasses.replace(base, seed=7),
-        dataclasses.replace(base, learning_rate=0.1),
-        dataclasses.replace(base, alpha=-3.0),
+        configs.replace(base, seed=7),
+        configs.replace(base, learning_rate=0.1),
+        configs.replace(base, alpha=-3.0),
     ]
     other = [
-        dataclasses.replace(base, k=6),
-        dataclasses.replace(base, alpha=-math.inf),
-        dataclasses.replace(base, alpha=math.inf),
-        dataclasses.replace(base, alpha="linear:0:1:50"),
-        dataclasses.replace(base, alpha="linear:0:1:60"),
-        dataclasses.replace(base, adam_eps=1e-8),
+        configs.replace(base, k=6),
+        configs.replace(base, alpha=-math.inf),
+        configs.replace(base, alpha=math.inf),
+        configs.replace(base, alpha="linear:0:1:50"),
+        configs.replace(base, alpha="linear:0:1:60"),
+        configs.replace(base, adam_eps=1e-8),
     ]
     found = grid.groups([base, *same, *other, base], lambda _: 1.0, jobs=1)
     assert [len(g.replicas) for g in found] == [4, 1, 1, 1, 1, 1, 1]
     assert found[0].replicas == (base, *same)
-    assert found[0].config == dataclasses.replace(base, replicates=4)
+    assert found[0].config == configs.replace(base, replicates=4)
 
 
 def test_groups_are_bounded_and_keep_every_replicate_once():
@@ -137,10 +137,10 @@ def test_time_left():
 def test_relative_work():
     config = Config(epochs=10, batch_size=20)
     base = grid.training_work(config, 1000)
-    assert grid.training_work(dataclasses.replace(config, epochs=20), 1000) == 2 * base
-    assert grid.training_work(dataclasses.replace(config, held_out=500), 1000) == base / 2
-    assert grid.training_work(dataclasses.replace(config, k=50), 1000) == base * 54 / 9
+    assert grid.training_work(configs.replace(config, epochs=20), 1000) == 2 * base
+    assert grid.training_work(configs.replace(config, held_out=500), 1000) == base / 2
+    assert grid.training_work(configs.replace(config, k=50), 1000) == base * 54 / 9
     assert grid.evaluation_work(config, 100) == 0.4 * 100 * 5000
     # 784 x 400 + 400 x 50 of 784 x 200 + 200 x 200 + 200 x 50 multiplications
-    wide = dataclasses.replace(config, hidden_dims=(400,))
+    wide = configs.replace(config, hidden_dims=(400,))
     assert grid.evaluation_work(wide, 100) == pytest.approx(0.4 * 100 * 5000 * 333_600 / 206_800)

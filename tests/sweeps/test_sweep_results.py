@@ -1,7 +1,6 @@
 """Sweeps without processes: folders, what is missing, numbers, and the page."""
 
 import contextlib
-import dataclasses
 import html.parser
 import json
 import re
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from elbo_lab import files, training
+from elbo_lab import configs, files, training
 from elbo_lab.cli import grid_flags, run_flags
 from elbo_lab.configs import Config
 from elbo_lab.errors import DamageWarning, UserError
@@ -336,8 +335,8 @@ def test_a_sweep_whose_metrics_are_lost_says_so_and_has_all_other_numbers(tmp_pa
 
 def test_commands_of_cells_make_their_configs():
     config = made_sweeps.config({"objective": "renyi", "k": "7"}, seed=3)
-    config = dataclasses.replace(config, alpha=-float("inf"), estimator=None, shuffle=False)
-    config = dataclasses.replace(config, latent_dims=(4, 2), batch_size=9)
+    config = configs.replace(config, alpha=-float("inf"), estimator=None, shuffle=False)
+    config = configs.replace(config, latent_dims=(4, 2), batch_size=9)
     words = sweep_results.command_of(config).split()
     texts = dict(word.removeprefix("--").split("=", 1) for word in words[3:])
     assert run_flags.config_of(texts) == config

@@ -1,7 +1,6 @@
 """The training loop on models so small that NumPy can follow: visits, exactness, replicates."""
 
 import contextlib
-import dataclasses
 import functools
 import os
 import subprocess
@@ -14,14 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import models, training
+from elbo_lab import configs, models, training
 from elbo_lab.configs import Config
+from elbo_lab.data.dataset import Spec
 from elbo_lab.models import Model
 from elbo_lab.training import checkpoint, hyper
 from elbo_lab.training.loop import _Calls
 
 DIMS, NUMBER = 16, 24
-TINY = Config(
+TINY = configs.make(
     latent_dims=(2,),
     hidden_dims=(8,),
     k=3,
@@ -83,7 +83,7 @@ def run(config: Config, loop: training.Loop, images: np.ndarray, state=None) -> 
 @functools.cache
 def toy_run(seed: int = 0) -> list:
     # A loop does not depend on the seed, so that one is compiled for all of them.
-    return run(dataclasses.replace(TINY, seed=seed), toy_loop(TINY), striped_images())
+    return run(configs.replace(TINY, seed=seed), toy_loop(TINY), striped_images())
 
 
 def assert_identical(got, expected) -> None:
@@ -110,7 +110,7 @@ def visits(config: Config, number: int) -> np.ndarray:
         seen = {f"image_{i:02d}": x[:, i] for i in range(number)}
         return jnp.square(params["w"]) * jnp.ones(len(x)), seen
 
-    config = dataclasses.replace(config, binarization="none", log_every=1)
+    config = configs.replace(config, binarization="none", log_every=1)
     loop = training.make_loop(config, model, number, loss_fn)
     records = run(config, loop, one_hot)
     means = np.array([[r.metrics[f"image_{i:02d}"] for i in range(number)] for r in records])
@@ -118,7 +118,7 @@ def visits(config: Config, number: int) -> np.ndarray:
 
 
 def test_each_pass_visits_every_image_at_most_once_and_all_but_the_remainder():
-    counts = visits(dataclasses.replace(TINY, batch_size=3, epochs=4), 11)
+    counts = visits(configs.replace(TINY, batch_size=3, epochs=4), 11)
     assert counts.shape == (4 * 3, 11)
     assert np.all(counts.sum(axis=1) == 3)
     passes = counts.reshape(4, 3, 11).sum(axis=1)
@@ -160,12 +160,12 @@ def test_calls_divide_the_run_and_are_at_most_a_pass(number, batch_size, epochs,
 
 @pytest.mark.parametrize(("log_every", "expected"), [(1, 1), (3, 3), (100, 4)])
 def test_log_every_sets_the_call_up_to_a_pass(log_every, expected):
-    config = dataclasses.replace(TINY, log_every=log_every)
+    config = configs.replace(TINY, log_every=log_every)
     assert training.steps_per_call(config, NUMBER) == expected
 
 
 def test_calls_lie_on_boundaries_counted_from_step_0_and_end_with_the_run():
-    config = dataclasses.replace(TINY, epochs=5)  # 20 steps
+    config = configs.replace(TINY, epochs=5)  # 20 steps
     state = on_device(toy_run()[3].state)
     steps = [record.step for record in run(config, toy_loop(TINY), striped_images(), state)]
     assert steps == [15, 18, 20]
@@ -173,7 +173,7 @@ def test_calls_lie_on_boundaries_counted_from_step_0_and_end_with_the_run():
 
 def test_the_step_is_traced_a_fixed_number_of_times():
     """Traces depend neither on calls, nor on resuming, nor on hyper-parameters' values."""
-    config, images = dataclasses.replace(TINY, beta=2.0), striped_images()
+    config, images = configs.replace(TINY, objective="beta_vae", beta=2.0), striped_images()
     traces = 0
 
     def counted(*args):
@@ -185,7 +185,7 @@ def test_the_step_is_traced_a_fixed_number_of_times():
     saved = run(config, loop, images)
     assert len(saved) == 8
     assert traces == 1
-    for other in (config, dataclasses.replace(config, learning_rate=0.5, beta=0.25)):
+    for other in (config, configs.replace(config, learning_rate=0.5, beta=0.25)):
         run(other, loop, images, on_device(saved[3].state))
     run(config, loop, images)
     assert traces == 1
@@ -205,7 +205,7 @@ def test_resuming_at_any_boundary_equals_never_having_stopped():
 
 @pytest.mark.slow
 def test_the_length_of_calls_changes_the_grouping_of_metrics_and_nothing_else():
-    config = dataclasses.replace(TINY, log_every=1)
+    config = configs.replace(TINY, log_every=1)
     single, whole = run(config, toy_loop(config), striped_images()), toy_run()
     assert_close(single[-1].state.params, whole[-1].state.params)
     for name in ("bound", "kl"):
@@ -220,8 +220,8 @@ def test_the_seed_changes_the_result():
 
 @pytest.mark.slow
 def test_the_loss_of_a_real_model_falls():
-    config = dataclasses.replace(TINY, epochs=120, log_every=None)
-    model = models.make(config, DIMS)
+    config = configs.replace(TINY, epochs=120, log_every=None)
+    model = models.make(config, Spec("image", (DIMS,), 2))
     records = run(config, training.make_loop(config, model, NUMBER), striped_images())
     assert all(set(r.metrics) == {"bound", "kl", "reconstruction"} for r in records)
     bounds = [record.metrics["bound"] for record in records]
@@ -260,7 +260,7 @@ SETTINGS = {
 )
 def test_the_types_of_the_state_are_those_before_a_call(setting, options):
     """What is saved after any call is what a run starts from."""
-    config = dataclasses.replace(TINY, **options)
+    config = configs.replace(TINY, **options)
     with SETTINGS.get(setting, contextlib.nullcontext)():
         loop = training.make_loop(config, TOY, NUMBER, toy_loss)
         keys = training.base_keys(training.replicas(config))
@@ -286,7 +286,7 @@ def types(tree) -> list:
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_model_of_ours_starts_in_float32_under_each_setting(setting):
     with SETTINGS[setting]():
-        loop = training.make_loop(TINY, models.make(TINY, DIMS), NUMBER)
+        loop = training.make_loop(TINY, models.make(TINY, Spec("image", (DIMS,), 2)), NUMBER)
         keys = training.base_keys(training.replicas(TINY))
         # float64 under x64, as NumPy's mean is.
         state = jax.eval_shape(loop.init, keys, jnp.zeros(DIMS))
@@ -298,8 +298,8 @@ def test_a_model_of_ours_starts_in_float32_under_each_setting(setting):
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_saved_run_goes_on_to_the_same_bits_under_each_setting(setting, tmp_path):
     with SETTINGS[setting]():
-        config = dataclasses.replace(TINY, epochs=3)
-        model = models.make(config, DIMS)
+        config = configs.replace(TINY, epochs=3)
+        model = models.make(config, Spec("image", (DIMS,), 2))
         loop = training.make_loop(config, model, NUMBER)
         images, keys = striped_images(), training.base_keys(training.replicas(config))
         whole = run(config, loop, images)
@@ -316,7 +316,7 @@ def test_a_saved_run_goes_on_to_the_same_bits_under_each_setting(setting, tmp_pa
 
 
 def test_replicates_equal_single_runs_of_consecutive_seeds():
-    config = dataclasses.replace(TINY, replicates=3)
+    config = configs.replace(TINY, replicates=3)
     together = run(config, toy_loop(config), striped_images())
     for r in range(3):
         for a, b in zip(together, toy_run(r), strict=True):
@@ -338,7 +338,7 @@ def test_replicates_sharded_over_two_devices_equal_single_runs(tmp_path):
         helpers = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(helpers)
         assert jax.device_count() == 2
-        config = helpers.dataclasses.replace(helpers.TINY, replicates=2)
+        config = helpers.configs.replace(helpers.TINY, replicates=2)
         images = helpers.striped_images()
         loop = helpers.toy_loop(config)
         keys = helpers.training.base_keys(helpers.training.replicas(config))

@@ -1,14 +1,13 @@
 """One step at a time: Adam by hand in float64, failures at known steps, what reaches the loss."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import keys, losses, models, training
+from elbo_lab import configs, keys, losses, models, training
 from elbo_lab.configs import Config
+from elbo_lab.data.dataset import Spec
 from elbo_lab.methods import variational
 from elbo_lab.models import Model
 from elbo_lab.training import hyper
@@ -88,7 +87,7 @@ def cosine(rate: float) -> list[float]:
     ids=["defaults", "options", "clipped", "not clipped", "cosine"],
 )
 def test_steps_are_those_of_adam(options, rates):
-    config = dataclasses.replace(FULL_BATCH, **options)
+    config = configs.replace(FULL_BATCH, **options)
     _, state = train(config, QUADRATIC, quadratic_loss)[-1]
     got = np.append(state.params["w"], state.params["b"])
     np.testing.assert_allclose(got, adam(config, rates), rtol=2e-5, atol=1e-6)
@@ -102,7 +101,7 @@ def test_the_metrics_are_means_over_the_batch_at_the_params_before_the_step():
 
 # Failures. The loss -w has the gradient -1, so that Adam raises w by the learning rate each step.
 
-COUNTING = dataclasses.replace(FULL_BATCH, learning_rate=1.0, adam_eps=1e-8, epochs=10)
+COUNTING = configs.replace(FULL_BATCH, learning_rate=1.0, adam_eps=1e-8, epochs=10)
 BAD_FROM = 4.5  # w first exceeds it at step 5
 
 
@@ -152,7 +151,7 @@ def failed_terms(record, bits) -> list[str]:
 )
 def test_the_first_bad_step_and_its_terms_are_recorded(bad, expected, log_every):
     # Batches of one of the four images: a pass has four steps, and so may a call.
-    config = dataclasses.replace(COUNTING, batch_size=1, epochs=3, log_every=log_every)
+    config = configs.replace(COUNTING, batch_size=1, epochs=3, log_every=log_every)
     history = train(config, counter_model({0: 0.0}), counting_loss(bad))
     for record, state in history[1:]:
         failed = record.step > 5
@@ -174,7 +173,7 @@ def test_the_first_bad_step_and_its_terms_are_recorded(bad, expected, log_every)
 
 def test_a_failing_replicate_leaves_the_others_alone():
     model = counter_model({0: -90.0, 1: 2.0, 2: -50.0})
-    config = dataclasses.replace(COUNTING, replicates=3)
+    config = configs.replace(COUNTING, replicates=3)
     history = train(config, model, counting_loss("loss"))
     for record, state in history[1:]:
         # Replicate 1 has w = 2 at step 0, and so w = 5 at step 3.
@@ -200,7 +199,7 @@ def test_a_loss_that_is_bad_at_step_0_leaves_the_initial_params():
 
 def spied(config: Config, shapes: list) -> Model:
     """The configured model, noting the shapes of the draws that the generation network sees."""
-    model = models.make(config, 3)
+    model = models.make(config, Spec("image", (3,), 2))
 
     def likelihood(params, z):
         shapes.append(z.shape)
@@ -209,7 +208,7 @@ def spied(config: Config, shapes: list) -> Model:
     return model._replace(likelihood=likelihood)
 
 
-SMALL = Config(latent_dims=(2,), hidden_dims=(4,), batch_size=4)
+SMALL = configs.make(latent_dims=(2,), hidden_dims=(4,), batch_size=4)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +222,7 @@ SMALL = Config(latent_dims=(2,), hidden_dims=(4,), batch_size=4)
     ids=lambda value: value["objective"] if isinstance(value, dict) else str(value),
 )
 def test_k_and_m_reach_the_objective(options, draws):
-    config, shapes = dataclasses.replace(SMALL, **options), []
+    config, shapes = configs.replace(SMALL, **options), []
     model = spied(config, shapes)
     x, key = jax.ShapeDtypeStruct((4, 3), jnp.float32), jax.random.key(0)
     params = jax.eval_shape(model.init, key, x)
@@ -237,8 +236,8 @@ def test_k_and_m_reach_the_objective(options, draws):
 
 @pytest.mark.slow
 def test_beta_weighs_the_closed_form_kl():
-    config = dataclasses.replace(SMALL, objective="beta_vae", k=2)
-    model = models.make(config, 3)
+    config = configs.replace(SMALL, objective="beta_vae", k=2)
+    model = models.make(config, Spec("image", (3,), 2))
     x = jnp.asarray(IMAGES > 100, jnp.float32)
     params = model.init(jax.random.key(0), x)
     loss_fn, key = jax.jit(variational.objective_loss(config, model)), 1
@@ -256,8 +255,8 @@ def test_beta_weighs_the_closed_form_kl():
 
 @pytest.mark.parametrize("name", losses.OBJECTIVES)
 def test_every_objective_reaches_the_loop(name):
-    config = dataclasses.replace(SMALL, objective=name, k=3, m=2)
-    model = models.make(config, 3)
+    config = configs.replace(SMALL, objective=name, k=3, m=2)
+    model = models.make(config, Spec("image", (3,), 2))
     x, key = jax.ShapeDtypeStruct((4, 3), jnp.float32), jax.random.key(0)
     params = jax.eval_shape(model.init, key, x)
     loss_fn = variational.objective_loss(config, model, num_train=10)
@@ -267,8 +266,8 @@ def test_every_objective_reaches_the_loop(name):
 
 
 def test_settings_reach_the_objective():
-    config = dataclasses.replace(SMALL, objective="renyi", alpha=-np.inf, k=4)
-    model = models.make(config, 3)
+    config = configs.replace(SMALL, objective="renyi", alpha=-np.inf, k=4)
+    model = models.make(config, Spec("image", (3,), 2))
     x = jnp.asarray(IMAGES > 100, jnp.float32)
     params = model.init(jax.random.key(0), x)
     loss_fn = variational.objective_loss(config, model)
@@ -284,7 +283,7 @@ def test_settings_reach_the_objective():
 
 
 def test_a_course_moves_over_the_steps_of_the_compiled_loop():
-    config = dataclasses.replace(FULL_BATCH, objective="beta_vae", beta="linear:2:4:4")
+    config = configs.replace(FULL_BATCH, objective="beta_vae", beta="linear:2:4:4")
 
     def loss_fn(key, params, x, hparams):
         ones = jnp.ones(len(x))
@@ -294,8 +293,9 @@ def test_a_course_moves_over_the_steps_of_the_compiled_loop():
     np.testing.assert_allclose(bounds, [2, 2.5, 3, 3.5, 4, 4, 4], rtol=1e-6)
 
 
-def test_hyperparameters_are_float32_scalars_and_beta_only_where_given():
-    given = hyper.hyperparameters([dataclasses.replace(SMALL, beta=0.5, learning_rate=0.01)])
+def test_hyperparameters_are_float32_scalars_and_beta_only_where_the_objective_has_it():
+    config = configs.replace(SMALL, objective="beta_vae", beta=0.5, learning_rate=0.01)
+    given = hyper.hyperparameters([config])
     assert {name: float(value) for name, value in given.items()} == pytest.approx(
         {"learning_rate": 0.01, "beta": 0.5}
     )

@@ -13,7 +13,7 @@ from elbo_lab import losses
 from elbo_lab.evaluation.gradients import gradient_statistics
 from elbo_lab.evaluation.gradients.gradient_statistics import LossFn
 from elbo_lab.losses import catalogue, estimators
-from elbo_lab.models.base import Model
+from elbo_lab.models.base import NOTHING_GIVEN, Model
 
 # Objectives that are functions of log-weights, of one target or of two.
 OBJECTIVES = tuple(
@@ -78,11 +78,13 @@ def make_loss(model: Model, objective: str, estimator: str, m: int, k: int) -> L
     if "kl" in accepted:
         options["kl"] = "mc"  # In closed form, the KL would be no function of log-weights.
 
+    given = NOTHING_GIVEN
+
     def loss_fn(key: Array, params: Any, x: Array) -> Array:
         def log_likelihood(z: Any) -> Array:
-            return model.likelihood(params, z).log_prob(x)
+            return model.likelihood(params, z, given).log_prob(x)
 
-        posterior, prior = model.posterior(params, x), model.prior(params)
+        posterior, prior = model.posterior(params, x, given), model.prior(params, given)
         return function(key, posterior, prior, log_likelihood, **options)[0]
 
     return loss_fn

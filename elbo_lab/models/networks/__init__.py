@@ -1,13 +1,24 @@
 """Networks (Flax linen): one file a kind. `models.laws` says what their outputs mean."""
 
+from elbo_lab.models.networks.conv import (
+    NORMS,
+    ConvDecoder,
+    ConvEncoder,
+    GaussianConv,
+    LatentConvDecoder,
+    ResidualBlock,
+    ResidualStack,
+    grid_sizes,
+    image_shape,
+)
+from elbo_lab.models.networks.heads import Head
 from elbo_lab.models.networks.mlp import (
     ACTIVATIONS,
     INITS,
     MLP,
     SCALES,
-    BernoulliMLP,
+    DecoderMLP,
     GaussianMLP,
-    LocationScaleMLP,
     gaussian,
 )
 
@@ -15,9 +26,18 @@ __all__ = [
     "ACTIVATIONS",
     "INITS",
     "MLP",
+    "NORMS",
     "SCALES",
-    "BernoulliMLP",
+    "ConvDecoder",
+    "ConvEncoder",
+    "DecoderMLP",
+    "GaussianConv",
     "GaussianMLP",
-    "LocationScaleMLP",
+    "Head",
+    "LatentConvDecoder",
+    "ResidualBlock",
+    "ResidualStack",
     "gaussian",
+    "grid_sizes",
+    "image_shape",
 ]

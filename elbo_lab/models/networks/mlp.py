@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 
+from elbo_lab.models.networks.heads import Head, outputs
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
     "relu": jax.nn.relu,
@@ -26,13 +28,15 @@ SCALES: dict[str, Callable[[Array], Array]] = {
 }
 
 
+GLOROT = nn.initializers.glorot_uniform()
+
+
 def drawn_alike(key: Array, params: Any) -> Any:
     """Every weight matrix [inputs, outputs] drawn anew by the same key: as in the public code of
     Burda et al. (2016), all are filled from the same stream of numbers, by Glorot's scale of each.
     """
-    glorot = nn.initializers.glorot_uniform()
     return jax.tree.map(
-        lambda p: glorot(jax.random.clone(key), p.shape, p.dtype) if p.ndim == 2 else p, params
+        lambda p: GLOROT(jax.random.clone(key), p.shape, p.dtype) if p.ndim == 2 else p, params
     )
 
 
@@ -45,7 +49,7 @@ INITS: dict[str, Callable[[Array, Any], Any]] = {
 
 def dense(features: int, name: str) -> nn.Dense:
     """Linear layer, Glorot-uniform weights, zero bias."""
-    return nn.Dense(features, kernel_init=nn.initializers.glorot_uniform(), name=name)
+    return nn.Dense(features, kernel_init=GLOROT, name=name)
 
 
 class MLP(nn.Module):
@@ -69,7 +73,7 @@ def by_rows(call: Callable) -> Callable:
 
     def flattened(self, x: Array):
         rows = x.reshape(-1, x.shape[-1])
-        return jax.tree.map(lambda y: y.reshape(*x.shape[:-1], y.shape[-1]), call(self, rows))
+        return jax.tree.map(lambda y: y.reshape(*x.shape[:-1], *y.shape[1:]), call(self, rows))
 
     return flattened
 
@@ -92,49 +96,28 @@ class GaussianMLP(nn.Module):
         return dense(self.features, "mean")(h), SCALES[self.scale](dense(self.features, "scale")(h))
 
 
-class BernoulliMLP(nn.Module):
-    """MLP with one linear head, the logits of independent Bernoulli variables (textbook 13.17).
+class DecoderMLP(nn.Module):
+    """MLP with linear heads, the outputs that p(x|z) is made of (textbook 13.17).
 
-    [*batch, L] -> logits [*batch, data_dim].
+    [*batch, L] -> for each head [*batch, data_dim], or [*batch, 1] if it is shared.
     """
 
     data_dim: int
     hidden_dims: Sequence[int]
+    heads: Sequence[Head]
     activation: str = "tanh"
 
     @nn.compact
     @by_rows
-    def __call__(self, z: Array) -> Array:
+    def __call__(self, z: Array) -> tuple[Array, ...]:
         h = MLP(self.hidden_dims, self.activation, name="trunk")(z)
-        return dense(self.data_dim, "logits")(h)
 
+        def layer(head: Head) -> Array:
+            kernel = nn.initializers.zeros_init() if head.zero_weights else GLOROT
+            start = nn.initializers.constant(head.start)
+            return nn.Dense(self.data_dim, kernel_init=kernel, bias_init=start, name=head.name)(h)
 
-class LocationScaleMLP(nn.Module):
-    """MLP with a linear head for the location of each pixel; the log-scale is another head's, or a
-    parameter, one number for all pixels and latents.
-
-    [*batch, L] -> locations [*batch, data_dim], log-scales [*batch, data_dim] or [*batch, 1].
-    """
-
-    data_dim: int
-    hidden_dims: Sequence[int]
-    activation: str = "tanh"
-    shared_scale: bool = False
-    log_scale: float = 0.0  # where it starts
-
-    @nn.compact
-    @by_rows
-    def __call__(self, z: Array) -> tuple[Array, Array]:
-        h = MLP(self.hidden_dims, self.activation, name="trunk")(z)
-        location = dense(self.data_dim, "location")(h)
-        start = nn.initializers.constant(self.log_scale)
-        if self.shared_scale:
-            shared = self.param("log_scale", start, (1,))
-            return location, jnp.broadcast_to(shared, (len(z), 1))
-        # Zero weights: at first all pixels have the scale that is given.
-        zeros = nn.initializers.zeros_init()
-        head = nn.Dense(self.data_dim, kernel_init=zeros, bias_init=start, name="log_scale")
-        return location, head(h)
+        return outputs(self, self.heads, layer, len(z))
 
 
 def gaussian(mean: Array, scale: Array) -> dist.Distribution:

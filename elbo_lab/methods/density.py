@@ -1,0 +1,101 @@
+"""Maximum likelihood of a model whose p(x) is exact."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import Array
+
+from elbo_lab.data.dataset import Batch, Spec
+from elbo_lab.losses.posteriors import one_per_example
+from elbo_lab.methods.base import Loss, Method, Picture
+from elbo_lab.models.base import Density, Given
+
+
+def density_method(model: Density, spec: Spec, measure_batch: int = 100) -> Method:
+    """A density trained by -log p(x) and measured by log p(x), in nats, exactly.
+
+    Loss: -log p(x) for each example (term "nll"). Quantity: "log_likelihood". Pictures of images:
+    "samples", one draw for each example of the batch, given its label or context where the model
+    is conditional.
+
+    Args:
+      model: with an exact `log_prob`.
+      spec: of the data.
+      measure_batch: examples that `measure` sees at once.
+    """
+
+    def init(key: Array, batch: Batch, mean: Array | None = None) -> tuple[Any, tuple]:
+        return model.init(key, batch, mean), ()
+
+    def loss(key: Array, params: Any, stats: Any, batch: Batch, hparams: dict) -> Loss:
+        law = model.distribution(params, stats, given_of(batch, key))
+        nll = -law.log_prob(batch.x)
+        return Loss(nll, {"nll": nll}, stats)
+
+    def measure(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
+        law = model.distribution(params, stats, given_of(batch))
+        return {"log_likelihood": law.log_prob(batch.x)}
+
+    def samples(key: Array, params: Any, stats: Any, batch: Batch) -> Array:
+        law = model.distribution(params, stats, given_of(batch))
+        return one_per_example(law, key, (len(batch.x),))
+
+    return Method(
+        init=init,
+        loss=loss,
+        terms=("nll",),
+        measure=measure,
+        measure_batch=measure_batch,
+        pictures={"samples": Picture(samples, "Samples")} if spec.kind == "image" else {},
+        headline="log_likelihood",
+    )
+
+
+def given_of(batch: Batch, key: Array | None = None) -> Given:
+    """What a batch's distributions are conditioned on."""
+    return Given(batch.label, batch.context, key)
+
+
+def sample_in_steps(
+    model: Density,
+    key: Array,
+    params: Any,
+    stats: Any,
+    given: Given,
+    sample_shape: tuple[int, ...] = (),
+    values_per_call: int | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Array:
+    """Draws of an autoregressive density by a few calls of one compiled loop, which say how far.
+
+    The same draws as `model.distribution(params, stats, given).sample(key, sample_shape)`.
+
+    Args:
+      model: whose distribution is an `Autoregressive`.
+      key: one typed PRNG key.
+      params, stats, given: of the distribution.
+      sample_shape: of the draws.
+      values_per_call: at most so many values of a row are drawn in a call; None: a whole row.
+      on_progress: called with the number of values drawn so far, and D.
+
+    Returns:
+      [*sample_shape, *batch, D].
+    """
+
+    @jax.jit
+    def draw(key, params, stats, given, x, row, start, stop):
+        law = model.distribution(params, stats, given)
+        return law.sample_in_row(key, x, row, start, stop)
+
+    law = model.distribution(params, stats, given)
+    length = law.row_length
+    per_call = min(values_per_call or length, length)
+    x = law.blank(sample_shape)
+    for row in range(law.num_rows):
+        for start in range(0, length, per_call):
+            stop = min(start + per_call, length)
+            x = draw(key, params, stats, given, x, row, start, stop)
+            jax.block_until_ready(x)
+            on_progress(row * length + stop, law.spec.dim)
+    return x

@@ -1,0 +1,98 @@
+"""Convolutions as matrix products, which are fast in a compiled loop on a CPU.
+
+There XLA runs its own convolutions inside `lax.scan` without its fast kernels: ten to twenty times
+slower than outside of it, and than the products here. Elsewhere XLA's own are taken. Both compute
+the same sums, in another order.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def conv2d(x: Array, kernel: Array, stride: int = 1) -> Array:
+    """Convolution with "SAME" padding.
+
+    y[i, j] = sum_{m, n} x[stride i + m - p, stride j + n - q] kernel[m, n], where p and q are half
+    of the padding, rounded down.
+
+    Args:
+      x: [rows, H, W, C].
+      kernel: [M, N, C, F].
+      stride: of both axes.
+
+    Returns:
+      [rows, H / stride, W / stride, F], rounded up.
+    """
+    if jax.default_backend() == "cpu":
+        return conv2d_by_products(x, kernel, stride)
+    return lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=_LAYOUT)
+
+
+def conv2d_by_products(x: Array, kernel: Array, stride: int = 1) -> Array:
+    """`conv2d` as one matrix product for each row of the kernel."""
+    rows, height, width, channels = x.shape
+    kernel_height, kernel_width, _, features = kernel.shape
+    h, low, high = _same(height, kernel_height, stride)
+    w, left, right = _same(width, kernel_width, stride)
+    x = jnp.pad(x, ((0, 0), (low, high), (left, right), (0, 0)))
+    # The pixels under a row of the kernel, side by side: [rows, padded H, w, N C].
+    columns = [_strided(x, 2, n, w, stride) for n in range(kernel_width)]
+    x = jnp.concatenate(columns, axis=-1)
+    y = sum(
+        _strided(x, 1, m, h, stride).reshape(-1, kernel_width * channels)
+        @ kernel[m].reshape(kernel_width * channels, features)
+        for m in range(kernel_height)
+    )
+    return y.reshape(rows, h, w, features)
+
+
+def conv2d_transpose(x: Array, kernel: Array, size: tuple[int, int]) -> Array:
+    """Transpose of `conv2d` with 4 x 4 kernels and stride 2, from images of `size`.
+
+    y[2i + m - 1, 2j + n - 1] = sum of x[i, j] kernel[m, n] over the i, j, m, n that meet there.
+
+    Args:
+      x: [rows, h, w, C].
+      kernel: [4, 4, C, F].
+      size: (H, W); their halves, rounded up, are h and w.
+
+    Returns:
+      [rows, H, W, F].
+    """
+    if jax.default_backend() == "cpu":
+        return conv2d_transpose_by_products(x, kernel, size)
+    y = lax.conv_transpose(x, kernel[::-1, ::-1], (2, 2), "SAME", dimension_numbers=_LAYOUT)
+    return y[:, : size[0], : size[1]]
+
+
+def conv2d_transpose_by_products(x: Array, kernel: Array, size: tuple[int, int]) -> Array:
+    """`conv2d_transpose` as one matrix product and four shifted sums."""
+    rows, h, w, channels = x.shape
+    features = kernel.shape[-1]
+    # m = 2t + a: tap (t, a) of pixel i goes to cell i + t, where cell c has rows 2c - 1 and 2c.
+    taps = kernel.reshape(2, 2, 2, 2, channels, features).transpose(4, 0, 2, 1, 3, 5)
+    y = x.reshape(-1, channels) @ taps.reshape(channels, 16 * features)
+    y = y.reshape(rows, h, w, 2, 2, 4 * features)
+    cells = sum(
+        jnp.pad(y[:, :, :, t, u], ((0, 0), (t, 1 - t), (u, 1 - u), (0, 0)))
+        for t in (0, 1)
+        for u in (0, 1)
+    )
+    cells = cells.reshape(rows, h + 1, w + 1, 2, 2, features).transpose(0, 1, 3, 2, 4, 5)
+    pixels = cells.reshape(rows, 2 * h + 2, 2 * w + 2, features)
+    return pixels[:, 1 : size[0] + 1, 1 : size[1] + 1]
+
+
+def _same(length: int, kernel: int, stride: int) -> tuple[int, int, int]:
+    """ "SAME" padding: the length of the output, the padding before and the padding after."""
+    out = -(-length // stride)
+    total = max((out - 1) * stride + kernel - length, 0)
+    return out, total // 2, total - total // 2
+
+
+def _strided(x: Array, axis: int, start: int, length: int, stride: int) -> Array:
+    """So many elements of an axis, `stride` apart, from `start` on."""
+    return lax.slice_in_dim(x, start, start + stride * (length - 1) + 1, stride, axis)

@@ -1,0 +1,262 @@
+"""Gated masked convolutions: networks whose output at a value depends on earlier values alone.
+
+van den Oord et al. 2016b, "Conditional image generation with PixelCNN decoders". Values are ordered
+by row, column and channel. Two stacks of convolutions see what is earlier: the vertical one all
+rows above, the horizontal one the left of its row and the vertical one's features; together they
+have no blind spot. Kernels are cropped to what they may see, which is faster than a mask over a
+whole kernel; a mask is left for the channels of the pixel itself.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from elbo_lab.data.dataset import Spec
+from elbo_lab.models.networks.mlp import dense
+
+# Rows or columns of zeros before and after the image; a negative number crops.
+Padding = tuple[tuple[int, int], tuple[int, int]]
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(x: Array, kernel: Array, padding: Padding) -> Array:
+    """Convolution of stride 1, whose derivatives are fast in a compiled loop on a CPU.
+
+    y[i, j] = sum_{m, n} x[i + m - up, j + n - left] kernel[m, n]
+
+    XLA's CPU compiler brings convolutions into the layout of its fast kernel only outside of loops,
+    and JAX's derivative of a convolution is one in another layout: 20 times slower in a `lax.scan`
+    over steps. Here the derivatives are convolutions in the layout of the fast kernel, of arrays
+    that are transposed first. There is no forward-mode derivative.
+
+    Args:
+      x: [rows, H, W, inputs].
+      kernel: [M, N, inputs, features].
+      padding: ((up, down), (left, right)).
+
+    Returns:
+      [rows, H + up + down - M + 1, W + left + right - N + 1, features].
+    """
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_LAYOUT)
+
+
+def _convolve_forward(x: Array, kernel: Array, padding: Padding):
+    return convolve(x, kernel, padding), (x, kernel)
+
+
+def _convolve_backward(padding: Padding, saved: tuple[Array, Array], y_bar: Array):
+    x, kernel = saved
+    sides = zip(kernel.shape[:2], padding, strict=True)
+    opposite = tuple((size - 1 - before, size - 1 - after) for size, (before, after) in sides)
+    x_bar = convolve(y_bar, kernel[::-1, ::-1].swapaxes(2, 3), opposite)
+    # Rows and inputs change places: the sum over rows becomes one over channels.
+    kernel_bar = convolve(x.transpose(3, 1, 2, 0), y_bar.transpose(1, 2, 0, 3), padding)
+    return x_bar, kernel_bar.transpose(1, 2, 0, 3)
+
+
+convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def channel_mask(inputs: int, features: int, channels: int, strict: bool) -> np.ndarray:
+    """Which features of a pixel its output features may see, [inputs, features] of 0 and 1.
+
+    Features are split evenly into one group for each channel of the pixel, in the channels' order.
+
+    Args:
+      inputs: number of input features, at least `channels`.
+      features: number of output features, at least `channels`.
+      channels: C.
+      strict: a group sees the groups before it (mask A, where the inputs are the pixel itself);
+        otherwise its own as well (mask B).
+    """
+    source = np.arange(inputs)[:, None] * channels // inputs
+    target = np.arange(features)[None, :] * channels // features
+    return (source < target if strict else source <= target).astype(np.float32)
+
+
+def gate(x: Array) -> Array:
+    """tanh(a) sigmoid(b), with a and b the halves of the last axis."""
+    a, b = jnp.split(x, 2, axis=-1)
+    # sigmoid(b) = (1 + tanh(b / 2)) / 2; tanh costs the least on a CPU.
+    return jnp.tanh(a) * (0.5 + 0.5 * jnp.tanh(0.5 * b))
+
+
+class Masked1x1(nn.Module):
+    """Linear layer of each pixel, its weights multiplied by a constant mask.
+
+    [rows, H, W, inputs] -> [rows, H, W, features].
+    """
+
+    features: int
+    channels: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        inputs = x.shape[-1]
+        kernel = self.param("kernel", nn.initializers.glorot_uniform(), (inputs, self.features))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        # Rows of rank 2: a matrix product is fastest so.
+        mask = channel_mask(inputs, self.features, self.channels, strict=False)
+        y = x.reshape(-1, inputs) @ (kernel * mask) + bias
+        return y.reshape(*x.shape[:-1], self.features)
+
+
+class Above(nn.Module):
+    """Convolution over the rows above, of an image (`first`) or of features that see those rows.
+
+    [rows, H, W, inputs] -> [rows, H, W, features]; `radius` rows above, and as many columns on
+    either side. Features see their own row too, since it holds what is above it.
+    """
+
+    features: int
+    radius: int
+    first: bool
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        r, own = self.radius, 0 if self.first else 1
+        shape = (r + own, 2 * r + 1, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        return convolve(x, kernel, ((r, own - 1), (r, r))) + bias
+
+
+class Left(nn.Module):
+    """Convolution over the left of the row and the pixel itself, as far as the mask allows.
+
+    [rows, H, W, inputs] -> [rows, H, W, 2 * width], with H of any number: the two halves have
+    their groups of channels each.
+    """
+
+    width: int
+    radius: int
+    channels: int
+    first: bool
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        inputs = x.shape[-1]
+        shape = (1, self.radius + 1, inputs, 2 * self.width)
+        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
+        bias = self.param("bias", nn.initializers.zeros_init(), (2 * self.width,))
+        mask = np.ones(shape, np.float32)
+        mask[0, -1] = np.tile(channel_mask(inputs, self.width, self.channels, self.first), 2)
+        return convolve(x, kernel * mask, ((0, 0), (self.radius, 0))) + bias
+
+
+class GatedLayer(nn.Module):
+    """One layer of both stacks (van den Oord et al. 2016b, figure 2)."""
+
+    width: int
+    radius: int
+    channels: int
+    first: bool
+
+    def setup(self):
+        self.above = Above(2 * self.width, self.radius, self.first)
+        self.across = dense(2 * self.width, "across")
+        self.left = Left(self.width, self.radius, self.channels, self.first)
+        self.out = Masked1x1(self.width, self.channels)
+
+    def vertical(self, v: Array) -> tuple[Array, Array]:
+        """The vertical stack's features, and what the horizontal one gets of them."""
+        seen = self.above(v)
+        return gate(seen), self.across(seen)
+
+    def horizontal(self, h: Array, seen_above: Array | None) -> Array:
+        """The horizontal stack's features; but for the first layer they are added to the input."""
+        seen = self.left(h)
+        if seen_above is not None:
+            seen = seen + seen_above
+        update = self.out(gate(seen))
+        return update if self.first else h + update
+
+
+class GatedPixelCNN(nn.Module):
+    """Gated PixelCNN: values [*any, D] -> logits [*any, D], or [*any, D, levels] for levels > 2.
+
+    The logits at d are those of x_d given x_1, ..., x_{d-1}. A shape of one axis is a single row,
+    which has no rows above. Images are seen in [-1, 1], tokens by a learned embedding.
+
+    Args:
+      spec: kind "image" or "token", one to three axes: (W,), (H, W) or (H, W, C).
+      width: features of each stack, at least C.
+      layers: gated layers.
+      kernel_size: of the layers after the first, odd.
+      first_kernel_size: of the first layer, odd.
+      output_width: features between the two 1 x 1 layers at the end, at least C.
+      embedding_dim: of a token's embedding.
+    """
+
+    spec: Spec
+    width: int
+    layers: int
+    kernel_size: int = 3
+    first_kernel_size: int = 7
+    output_width: int = 32
+    embedding_dim: int = 16
+
+    def setup(self):
+        channels, levels = self._grid[2], self.spec.levels
+        sizes = [self.first_kernel_size] + (self.layers - 1) * [self.kernel_size]
+        self.gated = [
+            GatedLayer(self.width, size // 2, channels, first=i == 0)
+            for i, size in enumerate(sizes)
+        ]
+        if self.spec.kind == "token":
+            self.embedding = nn.Embed(levels, self.embedding_dim)
+        self.hidden = Masked1x1(self.output_width, channels)
+        self.logits = Masked1x1(channels * (1 if levels == 2 else levels), channels)
+
+    @property
+    def _grid(self) -> tuple[int, int, int]:
+        return grid(self.spec.shape)
+
+    def __call__(self, x: Array) -> Array:
+        return self.row(x, self.above(x))
+
+    def above(self, x: Array) -> list[Array | None]:
+        """What each layer of the horizontal stack gets of the rows above: [rows, H, W, ...]."""
+        if self._grid[0] == 1:
+            return [None] * self.layers
+        features, above = self._inputs(x), []
+        for layer in self.gated:
+            features, seen = layer.vertical(features)
+            above.append(seen)
+        return above
+
+    def row(self, x: Array, above: list[Array | None]) -> Array:
+        """The logits of some rows of the image, all or one, from these and what is above them.
+
+        Args:
+          x: [*any, D'], the values of those rows alone.
+          above: as `above` returns it, cut to those rows.
+
+        Returns:
+          [*any, D'] or [*any, D', levels].
+        """
+        h = self._inputs(x)
+        for layer, seen in zip(self.gated, above, strict=True):
+            h = layer.horizontal(h, seen)
+        logits = self.logits(jax.nn.relu(self.hidden(jax.nn.relu(h))))
+        return logits.reshape(x.shape if self.spec.levels == 2 else (*x.shape, self.spec.levels))
+
+    def _inputs(self, x: Array) -> Array:
+        """Values [*any, D'] as [rows, H', W, inputs]."""
+        _, width, channels = self._grid
+        height = x.shape[-1] // (width * channels)
+        if self.spec.kind == "token":
+            return self.embedding(x).reshape(-1, height, width, channels * self.embedding_dim)
+        return (2 * x - 1).reshape(-1, height, width, channels)
+
+
+def grid(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(H, W, C) of a shape of one to three axes."""
+    if len(shape) == 1:
+        return 1, shape[0], 1
+    return shape if len(shape) == 3 else (*shape, 1)

@@ -1,0 +1,170 @@
+"""Settings of each objective: the arguments of its function that are its own.
+
+Names and defaults are those of the function's signature.
+"""
+
+import dataclasses
+
+from elbo_lab import losses
+from elbo_lab.losses.common import KL_MODES
+from elbo_lab.losses.two_targets import RWS_PHASES
+from elbo_lab.options import Hyper, option
+
+_KL = "the KL term, from the draws (mc) or in closed form (analytic)"
+_GROUP_SIZE = "neighbouring latent dimensions in a group"
+_MIN_KL = "lambda, the KL in nats per group that costs nothing"
+
+
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    """Settings of an objective that has none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ELBOOptions:
+    """Settings of `elbo`."""
+
+    kl: str = option("mc", _KL, KL_MODES)
+
+
+@dataclasses.dataclass(frozen=True)
+class BetaVAEOptions:
+    """Settings of `beta_vae`."""
+
+    beta: Hyper = option(4.0, "weight of the KL", least=0, traced=True)
+    kl: str = option("analytic", _KL, KL_MODES)
+
+
+@dataclasses.dataclass(frozen=True)
+class CIWAEOptions:
+    """Settings of `ciwae`."""
+
+    beta: Hyper = option(
+        0.5, "weight of the ELBO beside the IWAE bound", least=0, most=1, traced=True
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class RenyiOptions:
+    """Settings of `renyi`."""
+
+    alpha: Hyper = option(
+        0.5,
+        "order; -inf for the greatest log-weight, inf for the least",
+        traced=True,
+        infinite=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class JackknifeOptions:
+    """Settings of `jackknife`."""
+
+    order: int = option(1, "m, below k", least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TVOOptions:
+    """Settings of `tvo`."""
+
+    partition: int | tuple[float, ...] = option(
+        5, "steps of equal length, or points that rise from 0 to 1 as 0,0.1,1"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class CapacityVAEOptions:
+    """Settings of `capacity_vae`."""
+
+    gamma: Hyper = option(30.0, "weight of the KL's distance to the capacity", least=0, traced=True)
+    capacity: Hyper = option(0.0, "C, nats", least=0, traced=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class FreeBitsOptions:
+    """Settings of `free_bits` and `free_bits_batch`."""
+
+    min_kl: Hyper = option(0.1, _MIN_KL, least=0, traced=True)
+    group_size: int = option(1, _GROUP_SIZE, least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class LambdaVAEOptions:
+    """Settings of `lambda_vae`."""
+
+    regularization: Hyper = option(
+        1.0, "lambda, weight of the KL and variance of p(x|z)", above=0, traced=True
+    )
+    kl: str = option("analytic", _KL, KL_MODES)
+
+
+@dataclasses.dataclass(frozen=True)
+class BetaTCVAEOptions:
+    """Settings of `beta_tcvae`."""
+
+    beta: Hyper = option(6.0, "weight of the total correlation", least=0, traced=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class DIPVAEIOptions:
+    """Settings of `dip_vae_i`."""
+
+    lambda_off: Hyper = option(10.0, "weight of squared covariances", least=0, traced=True)
+    lambda_diag: Hyper = option(
+        100.0, "weight of squared distances of variances to one", least=0, traced=True
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DIPVAEIIOptions(DIPVAEIOptions):
+    """Settings of `dip_vae_ii`."""
+
+    lambda_diag: Hyper = option(
+        10.0, "weight of squared distances of variances to one", least=0, traced=True
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class InfoVAEOptions:
+    """Settings of `info_vae`."""
+
+    kl_weight: Hyper = option(0.0, "1 - alpha of InfoVAE", least=0, traced=True)
+    mmd_weight: Hyper = option(100.0, "alpha + lambda - 1 of InfoVAE", least=0, traced=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class CUBOOptions:
+    """Settings of `cubo`."""
+
+    power: Hyper = option(2.0, "n", least=1, traced=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class RWSOptions:
+    """Settings of `rws`."""
+
+    phase: str = option("wake", "how the inference network is trained", RWS_PHASES)
+
+
+_WITH_OPTIONS: dict[str, type] = {
+    "elbo": ELBOOptions,
+    "beta_vae": BetaVAEOptions,
+    "ciwae": CIWAEOptions,
+    "renyi": RenyiOptions,
+    "jackknife": JackknifeOptions,
+    "tvo": TVOOptions,
+    "capacity_vae": CapacityVAEOptions,
+    "free_bits": FreeBitsOptions,
+    "lambda_vae": LambdaVAEOptions,
+    "free_bits_batch": FreeBitsOptions,
+    "beta_tcvae": BetaTCVAEOptions,
+    "dip_vae_i": DIPVAEIOptions,
+    "dip_vae_ii": DIPVAEIIOptions,
+    "info_vae": InfoVAEOptions,
+    "cubo": CUBOOptions,
+    "rws": RWSOptions,
+}
+# The settings of every objective that `--objective` names.
+OBJECTIVE_OPTIONS: dict[str, type] = {
+    name: _WITH_OPTIONS.get(name, NoOptions) for name in losses.OBJECTIVES
+}

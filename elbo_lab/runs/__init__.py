@@ -1,0 +1,1 @@
+"""One run, from a claimed directory to its report."""

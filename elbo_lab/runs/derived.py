@@ -1,0 +1,206 @@
+"""Data sets made from a trained run: `features:RUN`, `features:RUN:sample`, `codes:RUN`.
+
+Both splits are encoded once, labels are kept, and the arrays lie in the run's folder derived/, with
+the digest of the checkpoint that encoded them in their names: a run that was trained further is
+encoded anew.
+"""
+
+import functools
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from elbo_lab import files, keys
+from elbo_lab.data import Batch, Dataset
+from elbo_lab.distributions.means import mean_or_draw
+from elbo_lab.errors import UserError
+from elbo_lab.losses.posteriors import sample_from
+from elbo_lab.models.base import NOTHING_GIVEN, Given
+from elbo_lab.runs import examples, loading
+from elbo_lab.runs.loading import Trained
+
+FOLDER = "derived"
+FEATURES, CODES = "features", "codes"
+# Examples that are encoded at once.
+CHUNK = 500
+
+
+class Source(NamedTuple):
+    """What a name asks for."""
+
+    kind: str  # FEATURES or CODES
+    run: str
+    is_sample: bool  # whether features are drawn from q(z|x) instead of its means
+
+
+def parse(name: str) -> Source | None:
+    """What "features:RUN:sample" asks for; None if it is no name of this kind."""
+    kind, colon, rest = name.partition(":")
+    if not colon or kind not in (FEATURES, CODES):
+        return None
+    is_sample = kind == FEATURES and rest.endswith(":sample")
+    return Source(kind, rest.removesuffix(":sample") if is_sample else rest, is_sample)
+
+
+def load(name: str, data_dir: str | None = None, manual_dir: str | None = None) -> Dataset | None:
+    """The data set of a name that `parse` knows; None of another name.
+
+    Features are float32 [N, L] of the kind "real", codes int32 [N, M] of the kind "token".
+
+    Raises:
+      UserError: there is no such run, it cannot be loaded, or it encodes to something else.
+    """
+    source = parse(name)
+    if source is None:
+        return None
+    trained = load_run(source.run, 0, data_dir, manual_dir)
+    _check(source, trained)
+    path = trained.path / FOLDER / f"{_file_name(source, trained)}.npz"
+    arrays = _stored(path)
+    if arrays is None:
+        arrays = _encoded(source, trained)
+        _write(path, arrays)
+    is_code, spec = source.kind == CODES, trained.method.code_spec
+    x_train, x_test = arrays["x_train"], arrays["x_test"]
+    return Dataset(
+        name,
+        x_train,
+        x_test,
+        trained.dataset.y_train,
+        trained.dataset.y_test,
+        spec.shape if is_code else x_train.shape[1:],
+        (*trained.dataset.notes, f"{source.kind} of {trained.path}, step {trained.step:,}"),
+        "token" if is_code else "real",
+        spec.levels if is_code else None,
+        functools.partial(_decoded, trained),
+        arrays["log_px_z"] if is_code else None,
+    )
+
+
+def load_run(
+    path: str | Path,
+    replicate: int = 0,
+    data_dir: str | None = None,
+    manual_dir: str | None = None,
+) -> Trained:
+    """`loading.load`, also of a run whose data are another run's features or codes."""
+    return loading.load(path, replicate, data_dir, manual_dir, resolve=load)
+
+
+def _check(source: Source, trained: Trained) -> None:
+    encoded = None
+    if trained.method.encode is not None:
+        encoded = CODES if trained.method.code_spec is not None else FEATURES
+    if encoded != source.kind:
+        has = f"it has {encoded}: {encoded}:{source.run}" if encoded else "it encodes nothing"
+        raise UserError(
+            f"{source.run} is a run of {trained.config.model}, without {source.kind}; {has}."
+        )
+
+
+def _file_name(source: Source, trained: Trained) -> str:
+    sampled = "-sample" if source.is_sample else ""
+    return f"{source.kind}{sampled}-{trained.digest[:16]}"
+
+
+def _encoded(source: Source, trained: Trained) -> dict[str, np.ndarray]:
+    """Both splits, images binarized once; and log p(x|z) of the test examples given their codes."""
+    method, config = trained.method, trained.config
+    test = examples.of_test(config, trained.dataset, trained.spec)
+    train = examples.all_of_train(config, trained.dataset, trained.spec)
+    encode = lambda params, stats, batch, start: method.encode(params, stats, batch)  # noqa: E731
+    if source.is_sample:
+        encode = _sampling(trained)
+    found = {
+        "x_train": _in_chunks(encode, trained, train),
+        "x_test": _in_chunks(encode, trained, test),
+    }
+    if source.kind == CODES:
+        found["log_px_z"] = _in_chunks(_log_px_z(method), trained, test)
+    return found
+
+
+def _in_chunks(function: Callable[..., Array], trained: Trained, batch: Batch) -> np.ndarray:
+    call = jax.jit(function)
+    number = batch.x.shape[0]
+    parts = []
+    for start in range(0, number, CHUNK):
+        rows = jax.tree.map(lambda array, s=start: array[s : s + CHUNK], batch)
+        parts.append(np.asarray(call(trained.params, trained.stats, rows, start)))
+    return np.concatenate(parts)
+
+
+def _sampling(trained: Trained) -> Callable[..., Array]:
+    """(params, stats, batch, start) -> one draw of q(z|x) each, by the run's own key.
+
+    Raises:
+      UserError: the method has no q(z|x).
+    """
+    if trained.method.posterior is None:
+        raise UserError(f"{trained.path} has no q(z|x) to draw features from; leave out :sample.")
+    key = keys.stream_key(keys.base_key(trained.config.seed), keys.SAMPLES)
+
+    def draw(params: Any, stats: Any, batch: Batch, start: Array) -> Array:
+        posterior = trained.method.posterior(params, stats, batch)
+        first = getattr(posterior, "first", posterior)
+        return sample_from(first, jax.random.fold_in(key, start), ())
+
+    return draw
+
+
+def _log_px_z(method: Any) -> Callable[..., Array]:
+    def log_px_z(params: Any, stats: Any, batch: Batch, start: Array) -> Array:
+        del start
+        codes = method.encode(params, stats, batch)
+        given = Given(batch.label, batch.context)
+        return method.decode(params, stats, codes, given).log_prob(batch.x)
+
+    return log_px_z
+
+
+def _decoded(trained: Trained, code: Any) -> np.ndarray:
+    """Images [n, *shape] of codes or features [n, ...]: means of p(x|z) where it has any."""
+
+    @jax.jit
+    def decode(params: Any, stats: Any, code: Array) -> Array:
+        law = trained.method.decode(params, stats, code, NOTHING_GIVEN)
+        return mean_or_draw(jax.random.key(0), law)
+
+    x = decode(trained.params, trained.stats, jnp.asarray(code))
+    return np.asarray(x).reshape(-1, *trained.spec.shape)
+
+
+def _stored(path: Path) -> dict[str, np.ndarray] | None:
+    """What was encoded before; None where there is nothing, or it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = dict(archive)
+        digest = arrays.pop("sha256")
+    except files.DAMAGE:
+        return None
+    return arrays if str(digest) == _digest(arrays) else None
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    value = hashlib.sha256()
+    for name in sorted(arrays):
+        value.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        value.update(np.ascontiguousarray(arrays[name]).data)
+    return value.hexdigest()
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays, sha256=_digest(arrays))
+    try:
+        path.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path.parent}: {error.strerror}") from error
+    files.write_atomically(path, buffer.getvalue())

@@ -1,0 +1,51 @@
+"""Draws examples from a stored run, as a picture or as arrays.
+
+python -m experiments.sample --run=runs/X --num=64 --out=samples.png
+python -m experiments.sample --run=runs/X --num=1000 --out=samples.npz
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from elbo_lab import keys
+from elbo_lab.cli import folders, run_flags, stored_runs
+from elbo_lab.errors import UserError
+
+COLUMNS = 8
+
+
+def main() -> int:
+    """Flags -> run -> draws -> a file. Returns the exit status."""
+    values = flags.FLAGS
+    out = Path(values.out or "").expanduser()
+    if out.suffix not in (".png", ".npz"):
+        raise UserError(f"--out must be a path ending in .png or .npz; got {values.out!r}.")
+    stored_runs.set_up()
+    folders.made("out", str(out.parent))
+    from elbo_lab.runs import sampling
+
+    trained = stored_runs.load(values.run, values.replicate)
+    key = keys.stream_key(keys.base_key(values.seed), keys.SAMPLES)
+    try:
+        x = sampling.sample(trained, key, values.num)
+    except ValueError as error:
+        raise UserError(f"--run={values.run}: {error}") from error
+    sampling.write(out, x, trained, COLUMNS)
+    print(f"{values.num:,} samples of {trained.path}: {out}")
+    return 0
+
+
+def define() -> None:
+    """The script's flags."""
+    flags.DEFINE_string("run", None, "a run's directory")
+    flags.DEFINE_integer("num", 64, "how many examples", lower_bound=1)
+    flags.DEFINE_string("out", "samples.png", "the file: a picture (.png) or arrays (.npz)")
+    flags.DEFINE_integer("replicate", 0, "which of the run's replicates", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "of the draws", 0, 2**31 - 1)
+    run_flags.define_run("platform", "compilation_cache_dir", "data_dir", "manual_dir")
+
+
+if __name__ == "__main__":
+    define()
+    run_flags.run(main, __doc__)

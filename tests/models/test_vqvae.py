@@ -1,0 +1,124 @@
+"""Networks of the VQ-VAE: shapes of any image, laws, locality, refusals, training."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from elbo_lab.data.dataset import Batch, Spec
+from elbo_lab.methods.vqvae import vqvae_method
+from elbo_lab.models.base import Given
+from elbo_lab.models.likelihoods import LIKELIHOODS
+from elbo_lab.models.vqvae import VQVAEOptions, make
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+SMALL = {"num_codes": 4, "code_dim": 2, "channels": (3, 4), "residual_blocks": 1}
+# Any size and colour, and the grid of codes: each halving rounds up.
+IMAGES = {
+    "grey": (Spec("image", (62, 5), 256), (16, 2)),
+    "colour": (Spec("image", (4, 6, 3), 256), (1, 2)),
+}
+
+
+@functools.cache
+def small(name: str, **changes):
+    """A model, its params, and the mean image that they started at."""
+    spec, _ = IMAGES[name]
+    model = make(VQVAEOptions(**SMALL, **changes), spec)
+    mean = np.linspace(0.1, 0.9, spec.dim, dtype=np.float32)
+    return model, jax.jit(model.init)(jax.random.key(0), Batch(images(name, 6)), mean), mean
+
+
+def images(name: str, *batch: int) -> np.ndarray:
+    grey = np.random.default_rng(0).integers(0, 256, (*batch, IMAGES[name][0].dim))
+    return grey.astype(np.float32) / 255
+
+
+@pytest.mark.parametrize(
+    "law, name",
+    [
+        ("bernoulli", "grey"),
+        ("discretized_logistic", "colour"),
+        pytest.param("gaussian", "grey", marks=pytest.mark.slow),
+        pytest.param("continuous_bernoulli", "colour", marks=pytest.mark.slow),
+    ],
+)
+def test_shapes_and_laws_for_any_image_and_leading_dimensions(law, name):
+    _, code_shape = IMAGES[name]
+    model, params, start = small(name, likelihood=law)
+    assert model.code_shape == code_shape
+    x = images(name, 2, 3)
+
+    @jax.jit
+    def forward(params, x):
+        vectors = model.encode(params, x, Given())
+        p_x = model.likelihood(params, vectors, Given())
+        return vectors, p_x.mean, p_x.log_prob(x)
+
+    vectors, mean, log_px = forward(params, x)
+    assert vectors.shape == (2, 3, math.prod(code_shape), 2)
+    assert mean.shape == x.shape and log_px.shape == (2, 3)
+    assert np.all(np.isfinite(log_px))
+    np.testing.assert_allclose(
+        params["decoder"][LIKELIHOODS[law].heads[0].name]["bias"],
+        LIKELIHOODS[law].bias(start),
+        rtol=1e-5,
+    )
+    if name == "grey":
+        # Vectors are cells row by row: a change of the last rows of a tall image reaches the last
+        # vectors and not the first.
+        changed = x.copy().reshape(2, 3, 62, 5)
+        changed[:, :, -8:] = 1 - changed[:, :, -8:]
+        other, _, _ = forward(params, changed.reshape(x.shape))
+        differs = np.any(vectors != other, axis=(0, 1, 3))
+        assert not differs[:16].any() and differs[-4:].all()
+
+
+@pytest.mark.parametrize("codebook", ["ema", pytest.param("loss", marks=pytest.mark.slow)])
+def test_training_lowers_the_loss_and_keeps_state_finite(codebook):
+    spec, _ = IMAGES["colour"]
+    options = VQVAEOptions(
+        **SMALL, codebook=codebook, restart_below=0.5, codebook_decay=0.8, output_bias="zero"
+    )
+    method = vqvae_method(make(options, spec), options, spec)
+    batch = Batch(np.round(images("colour", 6)))
+    params, stats = jax.jit(method.init)(jax.random.key(0), batch)
+    assert not np.any(params["decoder"]["logits"]["bias"])
+    optimizer = optax.adam(1e-2)
+
+    def step(state, key):
+        params, opt_state, stats = state
+
+        def mean_loss(params):
+            out = method.loss(key, params, stats, batch, {"commitment": jnp.float32(0.25)})
+            return jnp.mean(out.loss), out
+
+        grads, out = jax.grad(mean_loss, has_aux=True)(params)
+        updates, opt_state = optimizer.update(grads, opt_state)
+        return (optax.apply_updates(params, updates), opt_state, out.stats), out.terms
+
+    keys = jax.random.split(jax.random.key(1), 60)
+    state = params, optimizer.init(params), stats
+    state, terms = jax.jit(lambda state, keys: jax.lax.scan(step, state, keys))(state, keys)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state))
+    losses = np.mean(terms["loss"], axis=1)
+    assert losses[-1] < 0.8 * losses[0]
+    assert np.all(terms["perplexity"] <= 4 + 1e-5) and np.all(terms["perplexity"] >= 1)
+
+
+@pytest.mark.parametrize(
+    "changes, spec, message",
+    [
+        ({}, Spec("token", (7, 7), 16), "The model vqvae takes images, not tokens."),
+        ({}, Spec("real", (20,), None), r"not the shape \(20,\)"),
+        ({"channels": ()}, Spec("image", (4, 4), 2), "channels is empty"),
+    ],
+)
+def test_what_it_cannot_take_is_refused(changes, spec, message):
+    with pytest.raises(ValueError, match=message):
+        make(VQVAEOptions(**changes), spec)

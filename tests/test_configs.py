@@ -1,0 +1,94 @@
+"""Settings of families and objectives: their registries, and configurations as flat values."""
+
+import inspect
+import json
+import math
+
+import pytest
+
+from elbo_lab import configs, losses
+from elbo_lab.configs import Config
+from elbo_lab.errors import UserError
+from elbo_lab.models import MODELS
+from elbo_lab.objective_options import OBJECTIVE_OPTIONS
+from elbo_lab.options import options_of, types_of, values_of
+
+# Arguments of objectives that are no settings: what the method passes, and the shared fields.
+PASSED = {
+    *("key", "posterior", "prior", "log_likelihood", "generation_mean", "x", "dataset_size"),
+    *("inference", "generation", "vectorized", "num_samples", "num_outer", "estimator"),
+}
+
+
+@pytest.mark.parametrize("objective", losses.OBJECTIVES)
+def test_settings_of_an_objective_are_its_functions_own_arguments_and_defaults(objective):
+    arguments = inspect.signature(losses.OBJECTIVES[objective]).parameters
+    own = {name: a.default for name, a in arguments.items() if name not in PASSED}
+    assert values_of(OBJECTIVE_OPTIONS[objective]()) == own
+
+
+def test_a_name_means_one_type_and_one_kind_of_setting():
+    """Over all families and objectives, since a name has one flag."""
+    families = [family.options for family in MODELS.values()]
+    kinds = {}
+    for settings in [*families, *OBJECTIVE_OPTIONS.values()]:
+        for name, about in options_of(settings).items():
+            kind = types_of(settings)[name], about.traced
+            assert kinds.setdefault(name, kind) == kind, name
+    of_families = {name for settings in families for name in options_of(settings)}
+    of_objectives = {n for settings in OBJECTIVE_OPTIONS.values() for n in options_of(settings)}
+    assert not of_families & of_objectives
+    assert not set(configs.SHARED) & (of_families | of_objectives)
+
+
+@pytest.mark.parametrize("objective", losses.OBJECTIVES)
+def test_stored_values_give_the_config_back(objective):
+    numbers = configs.traced(Config(objective=objective))
+    config = configs.make(
+        objective=objective, seed=3, latent_dims=(4, 2), **dict.fromkeys(numbers, "linear:1:1:5")
+    )
+    assert configs.from_dict(json.loads(json.dumps(configs.to_dict(config)))) == config
+    assert set(configs.given(config)) - {"objective"} == {"model", "seed", "latent_dims", *numbers}
+
+
+def test_infinite_orders_are_stored_as_text():
+    config = configs.make(objective="renyi", alpha=-math.inf)
+    assert configs.to_dict(config)["alpha"] == "-inf"
+    assert configs.from_dict(configs.to_dict(config)) == config
+
+
+def test_another_objective_takes_its_own_defaults_and_keeps_what_was_given():
+    plain = configs.replace(Config(objective="elbo"), objective="beta_vae", k=1)
+    assert plain == Config(objective="beta_vae", k=1)  # of an analytic KL, and not the ELBO's
+    given = configs.make(objective="dip_vae_i", lambda_off=3.0, hidden_dims=(7,))
+    other = configs.replace(given, objective="dip_vae_ii")
+    assert other == configs.make(objective="dip_vae_ii", lambda_off=3.0, hidden_dims=(7,))
+    assert configs.replace(given, objective="iwae") == configs.make(hidden_dims=(7,))
+    assert configs.replace(given, lambda_off=None).objective_options.lambda_off == 10.0
+
+
+def test_settings_without_their_objective_or_family_are_refused():
+    for values, words in (
+        ({"beta": 2.0}, "--beta=2.0 does not go with --objective=iwae; objectives that have it: b"),
+        ({"colour": "red"}, "There is no setting --colour."),
+        ({"objective": "elboo"}, "--objective must be one of elbo, beta_vae"),
+        ({"model": "mpl"}, "--model must be one of mlp"),
+    ):
+        with pytest.raises(UserError, match=words):
+            configs.make(**values)
+        if "beta" in values or "colour" in values:
+            with pytest.raises(UserError, match="no such settings of --model=mlp"):
+                configs.from_dict(values)
+    assert configs.from_dict({"beta": None, "colour": None}) == Config()
+    with pytest.raises(TypeError, match="configs.replace changes a model or an objective"):
+        Config(objective="elbo", objective_options=Config().objective_options)
+
+
+def test_a_digest_names_what_differs_from_the_defaults():
+    assert configs.told_apart_by(Config()) == {"model": "mlp", "objective": "iwae"}
+    assert configs.told_apart_by(configs.make(k=7, hidden_dims=(4,))) == {
+        **{"model": "mlp", "objective": "iwae", "k": 7, "hidden_dims": [4]}
+    }
+    same = [Config(), Config(k=5), configs.make(latent_dims=(50,)), Config(objective="iwae")]
+    assert len({configs.digest(config) for config in same}) == 1
+    assert configs.digest(Config(k=6)) != configs.digest(Config())
