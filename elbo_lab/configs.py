@@ -13,7 +13,7 @@ from typing import Any
 
 from elbo_lab.errors import UserError
 from elbo_lab.models.registry import MODELS
-from elbo_lab.objective_options import OBJECTIVE_OPTIONS, NoOptions
+from elbo_lab.objective_options import AUTOENCODER, OBJECTIVE_OPTIONS, NoOptions
 from elbo_lab.options import options_of, types_of, values_of
 
 
@@ -74,7 +74,8 @@ class Config:
             "model_options": family.options,
             "objective_options": objective_settings(objective),
         }
-        filled = {"objective": objective, "k": family.k if self.k is None else self.k}
+        own_k = None if objective == AUTOENCODER else family.k
+        filled = {"objective": objective, "k": own_k if self.k is None else self.k}
         for name, kind in kinds.items():
             given = getattr(self, name)
             filled[name] = kind() if given is None else given

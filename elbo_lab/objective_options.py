@@ -164,7 +164,9 @@ _WITH_OPTIONS: dict[str, type] = {
     "cubo": CUBOOptions,
     "rws": RWSOptions,
 }
+# The objective that is no function of `losses`: see `methods.autoencoder`.
+AUTOENCODER = "autoencoder"
 # The settings of every objective that `--objective` names.
 OBJECTIVE_OPTIONS: dict[str, type] = {
-    name: _WITH_OPTIONS.get(name, NoOptions) for name in losses.OBJECTIVES
+    name: _WITH_OPTIONS.get(name, NoOptions) for name in (*losses.OBJECTIVES, AUTOENCODER)
 }

@@ -24,13 +24,17 @@ def main() -> int:
     stored_runs.set_up()
     folders.made("out", str(out.parent))
     from elbo_lab.runs import sampling
+    from elbo_lab.runs.progress import Progress
 
     trained = stored_runs.load(values.run, values.replicate)
     key = keys.stream_key(keys.base_key(values.seed), keys.SAMPLES)
+    progress = Progress("sampling", values.num, 0, "examples")
     try:
-        x = sampling.sample(trained, key, values.num)
+        x = sampling.sample(trained, key, values.num, lambda done: progress.to(int(done)))
     except ValueError as error:
         raise UserError(f"--run={values.run}: {error}") from error
+    finally:
+        progress.close()
     sampling.write(out, x, trained, COLUMNS)
     print(f"{values.num:,} samples of {trained.path}: {out}")
     return 0

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from elbo_lab import configs, losses, schedules
+from elbo_lab import configs, losses, models, schedules
 from elbo_lab.cli.option_checks import (
     FLOAT32,
     LARGEST_COUNT,
@@ -16,7 +16,7 @@ from elbo_lab.cli.option_checks import (
     in_float32,
 )
 from elbo_lab.configs import Config
-from elbo_lab.data import DATASETS, Dataset, is_binary
+from elbo_lab.data import DATASETS, Dataset, is_binary, spec_of
 from elbo_lab.data.binarization import BINARIZATIONS
 from elbo_lab.errors import UserError
 from elbo_lab.losses import bounds, catalogue, estimators
@@ -142,8 +142,19 @@ def check_data(config: Config, dataset: Dataset) -> None:
             f"--epochs must be at most {most:,} with batches of {config.batch_size} of {number:,} "
             f"images, so that steps can be counted; got {config.epochs}."
         )
-    if config.binarization == "none":
+    if dataset.kind == "real" and _likelihood(config) not in ("gaussian", None):
+        raise UserError(
+            f"--likelihood must be gaussian (with --binarization=none) for {dataset.name}, which "
+            f"has real numbers; got {_likelihood(config)}."
+        )
+    if config.binarization == "none" and dataset.kind == "image":
         _check_pixels(config, dataset)
+    try:
+        models.make(config, spec_of(dataset, config.binarization))
+    except ValueError as error:
+        raise UserError(
+            f"--model={config.model} with --dataset={config.dataset}: {error}"
+        ) from error
 
 
 def _check_pixels(config: Config, dataset: Dataset) -> None:

@@ -19,6 +19,11 @@ from jax import Array
 BINARIZATIONS = ("dynamic", "fixed", "threshold", "none")
 
 
+def of_kind(mode: str, kind: str) -> str:
+    """The mode for examples of a kind (`Spec.kind`): what is no image is taken as it is."""
+    return mode if kind == "image" else "none"
+
+
 def stored(key: Array, x: Array, mode: str) -> Array:
     """The images as they lie on the device: "fixed" and "threshold" are applied once, here.
 

@@ -44,6 +44,14 @@ QUANTITIES: dict[str, Quantity] = {
     "log_px_mean": Quantity(
         "reconstruction", "log p(x|E[z])", NATS, None, "higher", compared=True, of_x=True
     ),
+    "log_px_code": Quantity(
+        "reconstruction", "log p(x|codes)", NATS, None, "higher", compared=True, of_x=True
+    ),
+    "pair_bound": Quantity(
+        *("codes and their density", "log p(x|codes) p(codes)", NATS, "lower bound", "higher"),
+        compared=True,
+        of_x=True,
+    ),
     "squared_error": Quantity(
         "squared error", "|x - E[x|z]|^2 / D", "per dimension", EXACT, "lower"
     ),
@@ -56,6 +64,12 @@ TERMS = {
     "bound": "training bound",
     "kl": "KL term",
     "reconstruction": "reconstruction term",
+    "nll": "negative log-likelihood",
+    "loss": "training loss",
+    "commitment": "commitment term",
+    "codebook": "codebook term",
+    "perplexity": "perplexity of the codes",
+    "restarts": "restarted codes",
 }
 
 

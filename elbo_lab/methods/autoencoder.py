@@ -80,7 +80,7 @@ def make(model: Model, is_plane: bool = False) -> Method:
         pictures=shown,
         headline="log_px_mean",
         layer_means=layer_means,
-        sample=functools.partial(variational.sample, model),
+        sample=functools.partial(variational.sample_compiled, model),
         encode=functools.partial(variational.encode, model),
         decode=lambda params, stats, z, given: model.likelihood(params, z, given),
     )

@@ -52,7 +52,8 @@ class Method(NamedTuple):
     # (key, params, stats, batch) -> {"means_1": [B, L_1], ...}: E_q[z_i|x] of each layer, for
     # counting active units over training examples
     layer_means: Callable[..., dict[str, Array]] | None = None
-    # (key, params, stats, number, given=NOTHING_GIVEN) -> x [number, D]: what the model generates
+    # (key, params, stats, number, given=NOTHING_GIVEN, on_progress=...) -> x [number, D]: what the
+    # model generates; compiled inside, and on_progress is called with the part that is done
     sample: Callable[..., Array] | None = None
     # (params, stats, batch) -> features [B, L] (float32) or codes [B, M] (int32)
     encode: Callable[..., Array] | None = None

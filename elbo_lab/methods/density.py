@@ -9,15 +9,15 @@ from jax import Array
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.losses.posteriors import one_per_example
 from elbo_lab.methods.base import Loss, Method, Picture
-from elbo_lab.models.base import Density, Given
+from elbo_lab.models.base import NOTHING_GIVEN, Density, Given
 
 
-def density_method(model: Density, spec: Spec, measure_batch: int = 100) -> Method:
+def make(model: Density, spec: Spec, measure_batch: int = 100) -> Method:
     """A density trained by -log p(x) and measured by log p(x), in nats, exactly.
 
-    Loss: -log p(x) for each example (term "nll"). Quantity: "log_likelihood". Pictures of images:
-    "samples", one draw for each example of the batch, given its label or context where the model
-    is conditional.
+    Loss: -log p(x) for each example (term "nll"). Quantity: "log_px". Picture: "samples",
+    one draw for each example of the batch, given its label or context where the model is
+    conditional.
 
     Args:
       model: with an exact `log_prob`.
@@ -35,11 +35,31 @@ def density_method(model: Density, spec: Spec, measure_batch: int = 100) -> Meth
 
     def measure(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
         law = model.distribution(params, stats, given_of(batch))
-        return {"log_likelihood": law.log_prob(batch.x)}
+        return {"log_px": law.log_prob(batch.x)}
 
     def samples(key: Array, params: Any, stats: Any, batch: Batch) -> Array:
         law = model.distribution(params, stats, given_of(batch))
         return one_per_example(law, key, (len(batch.x),))
+
+    def sample(
+        key: Array,
+        params: Any,
+        stats: Any,
+        number: int,
+        given: Given = NOTHING_GIVEN,
+        on_progress: Callable[[float], None] = lambda part: None,
+    ) -> Array:
+        if not hasattr(model.distribution(params, stats, given), "sample_in_row"):
+            return model.distribution(params, stats, given).sample(key, (number,))
+        return sample_in_steps(
+            model,
+            key,
+            params,
+            stats,
+            given,
+            (number,),
+            on_progress=lambda done, total: on_progress(done / total),
+        )
 
     return Method(
         init=init,
@@ -47,8 +67,9 @@ def density_method(model: Density, spec: Spec, measure_batch: int = 100) -> Meth
         terms=("nll",),
         measure=measure,
         measure_batch=measure_batch,
-        pictures={"samples": Picture(samples, "Samples")} if spec.kind == "image" else {},
-        headline="log_likelihood",
+        pictures={"samples": Picture(samples, "Samples")},
+        headline="log_px",
+        sample=sample,
     )
 
 

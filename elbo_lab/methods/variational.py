@@ -49,7 +49,7 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
         layer_means=lambda key, params, stats, batch: importance.layer_means(
             key, model.posterior(params, batch.x, given_of(batch))
         ),
-        sample=functools.partial(sample, model),
+        sample=functools.partial(sample_compiled, model),
         encode=functools.partial(encode, model),
         posterior=lambda params, stats, batch: model.posterior(params, batch.x, given_of(batch)),
         decode=lambda params, stats, z, given: model.likelihood(params, z, given),
@@ -127,6 +127,22 @@ def sample(
     prior = model.prior(params, given)
     z = sample_from(prior, z_key, () if getattr(prior, "batch_shape", ()) else (number,))
     return mean_or_draw(x_key, model.likelihood(params, z, given))
+
+
+def sample_compiled(
+    model: Model,
+    key: Array,
+    params: Any,
+    stats: Any,
+    number: int,
+    given: Given = NOTHING_GIVEN,
+    on_progress: Callable[[float], None] = lambda part: None,
+) -> Array:
+    """`sample` in one compiled call."""
+    draw = jax.jit(functools.partial(sample, model), static_argnums=3)
+    x = draw(key, params, stats, number, given)
+    on_progress(1.0)
+    return x
 
 
 def pictures(model: Model, is_plane: bool, shown: str = "means") -> dict[str, Picture]:

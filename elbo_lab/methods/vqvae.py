@@ -7,16 +7,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
-from elbo_lab.means import mean_or_draw
+from elbo_lab.distributions.means import mean_or_draw
 from elbo_lab.methods import codebook
 from elbo_lab.methods.base import Loss, Method, Picture
 from elbo_lab.models.base import Given
 from elbo_lab.models.vqvae import Quantized, VQVAEOptions
 
 
-def vqvae_method(
-    model: Quantized, options: VQVAEOptions, spec: Spec, measure_batch: int = 250
-) -> Method:
+def make(model: Quantized, options: VQVAEOptions, spec: Spec, measure_batch: int = 250) -> Method:
     """Trains the networks and the codebook of a VQ-VAE.
 
     For z_1..z_M, the encoder's outputs for x, and e_m the code nearest to z_m, the loss is
@@ -37,7 +35,7 @@ def vqvae_method(
 
     Returns:
       A method; params are {"encoder", "decoder", "codebook"}, stats those of `codebook.Codebook`.
-      `measure` gives "reconstruction", log p(x | e_1..e_M), and "codes", int32 [B, M].
+      `measure` gives "log_px_code", log p(x | e_1..e_M), and "codes", int32 [B, M].
     """
     book = codebook.make(
         options.codebook, model.num_codes, options.codebook_decay, options.restart_below
@@ -81,7 +79,7 @@ def vqvae_method(
     def measure(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
         codes = encode(params, stats, batch)
         log_px_z = decode(params, stats, codes, _given(batch)).log_prob(batch.x)
-        return {"reconstruction": log_px_z, "codes": codes}
+        return {"log_px_code": log_px_z, "codes": codes}
 
     def reconstructions(key: Array, params: Any, stats: Any, batch: Batch) -> Array:
         codes = encode(params, stats, batch)
@@ -95,7 +93,7 @@ def vqvae_method(
         measure=measure,
         measure_batch=measure_batch,
         pictures={"reconstructions": Picture(reconstructions, "Reconstructions", True)},
-        headline="reconstruction",
+        headline="log_px_code",
         encode=encode,
         decode=decode,
         code_spec=Spec("token", model.code_shape, model.num_codes, spec.classes),
@@ -114,7 +112,7 @@ def pair_bound(method: Method, params: Any, stats: Any, batch: Batch, prior: Any
     p(x|z) bounds a log-density: it does not compare with masses.
 
     Args:
-      method: `vqvae_method`.
+      method: from `make`.
       params: of the VQ-VAE.
       stats: of the VQ-VAE.
       batch: examples x, [B, D].

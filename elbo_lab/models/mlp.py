@@ -71,7 +71,12 @@ def make(options: MLPOptions, spec: Spec) -> Model:
     Args:
       options: the family's settings.
       spec: of the data, of any shape.
+
+    Raises:
+      ValueError: tokens.
     """
+    if spec.kind == "token":
+        raise ValueError("The model mlp takes images or real numbers, not tokens.")
     data_dim = spec.dim
     sizes = options.latent_dims  # (L_1, ..., L_n), from the data up
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from elbo_lab.data.dataset import Spec
-from elbo_lab.models import conv, mlp
+from elbo_lab.models import conv, mlp, pixelcnn, vqvae
 
 
 class Family(NamedTuple):
@@ -33,6 +33,16 @@ MODELS: dict[str, Family] = {
         "convolutional networks for images of any size and colour, one stochastic layer",
         objective="iwae",
         k=5,
+    ),
+    "pixelcnn": Family(
+        pixelcnn.PixelCNNOptions,
+        pixelcnn.make,
+        "gated PixelCNN, an exact density of binary images, 256 levels or codes",
+    ),
+    "vqvae": Family(
+        vqvae.VQVAEOptions,
+        vqvae.make,
+        "VQ-VAE, discrete codes of images; a second run fits a density to its codes",
     ),
 }
 

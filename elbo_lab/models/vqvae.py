@@ -17,7 +17,7 @@ from jax import Array
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Distribution
 from elbo_lab.models.base import Given, Params
-from elbo_lab.models.likelihoods import LIKELIHOODS
+from elbo_lab.models.laws import LIKELIHOODS
 from elbo_lab.models.mlp import OUTPUT_BIASES
 from elbo_lab.models.networks import ACTIVATIONS, NORMS, ConvDecoder, ConvEncoder, grid_sizes
 from elbo_lab.models.networks.mlp import dense

@@ -1,41 +1,43 @@
 """From values per example to reported numbers."""
 
 import math
+from typing import Any
 
 import numpy as np
 
 from elbo_lab import configs
 from elbo_lab.configs import Config
+from elbo_lab.data.dataset import Spec
 from elbo_lab.evaluation import quantities
 from elbo_lab.evaluation.active_units import ACTIVE_THRESHOLD, activity
 from elbo_lab.evaluation.evaluator import Evaluation
 from elbo_lab.evaluation.quantities import BITS, LOWER_BOUND, NATS, UPPER_BOUND
+from elbo_lab.methods import codebook
 from elbo_lab.models.laws import LIKELIHOODS
 from elbo_lab.reports.tables import Result
 from elbo_lab.training.metrics import covered_steps
 
 
-def test_results(
-    config: Config, evaluation: Evaluation, data_dim: int | None = None
-) -> list[Result]:
+def test_results(config: Config, evaluation: Evaluation, spec: Spec | None = None) -> list[Result]:
     """The test split's numbers of one run, with standard errors over examples.
 
     Where p(x|z) is a density, the names of what depends on it end in ", density". Where it is a
-    mass of grey levels, the likelihood is also given in bits per dimension, -log p / (D log 2): an
-    upper bound in expectation.
+    mass of 256 levels, the log-likelihood is also given in bits per dimension, -log p / (D log 2):
+    an upper bound in expectation if log p is a lower bound.
 
     Args:
       config: the run's; it names the bounds' numbers of draws.
       evaluation: values per test example.
-      data_dim: D, pixels times colours; without it nothing is given in bits per dimension.
+      spec: of the data; without it nothing is given in bits per dimension.
 
     Returns:
-      The means of `quantities.QUANTITIES` that there are, and active units per layer.
+      The means of `quantities.QUANTITIES` that there are, active units per layer, and the use of
+      the codebook.
     """
-    settings, law = configs.to_dict(config), LIKELIHOODS[config.model_options.likelihood]
+    settings, density = configs.to_dict(config), is_density(config)
     results = []
     for name, quantity in quantities.present(evaluation).items():
-        of = ", density" if quantity.of_x and law.density else ""
+        of = ", density" if quantity.of_x and density else ""
         results.append(
             _mean(
                 quantity.title + of,
@@ -46,11 +48,41 @@ def test_results(
                 quantities.num_draws(quantity, settings),
             )
         )
-    if data_dim and not law.binary and not law.density and "log_likelihood" in evaluation:
-        bits = -evaluation["log_likelihood"].astype(np.float64) / (data_dim * math.log(2))
-        symbol = f"-L_{config.eval_k} / D"
-        results.append(_mean(BITS, symbol, bits, BITS, UPPER_BOUND, config.eval_k))
-    return results + active_units(evaluation)
+    if spec is not None and spec.kind == "image" and spec.levels == 256 and not density:
+        results += _bits(evaluation, spec.dim, settings)
+    return results + active_units(evaluation) + code_use(evaluation, settings)
+
+
+def is_density(config: Config) -> bool:
+    """Whether log p(x|.) is that of a density; a family without laws to choose from has masses."""
+    likelihood = configs.own_settings(config).get("likelihood")
+    return likelihood is not None and LIKELIHOODS[likelihood].density
+
+
+def _bits(evaluation: Evaluation, dim: int, settings: dict[str, Any]) -> list[Result]:
+    """The log-likelihoods in bits per dimension."""
+    found = []
+    for name in ("log_px", "log_likelihood", "pair_bound"):
+        if name in evaluation:
+            quantity = quantities.QUANTITIES[name]
+            bits = -evaluation[name].astype(np.float64) / (dim * math.log(2))
+            direction = {LOWER_BOUND: UPPER_BOUND}.get(quantity.direction, quantity.direction)
+            symbol = f"-{quantities.symbol(quantity, settings)} / D"
+            draws = quantities.num_draws(quantity, settings)
+            found.append(_mean(BITS, symbol, bits, BITS, direction, draws))
+    return found
+
+
+def code_use(evaluation: Evaluation, settings: dict[str, Any]) -> list[Result]:
+    """Perplexity and use of the codebook over the split, of a method with codes."""
+    if "codes" not in evaluation:
+        return []
+    number = settings["num_codes"]
+    perplexity, usage = map(float, codebook.codebook_use(evaluation["codes"], number))
+    return [
+        Result(f"perplexity of {number} codes", "exp H", perplexity, unit="codes", split="test"),
+        Result(f"used codes of {number}", "", round(usage * number), unit="codes", split="test"),
+    ]
 
 
 def active_units(evaluation: Evaluation) -> list[Result]:
@@ -102,6 +134,11 @@ def train_result(
         steps = np.array([last - first + 1 for first, last in covered], int)
     late = [i for i, r in enumerate(records) if r["step"] > first_step]
     bounds = [np.ravel(records[i][term])[replicate] for i in late]
+    of = ", density" if is_density(config) else ""
+    if term != "bound":
+        title = quantities.term_title(term)
+        value = float(np.average(bounds, weights=steps[late])) if late else math.nan
+        return Result(title + of, "", value, unit=NATS, split="train")
     iwae = (f"L_{config.k}", config.k)
     symbol, k = {
         **dict.fromkeys(("elbo", "wake_sleep"), ("ELBO", 1)),
@@ -109,7 +146,6 @@ def train_result(
         "piwae": (f"L_{config.m * config.k}", config.m * config.k),
     }.get(config.objective, ("", None))
     # What else is trained by is no bound at any setting, or none of a known direction at every K.
-    of = ", density" if LIKELIHOODS[config.model_options.likelihood].density else ""
     is_bound = symbol or config.objective in ("ciwae", "free_bits", "free_bits_batch")
     return Result(
         ("training bound" if is_bound else "training objective") + of,

@@ -67,7 +67,7 @@ def evaluate(
     summary_path = folder / "summary.json"
     if not summary_path.exists():
         values = _measured(trained, settings, config, dataset, on_batch)
-        rows = results.test_results(config, values, trained.spec.dim)
+        rows = results.test_results(config, values, trained.spec)
         _write(folder, values, stored | {"results": [row._asdict() for row in rows]})
     rows = [tables.Result(**row) for row in files.read_json(summary_path)["results"]]
     titles = [

@@ -41,7 +41,7 @@ def of_test(config: Config, dataset: Dataset, spec: Spec) -> Batch:
     """The test split as every evaluation of a run of one seed sees it; images as grey levels."""
     by_seed = config.test_draw == "by_seed"
     seed = config.seed if by_seed else keys.FIXED_BINARIZATION_SEED
-    x = stored(dataset.x_test, keys.TEST_SPLIT, _drawn_once(config), seed)
+    x = stored(dataset.x_test, keys.TEST_SPLIT, _drawn_once(config, spec), seed)
     return _as_model_sees(x, dataset.y_test, spec)
 
 
@@ -57,13 +57,14 @@ def first_of_train(config: Config, dataset: Dataset, spec: Spec) -> Batch:
 
 def _of_train(config: Config, dataset: Dataset, spec: Spec, number: int) -> Batch:
     label = dataset.y_train
-    x = stored(dataset.x_train[:number], keys.TRAIN_SPLIT, _drawn_once(config))
+    x = stored(dataset.x_train[:number], keys.TRAIN_SPLIT, _drawn_once(config, spec))
     return _as_model_sees(x, None if label is None else label[:number], spec)
 
 
-def _drawn_once(config: Config) -> str:
+def _drawn_once(config: Config, spec: Spec) -> str:
     # Dynamic binarization draws the test images once too.
-    return "fixed" if config.binarization == "dynamic" else config.binarization
+    mode = binarization.of_kind(config.binarization, spec.kind)
+    return "fixed" if mode == "dynamic" else mode
 
 
 def _as_model_sees(x: jax.Array, label: np.ndarray | None, spec: Spec) -> Batch:

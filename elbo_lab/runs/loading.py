@@ -52,7 +52,12 @@ class Trained(NamedTuple):
             raise ValueError(f"{self.config.model} has no encoding.")
         return jax.jit(self.method.encode)(self.params, self.stats, self.batch(x, label))
 
-    def sample(self, key: Array, number: int) -> np.ndarray:
+    def sample(
+        self,
+        key: Array,
+        number: int,
+        on_progress: Callable[[float], None] = lambda part: None,
+    ) -> np.ndarray:
         """Draws [number, *shape] from the model; means of p(x|z) where it has latents.
 
         Raises:
@@ -60,8 +65,8 @@ class Trained(NamedTuple):
         """
         if self.method.sample is None:
             raise ValueError(f"{self.config.model} gives no samples without a prior of its codes.")
-        draw = jax.jit(self.method.sample, static_argnums=3)
-        x = draw(key, self.params, self.stats, number)
+        draw = self.method.sample
+        x = draw(key, self.params, self.stats, number, on_progress=on_progress)
         return np.asarray(x).reshape(number, *self.spec.shape)
 
     def measure(self, key: Array, x: Any, label: Any = None) -> dict[str, np.ndarray]:

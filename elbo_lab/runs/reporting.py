@@ -13,7 +13,6 @@ from elbo_lab.devices import setup
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import Evaluation, quantities
 from elbo_lab.files import write_summary
-from elbo_lab.models.laws import LIKELIHOODS
 from elbo_lab.options import options_of
 from elbo_lab.reports import figures, results
 from elbo_lab.reports.tables import Result, binarization_text, replicate_results, result_table
@@ -33,7 +32,7 @@ def report(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
     per_replicate = [
         [
             results.train_result(config, records, last_pass, r, call, run.method.terms[0]),
-            *results.test_results(config, e, run.dataset.x_train.shape[1]),
+            *results.test_results(config, e, run.spec),
         ]
         for r, e in evaluations.items()
     ]
@@ -103,7 +102,10 @@ def model_text(config: dict[str, Any]) -> str:
 
 def objective_text(config: dict[str, Any]) -> str:
     """What was trained, with the settings that were used, given or not: "iwae, k = 5, ..."."""
-    text = f"{config['objective']}, k = {config['k']}"
+    if config["objective"] is None:
+        return f"that of {config['model']}"
+    text = config["objective"]
+    text += f", k = {config['k']}" if config["k"] is not None else ""
     text += f", m = {config['m']}" if config["m"] > 1 else ""
     for name in options_of(configs.objective_settings(config["objective"])):
         value = config.get(name)
@@ -126,7 +128,8 @@ def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
     records = stages.read_records(run, training.total_steps(run.config, number))
     r = min(evaluations)
     curves = {
-        name: quantities.term_title(name, is_density(run.config)) for name in run.method.terms
+        name: quantities.term_title(name, results.is_density(run.config))
+        for name in run.method.terms
     }
     figures.learning_curves(folder / "learning_curves.png", records, curves)
     layers = quantities.layers(evaluations[r])
@@ -142,6 +145,8 @@ def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
 def _draw_pictures(run: stages.Run, r: int, folder: Path) -> None:
     """Draws what the method shows, from one compiled program."""
     pictures = run.method.pictures
+    if run.spec.kind != "image" and run.dataset.decode is None:
+        return
     base_key, params, stats = run.replicate(r)
     key = keys.stream_key(base_key, keys.FIGURES)
     inputs = jax.tree.map(lambda array: array[:RECONSTRUCTIONS], run.test_examples())
@@ -151,8 +156,10 @@ def _draw_pictures(run: stages.Run, r: int, folder: Path) -> None:
         own = dict(zip(pictures, jax.random.split(key, len(pictures)), strict=True))
         return {name: p.draw(own[name], params, stats, batch) for name, p in pictures.items()}
 
-    def shaped(images: jax.Array) -> np.ndarray:
-        return np.asarray(images).reshape(-1, *run.dataset.image_shape)
+    def shaped(x: jax.Array) -> np.ndarray:
+        if run.dataset.decode is not None:
+            return run.dataset.decode(x)
+        return np.asarray(x).reshape(-1, *run.spec.shape)
 
     for name, images in draw_all(params, stats, inputs).items():
         path, picture = folder / f"{name}.png", pictures[name]
@@ -164,15 +171,11 @@ def _draw_pictures(run: stages.Run, r: int, folder: Path) -> None:
             figures.image_grid(path, shaped(images), 10, picture.title)
 
 
-def is_density(config: configs.Config) -> bool:
-    """Whether log p(x|.) is that of a density."""
-    return LIKELIHOODS[config.model_options.likelihood].density
-
-
 def described(run: stages.Run) -> dict[str, Any]:
     """What the summary says of the run's images."""
     # Binary images are what they are, however they would be made binary.
-    binary = is_binary(run.dataset.x_test) and is_binary(run.dataset.x_train)
+    binary = run.spec.kind != "image"
+    binary = binary or is_binary(run.dataset.x_test) and is_binary(run.dataset.x_train)
     return {
         "name": run.dataset.name,
         "train_images": len(run.dataset.x_train),

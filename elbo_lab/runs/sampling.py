@@ -1,6 +1,7 @@
 """Draws from a stored run, and the files that hold them."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -16,15 +17,32 @@ from elbo_lab.runs.loading import Trained
 CHUNK = 500
 
 
-def sample(trained: Trained, key: Array, number: int) -> np.ndarray:
-    """Draws [number, *shape] from the model, in chunks.
+def sample(
+    trained: Trained,
+    key: Array,
+    number: int,
+    on_progress: Callable[[float], None] = lambda done: None,
+) -> np.ndarray:
+    """Draws [number, *shape] from the model, in chunks. What a run of another run's codes or
+    features draws is decoded by that one.
+
+    Args:
+      trained: a run.
+      key: one typed PRNG key.
+      number: of draws.
+      on_progress: called with how many draws are done, parts of one included.
 
     Raises:
       ValueError: the method gives no samples.
     """
-    sizes = [min(CHUNK, number - start) for start in range(0, number, CHUNK)]
-    own = jax.random.split(key, len(sizes))
-    return np.concatenate([trained.sample(k, n) for k, n in zip(own, sizes, strict=True)])
+    starts = range(0, number, CHUNK)
+    chunks = []
+    for own, start in zip(jax.random.split(key, len(starts)), starts, strict=True):
+        size = min(CHUNK, number - start)
+        x = trained.sample(own, size, lambda part, a=start, n=size: on_progress(a + part * n))
+        decode = trained.dataset.decode
+        chunks.append(x if decode is None else decode(x.reshape(size, -1)))
+    return np.concatenate(chunks)
 
 
 def write(path: Path, x: np.ndarray, trained: Trained, columns: int) -> None:
@@ -38,7 +56,7 @@ def write(path: Path, x: np.ndarray, trained: Trained, columns: int) -> None:
         np.savez_compressed(buffer, x=x)
         files.write_atomically(path, buffer.getvalue())
         return
-    if trained.spec.kind != "image":
+    if trained.spec.kind != "image" and trained.dataset.decode is None:
         raise UserError(
             f"--out={path} is a picture, but {trained.path} is a model of {trained.spec.kind} "
             "examples; give a path ending in .npz."

@@ -51,7 +51,8 @@ def check(config: Config, spec: Spec, num_train: int, memory: int | None = None)
         return  # nearly every run, for which tracing the model would take a tenth of a second
     method = methods.make(config, spec, num_train)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    batch = Batch(jax.ShapeDtypeStruct((config.batch_size, spec.dim), jnp.float32))
+    kind = jnp.int32 if spec.kind == "token" else jnp.float32
+    batch = Batch(jax.ShapeDtypeStruct((config.batch_size, spec.dim), kind))
     params, stats = jax.eval_shape(method.init, key, batch)
     state = _bytes((params, params, jax.eval_shape(optimizer.make(config).init, params)))
     has = f"more than the {_gigabytes(memory)} of memory there is"
@@ -69,14 +70,14 @@ def check(config: Config, spec: Spec, num_train: int, memory: int | None = None)
             f"Adam's moments{of_all}, {has}."
         )
     number = jax.ShapeDtypeStruct((), jnp.float32)
-    courses = {name: number for name, text in traced(config).items() if isinstance(text, str)}
-    step = jax.make_jaxpr(method.loss)(key, params, stats, batch, courses)
+    finite = {n: v for n, v in traced(config).items() if isinstance(v, str) or math.isfinite(v)}
+    step = jax.make_jaxpr(method.loss)(key, params, stats, batch, dict.fromkeys(finite, number))
     largest = max(_products(step.jaxpr), default=0)
     if largest > memory:
-        name = max(("k", "m", "batch_size"), key=lambda name: getattr(config, name))
+        name = max(("k", "m", "batch_size"), key=lambda name: getattr(config, name) or 0)
         raise UserError(
             f"--{name}={getattr(config, name)} is too large: an array of one step, of "
-            f"{config.k * config.m:,} draws for each of {config.batch_size:,} images, takes "
+            f"{(config.k or 1) * config.m:,} draws for each of {config.batch_size:,} images, takes "
             f"{_gigabytes(largest)}, {has}."
         )
 
@@ -113,7 +114,7 @@ def _most(config: Config, data_dim: int) -> int:
     widths = (data_dim, *itertools.chain(*_widths(config).values()))
     networks = 2 * len(config.model_options.latent_dims)
     weights = networks * 2 * (sum(widths) + 1) ** 2  # two heads, and biases
-    draws = config.k * config.m * config.batch_size
+    draws = (config.k or 1) * config.m * config.batch_size
     copies = 4  # parameters, gradient, two moments
     return _FLOAT_BYTES * max(config.replicates * copies * weights, draws * max(widths))
 

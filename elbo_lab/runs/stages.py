@@ -13,7 +13,7 @@ import numpy as np
 
 from elbo_lab import json_files, keys, methods, training
 from elbo_lab.configs import Config
-from elbo_lab.data import Batch, Dataset, hold_out, spec_of, streaming
+from elbo_lab.data import Batch, Dataset, binarization, hold_out, spec_of, streaming
 from elbo_lab.devices import distributed, setup, sharding
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation.storage import TRAIN
@@ -186,7 +186,8 @@ def _resume_clock(run: Run, step: int) -> None:
 
 def _training_data(run: Run) -> Batch | streaming.Examples:
     """On the device, or where they are, if they are to be streamed."""
-    x, label, mode = run.dataset.x_train, run.dataset.y_train, run.config.binarization
+    x, label = run.dataset.x_train, run.dataset.y_train
+    mode = binarization.of_kind(run.config.binarization, run.spec.kind)
     stream = run.placement.stream
     if streaming.too_large(x.nbytes) if stream is None else stream:
         return streaming.Examples(x, mode, label, keys.binarization_key(keys.TRAIN_SPLIT))
@@ -352,12 +353,19 @@ def evaluate(run: Run) -> dict[int, Any]:
             key, params, stats = run.replicate(r)
             draws_key = keys.stream_key(key, keys.EVALUATION)
             found = evaluation.evaluate(evaluator, draws_key, params, stats, test, on_batch)
-            done[r] = found | _train_means(run, key, params, stats)
+            done[r] = found | _pair_bound(run, found) | _train_means(run, key, params, stats)
             distributed.on_first(run.check_directory)
             distributed.on_first(lambda: evaluation.write_evaluations(file, done))
         on_batch(number)
     progress.close()
     return {r: done[r] for r in survivors}
+
+
+def _pair_bound(run: Run, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """log p(x|codes) + log p(codes) <= log p(x), where the examples are codes of images x."""
+    if run.dataset.log_px_z is None or "log_px" not in found:
+        return {}
+    return {"pair_bound": found["log_px"] + run.dataset.log_px_z}
 
 
 def _train_means(run: Run, key: jax.Array, params: Any, stats: Any) -> dict[str, np.ndarray]:
@@ -376,6 +384,7 @@ def measured_shapes(run: Run) -> dict[str, tuple[int, ...]]:
     row = jax.eval_shape(lambda: _row(run))
     measured = jax.eval_shape(run.method.measure, key, params, stats, row)
     shapes = {name: (number, *array.shape[1:]) for name, array in measured.items()}
+    shapes |= {name: (number,) for name in _pair_bound(run, {"log_px": np.zeros(number)})}
     if au_images and run.method.layer_means is not None:
         means = jax.eval_shape(run.method.layer_means, key, params, stats, row)
         shapes |= {f"{TRAIN}{n}": (au_images, *a.shape[1:]) for n, a in means.items()}

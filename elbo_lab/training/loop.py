@@ -80,7 +80,7 @@ def steps_per_call(config: Config, num_train: int) -> int:
     total, epoch = total_steps(config, num_train), steps_per_epoch(config, num_train)
     if config.log_every is not None:
         return min(config.log_every, epoch, total)
-    wanted = DRAWS_PER_CALL // (config.batch_size * config.k * config.m)
+    wanted = DRAWS_PER_CALL // (config.batch_size * (config.k or 1) * config.m)
     wanted = min(max(wanted, 10), epoch, total)
     divisors = [d for d in range(max(wanted // 2, 1), min(2 * wanted, epoch) + 1) if total % d == 0]
     return min(divisors, key=lambda d: abs(math.log(d / wanted)), default=wanted)
@@ -235,7 +235,8 @@ def many_steps(
         pick = lambda row: jax.tree.map(lambda array: array[row], shared.data)  # noqa: E731
     else:
         rows, pick = pin(own.batches, 1), lambda batch: batch
-    visits = _visits(config.binarization, keys[:, 0], rows, pick)
+    mode = binarization.of_kind(config.binarization, program.kind)
+    visits = _visits(mode, keys[:, 0], rows, pick)
 
     def body(state: TrainState, inputs: tuple[Any, Array | None, Array]):
         row, visit, key = inputs

@@ -12,7 +12,7 @@ import pytest
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.methods.vqvae import vqvae_method
 from elbo_lab.models.base import Given
-from elbo_lab.models.likelihoods import LIKELIHOODS
+from elbo_lab.models.laws import LIKELIHOODS
 from elbo_lab.models.vqvae import VQVAEOptions, make
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
