@@ -3,193 +3,50 @@
     python -m experiments.table1 --manual_dir=mnist --k=1,5 --budget=0.01
     python -m experiments.table1 --data=mnist,omniglot --layers=1,2 --k=1,5,50
 
-Cells are trained one after the other, each in a directory of its own under --workdir, and the same
-command goes on with what is missing. A table of what is there stands at the end, also after Ctrl-C.
+Cells are trained as those of experiments.sweep are, in the folder sweep under --workdir, and the
+same command goes on with what is missing; runs that an earlier version left in --workdir are taken
+over. A table of what is there stands at the end, also after Ctrl-C. --k takes several values and is
+1,5,50 if not given, --workdir is runs/table1; other flags of a configuration hold for every cell.
 """
 
-import shlex
-import sys
 from pathlib import Path
 
 from absl import flags
 
-from elbo_lab import configs, data
-from elbo_lab.cli import folders, protocols, run_flags, validation
-from elbo_lab.configs import Config
-from elbo_lab.devices import setup
+from elbo_lab.cli import flag_values, folders, run_flags, study_flags, sweep_flags
 from elbo_lab.errors import UserError
-from elbo_lab.runs import completing
-from elbo_lab.runs.progress import Interrupt
-from elbo_lab.studies import table1_results
-
-LATENTS = {1: (50,), 2: (100, 50)}
-MODELS = {"vae": "elbo", "iwae": "iwae"}
-OWN_FLAGS = (
-    *("workdir", "results_dir", "data_dir", "manual_dir"),
-    *("platform", "compilation_cache_dir", "tensorboard"),
-)
+from elbo_lab.studies import table1, table1_results
 
 
 def main() -> int:
-    """Flags -> cells -> runs -> results and table. Returns the exit status."""
-    cells = cells_from_flags()
+    """Flags -> cells -> a sweep -> results and table. Returns the exit status."""
     values = flags.FLAGS
     if not values.workdir:
         raise UserError(f"--workdir must be a folder; got {values.workdir!r}.")
-    setup.set_up(
-        values.platform,
-        values.replicates,
-        values.compilation_cache_dir,
-        values["compilation_cache_dir"].present > 0,
+    study = table1.study(
+        flag_values.choices("data", values.data),
+        flag_values.choices("layers", values.layers, table1.LAYERS),
+        flag_values.choices("models", values.models, table1.MODELS),
+        [str(k) for k in flag_values.counts("k", values.k)],
     )
-    from elbo_lab.runs import stages
-
-    datasets = loaded(cells)  # What is missing is said before anything is trained.
     flag = "results_dir" if values.results_dir else "workdir"
-    folder = folders.made(flag, getattr(values, flag))
-    # One for all cells: a signal may come between two of them.
-    status, interrupt = 0, Interrupt()
-    for number, cell in enumerate(cells, 1):
-        print(
-            f"[{number} of {len(cells)}] {table1_results.title(cell)}", file=sys.stderr, flush=True
-        )
-        try:
-            path, _ = completing.complete(
-                cell.config,
-                str(Path(values.workdir) / table1_results.slug(cell)),
-                datasets[cell.config.dataset],
-                values.tensorboard,
-                interrupt=interrupt,
-            )
-            table1_results.write(folder, cell, table1_results.row(cell, path, command()))
-        except stages.StoppedError as stopped:
-            print(f"{stopped} The same command goes on.", file=sys.stderr)
-            status = stopped.status
-            break
-        except (stages.DivergedError, table1_results.NothingFiniteError) as failed:
-            print(f"{table1_results.title(cell)}: {failed}", file=sys.stderr)
-            status = 1
-        if interrupt.signal and number < len(cells):
-            print(f"Stopped after {number} cells. The same command goes on.", file=sys.stderr)
-            status = interrupt.status()
-            break
-    print("\n" + table1_results.text(table1_results.read(folder)))
-    return status
-
-
-def loaded(cells: list[table1_results.Cell]) -> dict[str, data.Dataset]:
-    """The cells' data sets by name.
-
-    Raises:
-      UserError: one cannot be had, or does not go with a cell's configuration.
-    """
-    datasets = {
-        name: run_flags.load_data("data", name)
-        for name in dict.fromkeys(cell.config.dataset for cell in cells)
-    }
-    for cell in cells:
-        validation.check_data(cell.config, datasets[cell.config.dataset])
-    return datasets
-
-
-def command() -> str:
-    """The command, of the flags that decide numbers: folders are everyone's own."""
-    given = [
-        flags.FLAGS[name].serialize()
-        for name in flags.FLAGS
-        if flags.FLAGS[name].present and name not in OWN_FLAGS
-    ]
-    return shlex.join(["python", "-m", "experiments.table1", *given])
-
-
-def cells_from_flags() -> list[table1_results.Cell]:
-    """The cells that the flags name, the quick ones first, and each once: IWAE of one draw is VAE.
-
-    Raises:
-      UserError: an unknown choice, or a configuration that cannot work.
-    """
-    values = flags.FLAGS
-    if "" in values.data.split(","):
-        raise UserError(
-            f"--data must be names of data sets, separated by commas; got {values.data!r}."
-        )
-    found = []
-    for k in numbers("k", values.k):
-        for layers in numbers("layers", values.layers, tuple(LATENTS)):
-            for name in values.data.split(","):
-                for model in choices_of("models", values.models, tuple(MODELS)):
-                    found.append(cell(name, layers, "vae" if k == 1 else model, k))
-    return list(dict.fromkeys(found))
-
-
-def cell(name: str, layers: int, model: str, k: int) -> table1_results.Cell:
-    """One cell of the table as a configuration."""
-    values = flags.FLAGS
-    config = configs.replace(
-        run_flags.protocol("protocol", values.protocol),
-        dataset=name,
-        objective=MODELS[model],
-        k=k,
-        latent_dims=LATENTS[layers],
-        seed=values.seed,
-        replicates=values.replicates,
-        eval_k=values.eval_k,
-    )
-    if name == "omniglot" and config.held_out:
-        config = configs.replace(config, held_out=1345)
-    config = run_flags.within_budget(config, values.budget)
-    validation.check(config)
-    config = validation.resolved(config)
-    return table1_results.Cell(name, layers, model, k, values.protocol, values.budget, config)
-
-
-def choices_of(flag: str, text: str, choices: tuple) -> list[str]:
-    """The values of a list flag.
-
-    Raises:
-      UserError: one that is not among the choices.
-    """
-    found = text.split(",")
-    for value in found:
-        if value not in choices:
-            raise UserError(f"--{flag} must be of {', '.join(choices)}; got {value!r}.")
-    return found
-
-
-def numbers(flag: str, text: str, choices: tuple[int, ...] | None = None) -> list[int]:
-    """The values of a list flag as numbers of at least 1, rising.
-
-    Raises:
-      UserError: one that is none, or not among the choices.
-    """
-    try:
-        found = sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        found = [0]
-    if found[0] < 1 or (choices and not set(found) <= set(choices)):
-        valid = f"of {', '.join(map(str, choices))}" if choices else "whole numbers of at least 1"
-        raise UserError(f"--{flag} must be {valid}, separated by commas; got {text!r}.")
-    return found
-
-
-def define() -> None:
-    """The script's flags."""
-    flags.DEFINE_string("data", "mnist", "data sets; mnist and omniglot are the paper's")
-    flags.DEFINE_string("layers", "1", "stochastic layers, of 1, 2")
-    flags.DEFINE_string("models", "vae,iwae", "objectives, of vae (the ELBO), iwae")
-    flags.DEFINE_string("k", "1,5,50", "K, draws inside the bound (vae: draws that are averaged)")
-    flags.DEFINE_string("protocol", "burda2015_code", f"of {', '.join(protocols.PROTOCOLS)}")
-    flags.DEFINE_float("budget", 1.0, "share of the protocol's passes over the data")
-    flags.DEFINE_integer("seed", Config.seed, "of the first replicate", 0)
-    flags.DEFINE_integer("replicates", 1, "runs of each cell, in one compiled program", 1)
-    flags.DEFINE_integer("eval_k", Config.eval_k, "draws per test image of the NLL", 1)
-    flags.DEFINE_string("workdir", "runs/table1", "where the cells' directories are")
-    flags.DEFINE_string("results_dir", None, "where results are written (--workdir if not given)")
-    run_flags.define_run(
-        "data_dir", "manual_dir", "platform", "compilation_cache_dir", "tensorboard"
-    )
+    folder, workdir = folders.made(flag, values[flag].value), Path(values.workdir).expanduser()
+    earlier = sorted(workdir.glob(table1_results.EARLIER))
+    kept = table1.kept_in(study, folder)
+    return study_flags.conduct(kept, "table1", {"k"}, workdir / "sweep", earlier)
 
 
 if __name__ == "__main__":
-    define()
+    run_flags.define(texts=True, without=run_flags.DISTRIBUTED)
+    for name, default in (
+        ("k", "1,5,50"),
+        ("protocol", table1.PROTOCOL),
+        ("workdir", "runs/table1"),
+    ):
+        flags.FLAGS.set_default(name, default)
+    flags.DEFINE_string("data", "mnist", "data sets; mnist and omniglot are the paper's")
+    flags.DEFINE_string("layers", "1", "stochastic layers, of 1, 2")
+    flags.DEFINE_string("models", "vae,iwae", "objectives, of vae (the ELBO), iwae")
+    flags.DEFINE_string("results_dir", None, "where results are written (--workdir if not given)")
+    sweep_flags.define_jobs()
     run_flags.run(main, __doc__)

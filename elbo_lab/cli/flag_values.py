@@ -1,6 +1,7 @@
 """Texts of the command line as values of a configuration."""
 
 import typing
+from collections.abc import Collection
 from typing import Any
 
 from absl import flags
@@ -103,3 +104,33 @@ def sizes(name: str, text: str) -> tuple[int, ...]:
         raise UserError(
             f"--{name} must be whole numbers of at least 1, separated by commas; got {text!r}."
         ) from None
+
+
+def counts(name: str, text: str) -> tuple[int, ...]:
+    """ "1,4,16" as numbers of at least 1, each once.
+
+    Raises:
+      UserError: a text that is none; the sentence names the flag.
+    """
+    try:
+        numbers = tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        numbers = (0,)
+    if min(numbers) < 1:
+        raise UserError(
+            f"--{name} must be whole numbers of at least 1, separated by commas; got {text!r}."
+        )
+    return numbers
+
+
+def choices(name: str, text: str, valid: Collection[str] = ()) -> list[str]:
+    """ "vae,iwae" as texts, each once.
+
+    Raises:
+      UserError: an empty text, or one that is not valid; the sentence names the flag.
+    """
+    given = list(dict.fromkeys(text.split(",")))
+    if "" in given or valid and not set(given) <= set(valid):
+        kind = f"of {', '.join(valid)}" if valid else "names"
+        raise UserError(f"--{name} must be {kind}, separated by commas; got {text!r}.")
+    return given

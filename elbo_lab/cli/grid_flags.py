@@ -34,6 +34,9 @@ def axes_from_flags() -> tuple[dict[str, str], dict[str, list[str]]]:
             shared[name] = texts[0]
         else:
             axes[name] = texts
+    for name in ("protocol", "budget"):
+        if flags.FLAGS[name].present:
+            shared[name] = str(getattr(flags.FLAGS, name))
     return shared, axes
 
 
@@ -54,9 +57,6 @@ def cells() -> list[grid.Cell]:
       UserError: a value that is invalid in every cell, or no axis can be read.
     """
     shared, axes = axes_from_flags()
-    for name in ("protocol", "budget"):
-        if flags.FLAGS[name].present:
-            shared[name] = str(getattr(flags.FLAGS, name))
 
     def applies(name: str, values: dict[str, str]) -> bool:
         return run_flags.applies(name, shared | values)
@@ -66,11 +66,20 @@ def cells() -> list[grid.Cell]:
 
     def make(values: dict[str, str]) -> Config:
         own = {n: t for n, t in shared.items() if n not in partial or applies(n, values)}
-        config = run_flags.config_of(own | values)
-        validation.check(config)
-        return validation.resolved(config)
+        return checked(own | values)
 
     return grid.expand(axes, make, applies)
+
+
+def checked(texts: dict[str, str]) -> Config:
+    """The configuration of flags given as texts, with its objective's own defaults.
+
+    Raises:
+      UserError: a text that is no value of its flag, or settings that cannot work together.
+    """
+    config = run_flags.config_of(texts)
+    validation.check(config)
+    return validation.resolved(config)
 
 
 def baseline(found: list[grid.Cell], text: str | None) -> int:

@@ -246,11 +246,16 @@ def connect_from_flags() -> bool:
     return values.distributed
 
 
-def run(main: Callable[[], int | None], description: str) -> None:
+def run(main: Callable[..., int | None], description: str, words: int = 0) -> None:
     """Runs a script: flags, then `main`.
 
     User errors become one sentence and status 2, and Ctrl-C, as long as `main` does not handle it,
     becomes a word and status 130.
+
+    Args:
+      main: takes the words of the command line that are no flags; returns the exit status.
+      description: what --help says first.
+      words: how many such words there may be.
     """
     terminal.guard()
     help_flags = ("--help", "-help", "-h", "--helpshort", "--helpfull")
@@ -263,14 +268,13 @@ def run(main: Callable[[], int | None], description: str) -> None:
             rest = parse(flags.FLAGS, argv)
         except UserError as error:
             _refuse(str(error))
-        if len(rest) > 1:
-            _refuse(f"Flags are given as --name=value; got {rest[1]!r}.")
+        if len(rest) > 1 + words:
+            _refuse(f"Flags are given as --name=value; got {rest[1 + words]!r}.")
         return rest
 
     def guarded(argv: list[str]) -> int | None:
-        del argv
         try:
-            return terminal.status(main())
+            return terminal.status(main(*argv[1:]))
         except UserError as error:
             _refuse(with_protocol(str(error)))
         except (MemoryError, jax.errors.JaxRuntimeError) as error:

@@ -6,7 +6,7 @@ reader's light or dark setting, fits a phone 360 pixels wide, and prints.
 
 import html
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from elbo_lab.evaluation import comparison
 from elbo_lab.reports import sweep_figures
@@ -70,21 +70,33 @@ summary { cursor: pointer; }
 """
 
 
-def page(sweep: dict[str, Any]) -> str:
+class Answer(NamedTuple):
+    """What a study's page shows first."""
+
+    question: str
+    figure: str  # SVG; "" where there is nothing to draw yet
+    caption: str
+
+
+def page(sweep: dict[str, Any], answer: Answer | None = None) -> str:
     """The page of a sweep.
 
     Args:
       sweep: what sweep.json holds.
+      answer: the question as the title, and the figure that answers it.
 
     Returns:
       A whole HTML document.
     """
     done = [cell for cell in sweep["cells"] if "results" in cell]
-    title = _title(sweep, done)
+    title = answer.question if answer else _title(sweep, done)
     parts = [f"<h1>{_text(title)}</h1>", _lede(sweep, done)]
+    shown = answer.figure if answer else ""
+    if answer and shown:
+        parts.append(_figure(shown, answer.caption, answer.question))
     if done:
         parts += [_section("results", "Results", _results(sweep, done))]
-        parts += [_section("figures", "Figures", _figures(sweep, done))]
+        parts += [_section("figures", "Figures", _figures(sweep, done, shown))]
         parts += [_section("more", "More of each cell", _more(done))]
     parts += _left_out(sweep)
     parts += [
@@ -214,7 +226,8 @@ def _more(done: Sequence[dict[str, Any]]) -> str:
     return f'<div class="wide" tabindex="0" role="region" aria-labelledby="more">{table}</div>'
 
 
-def _figures(sweep: dict[str, Any], done: Sequence[dict[str, Any]]) -> str:
+def _figures(sweep: dict[str, Any], done: Sequence[dict[str, Any]], shown: str) -> str:
+    """The figures that every sweep has, but for one that is shown already."""
     compared = [cell for cell in done if "log_likelihood" in cell.get("difference", {})]
     bars = f"Bars: one standard error over {_over(done)}."
     drawn = []
@@ -260,7 +273,8 @@ def _figures(sweep: dict[str, Any], done: Sequence[dict[str, Any]]) -> str:
             seconds,
         ),
     ]
-    return f'<div class="figures">{"".join(_figure(*parts) for parts in drawn)}</div>'
+    figures = [_figure(svg, *texts) for svg, *texts in drawn if svg != shown]
+    return f'<div class="figures">{"".join(figures)}</div>'
 
 
 def _figure(svg: str, caption: str, values: str) -> str:

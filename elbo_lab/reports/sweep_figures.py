@@ -304,3 +304,10 @@ def _svg(figure, name: str) -> str:
     for colour_name, colour in PALETTE.items():
         text = text.replace(colour, f"var(--{colour_name})")
     return text.replace("#000000", "var(--ink)").strip()
+
+
+def standalone(svg: str) -> str:
+    """A page's figure as a file of its own, with the colours that the page's style sheet gives."""
+    for name, colour in PALETTE.items():
+        svg = svg.replace(f"var(--{name})", colour)
+    return svg.replace("<svg ", '<svg font-family="sans-serif" ', 1)

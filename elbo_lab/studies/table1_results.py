@@ -4,6 +4,8 @@ import contextlib
 import datetime
 import hashlib
 import math
+import re
+import shlex
 import textwrap
 import warnings
 from pathlib import Path
@@ -16,11 +18,17 @@ from elbo_lab.configs import Config
 from elbo_lab.errors import DamageWarning, UserError
 from elbo_lab.evaluation import ACTIVE_THRESHOLD, quantities
 from elbo_lab.files import write_summary
-from elbo_lab.reports import documents, results
+from elbo_lab.reports import documents
 from elbo_lab.runs import run_files, rundir
 from elbo_lab.studies import published
 
 PREFIX = "table1-"
+# Names of the directories that the version before made for cells, as `slug` gives them.
+EARLIER = "*-[12]-*ae-k*-s*-r*"
+# What of a command decides no numbers: folders are everyone's own.
+_OWN = re.compile(
+    r"--(workdir|results_dir|data_dir|manual_dir|platform|compilation_cache_dir|jobs)="
+)
 # What of a result the table shows; arrays of AU are [replicates, layers].
 _KIND = {
     **{"data": str, "model": str, "protocol": str, "device": str},
@@ -38,10 +46,6 @@ HEAD = (
 )
 
 
-class NothingFiniteError(Exception):
-    """The values of no replicate are finite."""
-
-
 class Cell(NamedTuple):
     """One cell of Table 1, by one protocol at one budget."""
 
@@ -54,15 +58,6 @@ class Cell(NamedTuple):
     config: Config
 
 
-def title(cell: Cell) -> str:
-    """The cell in words."""
-    layers = f"{cell.layers} stochastic layer" + "s" * (cell.layers > 1)
-    return (
-        f"{cell.data}, {layers}, {cell.model}, k = {cell.k}, {cell.protocol}, "
-        f"budget {cell.budget:g}"
-    )
-
-
 def slug(cell: Cell) -> str:
     """A directory's or file's name, of its own for each cell."""
     data = cell.data
@@ -73,24 +68,24 @@ def slug(cell: Cell) -> str:
     return name + (f"-L{cell.config.eval_k}" if cell.config.eval_k != PAPER_K else "")
 
 
-def row(cell: Cell, path: Path, command: str) -> dict[str, Any]:
-    """The result of a complete run, by the command that made it.
+def row(cell: Cell, entry: dict[str, Any], path: Path, command: str) -> dict[str, Any]:
+    """What is stored of a complete cell.
 
-    Raises:
-      NothingFiniteError: there is none.
+    Args:
+      cell: which one.
+      entry: its own in sweep.json; its replicates may lie in several runs.
+      path: the sweep's folder.
+      command: that made it.
     """
-    summary = run_files.read_summary(path)
-    evaluations = evaluation.read_evaluations(path / rundir.EVALUATION)
-    reasons = {r: results.not_finite(e) for r, e in evaluations.items()}
-    seeds = [r for r in evaluations if not reasons[r]]
-    if not seeds:
-        raise NothingFiniteError("; ".join(dict.fromkeys(reasons.values())))
-    kept = [evaluations[r] for r in seeds]
+    runs = {name: path / name for name in dict.fromkeys(run["run"] for run in entry["runs"])}
+    stored = {n: evaluation.read_evaluations(run / rundir.EVALUATION) for n, run in runs.items()}
+    kept = [stored[run["run"]][run["replicate"]] for run in entry["runs"]]
     nll = [float(-np.mean(e["log_likelihood"], dtype=np.float64)) for e in kept]
     layers = [quantities.layers(e, "train") or quantities.layers(e) for e in kept]
     active = [[int(np.sum(evaluation.activity(m) > ACTIVE_THRESHOLD)) for m in ms] for ms in layers]
     images = -np.mean([e["log_likelihood"] for e in kept], axis=0, dtype=np.float64)
-    seconds, speed = run_files.timing(summary)
+    summaries = [run_files.read_summary(run) for run in runs.values()]
+    seconds, speeds = zip(*map(run_files.timing, summaries), strict=True)
     return {
         "data": cell.data,
         "layers": cell.layers,
@@ -103,16 +98,16 @@ def row(cell: Cell, path: Path, command: str) -> dict[str, Any]:
         "unit": f"nats per test image, minus L_{cell.config.eval_k}",
         "test_images": len(images),
         "active_units": active,
-        "seeds": [cell.config.seed + r for r in seeds],
-        "failed_replicates": [r for r in range(cell.config.replicates) if r not in seeds],
-        "steps": summary["steps"],
-        "training_seconds": seconds,
-        "steps_per_second": speed,
-        "device": summary["device"],
-        "elbo_lab": summary["elbo_lab"],
-        "jax": summary["jax"],
-        "date": _day(path / rundir.SUMMARY),
-        "command": command,
+        "seeds": [run["seed"] for run in entry["runs"]],
+        "failed_replicates": sorted(int(seed) - cell.config.seed for seed in entry["failures"]),
+        "steps": summaries[0]["steps"],
+        "training_seconds": sum(seconds),
+        "steps_per_second": sum(speeds) / len(speeds),  # of a run
+        "device": summaries[0]["device"],
+        "elbo_lab": summaries[0]["elbo_lab"],
+        "jax": summaries[0]["jax"],
+        "date": max(_day(run / rundir.SUMMARY) for run in runs.values()),
+        "command": shlex.join(part for part in shlex.split(command) if not _OWN.match(part)),
         "config": configs.to_dict(cell.config),
     }
 
@@ -131,7 +126,9 @@ def write(folder: Path, cell: Cell, found: dict[str, Any]) -> None:
     path = folder / f"{PREFIX}{slug(cell)}.json"
     with contextlib.suppress(UserError):  # what is lost or damaged is written anew
         old = json_files.read(path, _KIND)
-        if all(old[key] == found[key] for key in ("nll", "active_units", "config")):
+        same = all(old[key] == found[key] for key in ("nll", "active_units"))
+        # Other versions store other fields of the same configuration.
+        if same and not configs.differences(configs.from_dict(found["config"]), old["config"]):
             return
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -107,14 +107,23 @@ def expand(
             cells.append(Cell(values, make(given)))
         except UserError as error:
             cells.append(Cell(values, None, str(error)))
+    check_values(cells)
+    return cells
+
+
+def check_values(cells: Sequence[Cell]) -> None:
+    """Raises a UserError for a value that cannot be trained in any cell, with the reason of its
+    first cell.
+    """
     if all(cell.config is None for cell in cells):
         raise UserError(cells[0].reason)
-    for name, texts in axes.items():
-        for text in texts:
+    for name in cells[0].values:
+        for text in dict.fromkeys(cell.values[name] for cell in cells):
+            if text == NOT_APPLICABLE:
+                continue
             having = [cell for cell in cells if cell.values[name] == text]
             if all(cell.config is None for cell in having):
                 raise UserError(having[0].reason)
-    return cells
 
 
 def find(cells: Sequence[Cell], wanted: Mapping[str, str]) -> int:

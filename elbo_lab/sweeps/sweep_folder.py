@@ -4,6 +4,7 @@ sweep.json     the grid, and its results once it is done; its presence makes a f
 runs/NAME/     a run's directory for each group of replicates
 logs/NAME.txt  what its process printed
 report.html    the results to read
+answer.svg     the figure of a study
 """
 
 import contextlib
@@ -17,14 +18,16 @@ from typing import Any, NamedTuple
 from elbo_lab import configs, json_files
 from elbo_lab.configs import Config
 from elbo_lab.errors import DamageWarning, UserError
+from elbo_lab.files import write_summary
 from elbo_lab.runs import completing, old_digests, run_files, rundir
 from elbo_lab.sweeps import grid
 
 SWEEP, RUNS, LOGS, REPORT = "sweep.json", "runs", "logs", "report.html"
+FIGURE = "answer.svg"
 _KIND = {"grid": dict, "jobs?": int | None}
 _DAMAGED = f"{SWEEP}.damaged"
 # What a sweep writes.
-_OWN = (SWEEP, RUNS, LOGS, REPORT, _DAMAGED, f"{REPORT}.tmp")
+_OWN = (SWEEP, RUNS, LOGS, REPORT, FIGURE, _DAMAGED, f"{REPORT}.tmp", f"{FIGURE}.tmp")
 
 
 class Place(NamedTuple):
@@ -178,6 +181,38 @@ def missing(store: Store, wanted: Iterable[Config]) -> tuple[list[grid.Group], l
     return begun, list(left)
 
 
+def adopt(path: Path, runs: Iterable[Path], wanted: Iterable[Config]) -> None:
+    """Moves run directories that were made outside of a sweep into its folder, as runs of its own.
+
+    Args:
+      path: the sweep's folder, claimed.
+      runs: directories; those that hold no run, or replicates that are not wanted, stay.
+      wanted: replicates of the sweep.
+
+    Raises:
+      UserError: one is in use, or cannot be moved.
+    """
+    wanted = set(wanted)
+    for run in runs:
+        fields, _ = rundir.stored_replicas(run)
+        try:
+            replicas = [configs.from_dict(own) for own in fields]
+        except UserError:
+            continue  # another version's
+        target = path / RUNS / grid.group(replicas).name if replicas else run
+        if not replicas or not wanted.issuperset(replicas) or target.exists():
+            continue
+        make_folders(path)
+        with rundir.locked(str(run)):
+            # A worker is told which replicates its run has, and compares them with what is stored.
+            own = {"replicas": [{"seed": replica.seed} for replica in replicas]}
+            write_summary(run / run_files.CONFIG, own | run_files.read_config(run))
+        try:
+            run.rename(target)
+        except OSError as error:
+            raise UserError(f"cannot move {run} to {target}: {error.strerror}.") from error
+
+
 def summary(run: Path) -> dict[str, Any]:
     """A complete run's summary.json."""
     return run_files.read_summary(run)
@@ -196,7 +231,7 @@ def _remove(path: Path) -> None:
             shutil.rmtree(path / LOGS)
         with contextlib.suppress(OSError):  # left where it holds something else
             (path / RUNS).rmdir()
-        for name in (REPORT, _DAMAGED, SWEEP):
+        for name in (REPORT, FIGURE, _DAMAGED, SWEEP):
             (path / name).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"--overwrite cannot clear {path}: {error.strerror}.") from error

@@ -16,7 +16,7 @@ from elbo_lab.errors import UserError
 from elbo_lab.runs.progress import Interrupt
 from elbo_lab.sweeps import grid, sweep_folder
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 # Seconds that a process is waited for after a signal: it ends after a compiled call.
 PATIENCE = 120.0
 # Share of a GPU's memory that all jobs together take.

@@ -5,7 +5,7 @@ from typing import Any
 
 from elbo_lab.evaluation import comparison
 from elbo_lab.files import jsonable, write_atomically, write_summary
-from elbo_lab.reports import html_page
+from elbo_lab.reports import html_page, sweep_figures
 from elbo_lab.reports.tables import number_and_error
 from elbo_lab.runs import rundir
 from elbo_lab.sweeps import sweep_folder
@@ -19,11 +19,33 @@ def report(path: Path, sweep: dict[str, Any]) -> str:
       UserError: the disk refuses.
     """
     sweep = jsonable(sweep)
+    return "\n\n".join([table(sweep), *write(path, sweep)])
+
+
+def write(path: Path, sweep: dict[str, Any], answer: html_page.Answer | None = None) -> list[str]:
+    """Writes sweep.json, the page and a study's figure, unless nothing can be written there.
+
+    Args:
+      path: the sweep's folder.
+      sweep: what sweep.json is to hold, JSON-ready.
+      answer: what a study's page shows first.
+
+    Returns:
+      What was written, as texts for a person.
+
+    Raises:
+      UserError: the disk refuses.
+    """
     if rundir.is_read_only(path):
-        return table(sweep)
+        return []
     write_summary(path / sweep_folder.SWEEP, sweep)
-    write_atomically(path / sweep_folder.REPORT, html_page.page(sweep).encode())
-    return table(sweep) + f"\n\nreport: {path / sweep_folder.REPORT}"
+    write_atomically(path / sweep_folder.REPORT, html_page.page(sweep, answer).encode())
+    lines = [f"report: {path / sweep_folder.REPORT}"]
+    if answer and answer.figure:
+        figure = sweep_figures.standalone(answer.figure)
+        write_atomically(path / sweep_folder.FIGURE, figure.encode())
+        lines.append(f"figure: {path / sweep_folder.FIGURE}")
+    return ["\n".join(lines)]
 
 
 def table(sweep: dict[str, Any]) -> str:

@@ -20,6 +20,8 @@ from elbo_lab.training.metrics import read_metrics
 
 # Points of a curve in sweep.json, about.
 CURVE_POINTS = 100
+# Why a replicate has no numbers that nothing was wrong with.
+WAITING = "not trained yet"
 
 
 def collect(
@@ -97,7 +99,7 @@ def _measure(cell, store: Store, summaries, reasons) -> tuple[dict[str, Any], di
     for replica in replicas:
         place = store.done.get(replica)
         if place is None:
-            fields["failures"][replica.seed] = reasons.get(replica, "not trained yet")
+            fields["failures"][replica.seed] = reasons.get(replica, WAITING)
             continue
         step = summaries[place.path]["failed_at"][str(place.r)]
         if step >= 0:
@@ -115,7 +117,7 @@ def _measure(cell, store: Store, summaries, reasons) -> tuple[dict[str, Any], di
         fields["runs"].append({"seed": replica.seed, "run": folder, "replicate": place.r})
     fields["status"] = "partly" if fields["failures"] else "done"
     if not values:
-        waiting = set(fields["failures"].values()) == {"not trained yet"}
+        waiting = set(fields["failures"].values()) == {WAITING}
         return fields | {"status": "waiting" if waiting else "failed"}, {}
     places = [store.done[replica] for replica in replicas if replica.seed in values]
     for path in dict.fromkeys(place.path for place in places):

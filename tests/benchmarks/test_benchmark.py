@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import limits, merging, peers, training, workers
+from benchmarks import limits, merging, parts, peers, training, workers
 from benchmarks.peers import OURS, ROWS, common
 from elbo_lab.errors import UserError
 from elbo_lab.files import read_json
-from experiments import benchmark
 from tools import make_performance_tables
 
 HERE = {"device": "cpu, 2 cores", "processor": "a processor", "machine": "x86_64"}
@@ -160,9 +159,9 @@ def test_figures_of_another_machine_are_kept_apart(tmp_path):
 
 @pytest.mark.parametrize("text", ["20", "20x", "0x5", "20x5x1", "axb", ""])
 def test_cells_are_pairs(text):
-    assert benchmark.cells("20x5,128x1") == [(20, 5), (128, 1)]
+    assert parts.cells("20x5,128x1") == [(20, 5), (128, 1)]
     with pytest.raises(UserError, match="--cells must be like"):
-        benchmark.cells(text)
+        parts.cells(text)
 
 
 def test_our_parameters_reach_the_peers(tasks):

@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 
 from elbo_lab import configs, data, models, training
-from elbo_lab.cli import folders
+from elbo_lab.cli import folders, gradient_flags
 from elbo_lab.data.dataset import Spec
 from elbo_lab.errors import UserError
 from elbo_lab.runs import rundir
 from elbo_lab.training import checkpoint
-from experiments import gradients
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIGURES = {"snr.png", "dsnr.png", "variance.png", "efficiency.png"}
@@ -121,13 +120,13 @@ def test_a_trained_run(tmp_path, run_directory):
 @pytest.mark.slow
 def test_the_subject_of_a_run_is_its_first_replicate_and_its_images(run_directory):
     path, params = run_directory
-    name, subject = gradients.run_subject(path, 7)
+    name, subject = gradient_flags.run_subject(path, 7)
     assert (name, subject.inference) == (str(path), ("encoder",))
     jax.tree.map(lambda one, r: np.testing.assert_array_equal(one, r[0]), subject.params, params)
     assert subject.x.shape == (7, 16)
     assert set(np.unique(subject.x)) == {0.0, 1.0}  # dynamic binarization, drawn once
     # The same images whatever their number.
-    np.testing.assert_array_equal(gradients.run_subject(path, 3)[1].x, subject.x[:3])
+    np.testing.assert_array_equal(gradient_flags.run_subject(path, 3)[1].x, subject.x[:3])
 
 
 def test_help_and_wrong_flags_end_as_those_of_every_script(tmp_path):
@@ -154,9 +153,9 @@ def test_help_and_wrong_flags_end_as_those_of_every_script(tmp_path):
     ],
 )
 def test_what_cannot_be_studied_is_refused(monkeypatch, wrong, words):
-    monkeypatch.setattr(gradients.flags, "FLAGS", SimpleNamespace(**vars(FLAGS) | wrong))
+    monkeypatch.setattr(gradient_flags.flags, "FLAGS", SimpleNamespace(**vars(FLAGS) | wrong))
     with pytest.raises(UserError) as refused:
-        gradients.study_from_flags()
+        gradient_flags.study_from_flags()
     assert words in str(refused.value)
 
 
@@ -171,9 +170,9 @@ def test_what_cannot_be_studied_is_refused(monkeypatch, wrong, words):
 )
 def test_subjects_that_are_not_there_are_refused(monkeypatch, tmp_path, wrong, words):
     wrong = {k: v.format(folder=tmp_path) if isinstance(v, str) else v for k, v in wrong.items()}
-    monkeypatch.setattr(gradients.flags, "FLAGS", SimpleNamespace(**vars(FLAGS) | wrong))
+    monkeypatch.setattr(gradient_flags.flags, "FLAGS", SimpleNamespace(**vars(FLAGS) | wrong))
     with pytest.raises(UserError) as refused:
-        gradients.subject_from_flags()
+        gradient_flags.subject_from_flags()
     assert words in str(refused.value)
 
 
@@ -191,7 +190,7 @@ def test_runs_of_other_data_or_versions_and_without_checkpoints_are_refused(
     for changed, words in cases:
         (tmp_path / "config.json").write_text(json.dumps(stored | changed))
         with pytest.raises(UserError, match=words):
-            gradients.run_subject(tmp_path, None)
+            gradient_flags.run_subject(tmp_path, None)
 
 
 def test_an_output_that_cannot_be_made_is_refused(tmp_path):

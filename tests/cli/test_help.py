@@ -24,6 +24,7 @@ MODEL_LIST, OBJECTIVE_LIST = (
 FLAGS = {
     "run": CONFIG | set(RUN_SECTION),
     "sweep": CONFIG | set(RUN_SECTION) - set(DISTRIBUTED) | {"baseline", "jobs"},
+    "study": CONFIG | set(RUN_SECTION) - set(DISTRIBUTED) | {"list", "jobs"},
     "benchmark": {"parts", "cells", "peers", "rounds", "burst", "json"},
     "gradients": {
         *("objective", "estimators", "k", "m", "run", "toy", "num_gradients", "oracle_gradients"),
@@ -58,7 +59,7 @@ def test_help_lists_the_flags_of_the_script(script):
     done = python("-m", module, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"python -m {module}" in done.stdout
-    lists = [MODEL_LIST, OBJECTIVE_LIST] if script in ("run", "sweep") else []
+    lists = [MODEL_LIST, OBJECTIVE_LIST] if script in ("run", "sweep", "study") else []
     titles = [*SECTIONS, *lists, "The run"] if lists else []
     titles += ["Flags"] if script != "run" else []
     shown = done.stdout[done.stdout.index(f"\n{titles[0]}:\n") :]

@@ -1,64 +1,73 @@
 """Table 1's script on tiny data: cells, results, going on, and its refusals."""
 
+import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytestmark = pytest.mark.slow
-# The script, with a signal that comes after a cell's end.
-SIGNAL = """
-import os, signal
-from experiments import completing, flags, table1
-complete = completing.complete
-def then_a_signal(*args, **kwargs):
-    found = complete(*args, **kwargs)
-    os.kill(os.getpid(), signal.SIGTERM)
-    return found
-completing.complete = then_a_signal
-table1.define()
-flags.run(table1.main, table1.__doc__)
-"""
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROTOCOL = "--protocol=rainforth2018"
+
+
+def slug_of(data: Path) -> str:
+    """A file's name in that of a cell's directory."""
+    return f"{data.stem}_{hashlib.sha256(str(data).encode()).hexdigest()[:6]}"
 
 
 @pytest.fixture(scope="module")
 def table1(quick):
     workdir = quick.folder / "table1"
 
-    def run(*flags: str, status: int = 0, script: tuple = ("-m", "experiments.table1")):
-        command = [sys.executable, *script, f"--data={quick.data}"]
-        command += ["--k=1,2", "--budget=0.0003", "--eval_k=20", f"--workdir={workdir}"]
+    def start(*flags: str, script: str = "table1", data: str = "data"):
+        command = [sys.executable, "-m", f"experiments.{script}", f"--{data}={quick.data}"]
+        command += ["--budget=0.0003", "--eval_k=20", f"--workdir={workdir}"]
         command += [f"--compilation_cache_dir={quick.folder / 'cache'}", *flags]
-        done = subprocess.run(
-            command,
-            cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__))),
-            env=quick.environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == status, done.stderr
-        assert "Traceback" not in done.stderr
-        return done
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=REPOSITORY, env=quick.environment, **streams)
 
+    def run(*flags: str, status: int = 0, **options):
+        if "script" not in options:
+            flags = ("--k=1,2", *flags)
+        with start(*flags, **options) as process:
+            out, err = process.communicate(timeout=300)
+        assert process.returncode == status, err
+        assert "Traceback" not in err
+        return subprocess.CompletedProcess(process.args, status, out, err)
+
+    run.start, run.stem = start, slug_of(quick.data)
     return workdir, run
+
+
+def evaluations(workdir: Path, row: dict) -> list[tuple[Path, int]]:
+    """The file of values and the place in it of each replicate of a result."""
+    cells = json.loads((workdir / "sweep" / "sweep.json").read_text())["cells"]
+    (cell,) = (c for c in cells if c["config"] == row["config"])
+    return [
+        (workdir / "sweep" / run["run"] / "evaluation.npz", run["replicate"])
+        for run in cell["runs"]
+    ]
 
 
 def test_cells_results_and_going_on(table1):
     workdir, run = table1
-    flags = ("--protocol=rainforth2018", "--replicates=2")
+    flags = (PROTOCOL, "--replicates=2")
     first = run(*flags)
     files = sorted(workdir.glob("table1-*.json"))
     # IWAE of one draw is the VAE of one draw.
     rows = [json.loads(file.read_text()) for file in files]
     assert sorted((r["model"], r["k"]) for r in rows) == [("iwae", 2), ("vae", 1), ("vae", 2)]
-    for row, file in zip(rows, files, strict=True):
-        folder = workdir / file.stem.removeprefix("table1-")
-        with np.load(folder / "evaluation.npz") as arrays:
-            nll = [-np.mean(arrays[f"log_likelihood_{r}"], dtype=np.float64) for r in (0, 1)]
+    for row in rows:
+        nll = []
+        for path, r in evaluations(workdir, row):
+            with np.load(path) as arrays:
+                nll.append(-np.mean(arrays[f"log_likelihood_{r}"], dtype=np.float64))
         np.testing.assert_allclose(row["nll"], nll, rtol=1e-12)
         assert row["seeds"] == [0, 1] and row["test_images"] == 23 and row["budget"] == 0.0003
         assert row["config"]["objective"] == ("elbo" if row["model"] == "vae" else "iwae")
@@ -70,20 +79,53 @@ def test_cells_results_and_going_on(table1):
     assert again.stdout == first.stdout and "training" not in again.stderr
     assert [file.stat().st_mtime_ns for file in files] == written
     # Values that are damaged are computed again, to the same numbers.
-    damaged = workdir / files[0].stem.removeprefix("table1-") / "evaluation.npz"
+    damaged, _ = evaluations(workdir, rows[0])[0]
     damaged.write_bytes(damaged.read_bytes()[:300])
     again = run(*flags)
     assert again.stdout == first.stdout and "evaluation" in again.stderr
     assert "training" not in again.stderr
 
 
-def test_a_signal_between_two_cells_stops_with_a_table(table1, tmp_path):
+def test_a_signal_stops_with_a_table_of_what_is_complete(table1, tmp_path):
     _, run = table1
-    flags = ("--protocol=rainforth2018", "--models=vae", f"--workdir={tmp_path}")
-    stopped = run(*flags, status=128 + signal.SIGTERM, script=("-c", SIGNAL))
-    assert "Stopped after 1 cells. The same command goes on." in stopped.stderr
+    flags = (PROTOCOL, "--models=vae", "--k=1,2", f"--workdir={tmp_path}", "--jobs=1")
+    runs = tmp_path / "sweep" / "runs"
+    with run.start(*flags) as process:
+        while not list(runs.glob("*/summary.json")) or len(list(runs.iterdir())) < 2:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM, err
+    assert "Stopped; 1 of 2 replicates are not complete. The same command goes on" in err
     assert len(list(tmp_path.glob("table1-*.json"))) == 1
-    assert "rainforth2018" in stopped.stdout
+    assert "rainforth2018" in out
+
+
+def test_runs_of_the_version_before_are_taken_over_and_gone_on_with(table1, tmp_path):
+    # It trained each cell as experiments.run does, in a directory of the cell's name.
+    _, run = table1
+    name = f"{run.stem}-1-{{}}-k2-rainforth2018-0.0003-s0-r2-L20"
+    paths = [tmp_path / name.format(model) for model in ("vae", "iwae")]
+    for path, objective in zip(paths, ("elbo", "iwae"), strict=True):
+        flags = (PROTOCOL, "--k=2", "--replicates=2", f"--objective={objective}")
+        run(*flags, f"--workdir={path}", script="run", data="dataset")
+    values = [dict(np.load(path / "evaluation.npz")) for path in paths]
+    # As a run that was stopped before its evaluation.
+    for left in ("summary.json", "evaluation.npz"):
+        (paths[1] / left).unlink()
+    done = run(PROTOCOL, "--replicates=2", "--k=2", f"--workdir={tmp_path}")
+    assert not any(path.exists() for path in paths)
+    assert "training" not in done.stderr
+    rows = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("table1-*.json"))]
+    assert [row["model"] for row in rows] == ["iwae", "vae"]
+    for row, before in zip(rows, values[::-1], strict=True):
+        places = evaluations(tmp_path, row)
+        assert [r for _, r in places] == [0, 1]
+        with np.load(places[0][0]) as arrays:
+            assert arrays.keys() == before.keys()
+            for key in arrays:  # On other numbers of cores sums are rounded differently.
+                np.testing.assert_allclose(arrays[key], before[key], rtol=1e-4, atol=1e-5)
 
 
 def test_data_that_are_missing_are_said_before_anything_is_trained(table1, tmp_path):
@@ -91,7 +133,7 @@ def test_data_that_are_missing_are_said_before_anything_is_trained(table1, tmp_p
     # The first cell's data are there.
     data = f"--data={workdir.parent / 'blobs.npz'},missing.npz"
     flags = (data, f"--workdir={tmp_path}")
-    refused = run("--protocol=rainforth2018", *flags, status=2)
+    refused = run(PROTOCOL, *flags, status=2)
     assert "missing.npz" in refused.stderr.splitlines()[-1]
     assert not list(tmp_path.iterdir())
 
@@ -99,7 +141,7 @@ def test_data_that_are_missing_are_said_before_anything_is_trained(table1, tmp_p
 def test_where_results_go_is_looked_at_before_anything_is_trained(table1, tmp_path):
     workdir, run = table1
     (tmp_path / "file").write_text("x")
-    flags = ("--protocol=rainforth2018", f"--workdir={tmp_path / 'runs'}")
+    flags = (PROTOCOL, f"--workdir={tmp_path / 'runs'}")
     refused = run(*flags, f"--results_dir={tmp_path / 'file' / 'results'}", status=2)
     (line,) = refused.stderr.splitlines()
     assert line.startswith("Error: --results_dir=") and "cannot be written" in line
@@ -120,13 +162,13 @@ def test_where_results_go_is_looked_at_before_anything_is_trained(table1, tmp_pa
         ("--protocol=x", "--protocol must be one of burda2015_paper, "),
         ("--layers=3", "--layers must be of 1, 2, separated by commas; got '3'."),
         ("--k=0", "--k must be whole numbers of at least 1, separated by commas; got '0'."),
-        ("--models=gan", "--models must be of vae, iwae; got 'gan'."),
+        ("--models=gan", "--models must be of vae, iwae, separated by commas; got 'gan'."),
         ("--budget=0", "--budget must be above 0 and at most 1000; got 0.0."),
         ("--protocol=burda2015_code", "--held_out must be below the number of training images"),
     ],
 )
 def test_refusals(table1, flag, sentence):
     _, run = table1
-    lines = run("--protocol=rainforth2018", flag, status=2).stderr.splitlines()
+    lines = run(PROTOCOL, flag, status=2).stderr.splitlines()
     assert lines[-1].startswith(f"Error: {sentence}")
     assert "sets --k" not in lines[-1]  # which are this script's

@@ -1,0 +1,86 @@
+"""The benchmark's parts, one after the other: each is measured, kept and printed."""
+
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from benchmarks import printing, processes, training
+from benchmarks.peers import OURS, ROWS
+from elbo_lab.errors import UserError
+
+PARTS = ("train", "evaluate", "start", "memory", "replicates")
+REPLICATES = (1, 2, 4, 8)
+
+
+class Request(NamedTuple):
+    """What is measured."""
+
+    parts: Sequence[str]
+    pairs: Sequence[tuple[int, int]]  # training cells: batch size and k
+    rows: list[str]  # of peers
+    rounds: int  # alternations of the library and the limit
+    burst: float  # seconds of each timed piece of work
+
+
+def measure(request: Request, keep: Callable[[str, Any], None]) -> None:
+    """Measures and prints the parts asked for.
+
+    Args:
+      request: what to measure.
+      keep: is given the name and the figures of each part when they are known, those of "train"
+        after every cell.
+    """
+    rows, rounds, burst = request.rows, request.rounds, request.burst
+    if "train" in request.parts:
+        printing.print_head(rows)
+        done = []
+        for batch, k in request.pairs:
+            cell = training.measure_train(batch, k, rows, rounds, burst, warn)
+            done.append(cell)
+            keep("train", done)
+            printing.print_cell(cell)
+    if "replicates" in request.parts:
+        measured = training.measure_replicates(REPLICATES, request.pairs, rounds, burst)
+        keep("replicates", measured)
+        printing.print_replicates(measured)
+    fewer = max(3, rounds // 3)
+    if "evaluate" in request.parts:
+        measured = training.measure_evaluate(rows, fewer, burst, warn)
+        keep("evaluate", measured)
+        printing.print_evaluate(measured)
+    if "start" in request.parts:
+        _measure_start(rows, fewer, keep)
+    if "memory" in request.parts:
+        measured = processes.measure_memory()
+        keep("memory", measured)
+        printing.print_figures("memory", measured)
+
+
+def _measure_start(rows: list[str], rounds: int, keep: Callable[[str, Any], None]) -> None:
+    measured = processes.measure_start(rounds)
+    keep("start", measured)
+    printing.print_figures("start", measured)
+    if not rows:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        measured = training.measure_peer_start([OURS, *rows], rounds, folder, warn)
+        keep("peer_start", measured)
+    for row, figures in measured.items():
+        printing.print_figures(ROWS[row].says, figures)
+
+
+def warn(sentence: str) -> None:
+    """To people, apart from the figures."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def cells(text: str) -> list[tuple[int, int]]:
+    """ "20x5,128x1" as pairs of batch size and k."""
+    try:
+        pairs = [tuple(int(n) for n in cell.split("x")) for cell in text.split(",")]
+        if any(len(pair) != 2 or min(pair) < 1 for pair in pairs):
+            raise ValueError
+    except ValueError:
+        raise UserError(f"--cells must be like 20x5,128x1 (B x k); got {text!r}.") from None
+    return pairs

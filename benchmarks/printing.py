@@ -1,0 +1,64 @@
+"""The benchmark's figures as tables on a terminal."""
+
+from typing import Any
+
+from benchmarks.peers import ROWS
+
+
+def print_head(rows: list[str]) -> None:
+    """The training table's head."""
+    print("\ntraining                 steps/s   of the limit (quartiles)", end="")
+    print("   ours / this (quartiles)   MB   L_k at start, after" if rows else "")
+
+
+def print_cell(cell: dict[str, Any]) -> None:
+    """A cell of the training table, a line each for us, the peers and the limit."""
+    print(f"B = {cell['batch']}, k = {cell['k']}")
+    for row, line in cell["rows"].items():
+        fraction = {"median": line["fraction"], "quartiles": line["fraction_quartiles"]}
+        text = f"  {ROWS[row].says:22} {line['steps_per_s']:7.1f}   {shown(fraction)}"
+        if len(cell["rows"]) > 1:
+            bounds = f"{line['bound_at_start'][0]:.2f}, {line['bound_after'][0]:.2f}"
+            text += f"          {shown(line['ours_over_this'])}          "
+            text += f"{line['peak_memory_mb']:5.0f}   {bounds}"
+        print(text)
+    together = cell["fraction_of_together"]
+    print(f"  {'the limit':22} {cell['limit_steps_per_s']:7.1f}", end="   ")
+    print(f"(ours is {together:.2f} of products together)", flush=True)
+
+
+def print_evaluate(found: dict[str, Any]) -> None:
+    """Images per second, a line each."""
+    head = f"L_{found['draws']}"
+    print(f"\n{head:34} images/s   of the limit   ours / this (quartiles)   value")
+    for row, line in found["rows"].items():
+        print(
+            f"  {ROWS[row].says:33} {line['images_per_s']:7.1f}   {line['fraction']:12.2f}"
+            f"   {shown(line['ours_over_this'])}   {line['value']:.2f}"
+        )
+    print(f"  {'the limit':33} {found['limit_images_per_s']:7.1f}")
+    print(f"  temporary_bytes: {found['temporary_bytes']}", flush=True)
+
+
+def print_figures(title: str, figures: dict[str, float]) -> None:
+    """Names and numbers."""
+    print(f"\n{title}")
+    for name, value in figures.items():
+        print(f"  {name}: {value:.3g}", flush=True)
+
+
+def shown(ratio: dict[str, Any]) -> str:
+    """ "0.62 (0.60 0.65)"."""
+    low, high = ratio["quartiles"]
+    return f"{ratio['median']:.2f} ({low:.2f} {high:.2f})"
+
+
+def print_replicates(found: list[dict[str, Any]]) -> None:
+    """Steps of a replicate per second, a line for each cell and R."""
+    print("\nreplicates        R   steps/s   over R = 1 (quartiles)")
+    for cell in found:
+        ratio = shown(cell["throughput_over_one"])
+        print(
+            f"B = {cell['batch']:3d}, k = {cell['k']:2d}  {cell['replicates']:2d} "
+            f"{cell['replicate_steps_per_s']:9.1f}   {ratio}"
+        )

@@ -1,0 +1,37 @@
+"""Answers a question by a grid of runs: the table, the figure that answers it, and a page.
+
+    python -m experiments.study --list
+    python -m experiments.study tighter_bounds
+    python -m experiments.study ablate_protocol --manual_dir=mnist --budget=0.003
+
+Flags of a configuration replace what all cells of the study share; those in which its cells differ
+cannot be given. Cells are trained, resumed and reported as those of experiments.sweep are, and the
+same command goes on with what is missing.
+"""
+
+import textwrap
+
+from absl import flags
+
+from elbo_lab.cli import run_flags, study_flags, sweep_flags
+from elbo_lab.errors import UserError
+from elbo_lab.studies.registry import STUDIES
+
+
+def main(name: str = "") -> int:
+    """The study of a name, or a list of all. Returns the exit status."""
+    if flags.FLAGS.list:
+        for study in STUDIES.values():
+            print(f"{study.name}\n{textwrap.indent(textwrap.fill(study.question, 90), '  ')}")
+        return 0
+    if name not in STUDIES:
+        choices = f"one of {', '.join(STUDIES)} (--list tells what they ask)"
+        raise UserError(f"Give the name of a study, {choices}; got {name!r}.")
+    return study_flags.conduct(STUDIES[name], "study")
+
+
+if __name__ == "__main__":
+    run_flags.define(texts=True, without=run_flags.DISTRIBUTED)
+    flags.DEFINE_bool("list", False, "name all studies with their questions, and end")
+    sweep_flags.define_jobs()
+    run_flags.run(main, __doc__, words=1)

@@ -1,0 +1,61 @@
+"""Studies from the command line: a table, a figure and a page, also of a study that was stopped."""
+
+import json
+import signal
+
+import pytest
+
+from elbo_lab.studies.registry import STUDIES
+from tests.cli.conftest import CommandLine
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def studying(tmp_path_factory) -> CommandLine:
+    return CommandLine(tmp_path_factory.mktemp("studies"), "study", quick=True)
+
+
+def test_a_stopped_study_shows_what_is_complete_and_goes_on(studying, read, tmp_path):
+    flags = ("tighter_bounds", f"--workdir={tmp_path}", "--replicates=1", "--jobs=1", "--eval_k=50")
+    runs = tmp_path / "runs"
+
+    def one_of_several() -> bool:
+        return len(list(runs.glob("*/summary.json"))) > 0 and len(list(runs.iterdir())) > 1
+
+    stopped = studying.interrupted(one_of_several, signal.SIGINT, *flags)
+    assert stopped.returncode == 130, stopped.stderr
+    assert "The same command goes on" in stopped.stderr and "Traceback" not in stopped.stderr
+    assert stopped.stdout.splitlines()[1].split()[:3] == ["estimator", "k", "runs"]
+    before = {path.name: read["outcome"](path) for path in runs.iterdir() if complete(path)}
+    assert before and not json.loads((tmp_path / "sweep.json").read_text())["complete"]
+    done = studying.run(*flags)
+    assert {name: read["outcome"](runs / name) for name in before} == before
+    rows = [line.split()[:2] for line in done.stdout.splitlines()[2:8]]
+    assert rows == [[name, k] for name in ("reparam", "dreg") for k in ("1", "5", "50")]
+    assert done.stdout.endswith(
+        f"report: {tmp_path / 'report.html'}\nfigure: {tmp_path / 'answer.svg'}\n"
+    )
+    assert STUDIES["tighter_bounds"].question in (tmp_path / "report.html").read_text()
+    command = json.loads((tmp_path / "sweep.json").read_text())["command"]
+    assert command.startswith("python -m experiments.study --") and "tighter_bounds" in command
+
+
+def complete(path) -> bool:
+    return (path / "summary.json").exists()
+
+
+def test_studies_are_listed_and_wrong_ones_are_one_sentence(studying):
+    assert list(STUDIES) == [
+        line for line in studying.run("--list").stdout.splitlines() if not line.startswith(" ")
+    ]
+    for flags, words in [
+        ((), "Give the name of a study, one of table1, "),
+        (("table2",), "got 'table2'."),
+        (("table1", "twice"), "Flags are given as --name=value; got 'twice'."),
+        (("tighter_bounds", "--k=5"), "--k differs between the cells of the study tighter_bounds"),
+        (("tighter_bounds", "--epochs=1,2"), "--epochs takes one value in a study; got '1,2'."),
+        (("ablate_protocol", "--protocol=x"), "--protocol must be one of burda2015_paper, "),
+        (("tighter_bounds", "--dataset=missing.npz"), "missing.npz"),
+    ]:
+        assert words in studying.refused(*flags)
