@@ -12,7 +12,7 @@ from scipy.special import expit, logsumexp
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import BernoulliVector
-from elbo_lab.methods import codebook
+from elbo_lab.methods import codebook, vqvae
 from elbo_lab.methods.vqvae import pair_bound
 from elbo_lab.models.base import Given
 from elbo_lab.models.vqvae import CODEBOOKS, Quantized, VQVAEOptions
