@@ -2,13 +2,21 @@
 
 This file is imported before a script's own imports, which take seconds. Ctrl-C ends a script in
 that time with a word, and not with a traceback of the imports; `terminal.guard` takes over from
-there.
+there. A script also ends here, before it has computed anything, where packages are not installed.
 """
 
 import contextlib
+import importlib.util
 import os
 import signal
 import sys
+
+# The modules that the packages in requirements.txt install.
+LABORATORY = (
+    *("jax", "jaxlib", "flax", "optax", "chex", "numpyro", "orbax", "grain", "absl", "numpy"),
+    *("scipy", "matplotlib", "tqdm", "tensorflow_datasets", "psutil", "requests"),
+    *("importlib_resources", "PIL"),
+)
 
 
 def interrupted(number: int, frame) -> None:
@@ -30,8 +38,24 @@ def _open_standard_files() -> None:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
 
 
+def _check_installed() -> None:
+    """Ends the process with one sentence and status 2 if a package is missing.
+
+    Some are imported only after hours of training, so all are looked for, and none is imported.
+    """
+    missing = [name for name in LABORATORY if importlib.util.find_spec(name) is None]
+    if missing:
+        print(
+            f"Error: the scripts need modules that are not installed ({', '.join(missing)}): get "
+            'them by pip install "elbo_lab[lab]", or in a clone by pip install -e ".[lab]".',
+            file=sys.stderr,
+        )
+        sys.exit(2)
+
+
 # What Python calls a module while `python -m` looks for it: other programs keep what they have.
 if sys.argv[0] == "-m":
     _open_standard_files()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupted)
+    _check_installed()
