@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -53,6 +54,7 @@ def train_step(
 
     def batch_loss(params: Any) -> tuple[Array, dict[str, Array]]:
         loss, terms = loss_fn(key, params, x, hparams)
+        chex.assert_shape([loss, *terms.values()], x.shape[:1])
         return reduce(loss), jax.tree.map(jnp.mean, terms)
 
     (_, terms), grads = jax.value_and_grad(batch_loss, has_aux=True)(state.params)

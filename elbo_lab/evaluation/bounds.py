@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,6 +78,7 @@ def make_evaluator(model: Model, k: int, num_draws: int, mesh: Mesh | None = Non
     groups = num_draws // k
 
     def run(key: Array, params: Any, x: Array) -> Evaluation:
+        chex.assert_rank(x, 2)
         means_key, draws_key = jax.random.split(key)
         posterior, prior = model.posterior(params, x), model.prior(params)
 
@@ -89,6 +91,8 @@ def make_evaluator(model: Model, k: int, num_draws: int, mesh: Mesh | None = Non
                 per_chunk,
                 vectorized=True,
             )
+            terms = [draws.log_px_z, draws.log_pz, draws.log_qz_x]
+            chex.assert_shape(terms, (per_chunk, x.shape[0]))
             index = chunk * per_chunk + jnp.arange(per_chunk)
             return _add(sums, draws, (index < num_draws)[:, None], k), None
 

@@ -4,6 +4,7 @@ One layer, latents (50,):   x -> 200-200 -> z;  z -> 200-200 -> x.
 Two layers, (100, 50):      x -> 200-200 -> z1 -> 100-100 -> z2, and back by the same widths.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -42,6 +43,7 @@ def make(config: Config, data_dim: int) -> Model:
         return lambda given: gaussian(*network.apply({"params": params}, given))
 
     def init(key: Array, x: Array) -> Params:
+        chex.assert_shape(x, (..., data_dim))
         one_key = jax.random.clone(key)
         keys = iter(jax.random.split(key, 2 * len(sizes)))
         inputs = (data_dim, *sizes)
@@ -80,6 +82,8 @@ def make(config: Config, data_dim: int) -> Model:
         return first if len(layers) == 1 else Chain(first, layers[1:])
 
     def likelihood(params: Params, z: Array | tuple[Array, ...]) -> Distribution:
+        # One array of two draws could pass for two layers.
+        chex.assert_trees_all_equal_structs(z, sizes if len(sizes) > 1 else sizes[0])
         z_1 = z[0] if len(sizes) > 1 else z
         return law.distribution(decoder.apply({"params": params["decoder"]}, z_1))
 
