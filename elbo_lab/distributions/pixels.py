@@ -74,7 +74,6 @@ class BernoulliVector(dist.Distribution):
     support = constraints.independent(constraints.boolean, 1)
 
     def __init__(self, logits: Array, *, validate_args: bool | None = None):
-        chex.assert_shape(logits, (..., None))
         self.logits = logits
         super().__init__(logits.shape[:-1], logits.shape[-1:], validate_args=validate_args)
 
@@ -112,7 +111,6 @@ class DiscretizedLogistic(dist.Distribution):
     support = constraints.independent(constraints.unit_interval, 1)
 
     def __init__(self, location: Array, log_scale: Array, *, validate_args: bool | None = None):
-        chex.assert_shape(location, (..., None))
         chex.assert_is_broadcastable(log_scale.shape, location.shape)
         self.location, self.log_scale = location, log_scale
         super().__init__(location.shape[:-1], location.shape[-1:], validate_args=validate_args)
@@ -185,7 +183,6 @@ class ContinuousBernoulli(dist.Distribution):
     support = constraints.independent(constraints.unit_interval, 1)
 
     def __init__(self, logits: Array, *, validate_args: bool | None = None):
-        chex.assert_shape(logits, (..., None))
         self.logits = logits
         super().__init__(logits.shape[:-1], logits.shape[-1:], validate_args=validate_args)
 

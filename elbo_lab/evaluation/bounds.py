@@ -91,8 +91,7 @@ def make_evaluator(model: Model, k: int, num_draws: int, mesh: Mesh | None = Non
                 per_chunk,
                 vectorized=True,
             )
-            terms = [draws.log_px_z, draws.log_pz, draws.log_qz_x]
-            chex.assert_shape(terms, (per_chunk, x.shape[0]))
+            chex.assert_shape(draws.log_w, (per_chunk, x.shape[0]))
             index = chunk * per_chunk + jnp.arange(per_chunk)
             return _add(sums, draws, (index < num_draws)[:, None], k), None
 

@@ -165,12 +165,12 @@ def sample(
 
 def merged(one: Moments, other: Moments) -> Moments:
     """The moments of both samples together."""
-    chex.assert_trees_all_equal_shapes(one, other)
     count = one.count + other.count
     share, weight = other.count / count, one.count * other.count / count
 
     def mean_and_squares(name: str, product: Callable) -> dict[str, Any]:
         mean, squares = getattr(one, name), f"{name}_squares"
+        chex.assert_equal_shape([mean, getattr(other, name)])
         apart = getattr(other, name) - mean
         together = getattr(one, squares) + getattr(other, squares)
         return {name: mean + share * apart, squares: together + weight * product(apart, apart)}

@@ -5,6 +5,7 @@ errors.
 import functools
 
 import calls
+import chex
 import jax
 import jax.numpy as jnp
 import linear_gaussian
@@ -76,7 +77,7 @@ def call_with_noise(name, params, x, noise, key):
 
 def assert_trees_close(one, other, **tolerance):
     tolerance = tolerance or {"rtol": 2e-5, "atol": 2e-5}
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), one, other)
+    chex.assert_trees_all_close(one, other, **tolerance)
 
 
 @every_objective

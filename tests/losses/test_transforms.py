@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import calls
+import chex
 import jax
 import jax.numpy as jnp
 import linear_gaussian
@@ -87,7 +88,7 @@ def keys():
 
 
 def assert_trees_close(one, other, rtol=2e-5, atol=2e-5):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), one, other)
+    chex.assert_trees_all_close(one, other, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize(("name", "estimator"), slow_unless(COMPILED[:2], COMPILED))
