@@ -60,7 +60,7 @@ def check(config: Config) -> None:
     _check_family(config)
     for name in ("m", "batch_size", "epochs", "replicates", "eval_k"):
         check_count(name, getattr(config, name))
-    for name in ("k", "au_images", "log_every", "checkpoint_every"):
+    for name in ("k", "au_images", "log_every", "probe_every", "checkpoint_every"):
         if getattr(config, name) is not None:
             check_count(name, getattr(config, name))
     check_options(config.model_options)

@@ -17,6 +17,7 @@ from elbo_lab.options import options_of
 from elbo_lab.reports import figures, results
 from elbo_lab.reports.tables import Result, binarization_text, replicate_results, result_table
 from elbo_lab.runs import run_files, rundir, stages
+from elbo_lab.runs.probing import PREFIX
 
 # Images in the figure of reconstructions.
 RECONSTRUCTIONS = 20
@@ -132,6 +133,14 @@ def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
         for name in run.method.terms
     }
     figures.learning_curves(folder / "learning_curves.png", records, curves)
+    probes = [record for record in records if any(n.startswith(PREFIX) for n in record)]
+    if probes:
+        names = quantities.present({n.removeprefix(PREFIX): None for n in probes[0]})
+        figures.learning_curves(
+            folder / "test_curves.png",
+            probes,
+            {f"{PREFIX}{name}": f"{q.title} of the first test batch" for name, q in names.items()},
+        )
     layers = quantities.layers(evaluations[r])
     if layers:
         activities = [evaluation.activity(layer) for layer in layers]
