@@ -128,19 +128,10 @@ def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
     number = len(run.dataset.x_train)
     records = stages.read_records(run, training.total_steps(run.config, number))
     r = min(evaluations)
-    curves = {
-        name: quantities.term_title(name, results.is_density(run.config))
-        for name in run.method.terms
-    }
+    density = results.is_density(run.config)
+    curves = {name: quantities.term(name, density) for name in run.method.terms}
     figures.learning_curves(folder / "learning_curves.png", records, curves)
-    probes = [record for record in records if any(n.startswith(PREFIX) for n in record)]
-    if probes:
-        names = quantities.present({n.removeprefix(PREFIX): None for n in probes[0]})
-        figures.learning_curves(
-            folder / "test_curves.png",
-            probes,
-            {f"{PREFIX}{name}": f"{q.title} of the first test batch" for name, q in names.items()},
-        )
+    _draw_probes(run, folder, records)
     layers = quantities.layers(evaluations[r])
     if layers:
         activities = [evaluation.activity(layer) for layer in layers]
@@ -149,6 +140,18 @@ def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
         # The textbook's figure 13.6.
         figures.latent_scatter(folder / "latent_space.png", layers[0], run.dataset.y_test)
     _draw_pictures(run, r, folder)
+
+
+def _draw_probes(run: stages.Run, folder: Path, records: list[dict]) -> None:
+    """Draws what was measured of the first test batch, the quantity that runs compare by first."""
+    probes = [record for record in records if any(name.startswith(PREFIX) for name in record)]
+    if not probes:
+        return
+    found = quantities.present({name.removeprefix(PREFIX): None for name in probes[0]})
+    names = sorted(found, key=lambda name: name != run.method.headline)
+    title = "first test batch, {}".format
+    curves = {f"{PREFIX}{n}": (title(found[n].title), found[n].unit) for n in names}
+    figures.learning_curves(folder / "test_curves.png", probes, curves)
 
 
 def _draw_pictures(run: stages.Run, r: int, folder: Path) -> None:
