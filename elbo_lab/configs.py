@@ -65,6 +65,7 @@ class Config:
     eval_k: int = 5000
     au_images: int | None = None
     log_every: int | None = None
+    probe_every: int | None = None
     checkpoint_every: int | None = None
 
     def __post_init__(self):
@@ -143,6 +144,8 @@ SECTIONS = {
         "test images if not given)",
         "log_every": "steps per compiled call and line of metrics, at most a pass over the data "
         "(if not given, as many as take about 50,000 draws)",
+        "probe_every": "steps between measurements of the first test batch while the run trains, at "
+        "the end of a compiled call, as curves (never if not given)",
         "checkpoint_every": "steps between checkpoints, which are saved at the end of a compiled "
         "call (if not given, every 20 calls)",
     },
@@ -283,7 +286,7 @@ def label(config: Config) -> str:
     """The start of a run's name: "iwae-k5", "conv-iwae-k5", or the family that has no objective."""
     parts = [] if config.model == "mlp" else [config.model]
     if config.objective is not None:
-        parts += [config.objective, f"k{config.k}"]
+        parts += [config.objective] if config.k is None else [config.objective, f"k{config.k}"]
     return "-".join(parts)
 
 

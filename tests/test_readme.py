@@ -46,6 +46,11 @@ def test_ci_calls_the_test_command_as_printed():
     assert "grep -m 1 -- '-m pytest$' README.md" in (ROOT / ".ci" / "run").read_text()
 
 
+def test_one_command_installs_the_laboratory_and_one_the_tests():
+    installed = re.findall(r"^python3 -m venv .*pip install -q -e (\S+) &&", README, re.MULTILINE)
+    assert installed == ['".[lab]"', '".[test]"']
+
+
 def test_every_flag_in_the_readme_exists():
     from elbo_lab.cli.run_flags import PROTOCOL_SECTION, RUN_SECTION, setting_names
 

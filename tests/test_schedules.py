@@ -1,5 +1,6 @@
 """Learning-rate schedules against their definitions, in Python integers and floats."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,11 +33,6 @@ def test_burda_scales_to_any_length(total):
     assert np.all(np.abs(counts - shares * total) <= 1)
 
 
-def test_burda_ends_at_a_tenth():
-    assert float(schedules.burda(3280)(jnp.int32(3279))) == pytest.approx(0.1)
-    assert float(schedules.burda(3280)(jnp.int32(0))) == 1
-
-
 def test_cosine_falls_from_one_through_a_half_to_zero():
     schedule = schedules.cosine(1000)
     assert float(schedule(jnp.int32(0))) == 1
@@ -52,12 +48,17 @@ def test_constant_is_one():
     np.testing.assert_array_equal(factors("constant", 17), np.ones(17, np.float32))
 
 
-@pytest.mark.parametrize("name", schedules.LR_SCHEDULES)
-def test_factors_are_float32_scalars_that_start_at_one(name):
-    factor = schedules.LR_SCHEDULES[name](10)(jnp.int32(0))
-    assert factor.shape == ()
-    assert factor.dtype == jnp.float32
-    assert float(factor) == 1
+class TestOneStep(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_factors_are_float32_scalars_that_start_at_one(self):
+        for schedule in schedules.LR_SCHEDULES.values():
+            factor = self.variant(schedule(10))(jnp.int32(0))
+            chex.assert_trees_all_equal(factor, jnp.float32(1), strict=True)
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_burda_ends_at_a_tenth(self):
+        factor = self.variant(schedules.burda(3280))(jnp.int32(3279))
+        assert float(factor) == pytest.approx(0.1)
 
 
 # Courses of a hyper-parameter

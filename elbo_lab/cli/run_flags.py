@@ -135,12 +135,16 @@ def applies(name: str, texts: dict[str, str]) -> bool:
         changes = {n: texts[n] for n in ("model", "objective") if texts.get(n)}
         if configs.replace(base, model=changes.get("model", base.model)).objective is None:
             changes.pop("objective", None)
-            if name in ("objective", "k", "m", "estimator"):
-                return False
-        own = configs.own_settings(configs.replace(base, **changes))
+        config = configs.replace(base, **changes)
     except UserError:
         return True
-    return name not in configs.option_types() or name in own
+    if texts.get(name) == "":  # leaves out what a protocol sets, if anything
+        return True
+    if name in ("objective", "m", "estimator"):
+        return config.objective is not None
+    if name == "k":
+        return config.k is not None
+    return name not in configs.option_types() or name in configs.own_settings(config)
 
 
 def config_of(texts: dict[str, str]) -> Config:
@@ -332,7 +336,7 @@ def parse(among: flags.FlagValues, argv: Sequence[str]) -> list[str]:
 def with_protocol(sentence: str, among: flags.FlagValues = flags.FLAGS) -> str:
     """The sentence; where it names a setting of the protocol's and not of a flag, it says so."""
     name = among["protocol"].value if "protocol" in among else None
-    if name not in protocols.PROTOCOLS:
+    if name not in protocols.PROTOCOLS or f"--protocol={name}" in sentence:
         return sentence
     settings, defaults = configs.flat(protocols.PROTOCOLS[name]), configs.flat(Config())
     for field in dict.fromkeys(re.findall(r"--(\w+)", sentence)):
@@ -344,7 +348,7 @@ def with_protocol(sentence: str, among: flags.FlagValues = flags.FLAGS) -> str:
             continue
         remedy = ""
         if field in among:
-            optional = defaults[field] is None
+            optional = field in configs.SHARED and among[field].default is None
             remedy = "= leaves it out" if optional else " of your own replaces it"
             remedy = f"; {'' if optional else 'a '}--{field}{remedy}"
         return f"{sentence[:-1]} (--protocol={name} sets --{field}{remedy})."

@@ -1,13 +1,22 @@
 """What a script does before its own imports, which take seconds: it must import nothing large.
 
 Ctrl-C ends a script in that time with a word, and not with a traceback of the imports;
-`terminal.guard` takes over from there.
+`terminal.guard` takes over from there. A script also ends here, before it has computed anything,
+where packages are not installed.
 """
 
 import contextlib
+import importlib.util
 import os
 import signal
 import sys
+
+# The modules that the packages in requirements.txt install.
+LABORATORY = (
+    *("jax", "jaxlib", "flax", "optax", "chex", "numpyro", "orbax", "grain", "absl", "numpy"),
+    *("scipy", "matplotlib", "tqdm", "tensorflow_datasets", "psutil", "requests"),
+    *("importlib_resources", "PIL"),
+)
 
 
 def prepare() -> None:
@@ -17,6 +26,7 @@ def prepare() -> None:
         _open_standard_files()
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, interrupted)
+        _check_installed()
 
 
 def interrupted(number: int, frame) -> None:
@@ -36,3 +46,18 @@ def _open_standard_files() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+
+
+def _check_installed() -> None:
+    """Ends the process with one sentence and status 2 if a package is missing.
+
+    Some are imported only after hours of training, so all are looked for, and none is imported.
+    """
+    missing = [name for name in LABORATORY if importlib.util.find_spec(name) is None]
+    if missing:
+        print(
+            f"Error: the scripts need modules that are not installed ({', '.join(missing)}): get "
+            'them by pip install "elbo_lab[lab]", or in a clone by pip install -e ".[lab]".',
+            file=sys.stderr,
+        )
+        sys.exit(2)

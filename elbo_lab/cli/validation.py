@@ -60,7 +60,7 @@ def check(config: Config) -> None:
     _check_family(config)
     for name in ("m", "batch_size", "epochs", "replicates", "eval_k"):
         check_count(name, getattr(config, name))
-    for name in ("k", "au_images", "log_every", "checkpoint_every"):
+    for name in ("k", "au_images", "log_every", "probe_every", "checkpoint_every"):
         if getattr(config, name) is not None:
             check_count(name, getattr(config, name))
     check_options(config.model_options)
@@ -87,8 +87,15 @@ def check(config: Config) -> None:
 
 
 def _check_family(config: Config) -> None:
-    """Raises a UserError for an objective, K or estimator of a family that has its own loss."""
+    """Raises a UserError for an objective, K or estimator of a family that has its own loss, and
+    for the K of an objective without draws.
+    """
     if MODELS[config.model].objective is not None:
+        if config.objective not in losses.OBJECTIVES and config.k is not None:
+            raise UserError(
+                f"--k={config.k} does not go with --objective={config.objective}, which takes no "
+                "draws."
+            )
         return
     given = [name for name in OF_OBJECTIVES if getattr(config, name) is not None]
     given += ["m"] if config.m != 1 else []

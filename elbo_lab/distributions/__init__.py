@@ -1,5 +1,6 @@
-"""What NumPyro's distributions lack: hierarchies, and laws of pixels."""
+"""What NumPyro's distributions lack: hierarchies, laws of pixels, autoregressive laws."""
 
+from elbo_lab.distributions.autoregressive import Autoregressive
 from elbo_lab.distributions.base import Chain, Distribution
 from elbo_lab.distributions.pixels import (
     BernoulliVector,
@@ -10,6 +11,7 @@ from elbo_lab.distributions.pixels import (
 )
 
 __all__ = [
+    "Autoregressive",
     "BernoulliVector",
     "Chain",
     "ContinuousBernoulli",

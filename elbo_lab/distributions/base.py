@@ -7,6 +7,7 @@ A distribution, anywhere in this project, is an object with `sample(key, sample_
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import chex
 import jax
 from jax import Array
 
@@ -60,7 +61,10 @@ class Chain(Layered):
         """Log density of a tuple of values, nats, [*any, *batch]."""
         drawn = tuple(reversed(value)) if self.downwards else tuple(value)
         layers = self._layers(drawn)
-        return sum(layer.log_prob(z) for layer, z in zip(layers, drawn, strict=True))
+        each = [layer.log_prob(z) for layer, z in zip(layers, drawn, strict=True)]
+        # A layer whose dimensions are a batch, not an event, would be broadcast.
+        chex.assert_equal_rank(each)
+        return sum(each)
 
     def layers(self, value: tuple[Array, ...]) -> tuple[Distribution, ...]:
         """Each layer's distribution given the layer before it in `value`, from the data up."""

@@ -9,6 +9,7 @@ TFP compute a density in its parameters' type, which for bfloat16 costs whole na
 import functools
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -110,6 +111,7 @@ class DiscretizedLogistic(dist.Distribution):
     support = constraints.independent(constraints.unit_interval, 1)
 
     def __init__(self, location: Array, log_scale: Array, *, validate_args: bool | None = None):
+        chex.assert_is_broadcastable(log_scale.shape, location.shape)
         self.location, self.log_scale = location, log_scale
         super().__init__(location.shape[:-1], location.shape[-1:], validate_args=validate_args)
 

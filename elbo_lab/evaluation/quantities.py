@@ -59,24 +59,32 @@ QUANTITIES: dict[str, Quantity] = {
 }
 
 
-# Terms of losses, in the training curves.
+class Term(NamedTuple):
+    """A term of a loss, in the training curves."""
+
+    title: str
+    unit: str = NATS
+
+
 TERMS = {
-    "bound": "training bound",
-    "kl": "KL term",
-    "reconstruction": "reconstruction term",
-    "nll": "negative log-likelihood",
-    "loss": "training loss",
-    "commitment": "commitment term",
-    "codebook": "codebook term",
-    "perplexity": "perplexity of the codes",
-    "restarts": "restarted codes",
+    "bound": Term("training bound"),
+    "kl": Term("KL term"),
+    "reconstruction": Term("reconstruction term"),
+    "nll": Term("negative log-likelihood"),
+    "loss": Term("training loss"),
+    "commitment": Term("commitment term"),
+    "codebook": Term("codebook term"),
+    "perplexity": Term("perplexity of the codes", "codes"),
+    "restarts": Term("restarted codes", "codes"),
 }
 
 
-def term_title(name: str, density: bool = False) -> str:
-    """The title of a term of the loss, with a mark where log p(x|z) is that of a density."""
-    title = TERMS.get(name, name.replace("_", " "))
-    return f"{title}, density" if density and name != "kl" else title
+def term(name: str, density: bool = False) -> Term:
+    """A term of a loss; its title says so where log p(x|z) is that of a density."""
+    found = TERMS.get(name, Term(name.replace("_", " ")))
+    if density and found.unit == NATS and name != "kl":
+        return found._replace(title=f"{found.title}, density")
+    return found
 
 
 def present(evaluation: Mapping[str, Any]) -> dict[str, Quantity]:

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -73,6 +74,7 @@ def make_measure(model: Model, k: int, num_draws: int) -> Callable[..., dict[str
     def measure(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
         del stats
         x, given = batch.x, Given(batch.label, batch.context)
+        chex.assert_rank(x, 2)
         means_key, draws_key = jax.random.split(key)
         posterior, prior = model.posterior(params, x, given), model.prior(params, given)
 
@@ -85,6 +87,7 @@ def make_measure(model: Model, k: int, num_draws: int) -> Callable[..., dict[str
                 per_chunk,
                 vectorized=True,
             )
+            chex.assert_shape(draws.log_w, (per_chunk, x.shape[0]))
             index = chunk * per_chunk + jnp.arange(per_chunk)
             return _add(sums, draws, (index < num_draws)[:, None], k), None
 

@@ -6,6 +6,7 @@ Two layers, (100, 50):      x -> 200-200 -> z1 -> 100-100 -> z2, and back by the
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -94,6 +95,7 @@ def make(options: MLPOptions, spec: Spec) -> Model:
         return lambda z: gaussian(*network.apply({"params": params}, z))
 
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
+        chex.assert_shape(batch.x, (..., data_dim))
         one_key = jax.random.clone(key)
         keys = iter(jax.random.split(key, 2 * len(sizes)))
         inputs = (data_dim, *sizes)
@@ -138,6 +140,8 @@ def make(options: MLPOptions, spec: Spec) -> Model:
         params: Params, z: Array | tuple[Array, ...], given: Given = NOTHING_GIVEN
     ) -> Distribution:
         del given
+        # One array of two draws could pass for two layers.
+        chex.assert_trees_all_equal_structs(z, sizes if len(sizes) > 1 else sizes[0])
         z_1 = z[0] if len(sizes) > 1 else z
         return law.distribution(*decoder.apply({"params": params["decoder"]}, z_1))
 

@@ -53,7 +53,7 @@ class VQVAEOptions:
     """Settings of `--model=vqvae`."""
 
     num_codes: int = option(128, "K, vectors of the codebook", least=1)
-    code_dim: int = option(32, "E, dimension of the vectors of the codebook", least=1)
+    code_dim: int = option(16, "E, dimension of the vectors of the codebook", least=1)
     codebook: str = option(
         "ema",
         "how the codebook is trained: by moving averages of the encoder's outputs, or by a loss",

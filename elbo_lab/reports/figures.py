@@ -3,7 +3,7 @@
 import io
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -30,34 +30,33 @@ _TITLE, _LABEL, _TICK = 11, 10, 9
 _MIDDLE = {"ha": "center", "va": "center", "fontsize": 14, "fontweight": "bold", "color": _TEXT}
 
 
-def learning_curves(path, records: list[dict], titles: dict[str, str]) -> None:
-    """Draws the first term of a loss against the step, beside it the others below each other.
+def learning_curves(path, records: list[dict], curves: Mapping[str, tuple[str, str]]) -> None:
+    """Draws the first curve against the step, beside it the others below each other.
 
     The values of the first steps are far below the others, so the vertical axes show the range of
     the last nine tenths of the records.
 
     Args:
       path: the PNG file.
-      records: as `metrics.read_metrics` gives them, each with "step" and the terms; values that are
-        lists of R replicates are drawn as mean and standard error over the finite ones.
-      titles: term -> its title, in nats per image if none of its own names a unit.
+      records: as `metrics.read_metrics` gives them, each with "step" and the curves' names; values
+        that are lists of R replicates are drawn as mean and standard error over the finite ones.
+      curves: name -> title and unit.
     """
-    figure = _figure(1440, 630)
-    first, *others = titles
+    first, *others = curves
+    figure = _figure(1440, max(630, 270 * len(others)))
     grid = figure.add_gridspec(max(1, len(others)), 2 if others else 1)
     if others:
         grid.set_width_ratios([3, 2])
     colours = itertools.cycle([_ORANGE, _GREEN])
-    for name, title in titles.items():
+    for name, (title, unit) in curves.items():
         row = others.index(name) if name != first else slice(None)
         axes = figure.add_subplot(grid[row, int(name != first)])
-        colour = _BLUE if name == first else next(colours)
         curve = _curve(records, name)
-        _draw_curve(axes, *curve, colour)
+        _draw_curve(axes, *curve, _BLUE if name == first else next(colours))
         _set_robust_limits(axes, curve)
         axes.set_title(title, loc="left", fontsize=_TITLE, color=_TEXT)
-        axes.set_ylabel("nats per image", fontsize=_LABEL)
-        if name in (first, list(titles)[-1]):  # The panels above have the same steps.
+        axes.set_ylabel(unit, fontsize=_LABEL)
+        if name in (first, list(curves)[-1]):  # The panels above have the same steps.
             axes.set_xlabel("step", fontsize=_LABEL)
         if name == first and axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=_TICK, frameon=False, loc="lower right")

@@ -136,9 +136,9 @@ def train_result(
     bounds = [np.ravel(records[i][term])[replicate] for i in late]
     of = ", density" if is_density(config) else ""
     if term != "bound":
-        title = quantities.term_title(term)
+        title, unit = quantities.term(term, is_density(config))
         value = float(np.average(bounds, weights=steps[late])) if late else math.nan
-        return Result(title + of, "", value, unit=NATS, split="train")
+        return Result(title, "", value, unit=unit, split="train")
     iwae = (f"L_{config.k}", config.k)
     symbol, k = {
         **dict.fromkeys(("elbo", "wake_sleep"), ("ELBO", 1)),

@@ -17,6 +17,7 @@ from elbo_lab.options import options_of
 from elbo_lab.reports import figures, results
 from elbo_lab.reports.tables import Result, binarization_text, replicate_results, result_table
 from elbo_lab.runs import run_files, rundir, stages
+from elbo_lab.runs.probing import PREFIX
 
 # Images in the figure of reconstructions.
 RECONSTRUCTIONS = 20
@@ -127,11 +128,10 @@ def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
     number = len(run.dataset.x_train)
     records = stages.read_records(run, training.total_steps(run.config, number))
     r = min(evaluations)
-    curves = {
-        name: quantities.term_title(name, results.is_density(run.config))
-        for name in run.method.terms
-    }
+    density = results.is_density(run.config)
+    curves = {name: quantities.term(name, density) for name in run.method.terms}
     figures.learning_curves(folder / "learning_curves.png", records, curves)
+    _draw_probes(run, folder, records)
     layers = quantities.layers(evaluations[r])
     if layers:
         activities = [evaluation.activity(layer) for layer in layers]
@@ -140,6 +140,18 @@ def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
         # The textbook's figure 13.6.
         figures.latent_scatter(folder / "latent_space.png", layers[0], run.dataset.y_test)
     _draw_pictures(run, r, folder)
+
+
+def _draw_probes(run: stages.Run, folder: Path, records: list[dict]) -> None:
+    """Draws what was measured of the first test batch, the quantity that runs compare by first."""
+    probes = [record for record in records if any(name.startswith(PREFIX) for name in record)]
+    if not probes:
+        return
+    found = quantities.present({name.removeprefix(PREFIX): None for name in probes[0]})
+    names = sorted(found, key=lambda name: name != run.method.headline)
+    title = "first test batch, {}".format
+    curves = {f"{PREFIX}{n}": (title(found[n].title), found[n].unit) for n in names}
+    figures.learning_curves(folder / "test_curves.png", probes, curves)
 
 
 def _draw_pictures(run: stages.Run, r: int, folder: Path) -> None:

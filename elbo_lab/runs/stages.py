@@ -17,7 +17,7 @@ from elbo_lab.data import Batch, Dataset, binarization, hold_out, spec_of, strea
 from elbo_lab.devices import distributed, setup, sharding
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation.storage import TRAIN
-from elbo_lab.runs import examples, run_files, rundir
+from elbo_lab.runs import examples, probing, run_files, rundir
 from elbo_lab.runs.progress import Interrupt, Progress
 from elbo_lab.training import hyper
 from elbo_lab.training.metrics import MetricLog, missing_steps, read_metrics, warn_of_missing
@@ -205,6 +205,7 @@ def _train_from(run: Run, loop: training.Loop, data, start: int, total: int) -> 
         progress = run.progress("training", total, start, "steps")
         clock = time.perf_counter()
         hparams = hyper.hyperparameters(run.replicas)
+        probe = probing.Probe(run, start)
         for record in training.fit(config, loop, data, run.state, run.keys, hparams):
             run.state = record.state
             now = time.perf_counter()
@@ -212,7 +213,8 @@ def _train_from(run: Run, loop: training.Loop, data, start: int, total: int) -> 
             if progress.done == start:
                 setup.release_memory()
             _check_finite(run, record, saved)
-            distributed.on_first(lambda record=record: _write_line(run, log, record))
+            metrics = record.metrics | probe.measured(record)
+            distributed.on_first(lambda m=metrics, s=record.step: _write_line(run, log, s, m))
             term = run.method.terms[0]
             progress.to(record.step, f"{term} {np.nanmean(record.metrics[term]):.2f}")
             due = record.step // every > saved // every or record.step == total
@@ -228,9 +230,9 @@ def _train_from(run: Run, loop: training.Loop, data, start: int, total: int) -> 
         progress.close()
 
 
-def _write_line(run: Run, log: MetricLog, record: training.Record) -> None:
+def _write_line(run: Run, log: MetricLog, step: int, metrics: dict[str, np.ndarray]) -> None:
     run.check_directory()
-    log.write({"step": record.step, **record.metrics, "seconds": run.seconds})
+    log.write({"step": step, **metrics, "seconds": run.seconds})
 
 
 def _restore(run: Run, total: int) -> int:

@@ -41,9 +41,10 @@ class Cell(NamedTuple):
         """ "objective=iwae, k=5"; of a grid without axes, its objective and K."""
         values = self.values
         if not values and self.config:
-            values = {"objective": self.config.objective, "k": self.config.k}
-            if self.config.objective is None:
-                values = {"model": self.config.model}
+            config = self.config
+            values = {"objective": config.objective, "k": config.k}
+            values = {name: value for name, value in values.items() if value is not None}
+            values = values or {"model": config.model}
         return ", ".join(f"{name}={value}" for name, value in values.items())
 
 

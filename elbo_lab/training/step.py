@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -78,6 +79,7 @@ def train_step(
 
     def batch_loss(params: Any) -> tuple[Array, tuple[dict[str, Array], Any]]:
         loss = stepper.loss(key, params, state.stats, batch, hparams)
+        chex.assert_shape([loss.loss, *loss.terms.values()], batch.x.shape[:1])
         return stepper.reduce(loss.loss), (jax.tree.map(jnp.mean, loss.terms), loss.stats)
 
     (_, (terms, stats)), grads = jax.value_and_grad(batch_loss, has_aux=True)(state.params)

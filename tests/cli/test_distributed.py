@@ -78,11 +78,11 @@ def test_streamed_replicates_of_two_processes_equal_one_process_to_the_bit(cli, 
 FAILED = """
 import sys, types
 import jax
-from elbo_lab import distributed
+from elbo_lab.devices import distributed
 distributed.connect(sys.argv[1], 2, int(sys.argv[2]), 60)
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from experiments import stages
+from elbo_lab.runs import stages
 mesh = jax.make_mesh((2,), ("replicates",))
 bits = np.array([1, 0])
 terms = jax.make_array_from_callback(

@@ -33,6 +33,8 @@ def families(monkeypatch):
     class LatentOptions:
         latent_dims: tuple[int, ...] = option((3,), "latent dimensions", least=1)
 
+    for name in set(MODELS) - {"mlp"}:
+        monkeypatch.delitem(MODELS, name)
     monkeypatch.setitem(MODELS, "latent", Family(LatentOptions, None, "", "elbo", 1))
     monkeypatch.setitem(MODELS, "density", Family(DensityOptions, None, ""))
     monkeypatch.setitem(validation.CHOICES, "model", tuple(MODELS))
@@ -45,9 +47,13 @@ def config_of(**texts: str) -> Config:
 
 
 def refusal(**texts: str) -> str:
+    """What a person is told, with what the protocol sets."""
     with pytest.raises(UserError) as caught:
         config_of(**texts)
-    return str(caught.value)
+    given = flags.FlagValues()
+    run_flags.define(given)
+    run_flags.parse(given, ["", *(f"--{name}={text}" for name, text in texts.items())])
+    return run_flags.with_protocol(str(caught.value), given)
 
 
 def test_objective_and_draws_are_the_familys_own_where_not_given():
@@ -62,11 +68,10 @@ def test_objective_and_draws_are_the_familys_own_where_not_given():
 
 
 @pytest.mark.parametrize(
-    "flag", [{"objective": "elbo"}, {"k": "7"}, {"estimator": "stl"}, {"m": "2"}]
+    ("name", "value"), [("objective", "elbo"), ("k", "7"), ("estimator", "stl"), ("m", "2")]
 )
-def test_a_family_with_its_own_loss_takes_no_objective_draws_or_estimator(flag):
-    ((name, value),) = flag.items()
-    assert refusal(model="density", **flag) == (
+def test_a_family_with_its_own_loss_takes_no_objective_draws_or_estimator(name, value):
+    assert refusal(model="density", **{name: value}) == (
         f"--{name}={value} does not go with --model=density, which is trained by a loss of its own."
     )
 
@@ -123,8 +128,19 @@ def test_a_protocol_that_sets_nothing_of_a_family_serves_others():
     config = config_of(model="latent", protocol="fast")
     assert (config.objective, config.estimator, config.batch_size) == ("elbo", "dreg", 100)
     assert config.model_options.latent_dims == (3,)  # the family's own default
-    assert "--protocol=fast" not in refusal(model="density", protocol="fast")
+    assert refusal(model="density", protocol="fast").endswith(
+        "loss of its own (--protocol=fast sets --estimator; --estimator= leaves it out)."
+    )
     assert config_of(model="density", protocol="fast", estimator="").batch_size == 100
+
+
+def test_an_objective_without_draws_takes_none():
+    config = config_of(objective="autoencoder")
+    assert (config.k, config.estimator, configs.label(config)) == (None, None, "autoencoder")
+    assert refusal(objective="autoencoder", k="3") == (
+        "--k=3 does not go with --objective=autoencoder, which takes no draws."
+    )
+    assert configs.replace(config, objective="iwae") == Config()
 
 
 def cells(monkeypatch, *argv: str):
@@ -140,18 +156,20 @@ def test_in_a_sweep_a_flag_applies_to_the_cells_that_have_it(monkeypatch):
         monkeypatch,
         *("--model=mlp,latent,density", "--hidden_dims=7;9", "--latent_dims=2", "--filters=4"),
         *("--k=1,2", "--objective=elbo,beta_vae", "--beta=3"),
+        *("--protocol=fast", "--estimator="),
     )
     assert all(cell.config is not None for cell in found)
     names = [cell.name for cell in found]
     assert len(names) == len(set(names)) == 2 * 2 * 2 + 2 * 2 + 1
-    assert "model=latent, hidden_dims=-, k=2, objective=elbo" not in names  # axes in flags' order
+    assert "objective=beta_vae, k=2, model=latent, hidden_dims=-" in names
+    assert "objective=-, k=-, model=density, hidden_dims=-" in names
     by_model = {m: [c.config for c in found if c.config.model == m] for m in MODELS}
     assert {c.model_options.hidden_dims for c in by_model["mlp"]} == {(7,), (9,)}
     assert {c.model_options.latent_dims for c in by_model["latent"]} == {(2,)}
-    assert by_model["density"] == [configs.make(model="density", filters=4)]
+    (density,) = by_model["density"]
+    assert (density.model_options.filters, density.estimator, density.k) == (4, None, None)
     betas = [configs.flat(c).get("beta") for c in by_model["latent"]]
     assert sorted(betas, key=str) == [3.0, 3.0, None, None]
-    assert set(found[-1].values.values()) == {"density", "-"}
 
 
 @pytest.mark.parametrize(

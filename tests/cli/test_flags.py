@@ -68,7 +68,7 @@ def refusal(*argv: str) -> str:
         (["--objective=rws", "--estimator=dreg"], "which has a gradient of its own."),
         (
             ["--protocol=rainforth2018", "--eval_k=9"],
-            "got 9 (--protocol=rainforth2018 sets --k; a --k of your own replaces it).",
+            "got 9 (--protocol=rainforth2018 sets --k; --k= leaves it out).",
         ),
     ],
     ids=str,

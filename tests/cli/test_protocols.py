@@ -1,19 +1,19 @@
 """Presets hold what their papers and public code say, and each quirk does what it is called."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import configs, models, schedules, training
+from elbo_lab import configs, methods, models, schedules, training
 from elbo_lab.cli import protocols, validation
 from elbo_lab.configs import Config
 from elbo_lab.data import Dataset, hold_out
-from elbo_lab.data.dataset import Spec
+from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.errors import UserError
+from elbo_lab.methods.base import Loss
 from elbo_lab.training import optimizer, step
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -44,6 +44,7 @@ SAID = {
 }  # fmt: skip
 TINY = configs.make(hidden_dims=(6,), latent_dims=(3,), batch_size=4, epochs=2, k=2, eval_k=2)
 DATA_DIM = 9
+SPEC = Spec("image", (DATA_DIM,), 2)
 
 
 @pytest.mark.parametrize("name", protocols.PROTOCOLS)
@@ -104,19 +105,18 @@ def images():
 def test_the_gradient_of_the_sum_is_the_batch_times_that_of_the_mean():
     x = np.array([[1.0, 2.0], [3.0, -5.0], [0.5, 1.0]])
 
-    def loss_fn(key, params, x, hparams):
+    def loss(key, params, stats, batch, hparams):
         del key, hparams
-        return x @ params["w"], {"bound": -x @ params["w"]}
+        return Loss(batch.x @ params["w"], {"bound": -batch.x @ params["w"]}, stats)
 
     def first_moment(which):
         tx = optimizer.make(TINY)
+        stepper = step.Stepper(loss, tx, lambda h, _: h, step.BATCH_GRADIENTS[which])
         params = {"w": jnp.ones(2)}
-        none = step.Failure(jnp.int32(-1), jnp.int32(0))
-        state = step.TrainState(jnp.int32(0), params, tx.init(params), none)
-        take = functools.partial(
-            step.train_step, loss_fn, tx, lambda h, _: h, step.BATCH_GRADIENTS[which]
-        )
-        after, _ = take({"learning_rate": 1.0}, state, None, jnp.asarray(x, jnp.float32))
+        failure = step.Failure.none(("bound",))
+        state = step.TrainState(jnp.int32(0), params, tx.init(params), failure)
+        batch = Batch(jnp.asarray(x, jnp.float32))
+        after, _ = step.train_step(stepper, {"learning_rate": 1.0}, state, None, batch)
         return after.opt_state.mu["w"]
 
     # After one step Adam's first moment is (1 - b1) times the gradient.
@@ -127,7 +127,7 @@ def test_the_gradient_of_the_sum_is_the_batch_times_that_of_the_mean():
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_without_shuffling_images_come_as_they_are_stored(shuffle):
     config = configs.replace(TINY, shuffle=shuffle)
-    loop = training.make_loop(config, models.make(config, Spec("image", (DATA_DIM,), 2)), 50)
+    loop = training.make_loop(config, methods.make(config, SPEC, 50), 50)
     orders = loop.orders(jax.random.key(0), 3)
     assert orders.shape == (2, 50)
     stored = np.all(orders == np.arange(50))
@@ -137,8 +137,8 @@ def test_without_shuffling_images_come_as_they_are_stored(shuffle):
 
 def test_layers_that_start_alike_share_one_stream_of_numbers():
     config = configs.replace(TINY, init="glorot_same_key")
-    init = jax.jit(models.make(config, Spec("image", (DATA_DIM,), 2)).init)
-    params = init(jax.random.key(0), jnp.full(DATA_DIM, 0.3))
+    init = jax.jit(models.make(config, SPEC).init)
+    params = init(jax.random.key(0), Batch(jnp.full((1, DATA_DIM), 0.3)))
     matrices = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
     assert len(matrices) == 5
     # Uniform between +-sqrt(6 / (inputs + outputs)): divided by it, rows are filled one by one.
@@ -151,11 +151,8 @@ def test_layers_that_start_alike_share_one_stream_of_numbers():
 
 def test_centred_inputs_and_a_centre_that_gets_no_gradient(images):
     config = configs.replace(TINY, center_inputs=True)
-    centred, plain = (
-        models.make(config, Spec("image", (DATA_DIM,), 2)),
-        models.make(TINY, Spec("image", (DATA_DIM,), 2)),
-    )
-    params = jax.jit(centred.init)(jax.random.key(0), jnp.full(DATA_DIM, 0.3))
+    centred, plain = models.make(config, SPEC), models.make(TINY, SPEC)
+    params = jax.jit(centred.init)(jax.random.key(0), Batch(jnp.full((1, DATA_DIM), 0.3)))
     np.testing.assert_allclose(params["encoder"]["center"], 0.3, rtol=1e-6)
     x = jnp.asarray(images[:2] / 255, jnp.float32)
     np.testing.assert_allclose(

@@ -45,7 +45,7 @@ def test_what_is_valid_passes(options):
 
 
 def test_choices_are_those_of_the_registries():
-    assert validation.CHOICES["objective"] == tuple(losses.OBJECTIVES)
+    assert validation.CHOICES["objective"] == (*losses.OBJECTIVES, "autoencoder")
     assert validation.CHOICES["estimator"] == tuple(losses.ESTIMATORS)
     assert validation.CHOICES["lr_schedule"] == tuple(schedules.LR_SCHEDULES)
     fields = vars(Config)
@@ -54,8 +54,9 @@ def test_choices_are_those_of_the_registries():
 
 
 def with_setting(name: str) -> dict[str, str]:
-    """An objective that has a setting, where an objective is what has it."""
-    return {"objective": configs.objectives_with(name)[0]} if configs.objectives_with(name) else {}
+    """The model family or objective that has a setting; {} of a shared field."""
+    having = {"model": configs.families_with(name), "objective": configs.objectives_with(name)}
+    return {kind: names[0] for kind, names in having.items() if names}
 
 
 CHOICES = validation.CHOICES | {

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,7 +53,7 @@ def outcome(config: Config, x, state=None) -> tuple[list, list]:
 
 
 def assert_identical(a, b) -> None:
-    jax.tree.map(np.testing.assert_array_equal, a, b)
+    chex.assert_trees_all_equal(a, b, strict=True)
 
 
 @pytest.mark.parametrize(

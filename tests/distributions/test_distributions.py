@@ -1,5 +1,6 @@
 """Distributions against NumPy float64 and NumPyro."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -137,16 +138,18 @@ def test_bernoulli_log_prob_within_scan_and_checkpoint():
 # BernoulliVector
 
 
-def test_bernoulli_vector_equals_numpyro():
-    logits = jnp.asarray(np.random.default_rng(3).normal(size=(4, 3)), jnp.float32)
-    ours, theirs = BernoulliVector(logits), dist.BernoulliLogits(logits).to_event(1)
-    assert ours.batch_shape == theirs.batch_shape and ours.event_shape == theirs.event_shape
-    draws = theirs.sample(jax.random.key(0), (7,))
-    np.testing.assert_allclose(
-        ours.log_prob(draws.astype(jnp.float32)), theirs.log_prob(draws), rtol=1e-5
-    )
-    np.testing.assert_allclose(ours.mean, theirs.mean, rtol=1e-6)
-    np.testing.assert_allclose(ours.variance, theirs.variance, rtol=1e-5)
+class TestBernoulliVector(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_equals_numpyros_and_crosses_jit(self):
+        logits = jnp.asarray(np.random.default_rng(3).normal(size=(4, 3)), jnp.float32)
+        ours = self.variant(BernoulliVector)(logits)
+        theirs = dist.BernoulliLogits(logits).to_event(1)
+        assert ours.batch_shape == theirs.batch_shape and ours.event_shape == theirs.event_shape
+        draws = theirs.sample(jax.random.key(0), (7,))
+        log_prob = self.variant(lambda law, x: law.log_prob(x))(ours, draws.astype(jnp.float32))
+        np.testing.assert_allclose(log_prob, theirs.log_prob(draws), rtol=1e-5)
+        np.testing.assert_allclose(ours.mean, theirs.mean, rtol=1e-6)
+        np.testing.assert_allclose(ours.variance, theirs.variance, rtol=1e-5)
 
 
 def test_bernoulli_vector_samples():
@@ -162,12 +165,10 @@ def test_bernoulli_vector_samples():
     assert abs(np.corrcoef(draws[:, 0, 1], draws[:, 0, 2])[0, 1]) < 4 / np.sqrt(20_000)
 
 
-def test_bernoulli_vector_crosses_jit():
-    logits = jnp.array([[0.5, -1.0]])
-    made = jax.jit(BernoulliVector)(logits)
-    assert made.batch_shape == (1,) and made.event_shape == (2,)
-    taken = jax.jit(lambda d: d.log_prob(jnp.ones(2)))(made)
-    np.testing.assert_allclose(taken, bernoulli_float64(logits, np.ones((1, 2))), rtol=1e-6)
+def test_log_scales_for_more_than_the_locations_are_refused():
+    """Else draws would be of fewer than the log-probabilities."""
+    with pytest.raises(AssertionError, match="broadcast"):
+        DiscretizedLogistic(jnp.zeros(3), jnp.zeros((2, 3)))
 
 
 # Half precision and JAX's strict settings, for every law of ours.
@@ -332,3 +333,10 @@ def test_chain_draws_are_differentiable():
 
     # z_2 = 2 z_1[0] + 1 + noise and z_1 = x + noise.
     np.testing.assert_allclose(jax.jit(jax.grad(second_layer))(jnp.zeros(2)), [2.0, 0.0])
+
+
+def test_a_layer_without_an_event_is_refused():
+    """Its log-densities [2, 2] would be added to those of a batch of 2."""
+    chain = Chain(dist.Normal(jnp.zeros(2), 1).to_event(1), [lambda z: dist.Normal(z, 1)])
+    with pytest.raises(AssertionError, match="rank"):
+        jax.eval_shape(chain.log_prob, (jnp.zeros((2, 2)), jnp.zeros((2, 2))))

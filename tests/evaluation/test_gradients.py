@@ -77,6 +77,14 @@ def test_streamed_moments_are_those_of_all_gradients(name):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5, err_msg=field)
 
 
+def test_moments_along_other_directions_are_not_merged():
+    """Those along one direction would be taken for those along each of four."""
+    values = np.random.default_rng(0).normal(size=(20, 4))
+    one, four = (moments_of(values, np.eye(4)[:j]) for j in (1, 4))
+    with pytest.raises(AssertionError, match="shape"):
+        gradient_statistics.merged(four, one)
+
+
 def test_gradients_that_are_not_finite_are_not_averaged():
     def loss(key, params, x):
         return jnp.log(params["w"]) + 0 * x[:, 0] + 0 * jax.random.uniform(key)

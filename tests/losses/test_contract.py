@@ -4,6 +4,7 @@ errors.
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,7 +76,7 @@ def call_with_noise(name, params, x, noise, key):
 
 def assert_trees_close(one, other, **tolerance):
     tolerance = tolerance or {"rtol": 2e-5, "atol": 2e-5}
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), one, other)
+    chex.assert_trees_all_close(one, other, **tolerance)
 
 
 @every_objective

@@ -5,6 +5,7 @@ conditional priors, decoders with random masks.
 import functools
 import itertools
 
+import chex
 import distrax
 import jax
 import jax.numpy as jnp
@@ -390,7 +391,5 @@ def test_a_decoder_with_dropout_has_one_mask(name, estimator, vectorized):
 
     both = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)), static_argnums=2)
     stateful, fixed = both(W, 0.5, True), both(W, 0.5, False)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), stateful, fixed
-    )
+    chex.assert_trees_all_close(stateful, fixed, rtol=1e-5, atol=1e-5)
     assert np.max(np.abs(fixed[1][0])) > 1e-2

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,7 +87,7 @@ def keys():
 
 
 def assert_trees_close(one, other, rtol=2e-5, atol=2e-5):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), one, other)
+    chex.assert_trees_all_close(one, other, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize(("name", "estimator"), slow_unless(COMPILED[:2], COMPILED))
@@ -191,7 +192,6 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_disable_most_optimizations", True)
 import jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-import calls
 import test_transforms as ours
 
 def loss(params, x, name, estimator):

@@ -12,8 +12,8 @@ from scipy.special import expit, logsumexp
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import BernoulliVector
-from elbo_lab.methods import codebook
-from elbo_lab.methods.vqvae import pair_bound, vqvae_method
+from elbo_lab.methods import codebook, vqvae
+from elbo_lab.methods.vqvae import pair_bound
 from elbo_lab.models.base import Given
 from elbo_lab.models.vqvae import CODEBOOKS, Quantized, VQVAEOptions
 
@@ -53,7 +53,7 @@ def settings(kind: str, **changes) -> VQVAEOptions:
 @functools.cache
 def tiny(kind: str):
     """A method, params and stats, and its compiled loss with gradient."""
-    method = vqvae_method(linear(), settings(kind), SPEC)
+    method = vqvae.make(linear(), settings(kind), SPEC)
     params, stats = jax.jit(method.init)(jax.random.key(0), BATCH)
 
     def mean_loss(params, key, stats):

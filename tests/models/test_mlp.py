@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -124,7 +125,7 @@ def test_output_bias_is_the_logit_of_the_clipped_training_mean(leading):
 def test_same_key_same_params_and_another_key_others():
     init = jax.jit(models.make(SMALL, Spec("image", (D,), 2)).init)
     one, again, other = (init(jax.random.key(seed), images(3)) for seed in (0, 0, 1))
-    jax.tree.map(np.testing.assert_array_equal, one, again)
+    chex.assert_trees_all_equal(one, again)
     kernel = one["decoder"]["logits"]["kernel"]
     assert np.all(kernel != other["decoder"]["logits"]["kernel"])
 
@@ -228,11 +229,8 @@ def test_all_parameters_receive_gradients(depth):
 
 
 def test_vectorized_draws_give_the_same_gradient():
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
-        iwae_gradient(2, vectorized=False),
-        iwae_gradient(2, vectorized=True),
-    )
+    one_by_one, together = (iwae_gradient(2, vectorized=v) for v in (False, True))
+    chex.assert_trees_all_close(one_by_one, together, rtol=1e-3, atol=1e-5)
 
 
 def test_prior_of_one_layer_is_standard_normal():
@@ -275,3 +273,14 @@ def test_registry_makes_every_model():
     for name in models.MODELS:
         model = models.make(config(model=name), Spec("image", (D,), 2))
         assert isinstance(model, models.Model)
+
+
+def test_images_and_latents_of_other_shapes_are_refused():
+    """Images [4, 2 D] could pass for 8, and an array of two draws for two layers."""
+    for depth, z in ((1, draw(2, 2)), (2, draw(1, 2)), (2, (*draw(2, 2), draw(1, 2)))):
+        model, key = models.make(config(latent_dims=DEPTHS[depth]), D), jax.random.key(0)
+        params = jax.eval_shape(model.init, key, images(4))
+        with pytest.raises(AssertionError, match="struct"):
+            jax.eval_shape(model.likelihood, params, z)
+        with pytest.raises(AssertionError, match="shape"):
+            jax.eval_shape(model.init, key, jnp.zeros((4, 2 * D)))

@@ -10,10 +10,10 @@ import optax
 import pytest
 
 from elbo_lab.data.dataset import Batch, Spec
-from elbo_lab.methods.vqvae import vqvae_method
+from elbo_lab.methods import vqvae
 from elbo_lab.models.base import Given
 from elbo_lab.models.laws import LIKELIHOODS
-from elbo_lab.models.vqvae import VQVAEOptions, make
+from elbo_lab.models.vqvae import CODEBOOKS, VQVAEOptions, make
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -79,13 +79,14 @@ def test_shapes_and_laws_for_any_image_and_leading_dimensions(law, name):
         assert not differs[:16].any() and differs[-4:].all()
 
 
-@pytest.mark.parametrize("codebook", ["ema", pytest.param("loss", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("codebook", CODEBOOKS)
 def test_training_lowers_the_loss_and_keeps_state_finite(codebook):
     spec, _ = IMAGES["colour"]
     options = VQVAEOptions(
         **SMALL, codebook=codebook, restart_below=0.5, codebook_decay=0.8, output_bias="zero"
     )
-    method = vqvae_method(make(options, spec), options, spec)
+    method = vqvae.make(make(options, spec), options, spec)
     batch = Batch(np.round(images("colour", 6)))
     params, stats = jax.jit(method.init)(jax.random.key(0), batch)
     assert not np.any(params["decoder"]["logits"]["bias"])

@@ -195,7 +195,7 @@ def test_a_complete_run_on_a_read_only_disk_can_be_read(tmp_path, read_only):
 
 
 WITHOUT_FCNTL = """
-import sys, types
+import subprocess, sys, types  # before msvcrt is there, which subprocess would ask for
 held = []
 def locking(descriptor, mode, size):
     if held:

@@ -1,5 +1,6 @@
 """One step at a time: Adam by hand in float64, failures at known steps, what reaches the loss."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +33,17 @@ def train(config: Config, model: Model, loss_fn, images: np.ndarray = IMAGES) ->
         copied.append(jax.tree.map(lambda leaf: np.array(leaf), record.state))
         records.append(record)
     return list(zip(records, copied, strict=True))
+
+
+def test_a_loss_is_one_number_an_image():
+    """A mean over the images would be taken for the loss of each."""
+
+    def mean_loss(*arguments):
+        loss, terms = quadratic_loss(*arguments)
+        return jnp.mean(loss), terms
+
+    with pytest.raises(AssertionError, match="shape"):
+        train(FULL_BATCH, QUADRATIC, mean_loss)
 
 
 # The optimizer
@@ -108,8 +120,8 @@ BAD_FROM = 4.5  # w first exceeds it at step 5
 def counter_model(starts: dict[int, float]) -> Model:
     """Starts w at starts[seed] for seeds 0, 1, ..."""
     values = jnp.asarray([starts[seed] for seed in sorted(starts)], jnp.float32)
-    keys = [keys.stream_key(jax.random.key(seed), keys.INITIALIZATION) for seed in sorted(starts)]
-    known = jnp.stack([jax.random.key_data(key) for key in keys])
+    own = [keys.stream_key(jax.random.key(seed), keys.INITIALIZATION) for seed in sorted(starts)]
+    known = jnp.stack([jax.random.key_data(key) for key in own])
 
     def init(key: jax.Array, x: jax.Array) -> dict:
         same = jnp.all(jax.random.key_data(key) == known, axis=-1)
@@ -162,12 +174,7 @@ def test_the_first_bad_step_and_its_terms_are_recorded(bad, expected, log_every)
     _, good = [entry for entry in history if int(entry[1].step) <= 5][-1]
     _, last = history[-1]
     assert int(last.step) == 12
-    for a, b in zip(
-        jax.tree.leaves((last.params, last.opt_state)),
-        jax.tree.leaves((good.params, good.opt_state)),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a, b)
+    chex.assert_trees_all_equal((last.params, last.opt_state), (good.params, good.opt_state))
     np.testing.assert_allclose(last.params["w"], 5 if log_every == 1 else 4, rtol=1e-4)
 
 

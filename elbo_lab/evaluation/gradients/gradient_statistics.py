@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,7 +94,12 @@ def make_sampler(loss_fn: LossFn, groups: Groups) -> Sampler:
     """
 
     def gradient(key: Array, params: Any, x: Array) -> dict[str, Array]:
-        grads = jax.grad(lambda params: jnp.mean(loss_fn(key, params, x)))(params)
+        def mean_loss(params: Any) -> Array:
+            loss = loss_fn(key, params, x)
+            chex.assert_shape(loss, x.shape[:1])
+            return jnp.mean(loss)
+
+        grads = jax.grad(mean_loss)(params)
         return flat(groups(grads))
 
     @jax.jit
@@ -164,6 +170,7 @@ def merged(one: Moments, other: Moments) -> Moments:
 
     def mean_and_squares(name: str, product: Callable) -> dict[str, Any]:
         mean, squares = getattr(one, name), f"{name}_squares"
+        chex.assert_equal_shape([mean, getattr(other, name)])
         apart = getattr(other, name) - mean
         together = getattr(one, squares) + getattr(other, squares)
         return {name: mean + share * apart, squares: together + weight * product(apart, apart)}

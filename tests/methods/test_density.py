@@ -1,0 +1,103 @@
+"""The method of exact densities: loss, measure, pictures, training, sampling in steps."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from elbo_lab.data.dataset import Batch, Spec
+from elbo_lab.methods import density, sample_in_steps
+from elbo_lab.models.base import Given
+from elbo_lab.models.pixelcnn import PixelCNNOptions, make
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+SPEC = Spec("image", (4, 3), 2)
+MODEL = make(PixelCNNOptions(width=4, layers=2, first_kernel_size=3, output_width=4), SPEC)
+METHOD = density.make(MODEL, SPEC)
+# Two images, and their label, which the model has no use for.
+X = np.random.default_rng(0).integers(2, size=(2, 12)).astype(np.float32)
+BATCH = Batch(np.repeat(X, 4, axis=0), label=np.arange(8))
+
+
+@functools.cache
+def start():
+    return jax.jit(METHOD.init)(jax.random.key(0), BATCH)
+
+
+def test_loss_and_measure_are_the_exact_log_likelihood():
+    params, stats = start()
+
+    @jax.jit
+    def values(params):
+        law = MODEL.distribution(params, stats, Given())
+        loss = METHOD.loss(jax.random.key(1), params, stats, BATCH, {})
+        measured = METHOD.measure(jax.random.key(1), params, stats, BATCH)
+        return law.log_prob(BATCH.x), loss, measured
+
+    expected, loss, measured = values(params)
+    assert METHOD.terms == tuple(loss.terms)
+    assert METHOD.headline in measured and loss.stats == stats
+    for value in (-loss.loss, -loss.terms["nll"], measured["log_likelihood"]):
+        assert value.shape == (8,)
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+
+def test_training_learns_two_images():
+    """The best density of two images, each half of the data, has log p(x) = -log 2."""
+    params, stats = start()
+    optimizer = optax.adam(0.02)
+
+    def step(state, _):
+        params, moments = state
+
+        def mean_loss(params):
+            return jnp.mean(METHOD.loss(jax.random.key(1), params, stats, BATCH, {}).loss)
+
+        loss, gradient = jax.value_and_grad(mean_loss)(params)
+        update, moments = optimizer.update(gradient, moments)
+        return (optax.apply_updates(params, update), moments), loss
+
+    run = jax.jit(lambda state: jax.lax.scan(step, state, length=300)[1])
+    losses = run((params, optimizer.init(params)))
+    assert losses[0] > 3 * np.log(2)
+    assert np.log(2) <= losses[-1] + 1e-5 and losses[-1] < np.log(2) + 0.2
+
+
+def test_pictures_and_sampling_in_steps_make_the_draws_of_the_law():
+    params, stats = start()
+    (picture,) = METHOD.pictures.values()
+    assert not picture.beside_inputs
+
+    @jax.jit
+    def draws(params):
+        law = MODEL.distribution(params, stats, Given())
+        drawn = picture.draw(jax.random.key(2), params, stats, BATCH)
+        return law.sample(jax.random.key(2), (8,)), drawn
+
+    expected, drawn = draws(params)
+    np.testing.assert_array_equal(drawn, expected)
+
+    # Four rows of three values: by rows, and in parts of a row.
+    for values_per_call, done in ((None, [3, 6, 9, 12]), (2, [2, 3, 5, 6, 8, 9, 11, 12])):
+        progress = []
+        drawn = sample_in_steps(
+            MODEL,
+            jax.random.key(2),
+            params,
+            stats,
+            Given(),
+            (8,),
+            values_per_call=values_per_call,
+            on_progress=lambda *numbers, progress=progress: progress.append(numbers),
+        )
+        np.testing.assert_array_equal(drawn, expected)
+        assert progress == [(number, 12) for number in done]
+
+
+def test_tokens_have_no_pictures():
+    tokens = Spec("token", (2, 2), 3)
+    assert not density.make(make(PixelCNNOptions(), tokens), tokens).pictures
