@@ -36,19 +36,16 @@ class OldFailure(NamedTuple):
     terms: Array  # int32; bits of the loss's terms in alphabetical order, gradient, parameters
 
 
-def is_old(leaf_names: Sequence[str]) -> bool:
-    """Whether a checkpoint of these leaves holds a state of the version before."""
-    return any(name.endswith(".failure.terms") for name in leaf_names)
-
-
 def state_like(state: TrainState) -> TrainState:
     """The structure in which the version before saved a state like this one."""
     step = state.failure.step
-    return state._replace(failure=OldFailure(step, jnp.zeros_like(step)))
+    return state._replace(failure=OldFailure(step, step))  # of one type and shape
 
 
 def migrated(state: TrainState, terms: Sequence[str]) -> TrainState:
-    """A state of the version before, as this version has it."""
+    """A state of this version or the one before, as this version has it."""
+    if isinstance(state.failure, Failure):
+        return state
     step, bits = state.failure
     names = [*sorted(terms), GRADIENT, PARAMETERS]
     is_finite = {name: (bits >> i) & 1 == 0 for i, name in enumerate(names)}

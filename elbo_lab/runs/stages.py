@@ -273,14 +273,12 @@ def _read_checkpoint(run: Run, total: int) -> tuple[int, training.TrainState, fl
         own = int(restored[0].step)
         return "" if own == step else f"it is of step {own}"
 
-    is_old = old_versions.is_old(checkpoint.leaf_names(folder))
-    like = old_versions.state_like(run.state) if is_old else run.state
-    restored = checkpoint.restore(folder, (like, run.keys), refusal=refusal)
+    old = old_versions.state_like(run.state), run.keys
+    restored = checkpoint.restore(folder, (run.state, run.keys), others=[old], refusal=refusal)
     if restored is None:
         return None
     step, (state, base_keys) = restored
-    if is_old:
-        state = old_versions.migrated(state, run.method.terms)
+    state = old_versions.migrated(state, run.method.terms)
     if not bool(jnp.all(jax.random.key_data(base_keys) == jax.random.key_data(run.keys))):
         raise UserError(f"{folder} was made with another seed; use --overwrite to start anew.")
     note = checkpoint.read_note(folder) or {}

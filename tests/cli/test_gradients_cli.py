@@ -8,15 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import data, models, training
+from elbo_lab import data, methods, training
 from elbo_lab.cli import folders
 from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
-from elbo_lab.runs import rundir
+from elbo_lab.runs import rundir, stages
 from elbo_lab.training import checkpoint
 from experiments import gradients
 
@@ -95,12 +94,13 @@ def run_directory(tmp_path_factory):
         replicates=2,
     )
     dataset = data.load(config.dataset)
-    loop = training.make_loop(config, models.make(config, 16), 12)
-    keys = training.base_keys(training.replicas(config))
-    state = loop.init(keys, jnp.full(16, 0.5))
+    spec = data.spec_of(dataset, config.binarization)
+    loop = training.make_loop(config, methods.make(config, spec, 12), 12)
+    base_keys = training.base_keys(training.replicas(config))
+    state = loop.init(base_keys, *stages.first_rows(dataset))
     digest = data.digest(dataset)
     with rundir.claim(str(path / "run"), config, digest, overwrite=False) as workdir:
-        checkpoint.save(workdir / rundir.CHECKPOINTS, 0, (state, keys))
+        checkpoint.save(workdir / rundir.CHECKPOINTS, 0, (state, base_keys))
     return path / "run", state.params
 
 

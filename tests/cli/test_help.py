@@ -26,9 +26,9 @@ FLAGS = {
 }
 INTERRUPTED = """\
 import os, signal
-from experiments import flags
+from elbo_lab.cli import run_flags
 signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be inherited as ignored
-flags.run(lambda: os.kill(os.getpid(), signal.SIGINT), "")
+run_flags.run(lambda: os.kill(os.getpid(), signal.SIGINT), "")
 """
 
 
@@ -46,9 +46,10 @@ def python(*arguments: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("script", FLAGS)
 def test_help_lists_the_flags_of_the_script(script):
-    done = python("-m", f"experiments.{script}", "--help")
+    folder = "tools" if script == "make_mnist_small" else "experiments"
+    done = python("-m", f"{folder}.{script}", "--help")
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"python -m experiments.{script}" in done.stdout
+    assert f"python -m {folder}.{script}" in done.stdout
     titles = [*SECTIONS, "The run"] if script in ("run", "sweep") else []
     titles += ["Flags"] if script != "run" else []
     shown = done.stdout[done.stdout.index(f"\n{titles[0]}:\n") :]

@@ -1,19 +1,20 @@
 """Presets hold what their papers and public code say, and each quirk does what it is called."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import models, schedules, training
+from elbo_lab import methods, models, schedules, training
 from elbo_lab.cli import protocols, validation
 from elbo_lab.configs import Config
-from elbo_lab.data import Dataset, hold_out
+from elbo_lab.data import Batch, Dataset, Spec, hold_out
 from elbo_lab.errors import UserError
+from elbo_lab.models.base import NOTHING_GIVEN
 from elbo_lab.training import optimizer, step
+from tests.training.toys import method_of
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -43,6 +44,8 @@ SAID = {
 }  # fmt: skip
 TINY = Config(hidden_dims=(6,), latent_dims=(3,), batch_size=4, epochs=2, k=2, eval_k=2)
 DATA_DIM = 9
+SPEC = Spec("image", (3, 3), 2)
+GREY = Batch(jnp.full((1, DATA_DIM), 0.3))
 
 
 @pytest.mark.parametrize("name", protocols.PROTOCOLS)
@@ -103,19 +106,20 @@ def images():
 def test_the_gradient_of_the_sum_is_the_batch_times_that_of_the_mean():
     x = np.array([[1.0, 2.0], [3.0, -5.0], [0.5, 1.0]])
 
-    def loss_fn(key, params, x, hparams):
+    def loss(key, params, x, hparams):
         del key, hparams
         return x @ params["w"], {"bound": -x @ params["w"]}
 
+    method = method_of(lambda key, mean: {"w": jnp.ones(2)}, loss)
+    batch = Batch(jnp.asarray(x, jnp.float32))
+
     def first_moment(which):
         tx = optimizer.make(TINY)
-        params = {"w": jnp.ones(2)}
-        none = step.Failure(jnp.int32(-1), jnp.int32(0))
-        state = step.TrainState(jnp.int32(0), params, tx.init(params), none)
-        take = functools.partial(
-            step.train_step, loss_fn, tx, lambda h, _: h, step.BATCH_GRADIENTS[which]
-        )
-        after, _ = take({"learning_rate": 1.0}, state, None, jnp.asarray(x, jnp.float32))
+        params, stats = method.init(None, batch)
+        none = step.Failure.none(method.terms)
+        state = step.TrainState(jnp.int32(0), params, tx.init(params), none, stats)
+        stepper = step.Stepper(method.loss, tx, lambda h, _: h, step.BATCH_GRADIENTS[which])
+        after, _ = step.train_step(stepper, {"learning_rate": 1.0}, state, None, batch)
         return after.opt_state.mu["w"]
 
     # After one step Adam's first moment is (1 - b1) times the gradient.
@@ -126,7 +130,7 @@ def test_the_gradient_of_the_sum_is_the_batch_times_that_of_the_mean():
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_without_shuffling_images_come_as_they_are_stored(shuffle):
     config = dataclasses.replace(TINY, shuffle=shuffle)
-    loop = training.make_loop(config, models.make(config, DATA_DIM), 50)
+    loop = training.make_loop(config, methods.make(config, SPEC, 50), 50)
     orders = loop.orders(jax.random.key(0), 3)
     assert orders.shape == (2, 50)
     stored = np.all(orders == np.arange(50))
@@ -137,7 +141,7 @@ def test_without_shuffling_images_come_as_they_are_stored(shuffle):
 def test_layers_that_start_alike_share_one_stream_of_numbers():
     config = dataclasses.replace(TINY, init="glorot_same_key")
     init = jax.jit(models.make(config, DATA_DIM).init)
-    params = init(jax.random.key(0), jnp.full(DATA_DIM, 0.3))
+    params = init(jax.random.key(0), GREY)
     matrices = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
     assert len(matrices) == 5
     # Uniform between +-sqrt(6 / (inputs + outputs)): divided by it, rows are filled one by one.
@@ -154,10 +158,12 @@ def test_centred_inputs_and_a_centre_that_gets_no_gradient(images):
     params = jax.jit(centred.init)(jax.random.key(0), jnp.full(DATA_DIM, 0.3))
     np.testing.assert_allclose(params["encoder"]["center"], 0.3, rtol=1e-6)
     x = jnp.asarray(images[:2] / 255, jnp.float32)
-    np.testing.assert_allclose(
-        centred.posterior(params, x).mean, plain.posterior(params, x - 0.3).mean, rtol=1e-5
-    )
-    gradient = jax.grad(lambda p: jnp.sum(centred.posterior(p, x).mean))(params)["encoder"]
+
+    def mean(model, params, x):
+        return model.posterior(params, x, NOTHING_GIVEN).mean
+
+    np.testing.assert_allclose(mean(centred, params, x), mean(plain, params, x - 0.3), rtol=1e-5)
+    gradient = jax.grad(lambda p: jnp.sum(mean(centred, p, x)))(params)["encoder"]
     np.testing.assert_array_equal(gradient["center"], 0)
     assert np.any(gradient["layer_1"]["mean"]["kernel"])
 

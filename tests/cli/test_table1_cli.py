@@ -13,7 +13,9 @@ pytestmark = pytest.mark.slow
 # The script, with a signal that comes after a cell's end.
 SIGNAL = """
 import os, signal
-from experiments import completing, flags, table1
+from elbo_lab.cli import run_flags
+from elbo_lab.runs import completing
+from experiments import table1
 complete = completing.complete
 def then_a_signal(*args, **kwargs):
     found = complete(*args, **kwargs)
@@ -21,7 +23,7 @@ def then_a_signal(*args, **kwargs):
     return found
 completing.complete = then_a_signal
 table1.define()
-flags.run(table1.main, table1.__doc__)
+run_flags.run(table1.main, table1.__doc__)
 """
 
 

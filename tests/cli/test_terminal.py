@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PRINTING = """
 import sys, warnings
 from elbo_lab.errors import DamageWarning
-from experiments import terminal
+from elbo_lab.cli import terminal
 terminal.guard()
 terminal.guard()
 for number in range(2000):

@@ -208,7 +208,7 @@ def test_a_second_claim_is_refused_while_the_first_lasts(tmp_path):
 
 def test_another_process_holds_the_directory_until_it_dies(tmp_path):
     script = f"""
-        from elbo_lab import rundir
+        from elbo_lab.runs import rundir
         from elbo_lab.configs import Config
         with rundir.claim({str(tmp_path)!r}, Config(), {DATA!r}, False):
             print("claimed", flush=True)

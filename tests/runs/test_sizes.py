@@ -8,10 +8,12 @@ import pytest
 
 from elbo_lab.cli import validation
 from elbo_lab.configs import Config
+from elbo_lab.data import Spec
 from elbo_lab.errors import UserError
 from elbo_lab.runs import sizes
 
 PIXELS, IMAGES = 784, 1000
+SPEC = Spec("image", (28, 28), 2)
 
 
 def parameters(config: Config) -> int:
@@ -27,7 +29,7 @@ def parameters(config: Config) -> int:
 
 def refusal(config: Config, memory: int | None = None) -> str:
     with pytest.raises(UserError) as caught:
-        sizes.check(validation.resolved(config), PIXELS, IMAGES, memory)
+        sizes.check(validation.resolved(config), SPEC, IMAGES, memory)
     message = str(caught.value)
     assert "\n" not in message and message.startswith("--") and message.endswith(".")
     return message
@@ -46,11 +48,11 @@ def test_parameters_gradient_and_moments_are_counted_to_the_byte(options, flag):
     config = Config(k=1, eval_k=1, batch_size=1, **options)
     number = parameters(config)
     needed = 4 * 4 * number + 4  # Adam counts its steps in an int32
-    sizes.check(config, PIXELS, IMAGES, needed)
+    sizes.check(config, SPEC, IMAGES, needed)
     message = refusal(config, needed - 1)
     assert message.startswith(f"--{flag} is too large: the parameters of a model, {number:,}, take")
     several = Config(k=1, eval_k=1, batch_size=1, replicates=3, **options)
-    sizes.check(several, PIXELS, IMAGES, 3 * needed)
+    sizes.check(several, SPEC, IMAGES, 3 * needed)
     assert refusal(several, 3 * needed - 1).startswith("--replicates=3 is too large")
 
 
@@ -68,7 +70,7 @@ def test_parameters_gradient_and_moments_are_counted_to_the_byte(options, flag):
 def test_the_logits_of_all_draws_are_an_array_of_a_step(options, blamed, draws):
     config = Config(**options)
     needed = 4 * draws * config.batch_size * PIXELS
-    sizes.check(validation.resolved(config), PIXELS, IMAGES, needed)
+    sizes.check(validation.resolved(config), SPEC, IMAGES, needed)
     message = refusal(config, needed - 1)
     assert message.startswith(f"--{blamed} is too large: an array of one step, of {draws:,} draws")
     assert f"takes {needed / 1e9:,.1f} GB" in message
@@ -121,5 +123,5 @@ def test_the_memory_is_the_devices_or_the_hosts(monkeypatch):
 
 def test_draws_of_the_evaluation_have_an_end():
     with pytest.raises(UserError, match="--eval_k must be at most 10,000,000; got 1,000,000,000"):
-        sizes.check(Config(eval_k=10**9), 784, 1_000)
-    sizes.check(Config(eval_k=10**7), 784, 1_000)
+        sizes.check(Config(eval_k=10**9), SPEC, IMAGES)
+    sizes.check(Config(eval_k=10**7), SPEC, IMAGES)

@@ -13,8 +13,10 @@ from elbo_lab.evaluation import Evaluation, write_evaluations
 from elbo_lab.reports.tables import Result
 from elbo_lab.runs import run_files, rundir
 from elbo_lab.sweeps import grid
+from tests.training.toys import MEASURED
 
 DIGEST = "0123"
+TERMS = ("bound", "kl", "reconstruction")
 IMAGES, LATENTS = 30, 4
 DATA = {
     "name": "blobs",
@@ -39,10 +41,10 @@ def cells(axes: dict[str, list[str]], **others) -> list[grid.Cell]:
 
 def evaluation(rng: np.random.Generator, level: float) -> Evaluation:
     """Values around a level; as many of the latents vary as the level is deep, at least one."""
-    draw = {name: level + rng.normal(size=IMAGES) for name in Evaluation._fields[:6]}
+    draw = {name: level + rng.normal(size=IMAGES) for name in MEASURED}
     active = 1 + int(-level) % LATENTS
     means = np.where(np.arange(LATENTS) < active, 1.0, 0.0) * rng.normal(size=(IMAGES, LATENTS))
-    return Evaluation(**draw, means=(means,))
+    return draw | {"means_1": means}
 
 
 def write_run(folder: Path, configs: list[Config], evaluations, failed_at=None) -> Path:
@@ -53,13 +55,14 @@ def write_run(folder: Path, configs: list[Config], evaluations, failed_at=None) 
         write_evaluations(path / rundir.EVALUATION, evaluations)
         seconds, bounds = [2.0, 5.0], [-9.0, -7.0]
         lines = [
-            {"step": 6 * i + 6, "seconds": s}
-            | dict.fromkeys(("bound", "kl", "reconstruction"), [b] * len(configs))
+            {"step": 6 * i + 6, "seconds": s} | dict.fromkeys(TERMS, [b] * len(configs))
             for i, (s, b) in enumerate(zip(seconds, bounds, strict=True))
         ]
         (path / rundir.METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
         summary = {
             **{"elbo_lab": "1", "jax": "1", "device": "cpu, 1 core", "steps": 12, "data": DATA},
+            **{"terms": TERMS, "headline": "log_likelihood", "figures": ["samples"]},
+            "measured": {n: [IMAGES] for n in MEASURED} | {"means_1": [IMAGES, LATENTS]},
             "config": dataclasses.asdict(group.config),
             "failed_at": dict.fromkeys(map(str, range(len(configs))), -1) | (failed_at or {}),
             "failed_replicates": [],

@@ -13,6 +13,8 @@ from elbo_lab.methods import Loss, Method, importance
 from elbo_lab.models import Model
 
 NUMBER, DIMS = 24, 16
+# What an evaluation by importance sampling gives, a number an example each.
+MEASURED = ("log_likelihood", "iwae", "elbo", "kl", "reconstruction", "effective_sample_size")
 
 
 def method_of(init, loss, terms=("bound",)) -> Method:
