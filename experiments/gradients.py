@@ -27,7 +27,7 @@ from elbo_lab.evaluation.gradients import gradient_study
 from elbo_lab.evaluation.gradients.gradient_study import Study, Subject
 from elbo_lab.models import toys
 from elbo_lab.reports import gradients
-from elbo_lab.runs import old_versions, run_files, rundir, stages
+from elbo_lab.runs import run_files, rundir, stages
 from elbo_lab.runs.progress import Progress
 
 TOY_EXAMPLES = 64
@@ -186,14 +186,14 @@ def run_subject(
 
 def trained_params(path: Path, config: Config, dataset: data.Dataset):
     """The parameters of the newest checkpoint; the first replicate's."""
-    from elbo_lab.training import checkpoint
+    from elbo_lab.training import checkpoint, old_states
 
     keys = training.base_keys(training.replicas(config))
     number = len(dataset.x_train)
     method = methods.make(config, data.spec_of(dataset, config.binarization), number)
     loop = training.make_loop(config, method, number)
     like = jax.eval_shape(loop.init, keys, *stages.first_rows(dataset))
-    old = old_versions.state_like(like), keys
+    old = old_states.state_like(like), keys
     restored = checkpoint.restore(path / rundir.CHECKPOINTS, (like, keys), others=[old])
     if restored is None:
         raise UserError(f"--run={path} has no checkpoint yet.")

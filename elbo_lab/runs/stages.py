@@ -17,9 +17,9 @@ from elbo_lab.data import Batch, Dataset, binarization, hold_out, spec_of, strea
 from elbo_lab.devices import distributed, setup, sharding
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation.storage import TRAIN
-from elbo_lab.runs import old_versions, run_files, rundir
+from elbo_lab.runs import run_files, rundir
 from elbo_lab.runs.progress import Interrupt, Progress
-from elbo_lab.training import hyper
+from elbo_lab.training import hyper, old_states
 from elbo_lab.training.metrics import MetricLog, missing_steps, read_metrics, warn_of_missing
 
 # Training examples from which parameters may start.
@@ -273,12 +273,12 @@ def _read_checkpoint(run: Run, total: int) -> tuple[int, training.TrainState, fl
         own = int(restored[0].step)
         return "" if own == step else f"it is of step {own}"
 
-    old = old_versions.state_like(run.state), run.keys
+    old = old_states.state_like(run.state), run.keys
     restored = checkpoint.restore(folder, (run.state, run.keys), others=[old], refusal=refusal)
     if restored is None:
         return None
     step, (state, base_keys) = restored
-    state = old_versions.migrated(state, run.method.terms)
+    state = old_states.migrated(state, run.method.terms)
     if not bool(jnp.all(jax.random.key_data(base_keys) == jax.random.key_data(run.keys))):
         raise UserError(f"{folder} was made with another seed; use --overwrite to start anew.")
     note = checkpoint.read_note(folder) or {}

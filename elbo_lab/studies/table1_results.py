@@ -17,7 +17,7 @@ from elbo_lab.errors import DamageWarning, UserError
 from elbo_lab.evaluation import ACTIVE_THRESHOLD, quantities
 from elbo_lab.files import write_summary
 from elbo_lab.reports import documents, results
-from elbo_lab.runs import run_files, rundir
+from elbo_lab.runs import completing, run_files, rundir
 from elbo_lab.studies import published
 
 PREFIX = "table1-"
@@ -80,7 +80,7 @@ def row(cell: Cell, path: Path, command: str) -> dict[str, Any]:
       NothingFiniteError: there is none.
     """
     summary = run_files.read_summary(path)
-    evaluations = evaluation.read_evaluations(path / rundir.EVALUATION)
+    evaluations = completing.stored_evaluations(path, summary)
     reasons = {r: results.not_finite(e) for r, e in evaluations.items()}
     seeds = [r for r in evaluations if not reasons[r]]
     if not seeds:

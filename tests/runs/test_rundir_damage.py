@@ -265,7 +265,7 @@ def test_a_summary_as_it_should_be(tmp_path):
         ("steps", "12", "steps must be a whole number"),
         ("terms", "bound", "terms must be a list"),
         ("measured", {"elbo": 23}, "measured.elbo must be a list"),
-        ("figures", [1], "figures.0 must be text"),
+        ("figures", [1], "figures.0 must be a text"),
     ],
 )
 def test_a_summary_that_is_not_as_it_should_be_is_one_sentence(tmp_path, name, value, words):

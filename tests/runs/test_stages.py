@@ -1,48 +1,20 @@
 """What a run holds out, how its test images are drawn, and over which images units are counted."""
 
-import dataclasses
-import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import evaluation, keys, training
-from elbo_lab.configs import Config
-from elbo_lab.data import Batch, Dataset, streaming
+from elbo_lab import evaluation, keys
+from elbo_lab.data import Batch, streaming
 from elbo_lab.errors import DamageWarning
 from elbo_lab.reports import results, tables
 from elbo_lab.runs import reporting, run_files, stages
 from elbo_lab.training import checkpoint, metrics
+from tests.runs.conftest import LABELS
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
-
-CONFIG = Config(
-    hidden_dims=(6,), latent_dims=(3,), batch_size=4, epochs=1, k=2, eval_k=4, replicates=2
-)
-
-LABELS = np.arange(30, dtype=np.int32) % 4
-
-
-@pytest.fixture
-def begun(tmp_path):
-    """A function that makes a run that is not trained; the signals' handlers are put back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    grey = np.random.default_rng(0).integers(0, 256, (30, 16)).astype(np.uint8)
-    dataset = Dataset("grey", grey[:20], grey[20:], LABELS[:20], LABELS[20:], (4, 4))
-
-    def begin(initialized: bool = True, **options) -> stages.Run:
-        run = stages.Run(dataclasses.replace(CONFIG, **options), tmp_path, dataset, False)
-        if not initialized:  # which takes seconds
-            return run
-        loop = training.make_loop(run.config, run.method, len(run.dataset.x_train))
-        run.state = loop.init(run.keys, *stages.first_rows(run.dataset))
-        return run
-
-    yield begin
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def drawn(x: np.ndarray, seed: int, split: int) -> np.ndarray:

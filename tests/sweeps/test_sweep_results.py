@@ -179,7 +179,7 @@ def test_one_replicate_is_compared_by_images_and_says_so(tmp_path):
     cells = made_sweeps.cells({"k": ["1", "5"]}, replicates=1)
     values = made_sweeps.fill(tmp_path, cells)
     found = collected(tmp_path, cells, baseline=1)
-    own, base = (values[f"k={k}", 0].log_likelihood for k in (1, 5))
+    own, base = (values[f"k={k}", 0]["log_likelihood"] for k in (1, 5))
     low, high = stats.ttest_rel(own, base).confidence_interval()
     stored = found["cells"][0]["difference"]["log_likelihood"]
     assert (stored["low"], stored["high"]) == pytest.approx((low, high))
@@ -212,7 +212,7 @@ def test_replicates_of_values_that_are_not_finite_are_left_out_and_named(tmp_pat
     values = made_sweeps.fill(tmp_path, cells)
     first = {r: values["k=1", r] for r in (0, 1)}
     for r in first:
-        first[r].log_likelihood[3:5] = -np.inf
+        first[r]["log_likelihood"][3:5] = -np.inf
         made_sweeps.write_run(tmp_path, list(training.replicas(cells[0].config)), first)
         found = collected(tmp_path, cells, baseline=1)
         text = Page(html_page.page(found)).text
