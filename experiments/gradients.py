@@ -188,13 +188,13 @@ def trained_params(path: Path, config: Config, dataset: data.Dataset):
     """The parameters of the newest checkpoint; the first replicate's."""
     from elbo_lab.training import checkpoint, old_states
 
-    keys = training.base_keys(training.replicas(config))
+    base_keys = training.base_keys(training.replicas(config))
     number = len(dataset.x_train)
     method = methods.make(config, data.spec_of(dataset, config.binarization), number)
     loop = training.make_loop(config, method, number)
-    like = jax.eval_shape(loop.init, keys, *stages.first_rows(dataset))
-    old = old_states.state_like(like), keys
-    restored = checkpoint.restore(path / rundir.CHECKPOINTS, (like, keys), others=[old])
+    like = jax.eval_shape(loop.init, base_keys, *stages.first_rows(dataset))
+    old = old_states.state_like(like), base_keys
+    restored = checkpoint.restore(path / rundir.CHECKPOINTS, (like, base_keys), others=[old])
     if restored is None:
         raise UserError(f"--run={path} has no checkpoint yet.")
     _, (state, _) = restored

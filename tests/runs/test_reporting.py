@@ -73,9 +73,9 @@ def test_figures_are_what_the_method_shows_by_name(begun, monkeypatch):
     drawn = {}
     for name in ("learning_curves", "image_grid", "reconstructions", "latent_grid"):
 
-        def draw(path, *arguments, original=getattr(figures, name), name=name):
+        def draw(path, *arguments, name=name):  # tests/reports draws
             drawn[path.name] = name, arguments
-            original(path, *arguments)
+            path.touch()
 
         monkeypatch.setattr(figures, name, draw)
     reporting.draw(run, {1: {"elbo": np.zeros(10)}})

@@ -1,6 +1,5 @@
 """What a run holds out, how its test images are drawn, and over which images units are counted."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
