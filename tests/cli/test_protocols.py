@@ -155,7 +155,7 @@ def test_layers_that_start_alike_share_one_stream_of_numbers():
 def test_centred_inputs_and_a_centre_that_gets_no_gradient(images):
     config = dataclasses.replace(TINY, center_inputs=True)
     centred, plain = models.make(config, DATA_DIM), models.make(TINY, DATA_DIM)
-    params = jax.jit(centred.init)(jax.random.key(0), jnp.full(DATA_DIM, 0.3))
+    params = jax.jit(centred.init)(jax.random.key(0), GREY)
     np.testing.assert_allclose(params["encoder"]["center"], 0.3, rtol=1e-6)
     x = jnp.asarray(images[:2] / 255, jnp.float32)
 

@@ -11,7 +11,7 @@ from elbo_lab.configs import Config
 from elbo_lab.data import Batch, binarization, load, streaming
 from elbo_lab.data.streaming import Examples
 from elbo_lab.errors import UserError
-from tests.training.toys import NUMBER, assert_identical, on_device, run, toy_loop
+from tests.training.toys import NUMBER, assert_identical, on_device, run, start, toy_loop
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 DIMS = 6
@@ -25,7 +25,10 @@ def images() -> np.ndarray:
 
 def outcome(config: Config, data, state=None) -> tuple[list, list]:
     """Metrics and states after each call."""
-    records = run(config, toy_loop(config), data, state)
+    loop = toy_loop(config)
+    if state is None:
+        state, _ = start(config, loop, images())  # whatever is done to the images
+    records = run(config, loop, data, state)
     return [r.metrics for r in records], [r.state for r in records]
 
 
