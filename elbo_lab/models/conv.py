@@ -39,7 +39,7 @@ class ConvOptions:
         0, "residual blocks (3 x 3 and 1 x 1 convolutions) on the coarsest grid", least=0
     )
     norm: str = option("none", "normalization between convolution and activation", NORMS)
-    activation: str = option("relu", "of the hidden layers", tuple(ACTIVATIONS))
+    activation: str = option("tanh", "of the hidden layers", tuple(ACTIVATIONS))
     scale: str = option(
         "log_std",
         "what a Gaussian's scale output is: log sigma, log sigma^2, softplus's sigma^2",
