@@ -26,6 +26,9 @@ from elbo_lab.models.networks import (
 )
 from elbo_lab.options import option
 
+# Rows that the evaluation decodes at once: three to four times as fast on a CPU as 1000 are.
+ROWS = 100
+
 
 @dataclasses.dataclass(frozen=True)
 class ConvOptions:
@@ -97,7 +100,7 @@ def make(options: ConvOptions, spec: Spec) -> Model:
     def likelihood(params: Params, z: Array, given: Given) -> Distribution:
         return law.distribution(*decoder.apply({"params": params["decoder"]}, z))
 
-    return Model(init, prior, posterior, likelihood)
+    return Model(init, prior, posterior, likelihood, rows=ROWS)
 
 
 def _check(options: ConvOptions, spec: Spec) -> None:
