@@ -1,4 +1,4 @@
-"""Writes the tables of docs/performance.md and the README's speed anew, from results/.
+"""Writes the tables of docs/performance.md anew, from results/.
 
     python -m tools.make_performance_tables
 
@@ -16,7 +16,7 @@ from elbo_lab.files import read_json
 from elbo_lab.reports import documents
 
 ROOT = Path(__file__).resolve().parents[1]
-FIGURES = ROOT / "results" / "benchmark_cpu.json"
+DOCUMENT, FIGURES = ROOT / "docs" / "performance.md", ROOT / "results" / "benchmark_cpu.json"
 
 # What we want to reach: fractions of the limit, and ours over a peer, by (B, k).
 FRACTIONS = {(b, k): 0.70 if k == 50 else 0.62 for b in (20, 128) for k in (1, 5, 50)}
@@ -197,7 +197,7 @@ def replicates(found: dict[str, Any]) -> str:
 
 
 def speed(found: dict[str, Any]) -> str:
-    """The README's: ours, against the limit and against the two peers of most interest."""
+    """Ours, against the limit and against the two peers of most interest."""
     rows = []
     for cell in found["train"]:
         own = cell["rows"][OURS]
@@ -211,20 +211,12 @@ def speed(found: dict[str, Any]) -> str:
 
 def performance(text: str, found: dict[str, Any]) -> str:
     """docs/performance.md with its tables made anew."""
-    parts = dict.fromkeys((machine, limit, ratios, speeds, bounds, memory), "train")
+    parts = dict.fromkeys((speed, machine, limit, ratios, speeds, bounds, memory), "train")
     parts |= {evaluation: "evaluate", replicates: "replicates"}
     for part, needed in parts.items():
         table = part(found) if needed in found else "Not measured on this machine yet."
         text = documents.replaced(text, part.__name__, table)
     return text
-
-
-def readme(text: str, found: dict[str, Any]) -> str:
-    """README.md with its table of speed made anew."""
-    return documents.replaced(text, speed.__name__, speed(found))
-
-
-DOCUMENTS = {ROOT / "docs" / "performance.md": performance, ROOT / "README.md": readme}
 
 
 def _parts(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -262,11 +254,9 @@ def _ratio(line: dict[str, Any] | None, name: str) -> str:
 
 
 def main() -> int:
-    """Writes the documents."""
-    found = read_json(FIGURES)
-    for path, make in DOCUMENTS.items():
-        path.write_text(make(path.read_text(), found))
-        print(f"wrote {path}")
+    """Writes docs/performance.md."""
+    DOCUMENT.write_text(performance(DOCUMENT.read_text(), read_json(FIGURES)))
+    print(f"wrote {DOCUMENT}")
     return 0
 
 
