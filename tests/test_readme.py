@@ -151,6 +151,17 @@ def test_every_path_in_pages_and_sources_exists():
     assert missing == []
 
 
+def test_every_family_and_every_study_is_documented():
+    from elbo_lab.models import MODELS
+    from elbo_lab.studies.registry import STUDIES
+
+    runs, systems = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("runs", "systems"))
+    for name, study in STUDIES.items():
+        assert f"| `{name}` | {study.question} |" in runs
+    for name, family in MODELS.items():
+        assert f"`{family.options.__name__}`" in systems or f"`--model={name}" in systems, name
+
+
 @every_page
 def test_every_dotted_name_exists(page):
     parts = "|".join(p.name for p in (ROOT / "elbo_lab").iterdir() if (p / "__init__.py").exists())
