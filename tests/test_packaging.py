@@ -13,7 +13,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 TOOL = ROOT / "tools" / "make_minimum_requirements.py"
-OWN = {"elbo_lab", "experiments"}
+OWN = {"elbo_lab", "experiments", "benchmarks"}
 # Modules of distributions that need not be installed here.
 DISTRIBUTIONS = {"torch": ["torch"], "pyro": ["pyro-ppl"], "pythae": ["pythae"]}
 DISTRIBUTIONS = importlib.metadata.packages_distributions() | DISTRIBUTIONS
@@ -78,7 +78,7 @@ def undeclared(files, *extras: str) -> dict[str, pathlib.Path]:
 
 
 def test_what_is_imported_is_declared():
-    peers = set((ROOT / "experiments" / "peers").rglob("*.py"))
+    peers = set((ROOT / "benchmarks" / "peers").rglob("*.py"))
     runtime = {f for folder in OWN for f in (ROOT / folder).rglob("*.py")} - peers
     assert len(runtime) > 50
     assert undeclared(runtime) == {}
