@@ -231,7 +231,7 @@ def test_each_checkpoint_is_read_like_the_first_that_has_its_arrays(tmp_path):
         step, found = checkpoint.restore(tmp_path, **forms)
     assert step == 1
     assert_same(found, older)
-    with pytest.raises(UserError, match=r"\['n'\] is absent there and int32\[\] here"):
+    with pytest.raises(UserError, match=r"\['key'\] is absent there and key<fry>\[\] here"):
         checkpoint.restore(tmp_path, small(0), others=[{"other": jnp.zeros(1)}])
 
 
