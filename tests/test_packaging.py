@@ -18,7 +18,7 @@ from elbo_lab.cli import startup
 
 ROOT = pathlib.Path(__file__).parents[1]
 TOOL = ROOT / "tools" / "make_minimum_requirements.py"
-OWN = {"elbo_lab", "experiments", "benchmarks", "tools", "tests"}
+OWN = {"elbo_lab", "experiments", "benchmarks"}
 # What a plain install is for.
 PLAIN = [ROOT / "elbo_lab" / name for name in ("losses", "distributions", "models")]
 EXTRAS = ["lab", "interop", "peers", "test", "dev"]

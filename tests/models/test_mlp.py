@@ -272,12 +272,6 @@ def test_likelihood_reads_the_layer_next_to_the_data_alone(depth):
         assert same == (i > 0)
 
 
-def test_registry_makes_every_model():
-    for name in models.MODELS:
-        model = models.make(config(model=name), Spec("image", (D,), 2))
-        assert isinstance(model, models.Model)
-
-
 def test_images_and_latents_of_other_shapes_are_refused():
     """Images [4, 2 D] could pass for 8, and an array of two draws for two layers."""
     for depth, z in ((1, draw(2, 2)), (2, draw(1, 2)), (2, (*draw(2, 2), draw(1, 2)))):

@@ -38,7 +38,11 @@ def tiles(count: int, height: int = 28, width: int = 28) -> np.ndarray:
     return np.broadcast_to(levels[:, None, None], (count, height, width))
 
 
-TITLES = {"bound": "training bound", "kl": "KL term", "reconstruction": "reconstruction term"}
+TITLES = {
+    "bound": ("training bound", "nats per image"),
+    "kl": ("KL term", "nats per image"),
+    "reconstruction": ("reconstruction term", "nats per image"),
+}
 
 
 def records(count: int, replicates: int | None = None) -> list[dict]:

@@ -40,7 +40,7 @@ def test_a_loss_is_one_number_an_image():
         return jnp.mean(loss), terms
 
     with pytest.raises(AssertionError, match="shape"):
-        train(FULL_BATCH, QUADRATIC, mean_loss)
+        train(FULL_BATCH, method_of(quadratic_init, mean_loss))
 
 
 # The optimizer

@@ -38,7 +38,7 @@ def method_of(init, loss, terms=("bound",)) -> Method:
 def importance_evaluator(model: Model, k: int, num_draws: int) -> evaluation.Evaluator:
     """The evaluation of a model by importance sampling, on one device."""
     measure = importance.make_measure(model, k, num_draws)
-    size = importance.batch_size(k, num_draws)
+    size = importance.batch_size(model, k, num_draws)
     return evaluation.make_evaluator(Method(None, None, (), measure, size, {}, None))
 
 
