@@ -19,7 +19,7 @@ from elbo_lab.errors import DamageWarning, UserError
 from elbo_lab.evaluation import ACTIVE_THRESHOLD, quantities
 from elbo_lab.files import write_summary
 from elbo_lab.reports import documents
-from elbo_lab.runs import run_files, rundir
+from elbo_lab.runs import completing, run_files, rundir
 from elbo_lab.studies import published
 
 PREFIX = "table1-"
@@ -78,14 +78,15 @@ def row(cell: Cell, entry: dict[str, Any], path: Path, command: str) -> dict[str
       command: that made it.
     """
     runs = {name: path / name for name in dict.fromkeys(run["run"] for run in entry["runs"])}
-    stored = {n: evaluation.read_evaluations(run / rundir.EVALUATION) for n, run in runs.items()}
+    summaries = {name: run_files.read_summary(run) for name, run in runs.items()}
+    stored = {n: completing.stored_evaluations(run, summaries[n]) for n, run in runs.items()}
     kept = [stored[run["run"]][run["replicate"]] for run in entry["runs"]]
     nll = [float(-np.mean(e["log_likelihood"], dtype=np.float64)) for e in kept]
     layers = [quantities.layers(e, "train") or quantities.layers(e) for e in kept]
     active = [[int(np.sum(evaluation.activity(m) > ACTIVE_THRESHOLD)) for m in ms] for ms in layers]
     images = -np.mean([e["log_likelihood"] for e in kept], axis=0, dtype=np.float64)
-    summaries = [run_files.read_summary(run) for run in runs.values()]
-    seconds, speeds = zip(*map(run_files.timing, summaries), strict=True)
+    seconds, speeds = zip(*map(run_files.timing, summaries.values()), strict=True)
+    any_summary = next(iter(summaries.values()))
     return {
         "data": cell.data,
         "layers": cell.layers,
@@ -100,12 +101,12 @@ def row(cell: Cell, entry: dict[str, Any], path: Path, command: str) -> dict[str
         "active_units": active,
         "seeds": [run["seed"] for run in entry["runs"]],
         "failed_replicates": sorted(int(seed) - cell.config.seed for seed in entry["failures"]),
-        "steps": summaries[0]["steps"],
+        "steps": any_summary["steps"],
         "training_seconds": sum(seconds),
         "steps_per_second": sum(speeds) / len(speeds),  # of a run
-        "device": summaries[0]["device"],
-        "elbo_lab": summaries[0]["elbo_lab"],
-        "jax": summaries[0]["jax"],
+        "device": any_summary["device"],
+        "elbo_lab": any_summary["elbo_lab"],
+        "jax": any_summary["jax"],
         "date": max(_day(run / rundir.SUMMARY) for run in runs.values()),
         "command": shlex.join(part for part in shlex.split(command) if not _OWN.match(part)),
         "config": configs.to_dict(cell.config),

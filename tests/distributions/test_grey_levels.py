@@ -266,9 +266,10 @@ def test_results_say_what_is_a_density():
     values = np.array([-784.0, -392.0])
     found = dict.fromkeys(MEASURED, values) | {"means_1": np.zeros((2, 3))}
     names = {}
-    for likelihood in LIKELIHOODS:
+    for likelihood, law in LIKELIHOODS.items():
         config = configs.make(likelihood=likelihood, k=1, eval_k=7)
-        names[likelihood] = {r.name: r for r in results.test_results(config, found, 784)}
+        spec = Spec("image", (28, 28), 2 if law.binary else 256)
+        names[likelihood] = {r.name: r for r in results.test_results(config, found, spec)}
     for likelihood in ("gaussian", "continuous_bernoulli"):
         for name in ("ELBO", "IWAE bound", "log-likelihood", "reconstruction"):
             assert f"{name}, density" in names[likelihood] and name not in names[likelihood]

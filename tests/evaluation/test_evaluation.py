@@ -283,11 +283,13 @@ def test_a_ragged_last_batch_changes_no_value_and_no_image_is_left_out_or_counte
 def test_images_and_posteriors_of_other_shapes_are_refused():
     """Five draws of a posterior that does not see the images would be one for each of five."""
     model, images = linear_gaussian(0.6), jnp.asarray(X[:5], jnp.float32)
-    blind = model._replace(posterior=lambda params, x: model.posterior(params, images[0]))
+    blind = model._replace(
+        posterior=lambda params, x, given: model.posterior(params, images[0], given)
+    )
     for one, x, message in ((model, images[0], "rank"), (blind, images, "shape")):
-        evaluator = evaluation.make_evaluator(one, 5, 5)
+        evaluator = importance_evaluator(one, 5, 5)
         with pytest.raises(AssertionError, match=message):
-            jax.eval_shape(evaluator.run, jax.random.key(0), {}, x)
+            jax.eval_shape(evaluator.run, jax.random.key(0), {}, (), Batch(x))
 
 
 def test_fewer_images_than_a_batch():

@@ -329,12 +329,12 @@ def test_stl_is_found_biased_above_one_draw_and_unbiased_estimators_are_not(grou
     assert (rows["stl", 4].oracle, rows["dreg", 4].oracle) == ("dreg", "reparam")
     for row in rows.values():
         assert row.seconds > 0
-        assert row.efficiency == row.gradient_statistics.snr**2 / row.seconds
+        assert row.efficiency == row.statistics.snr**2 / row.seconds
 
 
 def test_slopes_are_of_points_above_the_noise():
     rows = list(iwae_rows().values())
-    snr = {(r.group, r.estimator, r.k): r.gradient_statistics.snr for r in rows}
+    snr = {(r.group, r.estimator, r.k): r.statistics.snr for r in rows}
     found = gradient_study.slopes(rows, "k")
     assert len(found) == 9
     for (group, name), slope in found.items():
@@ -392,7 +392,7 @@ def test_snr_rises_and_falls_with_k_as_rainforth_et_al_found():
     dreg.
     """
     rows = study_rows("iwae", ("reparam", "dreg"), ((1, 4), (1, 16)), 1500)
-    snr = {which: row.gradient_statistics.snr for which, row in rows.items()}
+    snr = {which: row.statistics.snr for which, row in rows.items()}
     for name in ("reparam", "dreg"):
         assert 1.7 < snr["mu", name, 1, 16] / snr["mu", name, 1, 4] < 2.3
     assert snr["b", "reparam", 1, 16] < 0.7 * snr["b", "reparam", 1, 4]

@@ -275,12 +275,10 @@ def test_likelihood_reads_the_layer_next_to_the_data_alone(depth):
 def test_images_and_latents_of_other_shapes_are_refused():
     """Images [4, 2 D] could pass for 8, and an array of two draws for two layers."""
     for depth, z in ((1, draw(2, 2)), (2, draw(1, 2)), (2, (*draw(2, 2), draw(1, 2)))):
-        model, key = (
-            models.make(config(latent_dims=DEPTHS[depth]), Spec("image", (D,), 2)),
-            jax.random.key(0),
-        )
-        params = jax.eval_shape(model.init, key, images(4))
+        model = models.make(config(latent_dims=DEPTHS[depth]), Spec("image", (D,), 2))
+        key = jax.random.key(0)
+        params = jax.eval_shape(model.init, key, Batch(images(4)))
         with pytest.raises(AssertionError, match="struct"):
             jax.eval_shape(model.likelihood, params, z)
         with pytest.raises(AssertionError, match="shape"):
-            jax.eval_shape(model.init, key, jnp.zeros((4, 2 * D)))
+            jax.eval_shape(model.init, key, Batch(jnp.zeros((4, 2 * D))))

@@ -36,7 +36,7 @@ def old_run(path, config: Config, figures: list[str]) -> dict[str, np.ndarray]:
     """
     rng = np.random.default_rng(1)
     arrays = {f"{name}_0": rng.normal(size=TEST) for name in MEASURED}
-    for i, size in enumerate(config.latent_dims):
+    for i, size in enumerate(config.model_options.latent_dims):
         arrays[f"means_{i + 1}_0"] = rng.normal(size=(TEST, size))
         if config.au_images:
             arrays[f"train_means_{i + 1}_0"] = rng.normal(size=(config.au_images, size))
@@ -81,7 +81,7 @@ FIGURES = ["active_units", "learning_curves", "reconstructions", "samples"]
     ids=str,
 )
 def test_a_complete_run_is_read_and_found_complete(tmp_path, latent_dims, au_images, figures):
-    config = Config(
+    config = configs.make(
         **{"latent_dims": latent_dims, "hidden_dims": (6,), "batch_size": 4, "epochs": 2},
         **{"k": 2, "eval_k": 4, "replicates": 2, "log_every": 3, "au_images": au_images},
     )
