@@ -48,7 +48,7 @@ def test_a_grid_ends_with_a_table_and_a_page(fresh_sweep):
         own = []
         for run in cell["runs"]:
             values = read_evaluations(path / run["run"] / "evaluation.npz")[run["replicate"]]
-            own.append(np.mean(values.elbo, dtype=np.float64))
+            own.append(np.mean(values["elbo"], dtype=np.float64))
         assert [run["seed"] for run in cell["runs"]] == [0, 1]
         assert cell["results"]["elbo"]["mean"] == pytest.approx(np.mean(own))
         means.append(own)
