@@ -16,12 +16,11 @@ from elbo_lab import configs, training
 from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
 from elbo_lab.models.mlp import MLPOptions
+from elbo_lab.reports.sweep_cells import NOT_APPLICABLE
 
 # Replicates in one program at most: their states, and on a GPU their activations, lie in memory
 # together, and what is trained together is lost together.
 LARGEST_GROUP = 32
-# What a cell has in the place of a value of an axis that does not apply to it.
-NOT_APPLICABLE = "-"
 # A step of one image and one draw, in draws: what the step takes beside its draws (measured on a
 # CPU: 0.9 ms and 0.21 ms a draw at B = 20), and a draw of the evaluation, which has no gradient.
 STEP_OVERHEAD, EVALUATION_DRAW = 4.0, 0.4

@@ -97,7 +97,7 @@ def test_a_killed_sweep_goes_on_to_the_same_bits_in_a_larger_grid(
     assert len(found) > 2
     for name, outcome in outcomes(read, fresh_sweep[0]).items():
         assert found[name] == outcome
-    assert [c["results"]["replicates"] for c in contents(tmp_path)["cells"]] == [3, 3]
+    assert [c["replicates"] for c in contents(tmp_path)["cells"]] == [3, 3]
 
 
 def workers(process) -> list[int]:

@@ -105,14 +105,14 @@ def test_the_numbers_are_those_of_the_images(sweep):
             assert cell["difference"] == {"reason": "the baseline"}
         else:
             low, high = stats.ttest_rel(own, base).confidence_interval()
-            stored = cell["difference"]["log_likelihood"]
+            stored = cell["difference"]["headline"]
             assert (stored["low"], stored["high"]) == pytest.approx((low, high))
         # Three replicates in one program that trained for five seconds.
-        assert cell["results"]["training_seconds"] == pytest.approx(5 / 3)
+        assert cell["training_seconds"] == pytest.approx(5 / 3)
         counts = [
             np.sum(np.var(values[cell["name"], s]["means_1"], axis=0) > 0.01) for s in range(3)
         ]
-        assert cell["results"]["active_units"][0]["mean"] == pytest.approx(np.mean(counts))
+        assert cell["active_units"][0]["mean"] == pytest.approx(np.mean(counts))
 
 
 def test_the_page_is_whole_and_loads_nothing(page):
@@ -136,7 +136,7 @@ def test_the_page_is_whole_and_loads_nothing(page):
         "2 skipped",
     ):
         assert words in page.text
-    assert f"L_K with K = {Config.eval_k:,}" in page.text
+    assert f"log-likelihood, L_5000 with {Config.eval_k:,} draws per image" in page.text
     assert re.search(r"date\s*\d{4}-\d\d-\d\d", page.text)
 
 
@@ -179,7 +179,7 @@ def test_one_replicate_is_compared_by_images_and_says_so(tmp_path):
     found = collected(tmp_path, cells, baseline=1)
     own, base = (values[f"k={k}", 0]["log_likelihood"] for k in (1, 5))
     low, high = stats.ttest_rel(own, base).confidence_interval()
-    stored = found["cells"][0]["difference"]["log_likelihood"]
+    stored = found["cells"][0]["difference"]["headline"]
     assert (stored["low"], stored["high"]) == pytest.approx((low, high))
     assert "does not cover what another seed would change" in sweep_reporting.table(found)
 
@@ -194,7 +194,7 @@ def test_failed_replicates_are_left_out_and_named(tmp_path):
     found = collected(tmp_path, cells, failed={killed: "its process was ended by <signal> 9"})
     assert [c["status"] for c in found["cells"]] == ["partly", "failed", "waiting"]
     assert not found["complete"]
-    assert found["cells"][0]["results"]["replicates"] == 2
+    assert found["cells"][0]["replicates"] == 2
     text = Page(html_page.page(found)).text
     assert "seed 1: training diverged: not finite at step 17" in text
     assert "seeds 0, 1, 2: its process was ended by <signal> 9" in text
@@ -223,9 +223,9 @@ def test_cells_of_other_test_images_are_not_compared(tmp_path):
     cells = made_sweeps.cells({"binarization": ["dynamic", "fixed", "threshold"]}, replicates=2)
     made_sweeps.fill(tmp_path, cells)
     _, fixed, threshold = collected(tmp_path, cells)["cells"]
-    assert "log_likelihood" in fixed["difference"]  # drawn alike for both
+    assert "headline" in fixed["difference"]  # drawn alike for both
     assert threshold["difference"] == {"reason": "other test images or another likelihood"}
-    assert html_page.best_cell(collected(tmp_path, cells)["cells"]) is None
+    assert collected(tmp_path, cells)["best"] is None
 
 
 def test_what_is_missing_from_a_folder(tmp_path):
@@ -327,11 +327,11 @@ def test_a_sweep_whose_metrics_are_lost_says_so_and_has_all_other_numbers(tmp_pa
         "1 to 6",
     ]
     for cell, before in zip(found["cells"], whole["cells"], strict=True):
-        curve = cell["results"].pop("curve")
-        assert len(curve["seconds"]) == len(curve["training_bound"]) < 2
-        before["results"].pop("curve")
+        curve = cell.pop("curve")
+        assert len(curve["seconds"]) == len(curve["values"]) < 2
+        before.pop("curve")
         assert cell == before
-        cell["results"]["curve"] = curve
+        cell["curve"] = curve
     assert "training" in html_page.page(found)
 
 
