@@ -210,7 +210,8 @@ def _figures(sweep: dict[str, Any], done: Sequence[dict[str, Any]], shown: str) 
     bars = f"Bars: one standard error over {sweep_cells.over(headlines)}."
     drawn = []
     if compared:
-        caption = f"Test {titles} minus that of {sweep['baseline']}, on the same test images."
+        own = " or ".join(sweep_cells.each(sweep_cells.headlines(compared), "title"))
+        caption = f"Test {own} minus that of {sweep['baseline']}, on the same test images."
         values = ", ".join(
             f"{label(c)}: {html_parts.interval(sweep_cells.difference(c))}" for c in compared
         )
@@ -221,7 +222,7 @@ def _figures(sweep: dict[str, Any], done: Sequence[dict[str, Any]], shown: str) 
             for c in layered
         )
         caption = "Active units: latent dimensions whose posterior mean has a variance above 0.01. "
-        drawn.append((sweep_figures.active_units(layered), caption + bars, units))
+        drawn.append((sweep_figures.active_units(done), caption + bars, units))
     if sweep_figures.has_several_k(measured):
         values = ", ".join(
             f"{label(c)}: {sweep_cells.headline(c)['mean']:.2f}"
@@ -229,14 +230,14 @@ def _figures(sweep: dict[str, Any], done: Sequence[dict[str, Any]], shown: str) 
             if c["config"]["k"] is not None
         )
         caption = f"Test bounds against k. {bars}"
-        drawn.append((sweep_figures.bound_against_k(measured), caption, values))
+        drawn.append((sweep_figures.bound_against_k(done), caption, values))
     seconds = ", ".join(
         f"{label(c)}: {sweep_cells.headline(c)['mean']:.2f} after {c['training_seconds']:.0f} s"
         for c in measured
     )
     if measured:
         caption = f"Test {titles} against the wall time of training. {bars}"
-        drawn.append((sweep_figures.bound_against_time(measured), caption, seconds))
+        drawn.append((sweep_figures.bound_against_time(done), caption, seconds))
     drawn.append(
         (
             sweep_figures.training_curves(done),

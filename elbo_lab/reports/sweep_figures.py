@@ -57,19 +57,20 @@ def bound_against_k(cells: Sequence[dict[str, Any]]) -> str:
     """The headline and what else is compared, against k: a line for each choice of the other axes,
     bars of one standard error. Cells without k or without a headline are left out.
     """
+    styles = _styles(cells)
     cells = [cell for cell in cells if cell["config"]["k"] is not None and cell["headline"]]
     names = _compared(cells)
     figure = _figure((0.35 + 0.5 * len(names)) * _HEIGHT, len(_series(cells)))
     panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     for axes, name in zip(panels, names, strict=True):
-        for index, (text, same) in enumerate(_series(cells).items()):
+        for text, same in _series(cells).items():
             points = [cell for cell in _by_k(same) if name in cell["results"]]
             found = [cell["results"][name] for cell in points]
             axes.errorbar(
                 [cell["config"]["k"] for cell in points],
                 [value["mean"] for value in found],
                 [value["standard_error"] or 0.0 for value in found],
-                **_style(index),
+                **styles[text],
                 linewidth=1.3,
                 capsize=2,
                 label=text,
@@ -85,13 +86,14 @@ def bound_against_k(cells: Sequence[dict[str, Any]]) -> str:
 
 def bound_against_time(cells: Sequence[dict[str, Any]]) -> str:
     """The headline against the seconds that training one replicate took, in a panel for each kind
-    of headlines that compare. All cells have one.
+    of headlines that compare. Cells without one are left out.
     """
+    styles = _styles(cells)
+    cells = [cell for cell in cells if cell["headline"]]
     kinds: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:
         kinds.setdefault(sweep_cells.headline(cell)["target"] or cell["headline"], []).append(cell)
-    styles = {text: index for index, text in enumerate(_series(cells))}
-    figure = _figure((0.35 + 0.65 * len(kinds)) * _HEIGHT, len(styles))
+    figure = _figure((0.35 + 0.65 * len(kinds)) * _HEIGHT, len(_series(cells)))
     panels = figure.subplots(len(kinds), 1, sharex=True, squeeze=False)[:, 0]
     for axes, own in zip(panels, kinds.values(), strict=True):
         for text, same in _series(own).items():
@@ -101,7 +103,7 @@ def bound_against_time(cells: Sequence[dict[str, Any]]) -> str:
                 [cell["training_seconds"] for cell in points],
                 [value["mean"] for value in found],
                 [value["standard_error"] or 0.0 for value in found],
-                **_style(styles[text]),
+                **styles[text],
                 linewidth=0.8,
                 capsize=2,
                 label=text,
@@ -130,25 +132,24 @@ def training_curves(cells: Sequence[dict[str, Any]]) -> str:
     for cell in cells:
         curve = cell["curve"]
         kinds.setdefault((curve["title"], curve["unit"]), []).append(cell)
-    ks, styles = _ks(cells), {text: index for index, text in enumerate(_series(cells))}
+    ks, styles = _ks(cells), _styles(cells)
     number = len(styles) + (len(ks) if len(ks) > 1 else 0)
     figure = _figure((0.35 + 0.65 * len(kinds)) * _HEIGHT, number)
     panels = figure.subplots(len(kinds), 1, sharex=True, squeeze=False)[:, 0]
     for axes, ((title, unit), own) in zip(panels, kinds.items(), strict=True):
         for text, same in _series(own).items():
-            style = _style(styles[text])
             for cell in _by_k(same):
                 k, values = cell["config"]["k"], cell["curve"]["values"]
                 axes.plot(
                     cell["curve"]["seconds"],
                     values,
-                    **style,
+                    **styles[text],
                     # At its end: there are more lines than colours. A curve may be lost.
                     markevery=[-1] if values else None,
                     linestyle="-" if k is None else _LINES[ks.index(k) % len(_LINES)],
                     linewidth=1.2,
                 )
-            axes.plot([], [], **style, label=text)
+            axes.plot([], [], **styles[text], label=text)
         _cut_start([cell["curve"]["values"] for cell in own], axes)
         axes.set_ylabel(f"{title}, {unit.removesuffix(' per image')}", fontsize=_MEDIUM)
         _finish(axes)
@@ -178,14 +179,12 @@ def differences(cells: Sequence[dict[str, Any]], level: float) -> str:
     """Each cell's difference of the headline to the baseline, with its interval (where it has
     one).
     """
-    indexed = zip(cells, _series_indices(cells), strict=True)
-    shown = [(cell, index) for cell, index in indexed if sweep_cells.difference(cell)]
-    compared = [cell for cell, _ in shown]
+    styles, compared = _styles(cells), sweep_cells.compared(cells)
     figure, axes = _rows(compared)
-    for row, (cell, index) in enumerate(shown):
-        found = sweep_cells.difference(cell)
-        axes.plot([found["low"], found["high"]], [row, row], color=_style(index)["color"])
-        axes.plot([found["mean"]], [row], **_style(index))
+    for row, cell in enumerate(compared):
+        found, style = sweep_cells.difference(cell), styles[_without_k(cell)]
+        axes.plot([found["low"], found["high"]], [row, row], color=style["color"])
+        axes.plot([found["mean"]], [row], **style)
     axes.axvline(0.0, color=PALETTE["axis"], linewidth=1.0, zorder=0)
     unit = sweep_cells.unit(sweep_cells.headlines(compared))
     label = f"minus the baseline, {unit}; {level:.0%} interval"
@@ -195,16 +194,19 @@ def differences(cells: Sequence[dict[str, Any]], level: float) -> str:
 
 
 def active_units(cells: Sequence[dict[str, Any]]) -> str:
-    """Each cell's active units, a marker for each stochastic layer. All cells have layers."""
+    """Each cell's active units, a marker for each stochastic layer. Cells without layers are left
+    out.
+    """
+    styles, cells = _styles(cells), sweep_cells.with_layers(cells)
     figure, axes = _rows(cells)
     layers = max(len(cell["active_units"]) for cell in cells)
-    for row, (cell, index) in enumerate(zip(cells, _series_indices(cells), strict=True)):
+    for row, cell in enumerate(cells):
         for layer, found in enumerate(cell["active_units"]):
             axes.errorbar(
                 [found["mean"]],
                 [row],
                 xerr=[found["standard_error"] or 0.0],
-                color=_style(index)["color"],
+                color=styles[_without_k(cell)]["color"],
                 marker=_MARKERS[layer],
                 markersize=5,
                 capsize=2,
@@ -238,18 +240,22 @@ def _compared(cells: Sequence[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(first + compared))
 
 
+def _without_k(cell: dict[str, Any]) -> str:
+    """A cell's name by its values but k."""
+    return short_name({n: v for n, v in cell["values"].items() if n != "k"})
+
+
 def _series(cells: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Cells that differ in k alone, by their other values."""
     found: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:
-        text = short_name({n: v for n, v in cell["values"].items() if n != "k"})
-        found.setdefault(text, []).append(cell)
+        found.setdefault(_without_k(cell), []).append(cell)
     return found
 
 
-def _series_indices(cells: Sequence[dict[str, Any]]) -> list[int]:
-    names = {id(c): i for i, same in enumerate(_series(cells).values()) for c in same}
-    return [names[id(cell)] for cell in cells]
+def _styles(cells: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The colour and marker of each series of all cells, the same in every figure."""
+    return {text: _style(index) for index, text in enumerate(_series(cells))}
 
 
 def _style(index: int) -> dict[str, Any]:
