@@ -1,7 +1,6 @@
 """Sweeps without processes: folders, what is missing, numbers, and the page."""
 
 import contextlib
-import html.parser
 import json
 import re
 
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from elbo_lab import configs, files, training
+from elbo_lab import configs, training
 from elbo_lab.cli import grid_flags, run_flags
 from elbo_lab.configs import Config
 from elbo_lab.errors import DamageWarning, UserError
@@ -17,15 +16,9 @@ from elbo_lab.reports import html_page
 from elbo_lab.runs import progress, rundir
 from elbo_lab.sweeps import grid, sweep_folder, sweep_jobs, sweep_reporting, sweep_results
 from tests.sweeps import made_sweeps
+from tests.sweeps.collecting import DIGESTS, Page, collected, means
 
 AXES = {"objective": ["elbo", "iwae"], "k": ["1", "5"], "estimator": ["reparam", "vimco"]}
-DIGESTS = {"blobs.npz": made_sweeps.DIGEST}
-COMMAND = "python -m experiments.sweep --objective='<b>&'"
-
-
-def collected(folder, cells, baseline=0, failed=None):
-    store = sweep_folder.read(folder, DIGESTS)
-    return files.jsonable(sweep_results.collect(cells, baseline, store, failed or {}, COMMAND, 2))
 
 
 @pytest.fixture(scope="module")
@@ -39,50 +32,6 @@ def sweep(tmp_path_factory):
 def page(sweep):
     """Drawn once, since figures take a second."""
     return html_page.page(sweep[1])
-
-
-def means(values, name, field="log_likelihood"):
-    return np.array([np.mean(values[name, seed][field]) for seed in range(3)])
-
-
-class Page(html.parser.HTMLParser):
-    """What a browser would see: tags opened and closed, texts of table cells, ids, addresses."""
-
-    VOID = ("meta", "link", "br", "use", "path")
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.rows, self.ids, self.tags, self.addresses = [], [], [], [], []
-        self.text = ""
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.tags.append((tag, attrs))
-        self.ids += [attrs["id"]] if "id" in attrs else []
-        self.addresses += [v for n, v in attrs.items() if n in ("src", "href", "xlink:href")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in ("th", "td"):
-            self.rows[-1].append("")
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in self.VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "th" in self.open or "td" in self.open:
-            self.rows[-1][-1] += data
-        if "style" not in self.open:
-            self.text += data
 
 
 def numbers(text):
