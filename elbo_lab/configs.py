@@ -144,8 +144,8 @@ SECTIONS = {
         "test images if not given)",
         "log_every": "steps per compiled call and line of metrics, at most a pass over the data "
         "(if not given, as many as take about 50,000 draws)",
-        "probe_every": "steps between measurements of the first test batch while the run trains, at "
-        "the end of a compiled call, as curves (never if not given)",
+        "probe_every": "steps between measurements of the first test batch during training, at the "
+        "end of a compiled call, as curves (never if not given)",
         "checkpoint_every": "steps between checkpoints, which are saved at the end of a compiled "
         "call (if not given, every 20 calls)",
     },

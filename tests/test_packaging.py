@@ -18,7 +18,7 @@ from elbo_lab.cli import startup
 
 ROOT = pathlib.Path(__file__).parents[1]
 TOOL = ROOT / "tools" / "make_minimum_requirements.py"
-OWN = {"elbo_lab", "experiments", "benchmarks", "tools", "tests"}
+OWN = {"elbo_lab", "experiments", "benchmarks"}
 # What a plain install is for.
 PLAIN = [ROOT / "elbo_lab" / name for name in ("losses", "distributions", "models")]
 EXTRAS = ["lab", "interop", "peers", "test", "dev"]
@@ -142,7 +142,7 @@ def test_a_plain_install_brings_what_losses_distributions_and_models_import():
 
 
 def test_all_else_that_is_imported_is_of_the_laboratory_or_of_the_peers():
-    peers = set((ROOT / "experiments" / "peers").rglob("*.py"))
+    peers = set((ROOT / "benchmarks" / "peers").rglob("*.py"))
     runtime = {f for folder in OWN for f in (ROOT / folder).rglob("*.py")} - peers
     assert len(runtime) > 50
     for files, extras in ((runtime, ["lab"]), (peers, ["lab", "peers"])):

@@ -1,6 +1,5 @@
 """Sweeps from the command line: grids, failing cells, kills, and going on."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from elbo_lab import configs
 from elbo_lab.cli.protocols import PROTOCOLS
 from elbo_lab.evaluation import read_evaluations
 
@@ -176,7 +176,7 @@ def test_wrong_grids_are_one_sentence(sweeping, tmp_path):
             "--platform=cuda is not available (there is cpu; an NVIDIA GPU needs",
         ),
         (["--objective=,iwae"], "--objective=,iwae has an empty value."),
-        (["--objective="], "--objective must be one of elbo, "),
+        (["--model="], "--model must be one of mlp, "),
     ]:
         assert words in sweeping.refused(f"--workdir={tmp_path / 'none'}", *flags)
 
@@ -188,7 +188,7 @@ def test_an_ablation_changes_one_quirk_of_the_training_at_a_time():
     baseline = changes["change=none"]
     quirks = ("held_out", "shuffle", "init", "lr_schedule", "batch_gradient")
     quirks += ("adam_b1", "adam_eps_hat", "adam_nu_start")
-    paper = dataclasses.asdict(PROTOCOLS["burda2015_paper"])
+    paper = configs.to_dict(PROTOCOLS["burda2015_paper"])
     assert len(changes) == len(quirks) + 2
     for config in changes.values():
         # The same test images everywhere, so that every cell compares with the first one.

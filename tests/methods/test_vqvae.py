@@ -244,7 +244,8 @@ def test_measure_encode_decode_and_terms_agree(kind):
     np.testing.assert_allclose(shown, BATCH.x - ref.residuals, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["loss", pytest.param("ema", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@both_kinds
 def test_init_is_deterministic_and_jit_changes_nothing(kind):
     method, params, stats, value_and_grad = tiny(kind)
     again = method.init(jax.random.key(0), BATCH)

@@ -84,10 +84,16 @@ def test_shapes_and_laws_for_any_image_and_leading_dimensions(law, name):
 def test_training_lowers_the_loss_and_keeps_state_finite(codebook):
     spec, _ = IMAGES["colour"]
     options = VQVAEOptions(
-        **SMALL, codebook=codebook, restart_below=0.5, codebook_decay=0.8, output_bias="zero"
+        **SMALL,
+        codebook=codebook,
+        restart_below=0.5,
+        codebook_decay=0.8,
+        output_bias="zero",
+        activation="silu",  # of three units by relu, all may be dead
     )
     method = vqvae.make(make(options, spec), options, spec)
-    batch = Batch(np.round(images("colour", 6)))
+    # Three black and three white images: one code of four tells them apart.
+    batch = Batch(np.repeat(np.float32([[0], [1]]), [3, 3], axis=0) * np.ones(spec.dim, np.float32))
     params, stats = jax.jit(method.init)(jax.random.key(0), batch)
     assert not np.any(params["decoder"]["logits"]["bias"])
     optimizer = optax.adam(1e-2)
@@ -108,7 +114,7 @@ def test_training_lowers_the_loss_and_keeps_state_finite(codebook):
     state, terms = jax.jit(lambda state, keys: jax.lax.scan(step, state, keys))(state, keys)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state))
     losses = np.mean(terms["loss"], axis=1)
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.5 * losses[0]
     assert np.all(terms["perplexity"] <= 4 + 1e-5) and np.all(terms["perplexity"] >= 1)
 
 

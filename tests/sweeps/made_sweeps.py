@@ -13,11 +13,11 @@ from elbo_lab.evaluation import Evaluation, write_evaluations
 from elbo_lab.reports.tables import Result
 from elbo_lab.runs import run_files, rundir
 from elbo_lab.sweeps import grid
+from tests.training.toys import MEASURED
 
 DIGEST = "0123"
 TERMS = ("bound", "kl", "reconstruction")
 IMAGES, LATENTS = 30, 4
-MEASURED = ("log_likelihood", "elbo", "iwae", "kl", "reconstruction", "effective_sample_size")
 DATA = {
     "name": "blobs",
     "train_images": 60,

@@ -1,0 +1,244 @@
+"""What every method of every model family obeys, at tiny sizes."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from elbo_lab import configs, methods, models, training
+from elbo_lab.data import Batch, Spec
+from elbo_lab.evaluation import QUANTITIES
+from elbo_lab.models import MODELS, NOTHING_GIVEN, Density, Model
+from elbo_lab.objective_options import AUTOENCODER
+from elbo_lab.training import checkpoint, hyper
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+BINARY = Spec("image", (4, 4), 2)
+COLOUR = Spec("image", (4, 4, 3), 256)
+CODES = Spec("token", (2, 3), 5)
+REAL = Spec("real", (3,), None)
+SMALL = {"batch_size": 6, "learning_rate": 0.03, "lr_schedule": "constant", "log_every": 4}
+MLP = {"hidden_dims": (8,), "k": 3, "eval_k": 6} | SMALL
+CONV = {"model": "conv", "channels": (4, 6), "latent_dims": (2,), "k": 3, "eval_k": 6} | SMALL
+PIXELS = {"model": "pixelcnn", "width": 4, "layers": 2, "output_width": 4} | SMALL
+VQ = {"model": "vqvae", "channels": (4,), "num_codes": 6, "code_dim": 3} | SMALL
+# Name -> the configuration's values and the data.
+CASES: dict[str, tuple[dict, Spec]] = {
+    "mlp": (MLP | {"latent_dims": (2,)}, BINARY),
+    "mlp, two layers": (MLP | {"latent_dims": (3, 2), "upper_hidden_dims": (4,)}, BINARY),
+    "mlp, real numbers": (MLP | {"latent_dims": (2,), "likelihood": "gaussian"}, REAL),
+    "mlp, autoencoder": (
+        {"objective": AUTOENCODER, "hidden_dims": (8,), "latent_dims": (2,)} | SMALL,
+        BINARY,
+    ),
+    "conv": (CONV, BINARY),
+    "conv, colours": (CONV | {"likelihood": "discretized_logistic", "norm": "group"}, COLOUR),
+    "pixelcnn": (PIXELS, BINARY),
+    "pixelcnn, codes": (PIXELS | {"embedding_dim": 3}, CODES),
+    "vqvae": (VQ, BINARY),
+    "vqvae, learned codebook": (VQ | {"codebook": "loss"}, BINARY),
+}
+
+
+def examples(spec: Spec, number: int = 6) -> Batch:
+    rng = np.random.default_rng(0)
+    if spec.kind == "token":
+        x = rng.integers(0, spec.levels, (number, spec.dim)).astype(np.int32)
+    elif spec.kind == "real":
+        x = rng.normal(size=(number, spec.dim)).astype(np.float32)
+    else:
+        levels = rng.integers(0, spec.levels, (number, spec.dim))
+        x = (levels / (spec.levels - 1)).astype(np.float32)
+    return Batch(jnp.asarray(x))
+
+
+class Case:
+    """A method at its initial params, with its compiled functions."""
+
+    def __init__(self, name: str):
+        values, self.spec = CASES[name]
+        binarization = "dynamic" if self.spec == BINARY else "none"
+        self.config = configs.make(**values, binarization=binarization)
+        self.method = methods.make(self.config, self.spec, 6)
+        self.batch = examples(self.spec)
+        self.init = jax.jit(self.method.init)
+        self.params, self.stats = self.init(jax.random.key(0), self.batch)
+        self.hparams = hyper.hyperparameters([self.config])
+        self.loss = jax.jit(self.method.loss)
+        self.measure = jax.jit(self.method.measure)
+
+
+@functools.cache
+def case_of(name: str) -> Case:
+    return Case(name)
+
+
+@pytest.fixture(params=CASES)
+def case(request) -> Case:
+    return case_of(request.param)
+
+
+def test_every_family_is_here():
+    assert {configs.make(**values).model for values, _ in CASES.values()} == set(MODELS)
+
+
+def test_init_is_a_function_of_its_key(case):
+    again = case.init(jax.random.key(0), case.batch)
+    chex.assert_trees_all_equal((case.params, case.stats), again)
+    other, _ = case.init(jax.random.key(1), case.batch)
+    leaves = zip(jax.tree.leaves(case.params), jax.tree.leaves(other), strict=True)
+    assert any(not np.array_equal(a, b) for a, b in leaves)
+    chex.assert_tree_all_finite((case.params, case.stats))
+
+
+def test_a_loss_has_a_value_and_terms_for_each_example(case):
+    loss = case.loss(jax.random.key(1), case.params, case.stats, case.batch, case.hparams)
+    assert set(loss.terms) == set(case.method.terms)
+    chex.assert_shape([loss.loss, *loss.terms.values()], (6,))
+    chex.assert_type([loss.loss, *loss.terms.values()], np.float32)
+    chex.assert_trees_all_equal_shapes_and_dtypes(loss.stats, case.stats)
+    chex.assert_tree_all_finite(loss)
+
+
+def test_a_compiled_loss_is_the_loss(case):
+    arguments = (case.params, case.stats, case.batch, case.hparams)
+    with jax.disable_jit():
+        plain = case.method.loss(jax.random.key(1), *arguments)
+    compiled = case.loss(jax.random.key(1), *arguments)
+    chex.assert_trees_all_close(plain, compiled, rtol=1e-4, atol=1e-4)
+
+
+def test_the_gradient_is_finite_and_moves_every_network(case):
+    def mean_loss(params):
+        loss = case.method.loss(jax.random.key(1), params, case.stats, case.batch, case.hparams)
+        return jnp.mean(loss.loss)
+
+    grads = jax.jit(jax.grad(mean_loss))(case.params)
+    chex.assert_tree_all_finite(grads)
+    for part in grads:
+        leaves = jax.tree.leaves(grads[part])
+        # A codebook of moving averages lies in stats; a flat prior has no parameters.
+        if leaves and not (part == "codebook" and case.config.model_options.codebook == "ema"):
+            assert any(np.any(leaf != 0) for leaf in leaves), part
+
+
+def test_measured_quantities_are_known_and_of_each_example(case):
+    found = case.measure(jax.random.key(2), case.params, case.stats, case.batch)
+    numbers = {name for name, array in found.items() if array.ndim == 1}
+    assert numbers and numbers <= set(QUANTITIES)
+    assert case.method.headline in numbers
+    assert all(len(array) == 6 for array in found.values())
+    chex.assert_tree_all_finite(found)
+    assert case.method.measure_batch >= 1
+
+
+def test_an_example_is_measured_as_it_is_alone(case):
+    """Of quantities without draws: the others depend on the batch through their keys."""
+    found = case.measure(jax.random.key(2), case.params, case.stats, case.batch)
+    exact = set(found) & {"log_px", "log_px_mean", "log_px_code", "means_1", "codes"}
+    alone = jax.tree.map(lambda array: array[2:3], case.batch)
+    single = case.measure(jax.random.key(2), case.params, case.stats, alone)
+    for name in exact:
+        np.testing.assert_allclose(found[name][2:3], single[name], rtol=1e-4, atol=1e-4)
+
+
+def test_distributions_of_a_batch_are_those_of_its_examples(case):
+    model = models.make(case.config, case.spec)
+    x, params = case.batch.x, case.params
+    if isinstance(model, Density):
+        together = model.distribution(params, (), NOTHING_GIVEN).log_prob(x)
+        alone = [model.distribution(params, (), NOTHING_GIVEN).log_prob(row) for row in x]
+    elif isinstance(model, Model):
+        z = jax.tree.map(
+            lambda leaf: leaf[0], model.prior(params, NOTHING_GIVEN).sample(jax.random.key(3), (1,))
+        )
+        together = model.likelihood(
+            params, jax.tree.map(lambda leaf: jnp.stack([leaf] * 6), z), NOTHING_GIVEN
+        ).log_prob(x)
+        alone = [model.likelihood(params, z, NOTHING_GIVEN).log_prob(row) for row in x]
+    else:
+        vectors = model.encode(params, x, NOTHING_GIVEN)
+        together = model.likelihood(params, vectors, NOTHING_GIVEN).log_prob(x)
+        alone = [
+            model.likelihood(
+                params, model.encode(params, row, NOTHING_GIVEN), NOTHING_GIVEN
+            ).log_prob(row)
+            for row in x
+        ]
+    np.testing.assert_allclose(together, np.stack(alone), rtol=1e-4, atol=1e-4)
+
+
+def test_samples_and_pictures_lie_in_the_support(case):
+    drawn = {}
+    if case.method.sample is not None:
+        drawn["sample"] = case.method.sample(jax.random.key(4), case.params, case.stats, 3)
+        chex.assert_shape(drawn["sample"], (3, case.spec.dim))
+    for name, picture in case.method.pictures.items():
+        draw = jax.jit(picture.draw)
+        drawn[name] = draw(jax.random.key(5), case.params, case.stats, case.batch)
+        assert drawn[name].shape[1:] == (case.spec.dim,)
+        assert not picture.beside_inputs or len(drawn[name]) == 6
+    assert drawn
+    for x in drawn.values():
+        chex.assert_tree_all_finite(x)
+        if case.spec.kind == "image":
+            assert np.all((np.asarray(x) >= 0) & (np.asarray(x) <= 1))
+        if case.spec.kind == "token":
+            assert np.issubdtype(x.dtype, np.integer)
+            assert np.all((np.asarray(x) >= 0) & (np.asarray(x) < case.spec.levels))
+
+
+def test_what_is_encoded_can_be_decoded(case):
+    method = case.method
+    if method.encode is None:
+        pytest.skip("a density has no codes")
+    code = jax.jit(method.encode)(case.params, case.stats, case.batch)
+    if method.code_spec is None:
+        chex.assert_rank(code, 2)
+        chex.assert_type(code, np.float32)
+    else:
+        chex.assert_shape(code, (6, method.code_spec.dim))
+        chex.assert_type(code, np.int32)
+        assert np.all((np.asarray(code) >= 0) & (np.asarray(code) < method.code_spec.levels))
+    if case.config.model_options.__class__.__name__ != "MLPOptions" or (
+        len(case.config.model_options.latent_dims) == 1
+    ):
+        law = method.decode(case.params, case.stats, code, NOTHING_GIVEN)
+        chex.assert_shape(law.log_prob(case.batch.x), (6,))
+
+
+@functools.cache
+def trained(name: str) -> tuple[Case, list]:
+    """Forty steps on one batch, without drawing it anew."""
+    case = case_of(name)
+    config = configs.replace(case.config, epochs=40, binarization="none")
+    loop = training.make_loop(config, case.method, 6, case.spec.kind)
+    keys = training.base_keys([config])
+    state = loop.init(keys, case.batch)
+    stored = case.batch
+    if case.spec.kind == "image" and case.spec.levels == 256:
+        stored = Batch(jnp.round(255 * case.batch.x).astype(jnp.uint8))
+    records = []
+    for record in training.fit(config, loop, stored, state, keys):
+        host = jax.tree.map(np.array, record.state)
+        records.append(record._replace(state=host))
+    return case, records
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_training_lowers_the_loss_of_one_batch_and_its_state_can_be_stored(name, tmp_path):
+    case, records = trained(name)
+    assert all(int(record.failed_at) < 0 for record in records)
+    first, last = records[0].metrics, records[-1].metrics
+    term = case.method.terms[0]
+    sign = -1 if term in ("loss", "nll") else 1  # other first terms rise
+    assert sign * (last[term] - first[term]) > 0
+    state = jax.tree.map(jnp.array, records[-1].state)
+    checkpoint.save(tmp_path, 40, state)
+    step, restored = checkpoint.restore(tmp_path, state)
+    assert step == 40
+    chex.assert_trees_all_equal(restored, state)
