@@ -1,15 +1,19 @@
 """A grid on the command line: every flag of Config with one value or several."""
 
+import inspect
 import itertools
 
 from absl import flags
 
+from elbo_lab import configs, losses
 from elbo_lab.cli import flag_values, run_flags, validation
 from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
 from elbo_lab.sweeps import grid
 
 SINGLE = ("replicates",)
+# Flags for arguments that not every objective takes, with the arguments' names.
+_ARGUMENTS = {"m": "num_outer", "estimator": "estimator"}
 
 
 def axes_from_flags() -> tuple[dict[str, str], dict[str, list[str]]]:
@@ -58,17 +62,44 @@ def cells() -> list[grid.Cell]:
     """
     shared, axes = axes_from_flags()
 
-    def applies(name: str, values: dict[str, str]) -> bool:
-        return run_flags.applies(name, shared | values)
+    def own(name: str, values: dict[str, str]) -> bool:
+        return applies(name, shared | values)
 
     choices = [dict(zip(axes, each, strict=True)) for each in itertools.product(*axes.values())]
-    partial = [name for name in shared if any(applies(name, values) for values in choices)]
+    partial = [name for name in shared if any(own(name, values) for values in choices)]
 
     def make(values: dict[str, str]) -> Config:
-        own = {n: t for n, t in shared.items() if n not in partial or applies(n, values)}
-        return checked(own | values)
+        common = {n: t for n, t in shared.items() if n not in partial or own(n, values)}
+        return checked(common | values)
 
-    return grid.expand(axes, make, applies)
+    return grid.expand(axes, make, own)
+
+
+def applies(name: str, texts: dict[str, str]) -> bool:
+    """Whether a flag means something to the configuration that flags given as texts describe: not
+    if it is a setting of another model family or objective, or an argument that the objective does
+    not take. An unknown family or objective has any.
+    """
+    try:
+        base = Config()
+        if "protocol" in texts:
+            base = run_flags.protocol("protocol", texts["protocol"])
+        changes = {n: texts[n] for n in ("model", "objective") if texts.get(n)}
+        if configs.replace(base, model=changes.get("model", base.model)).objective is None:
+            changes.pop("objective", None)
+        config = configs.replace(base, **changes)
+    except UserError:
+        return True
+    if texts.get(name) == "":  # leaves out what a protocol sets, if anything
+        return True
+    if name == "objective":
+        return config.objective is not None
+    if name == "k":
+        return config.k is not None
+    if name in _ARGUMENTS:
+        function = losses.OBJECTIVES.get(config.objective)
+        return function is not None and _ARGUMENTS[name] in inspect.signature(function).parameters
+    return name not in configs.option_types() or name in configs.own_settings(config)
 
 
 def checked(texts: dict[str, str]) -> Config:

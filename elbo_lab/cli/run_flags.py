@@ -126,27 +126,6 @@ def define_run(*names: str) -> None:
         _define(name, default, kind, RUN_SECTION[name], flags.FLAGS)
 
 
-def applies(name: str, texts: dict[str, str]) -> bool:
-    """Whether a flag means something to the configuration that flags given as texts describe: not
-    if it is a setting of another model family or objective. An unknown family or objective has any.
-    """
-    try:
-        base = protocol("protocol", texts["protocol"]) if "protocol" in texts else Config()
-        changes = {n: texts[n] for n in ("model", "objective") if texts.get(n)}
-        if configs.replace(base, model=changes.get("model", base.model)).objective is None:
-            changes.pop("objective", None)
-        config = configs.replace(base, **changes)
-    except UserError:
-        return True
-    if texts.get(name) == "":  # leaves out what a protocol sets, if anything
-        return True
-    if name in ("objective", "m", "estimator"):
-        return config.objective is not None
-    if name == "k":
-        return config.k is not None
-    return name not in configs.option_types() or name in configs.own_settings(config)
-
-
 def config_of(texts: dict[str, str]) -> Config:
     """The Config of flags given as texts, as a command line of them describes it.
 

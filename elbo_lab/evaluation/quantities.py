@@ -12,6 +12,7 @@ import numpy as np
 
 NATS, BITS = "nats per image", "bits per dimension"
 EXACT, ESTIMATE = "exact", "estimate"
+LOG_PX = "log p(x)"
 LOWER_BOUND, UPPER_BOUND = "lower bound in expectation", "upper bound in expectation"
 
 
@@ -95,6 +96,15 @@ def present(evaluation: Mapping[str, Any]) -> dict[str, Quantity]:
 def symbol(quantity: Quantity, settings: Mapping[str, Any]) -> str:
     """The symbol, with the numbers of draws that it has in a configuration."""
     return quantity.symbol.format_map(settings)
+
+
+def target(quantity: Quantity, density: bool = False) -> str | None:
+    """What a compared quantity is the value, a bound or an estimate of: log p(x), of masses or of
+    densities, in nats; None for any other quantity. Quantities of one target compare.
+    """
+    if not (quantity.compared and quantity.of_x and quantity.direction and quantity.unit == NATS):
+        return None
+    return f"{LOG_PX}, density" if density else LOG_PX
 
 
 def num_draws(quantity: Quantity, settings: Mapping[str, Any]) -> int | None:

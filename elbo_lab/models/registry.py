@@ -17,6 +17,8 @@ class Family(NamedTuple):
     # of their own, to which objectives, draws and estimators mean nothing.
     objective: str | None = None
     k: int | None = None
+    # Time that an image and a draw take at the default sizes, in those of mlp; sweeps plan by it.
+    work: float = 1.0
 
 
 MODELS: dict[str, Family] = {
@@ -33,16 +35,19 @@ MODELS: dict[str, Family] = {
         "convolutional networks for images of any size and colour, one stochastic layer",
         objective="iwae",
         k=5,
+        work=8.0,
     ),
     "pixelcnn": Family(
         pixelcnn.PixelCNNOptions,
         pixelcnn.make,
         "gated PixelCNN, an exact density of binary images, 256 levels or codes",
+        work=45.0,
     ),
     "vqvae": Family(
         vqvae.VQVAEOptions,
         vqvae.make,
         "VQ-VAE, discrete codes of images; a second run fits a density to its codes",
+        work=10.0,
     ),
 }
 

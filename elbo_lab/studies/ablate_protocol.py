@@ -9,7 +9,7 @@ from typing import Any
 from elbo_lab import configs
 from elbo_lab.cli import run_flags, validation
 from elbo_lab.errors import UserError
-from elbo_lab.reports import html_page, sweep_figures
+from elbo_lab.reports import html_page, sweep_cells, sweep_figures
 from elbo_lab.studies.study import Choice, Study, Texts
 
 # Settings that change nothing of the training, and those that a protocol's tables vary.
@@ -58,7 +58,7 @@ def used(settings: Texts, resolve: bool = False) -> dict[str, Any]:
 
 def figure(cells: Sequence[dict[str, Any]]) -> str:
     """Differences to the protocol, where there are any."""
-    compared = any("log_likelihood" in cell.get("difference", {}) for cell in cells)
+    compared = sweep_cells.compared(cells)
     return sweep_figures.differences(cells, html_page.LEVEL) if compared else ""
 
 

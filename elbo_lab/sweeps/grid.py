@@ -16,12 +16,12 @@ from elbo_lab import configs, training
 from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
 from elbo_lab.models.mlp import MLPOptions
+from elbo_lab.models.registry import MODELS
+from elbo_lab.reports.sweep_cells import NOT_APPLICABLE
 
 # Replicates in one program at most: their states, and on a GPU their activations, lie in memory
 # together, and what is trained together is lost together.
 LARGEST_GROUP = 32
-# What a cell has in the place of a value of an axis that does not apply to it.
-NOT_APPLICABLE = "-"
 # A step of one image and one draw, in draws: what the step takes beside its draws (measured on a
 # CPU: 0.9 ms and 0.21 ms a draw at B = 20), and a draw of the evaluation, which has no gradient.
 STEP_OVERHEAD, EVALUATION_DRAW = 4.0, 0.4
@@ -219,7 +219,8 @@ def training_work(config: Config, num_train: int) -> float:
 
 def evaluation_work(config: Config, num_test: int) -> float:
     """Time to evaluate one replicate, in the units of `training_work`."""
-    return EVALUATION_DRAW * num_test * config.eval_k * _size(config)
+    draws = 1 if config.k is None else config.eval_k  # what has no bound is measured once
+    return EVALUATION_DRAW * num_test * draws * _size(config)
 
 
 def time_left(waiting: Sequence[float], running: Sequence[float], jobs: int, rate: float) -> float:
@@ -239,11 +240,11 @@ def time_left(waiting: Sequence[float], running: Sequence[float], jobs: int, rat
 
 
 def _size(config: Config) -> float:
-    """Multiplications of the generation network for a 784-pixel image, of the default's; 1 for
-    families of other networks, whose runs are then in proportion to their steps and draws.
+    """Multiplications of the generation network for a 784-pixel image, of the default's; for other
+    families than mlp what the registry says of their default sizes.
     """
     if config.model != "mlp":
-        return 1.0
+        return MODELS[config.model].work
 
     def count(model: MLPOptions) -> int:
         total, below = 0, 784

@@ -5,7 +5,7 @@ from typing import Any
 
 from elbo_lab.evaluation import comparison
 from elbo_lab.files import jsonable, write_atomically, write_summary
-from elbo_lab.reports import html_page, sweep_figures
+from elbo_lab.reports import html_page, html_parts, sweep_cells, sweep_figures
 from elbo_lab.reports.tables import number_and_error
 from elbo_lab.runs import rundir
 from elbo_lab.sweeps import sweep_folder
@@ -63,20 +63,39 @@ def table(sweep: dict[str, Any]) -> str:
 
 
 def _lines(axes: list[str], done: list[dict[str, Any]]) -> list[str]:
-    draws = {cell["config"]["eval_k"] for cell in done}
-    bound = f"L_{draws.pop()}" if len(draws) == 1 else "log-lik."
-    rows = [[*axes, "runs", bound, "ELBO", "active", "train s", "minus baseline"]]
+    symbols = sweep_cells.each(sweep_cells.headlines(done), "symbol")
+    several = len(symbols) > 1
+    others = [
+        name
+        for name in sweep_cells.other_quantities(done)
+        if any(entry["compared"] for entry in sweep_cells.entries(done, name))
+    ]
+    headings = [sweep_cells.heading(sweep_cells.entries(done, name)) for name in others]
+    active = ["active"] if sweep_cells.with_layers(done) else []
+    rows = [
+        [
+            *(*axes, "runs", *(["headline", "by"] if several else symbols or ["headline"])),
+            *(*headings, *active, "train s", "minus baseline"),
+        ]
+    ]
     for cell in done:
-        found = cell["results"]
+        found, headline = cell["results"], sweep_cells.headline(cell)
+        beside = [found.get(name) if name != cell["headline"] else None for name in others]
+        layers = " + ".join(f"{layer['mean']:.3g}" for layer in cell.get("active_units", []))
         rows.append(
             [
                 *cell["values"].values(),
-                str(found["replicates"]),
-                _value(found["log_likelihood"]),
-                _value(found["elbo"]),
-                " + ".join(f"{layer['mean']:.3g}" for layer in found["active_units"]),
-                f"{found['training_seconds']:.1f}",
-                _difference(cell.get("difference", {"reason": "no baseline"})),
+                str(cell["replicates"]),
+                _value(headline),
+                *(
+                    [headline["symbol"] if headline else sweep_cells.NOT_APPLICABLE]
+                    if several
+                    else []
+                ),
+                *map(_value, beside),
+                *([layers or sweep_cells.NOT_APPLICABLE] if active else []),
+                f"{cell['training_seconds']:.1f}",
+                _difference(cell),
             ]
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -85,26 +104,26 @@ def _lines(axes: list[str], done: list[dict[str, Any]]) -> list[str]:
 
 
 def _notes(sweep: dict[str, Any], done: list[dict[str, Any]]) -> list[str]:
-    over = " or ".join(
-        dict.fromkeys(cell["results"]["log_likelihood"]["over"] or "nothing" for cell in done)
-    )
-    notes = [f"nats per test image; +-: one standard error over {over}"]
-    kinds = dict.fromkeys(
-        cell["difference"]["log_likelihood"]["kind"]
-        for cell in done
-        if "log_likelihood" in cell.get("difference", {})
-    )
+    headlines = sweep_cells.headlines(done)
+    units = " or ".join(sweep_cells.each(headlines, "unit")).replace("per image", "per test image")
+    notes = [f"{units}; +-: one standard error over {sweep_cells.over(headlines)}"]
+    if len(sweep_cells.each(headlines, "symbol")) > 1:
+        notes += sweep_cells.glossary(headlines)
+    kinds = dict.fromkeys(sweep_cells.difference(c)["kind"] for c in sweep_cells.compared(done))
     if kinds:
         notes.append(f"baseline: {sweep['baseline']}; in brackets a 95% confidence interval")
-    return notes + [comparison.COVERS[kind] for kind in kinds]
+    notes += [comparison.COVERS[kind] for kind in kinds]
+    return notes + sweep_cells.bounds_beside_values(sweep, done)
 
 
-def _value(found: dict[str, Any]) -> str:
+def _value(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return sweep_cells.NOT_APPLICABLE
     value, error = number_and_error(found["mean"], found["standard_error"])
     return f"{value} +- {error}" if error else value
 
 
-def _difference(difference: dict[str, Any]) -> str:
-    if "log_likelihood" not in difference:
-        return difference["reason"]
-    return html_page.interval(difference["log_likelihood"]).replace("\N{MINUS SIGN}", "-")
+def _difference(cell: dict[str, Any]) -> str:
+    if difference := sweep_cells.difference(cell):
+        return html_parts.interval(difference).replace("\N{MINUS SIGN}", "-")
+    return cell.get("difference", {"reason": "no baseline"})["reason"]

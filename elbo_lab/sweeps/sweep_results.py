@@ -14,7 +14,8 @@ from elbo_lab.configs import Config
 from elbo_lab.evaluation import comparison, quantities
 from elbo_lab.reports import results
 from elbo_lab.runs import completing, run_files, rundir
-from elbo_lab.sweeps import grid, sweep_folder
+from elbo_lab.sweeps import grid, sweep_comparison, sweep_folder
+from elbo_lab.sweeps.sweep_comparison import Measured
 from elbo_lab.sweeps.sweep_folder import Place, Store
 from elbo_lab.training.metrics import read_metrics
 
@@ -46,13 +47,15 @@ def collect(
     wanted = {r for c in cells if c.config for r in training.replicas(c.config)}
     runs = sorted({place.path for r, place in store.done.items() if r in wanted})
     summaries = {path: sweep_folder.summary(path) for path in runs}
-    measured = [_measure(cell, store, summaries, reasons) for cell in cells]
-    listed = []
-    for cell, (fields, values) in zip(cells, measured, strict=True):
-        other = measured[baseline][1]
-        if values and other:
-            fields["difference"] = _differences(cell, cells[baseline], values, other)
-        listed.append(fields)
+    entries, measured = [], {}  # measured: index of a cell with results -> Measured
+    for i, cell in enumerate(cells):
+        entry, values = _measure(cell, store, summaries, reasons)
+        entries.append(entry)
+        if values:
+            measured[i] = Measured(cell.config, entry, values)
+    if baseline in measured:
+        for own in measured.values():
+            own.entry["difference"] = sweep_comparison.difference(own, measured[baseline])
     return {
         "elbo_lab": elbo_lab.__version__,
         "jax": jax.__version__,
@@ -64,8 +67,9 @@ def collect(
         "grid": {name: _unique(c.values[name] for c in cells) for name in cells[0].values},
         "data": _unique_data(summaries.values()),
         "baseline": cells[baseline].name,
-        "complete": all(f["status"] in ("done", "skipped") for f in listed),
-        "cells": listed,
+        "best": sweep_comparison.best(list(measured.values())),
+        "complete": all(entry["status"] in ("done", "skipped") for entry in entries),
+        "cells": entries,
     }
 
 
@@ -123,19 +127,40 @@ def _measure(cell, store: Store, summaries, reasons) -> tuple[dict[str, Any], di
     places = [store.done[replica] for replica in replicas if replica.seed in values]
     for path in dict.fromkeys(place.path for place in places):
         completing.say_lost_metrics(path, cell.config)
-    fields["results"] = _averages(values) | _times(places, summaries)
-    return fields, values
+    headline = summaries[places[0].path]["headline"]
+    fields["results"] = _averages(cell.config, values)
+    fields["headline"] = headline if headline in fields["results"] else None
+    if layers := _active_units(values):
+        fields["active_units"] = layers
+    fields["replicates"] = len(values)
+    return fields | _training(cell.config, places, summaries), values
 
 
-def _averages(values: dict[int, evaluation.Evaluation]) -> dict[str, Any]:
+def _averages(config: Config, values: dict[int, evaluation.Evaluation]) -> dict[str, Any]:
+    """Quantity -> its mean over replicates and images, and what a reader has to know of it."""
+    settings, density = configs.to_dict(config), results.is_density(config)
     found = {}
-    first = next(iter(values.values()))
-    for name, quantity in quantities.present(first).items():
+    for name, quantity in quantities.present(next(iter(values.values()))).items():
         mean, error, over = comparison.mean_and_error({s: e[name] for s, e in values.items()})
-        unit = quantity.unit.partition(" ")[0]
-        found[name] = {"mean": mean, "standard_error": error, "over": over, "unit": unit}
+        found[name] = {
+            **{"mean": mean, "standard_error": error, "over": over},
+            "title": quantity.title + (", density" if density and quantity.of_x else ""),
+            "symbol": quantities.symbol(quantity, settings),
+            "unit": quantity.unit,
+            "direction": quantity.direction,
+            "better": quantity.better,
+            "draws": quantities.num_draws(quantity, settings),
+            "compared": quantity.compared,
+            "target": quantities.target(quantity, density),
+        }
+    return found
+
+
+def _active_units(values: dict[int, evaluation.Evaluation]) -> list[dict[str, Any]]:
+    """How many units of each stochastic layer are active, the mean over replicates."""
+    first = next(iter(values.values()))
     split = "train" if quantities.layers(first, "train") else "test"
-    layers = []
+    found = []
     for i, means in enumerate(quantities.layers(first, split)):
         counts = {
             seed: np.sum(
@@ -145,69 +170,33 @@ def _averages(values: dict[int, evaluation.Evaluation]) -> dict[str, Any]:
             for seed, e in values.items()
         }
         mean, error, over = comparison.mean_and_error(counts)
-        layers.append({"mean": mean, "standard_error": error, "over": over, "of": means.shape[1]})
-    return found | {"active_units": layers, "replicates": len(values)}
+        found.append({"mean": mean, "standard_error": error, "over": over, "of": means.shape[1]})
+    return found
 
 
-def _times(places: list[Place], summaries) -> dict[str, Any]:
+def _training(config: Config, places: list[Place], summaries) -> dict[str, Any]:
     """Seconds of training of a replicate, a group's divided among its replicates, and the mean
-    course of the training bound over them, at the steps that all of them have metrics of.
+    course of the loss's first term over them, at the steps that all of them have metrics of.
     """
+    name = summaries[places[0].path]["terms"][0]
+    title, unit = quantities.term(name, results.is_density(config))
     seconds, curves = [], []
     for path, r in places:
         together = len(summaries[path]["replicas"])
         seconds.append(run_files.timing(summaries[path])[0] / together)
-        term = summaries[path]["terms"][0]
-        records = read_metrics(path, (term, *run_files.METRIC_NAMES))
-        curves.append({x["step"]: (x["seconds"] / together, np.ravel(x[term])[r]) for x in records})
+        records = read_metrics(path, (name, *run_files.METRIC_NAMES))
+        curves.append({x["step"]: (x["seconds"] / together, np.ravel(x[name])[r]) for x in records})
     steps = [step for step in curves[0] if all(step in curve for curve in curves)]
     steps = steps[:: max(1, len(steps) // CURVE_POINTS)]
     points = np.array([[curve[step] for step in steps] for curve in curves])
     mean = points.mean(axis=0).reshape(-1, 2)  # [T, 2]
     return {
         "training_seconds": float(np.mean(seconds)),
-        "curve": {"seconds": mean[:, 0].tolist(), "training_bound": mean[:, 1].tolist()},
+        "curve": {
+            **{"term": name, "title": title, "unit": unit},
+            **{"seconds": mean[:, 0].tolist(), "values": mean[:, 1].tolist()},
+        },
     }
-
-
-def _differences(cell, other, values, baseline) -> dict[str, Any]:
-    """The difference in each compared quantity, or why there is none."""
-    if cell is other:
-        return {"reason": "the baseline"}
-    if reason := _incomparable(cell.config, other.config, set(values) == set(baseline)):
-        return {"reason": reason}
-    found: dict[str, Any] = {}
-    sides = (values, baseline)
-    measured = [quantities.present(next(iter(side.values()))) for side in sides]
-    settings = [configs.to_dict(c.config) for c in (cell, other)]
-    for name, quantity in measured[0].items():
-        if not quantity.compared or name not in measured[1]:
-            continue
-        if len({quantities.num_draws(quantity, own) for own in settings}) > 1:
-            continue  # bounds of different K
-        own = [{s: e[name] for s, e in side.items()} for side in sides]
-        try:
-            found[name] = comparison.difference(*own)._asdict()
-        except ValueError as error:
-            return {"reason": str(error)}
-    if not found.get("log_likelihood"):
-        found["reason"] = "another eval_k: bounds of different K"
-    return found
-
-
-def _incomparable(config: Config, other: Config, same_seeds: bool) -> str:
-    """Why two cells' values are not of the same test images; "" if they are."""
-
-    def test_images(c: Config) -> tuple:
-        # Dynamic binarization draws the test images once, as fixed binarization does.
-        mode = "fixed" if c.binarization == "dynamic" else c.binarization
-        return c.dataset, mode, getattr(c.model_options, "likelihood", None), c.test_draw
-
-    if test_images(config) != test_images(other):
-        return "other test images or another likelihood"
-    if config.test_draw == "by_seed" and not same_seeds:
-        return "test images drawn by other seeds"
-    return ""
 
 
 def _unique_data(summaries) -> list[dict[str, Any]]:

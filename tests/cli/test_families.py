@@ -172,6 +172,17 @@ def test_in_a_sweep_a_flag_applies_to_the_cells_that_have_it(monkeypatch):
     assert sorted(betas, key=str) == [3.0, 3.0, None, None]
 
 
+def test_draws_and_estimators_apply_to_the_objectives_that_take_them(monkeypatch):
+    argv = ("--objective=iwae,miwae,autoencoder,wake_sleep", "--k=2,5", "--m=8", "--estimator=stl")
+    found = cells(monkeypatch, *argv)
+    assert [(c.config.objective, c.config.k, c.config.m, c.config.estimator) for c in found] == [
+        *(("iwae", 2, 1, "stl"), ("iwae", 5, 1, "stl")),
+        *(("miwae", 2, 8, "stl"), ("miwae", 5, 8, "stl")),
+        ("autoencoder", None, 1, None),
+        *(("wake_sleep", 2, 1, None), ("wake_sleep", 5, 1, None)),
+    ]
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [

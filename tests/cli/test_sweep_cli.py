@@ -70,6 +70,30 @@ def test_a_complete_sweep_is_reported_anew_with_another_baseline(sweeping, fresh
     assert "sweep" not in done.stderr
 
 
+def test_a_grid_of_all_families_is_one_table(quick_sweeping, tmp_path):
+    flags = ("--model=mlp,conv,pixelcnn,vqvae", "--epochs=1", "--channels=4", "--num_codes=8")
+    sizes = ("--width=4", "--layers=2", "--k=2", "--tensorboard=false")
+    done = quick_sweeping.run(f"--workdir={tmp_path}", *flags, *sizes)
+    found = contents(tmp_path)
+    assert [(cell["headline"], cell["config"]["k"]) for cell in found["cells"]] == [
+        ("log_likelihood", 2),
+        ("log_likelihood", 2),
+        ("log_px", None),
+        ("log_px_code", None),
+    ]
+    for cell in found["cells"]:
+        (run,) = cell["runs"]
+        (values,) = read_evaluations(tmp_path / run["run"] / "evaluation.npz").values()
+        mean = np.mean(values[cell["headline"]], dtype=np.float64)
+        assert cell["results"][cell["headline"]]["mean"] == pytest.approx(mean)
+    exact = found["cells"][2]["results"]["log_px"]["mean"]
+    bound = found["cells"][0]["results"]["log_likelihood"]["mean"]
+    stored = found["cells"][2]["difference"]["headline"]["mean"]
+    assert stored == pytest.approx(exact - bound)
+    assert done.stdout.splitlines()[1].split()[:4] == ["model", "runs", "headline", "by"]
+    assert "log p(x) (exact)" in (tmp_path / "report.html").read_text()
+
+
 def begun(read, path: Path) -> bool:
     """Whether a run of the sweep trains."""
     return any(read["records"](run) >= 3 for run in runs(path))
@@ -97,7 +121,7 @@ def test_a_killed_sweep_goes_on_to_the_same_bits_in_a_larger_grid(
     assert len(found) > 2
     for name, outcome in outcomes(read, fresh_sweep[0]).items():
         assert found[name] == outcome
-    assert [c["results"]["replicates"] for c in contents(tmp_path)["cells"]] == [3, 3]
+    assert [c["replicates"] for c in contents(tmp_path)["cells"]] == [3, 3]
 
 
 def workers(process) -> list[int]:
@@ -152,7 +176,7 @@ def test_wrong_grids_are_one_sentence(sweeping, tmp_path):
             "--platform=cuda is not available (there is cpu; an NVIDIA GPU needs",
         ),
         (["--objective=,iwae"], "--objective=,iwae has an empty value."),
-        (["--objective="], "--objective must be one of elbo, "),
+        (["--model="], "--model must be one of mlp, "),
     ]:
         assert words in sweeping.refused(f"--workdir={tmp_path / 'none'}", *flags)
 

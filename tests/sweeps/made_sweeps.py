@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,9 +27,27 @@ DATA = {
 }
 
 
+class Family(NamedTuple):
+    """What runs of a model family leave."""
+
+    headline: str
+    terms: tuple[str, ...]
+    measured: tuple[str, ...]
+    layered: bool = False  # whether means of latents are measured
+
+
+FAMILIES = {
+    "mlp": Family("log_likelihood", TERMS, MEASURED, layered=True),
+    "pixelcnn": Family("log_px", ("nll",), ("log_px",)),
+    "vqvae": Family("log_px_code", ("loss", "commitment"), ("log_px_code",)),
+}
+
+
 def config(values: dict[str, str], **others) -> Config:
     own = {n: int(v) if n == "k" else v for n, v in values.items()}
-    sizes = {"latent_dims": (LATENTS,), "batch_size": 10, "epochs": 2, "log_every": 6}
+    sizes = {"batch_size": 10, "epochs": 2, "log_every": 6}
+    if FAMILIES[own.get("model", "mlp")].layered:
+        sizes["latent_dims"] = (LATENTS,)
     made = configs.make(**own, dataset="blobs.npz", **sizes | others)
     validation.check(made)
     return validation.resolved(made)
@@ -38,9 +57,12 @@ def cells(axes: dict[str, list[str]], **others) -> list[grid.Cell]:
     return grid.expand(axes, lambda values: config(values, **others))
 
 
-def evaluation(rng: np.random.Generator, level: float) -> Evaluation:
+def evaluation(rng: np.random.Generator, level: float, model: str = "mlp") -> Evaluation:
     """Values around a level; as many of the latents vary as the level is deep, at least one."""
-    draw = {name: level + rng.normal(size=IMAGES) for name in MEASURED}
+    family = FAMILIES[model]
+    draw = {name: level + rng.normal(size=IMAGES) for name in family.measured}
+    if not family.layered:
+        return draw | {"codes": rng.integers(0, 9, (IMAGES, 4))}
     active = 1 + int(-level) % LATENTS
     means = np.where(np.arange(LATENTS) < active, 1.0, 0.0) * rng.normal(size=(IMAGES, LATENTS))
     return draw | {"means_1": means}
@@ -49,19 +71,22 @@ def evaluation(rng: np.random.Generator, level: float) -> Evaluation:
 def write_run(folder: Path, runs: list[Config], evaluations, failed_at=None) -> Path:
     """A complete run's directory, of the given replicates."""
     group = grid.group(runs)
+    family = FAMILIES[group.config.model]
     path = folder / "runs" / group.name
     with rundir.claim(str(path), group.config, DIGEST, False, group.replicas):
         write_evaluations(path / rundir.EVALUATION, evaluations)
         seconds, bounds = [2.0, 5.0], [-9.0, -7.0]
         lines = [
-            {"step": 6 * i + 6, "seconds": s} | dict.fromkeys(TERMS, [b] * len(runs))
+            {"step": 6 * i + 6, "seconds": s} | dict.fromkeys(family.terms, [b] * len(runs))
             for i, (s, b) in enumerate(zip(seconds, bounds, strict=True))
         ]
         (path / rundir.METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
         summary = {
             **{"elbo_lab": "1", "jax": "1", "device": "cpu, 1 core", "steps": 12, "data": DATA},
-            **{"terms": TERMS, "headline": "log_likelihood", "figures": ["samples"]},
-            "measured": {n: [IMAGES] for n in MEASURED} | {"means_1": [IMAGES, LATENTS]},
+            **{"terms": family.terms, "headline": family.headline, "figures": ["samples"]},
+            "measured": {
+                name: list(array.shape) for name, array in evaluations[min(evaluations)].items()
+            },
             "config": configs.to_dict(group.config),
             "failed_at": dict.fromkeys(map(str, range(len(runs))), -1) | (failed_at or {}),
             "failed_replicates": [],
@@ -79,8 +104,8 @@ def fill(folder: Path, found: list[grid.Cell], seed: int = 0) -> dict[tuple[str,
     """Runs for all cells; returns the values by cell and seed."""
     rng, values = np.random.default_rng(seed), {}
     for i, cell in enumerate(c for c in found if c.config):
-        replicas = training.replicas(cell.config)
-        own = {r: evaluation(rng, -90.0 + i + 0.3 * r) for r in range(len(replicas))}
+        replicas, model = training.replicas(cell.config), cell.config.model
+        own = {r: evaluation(rng, -90.0 + i + 0.3 * r, model) for r in range(len(replicas))}
         write_run(folder, list(replicas), own)
         values |= {(cell.name, replicas[r].seed): e for r, e in own.items()}
     return values

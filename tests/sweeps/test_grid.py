@@ -9,6 +9,7 @@ from elbo_lab import configs
 from elbo_lab.cli import validation
 from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
+from elbo_lab.models import MODELS
 from elbo_lab.sweeps import grid
 
 
@@ -144,3 +145,11 @@ def test_relative_work():
     # 784 x 400 + 400 x 50 of 784 x 200 + 200 x 200 + 200 x 50 multiplications
     wide = configs.replace(config, hidden_dims=(400,))
     assert grid.evaluation_work(wide, 100) == pytest.approx(0.4 * 100 * 5000 * 333_600 / 206_800)
+    # Without draws, an image is measured once; a step of one image counts as 1 + 4 draws.
+    for without in (
+        Config(model="pixelcnn", epochs=10),
+        Config(objective="autoencoder", epochs=10),
+    ):
+        size = MODELS[without.model].work
+        assert grid.evaluation_work(without, 100) == 0.4 * 100 * size
+        assert grid.training_work(without, 1000) == base * 5 / 9 * size

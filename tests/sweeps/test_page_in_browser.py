@@ -65,6 +65,7 @@ LONG_NAMES = {
     "lr_schedule": ["burda", "burda_rounded", "constant", "cosine"],
     "init": ["glorot", "glorot_same_key"],
 }
+FAMILIES = {"binarization": ["dynamic", "fixed"], "model": list(made_sweeps.FAMILIES)}
 
 
 def made(folder, axes: dict[str, list[str]]):
@@ -122,6 +123,13 @@ def test_the_page_fits_and_loads_nothing(page, tmp_path, width, dark):
 def test_long_names_of_cells_cut_no_label_off(tmp_path):
     found = probed(made(tmp_path, LONG_NAMES), tmp_path, 1280)
     assert found["cut"] == [] and found["rows"] == 2 * (4 * 2 - 1)
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_page_of_several_families_fits(tmp_path, width):
+    found = probed(made(tmp_path, FAMILIES), tmp_path, width)
+    assert found["scroll"] <= width and found["outside"] == found["cut"] == []
+    assert found["rows"] == 2 * (2 * 3 - 1)
 
 
 def test_a_console_error_would_be_seen(page, tmp_path):

@@ -1,7 +1,6 @@
 """Sweeps without processes: folders, what is missing, numbers, and the page."""
 
 import contextlib
-import html.parser
 import json
 import re
 
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from elbo_lab import configs, files, training
+from elbo_lab import configs, training
 from elbo_lab.cli import grid_flags, run_flags
 from elbo_lab.configs import Config
 from elbo_lab.errors import DamageWarning, UserError
@@ -17,16 +16,9 @@ from elbo_lab.reports import html_page
 from elbo_lab.runs import progress, rundir
 from elbo_lab.sweeps import grid, sweep_folder, sweep_jobs, sweep_reporting, sweep_results
 from tests.sweeps import made_sweeps
-from tests.training.toys import MEASURED
+from tests.sweeps.collecting import DIGESTS, Page, collected, means
 
 AXES = {"objective": ["elbo", "iwae"], "k": ["1", "5"], "estimator": ["reparam", "vimco"]}
-DIGESTS = {"blobs.npz": made_sweeps.DIGEST}
-COMMAND = "python -m experiments.sweep --objective='<b>&'"
-
-
-def collected(folder, cells, baseline=0, failed=None):
-    store = sweep_folder.read(folder, DIGESTS)
-    return files.jsonable(sweep_results.collect(cells, baseline, store, failed or {}, COMMAND, 2))
 
 
 @pytest.fixture(scope="module")
@@ -42,50 +34,6 @@ def page(sweep):
     return html_page.page(sweep[1])
 
 
-def means(values, name, field="log_likelihood"):
-    return np.array([np.mean(values[name, seed][field]) for seed in range(3)])
-
-
-class Page(html.parser.HTMLParser):
-    """What a browser would see: tags opened and closed, texts of table cells, ids, addresses."""
-
-    VOID = ("meta", "link", "br", "use", "path")
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.rows, self.ids, self.tags, self.addresses = [], [], [], [], []
-        self.text = ""
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.tags.append((tag, attrs))
-        self.ids += [attrs["id"]] if "id" in attrs else []
-        self.addresses += [v for n, v in attrs.items() if n in ("src", "href", "xlink:href")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in ("th", "td"):
-            self.rows[-1].append("")
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in self.VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "th" in self.open or "td" in self.open:
-            self.rows[-1][-1] += data
-        if "style" not in self.open:
-            self.text += data
-
-
 def numbers(text):
     return [float(n) for n in re.findall(r"[-+]?[\d.]+", text.replace("\N{MINUS SIGN}", "-"))]
 
@@ -96,7 +44,7 @@ def test_the_numbers_are_those_of_the_images(sweep):
     for cell in found["cells"]:
         if cell["status"] == "skipped":
             continue
-        for name in MEASURED:
+        for name in made_sweeps.MEASURED:
             own = means(values, cell["name"], name)
             stored = cell["results"][name]
             assert stored["mean"] == pytest.approx(own.mean())
@@ -106,14 +54,14 @@ def test_the_numbers_are_those_of_the_images(sweep):
             assert cell["difference"] == {"reason": "the baseline"}
         else:
             low, high = stats.ttest_rel(own, base).confidence_interval()
-            stored = cell["difference"]["log_likelihood"]
+            stored = cell["difference"]["headline"]
             assert (stored["low"], stored["high"]) == pytest.approx((low, high))
         # Three replicates in one program that trained for five seconds.
-        assert cell["results"]["training_seconds"] == pytest.approx(5 / 3)
+        assert cell["training_seconds"] == pytest.approx(5 / 3)
         counts = [
             np.sum(np.var(values[cell["name"], s]["means_1"], axis=0) > 0.01) for s in range(3)
         ]
-        assert cell["results"]["active_units"][0]["mean"] == pytest.approx(np.mean(counts))
+        assert cell["active_units"][0]["mean"] == pytest.approx(np.mean(counts))
 
 
 def test_the_page_is_whole_and_loads_nothing(page):
@@ -137,7 +85,7 @@ def test_the_page_is_whole_and_loads_nothing(page):
         "2 skipped",
     ):
         assert words in page.text
-    assert f"L_K with K = {Config.eval_k:,}" in page.text
+    assert f"log-likelihood, L_5000 with {Config.eval_k:,} draws per image" in page.text
     assert re.search(r"date\s*\d{4}-\d\d-\d\d", page.text)
 
 
@@ -180,7 +128,7 @@ def test_one_replicate_is_compared_by_images_and_says_so(tmp_path):
     found = collected(tmp_path, cells, baseline=1)
     own, base = (values[f"k={k}", 0]["log_likelihood"] for k in (1, 5))
     low, high = stats.ttest_rel(own, base).confidence_interval()
-    stored = found["cells"][0]["difference"]["log_likelihood"]
+    stored = found["cells"][0]["difference"]["headline"]
     assert (stored["low"], stored["high"]) == pytest.approx((low, high))
     assert "does not cover what another seed would change" in sweep_reporting.table(found)
 
@@ -195,7 +143,7 @@ def test_failed_replicates_are_left_out_and_named(tmp_path):
     found = collected(tmp_path, cells, failed={killed: "its process was ended by <signal> 9"})
     assert [c["status"] for c in found["cells"]] == ["partly", "failed", "waiting"]
     assert not found["complete"]
-    assert found["cells"][0]["results"]["replicates"] == 2
+    assert found["cells"][0]["replicates"] == 2
     text = Page(html_page.page(found)).text
     assert "seed 1: training diverged: not finite at step 17" in text
     assert "seeds 0, 1, 2: its process was ended by <signal> 9" in text
@@ -224,9 +172,9 @@ def test_cells_of_other_test_images_are_not_compared(tmp_path):
     cells = made_sweeps.cells({"binarization": ["dynamic", "fixed", "threshold"]}, replicates=2)
     made_sweeps.fill(tmp_path, cells)
     _, fixed, threshold = collected(tmp_path, cells)["cells"]
-    assert "log_likelihood" in fixed["difference"]  # drawn alike for both
+    assert "headline" in fixed["difference"]  # drawn alike for both
     assert threshold["difference"] == {"reason": "other test images or another likelihood"}
-    assert html_page.best_cell(collected(tmp_path, cells)["cells"]) is None
+    assert collected(tmp_path, cells)["best"] is None
 
 
 def test_what_is_missing_from_a_folder(tmp_path):
@@ -328,11 +276,11 @@ def test_a_sweep_whose_metrics_are_lost_says_so_and_has_all_other_numbers(tmp_pa
         "1 to 6",
     ]
     for cell, before in zip(found["cells"], whole["cells"], strict=True):
-        curve = cell["results"].pop("curve")
-        assert len(curve["seconds"]) == len(curve["training_bound"]) < 2
-        before["results"].pop("curve")
+        curve = cell.pop("curve")
+        assert len(curve["seconds"]) == len(curve["values"]) < 2
+        before.pop("curve")
         assert cell == before
-        cell["results"]["curve"] = curve
+        cell["curve"] = curve
     assert "training" in html_page.page(found)
 
 
