@@ -103,14 +103,14 @@ def _results(sweep: dict[str, Any], done: Sequence[dict[str, Any]]) -> str:
         value = html_parts.value(found)
         rows.append((name, f"<td{mark}>{value}</td>", f"<td>{html_parts.difference(cell)}</td>"))
     unit = sweep_cells.unit(headlines)
-    of = " or ".join(map(html_parts.symbol, symbols)) if len(symbols) < 3 else "headline"
+    of = " or ".join(map(html_parts.symbol, symbols)) if 0 < len(symbols) < 3 else "headline"
     caption = (
         f"{_measured_by(headlines)} (mean ± one standard error over "
         f"{sweep_cells.over(headlines)}), and the difference to the baseline "
         f"({text(sweep['baseline'])}) on the same test images with its {LEVEL:.0%} confidence "
         "interval."
     )
-    titles = ["cell", f"{of}, {unit}", f"minus baseline, {unit}"]
+    titles = ["cell", *(f"{title}, {unit}".removesuffix(", ") for title in (of, "minus baseline"))]
     return (
         html_parts.table(caption, titles, rows)
         + f'<p class="note">{text(" ".join(_notes(sweep, done)))}</p>'
@@ -118,16 +118,13 @@ def _results(sweep: dict[str, Any], done: Sequence[dict[str, Any]]) -> str:
 
 
 def _measured_by(headlines: Sequence[dict[str, Any]]) -> str:
-    """ "Test log-likelihood by L_5000, a lower bound in expectation, in nats per image"."""
+    """ "Test log-likelihood by L_5000, lower bound in expectation, in nats per image"."""
     texts = {}
     for found in headlines:
-        direction = found["direction"] or ""
-        direction = (
-            f", a {direction}" if "bound" in direction else f", {direction}" * bool(direction)
-        )
         by = html_parts.symbol(found["symbol"])
+        direction = f", {found['direction']}" if found["direction"] else ""
         texts[by] = f"{text(found['title'])} by {by}{direction}, in {found['unit']}"
-    return "Test " + "; ".join(texts.values())
+    return f"Test {'; '.join(texts.values()) or 'images'}"
 
 
 def _notes(sweep: dict[str, Any], done: Sequence[dict[str, Any]]) -> list[str]:

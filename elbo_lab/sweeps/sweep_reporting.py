@@ -106,7 +106,9 @@ def _lines(axes: list[str], done: list[dict[str, Any]]) -> list[str]:
 def _notes(sweep: dict[str, Any], done: list[dict[str, Any]]) -> list[str]:
     headlines = sweep_cells.headlines(done)
     units = " or ".join(sweep_cells.each(headlines, "unit")).replace("per image", "per test image")
-    notes = [f"{units}; +-: one standard error over {sweep_cells.over(headlines)}"]
+    notes = []
+    if headlines:
+        notes.append(f"{units}; +-: one standard error over {sweep_cells.over(headlines)}")
     if len(sweep_cells.each(headlines, "symbol")) > 1:
         notes += sweep_cells.glossary(headlines)
     kinds = dict.fromkeys(sweep_cells.difference(c)["kind"] for c in sweep_cells.compared(done))

@@ -30,7 +30,7 @@ DATA = {
 class Family(NamedTuple):
     """What runs of a model family leave."""
 
-    headline: str
+    headline: str | None
     terms: tuple[str, ...]
     measured: tuple[str, ...]
     layered: bool = False  # whether means of latents are measured
@@ -44,11 +44,11 @@ FAMILIES = {
 
 
 def config(values: dict[str, str], **others) -> Config:
-    own = {n: int(v) if n == "k" else v for n, v in values.items()}
+    own = {n: int(v) if n in ("k", "layers") else v for n, v in values.items()} | others
     sizes = {"batch_size": 10, "epochs": 2, "log_every": 6}
     if FAMILIES[own.get("model", "mlp")].layered:
         sizes["latent_dims"] = (LATENTS,)
-    made = configs.make(**own, dataset="blobs.npz", **sizes | others)
+    made = configs.make(dataset="blobs.npz", **sizes | own)
     validation.check(made)
     return validation.resolved(made)
 

@@ -130,3 +130,22 @@ def test_the_best_cell_follows_the_headline(better, name):
 
     assert sweep_comparison.best([measured("a", 2.0), measured("b", 1.0)]) == name
     assert sweep_comparison.best([measured("a", 2.0)]) is None
+
+
+def test_cells_of_a_method_without_a_headline_are_not_compared(tmp_path, monkeypatch):
+    without = made_sweeps.FAMILIES["pixelcnn"]._replace(headline=None)
+    monkeypatch.setitem(made_sweeps.FAMILIES, "pixelcnn", without)
+    cells = made_sweeps.cells({"layers": ["1", "2"]}, model="pixelcnn", replicates=2)
+    made_sweeps.fill(tmp_path, cells)
+    found = collected(tmp_path, cells)
+    assert found["best"] is None
+    assert found["cells"][1]["difference"] == {
+        "reason": "no quantity to compare by",
+        "log_px": found["cells"][1]["difference"]["log_px"],
+    }
+    lines = sweep_reporting.table(found).splitlines()
+    assert lines[0].split()[:4] == ["layers", "runs", "headline", "log"]
+    assert lines[2].endswith("no quantity to compare by")
+    page = Page(html_page.page(found))
+    assert page.rows[0] == ["cell", "headline", "minus baseline"]
+    assert page.rows[4][:2] == ["layers = 1", "2"] and "±" in page.rows[4][2]
