@@ -101,24 +101,36 @@ def load(
         stored = run_files.read_config(folder)
     except UserError as error:
         raise UserError(f"{path} is not a run's directory ({error}).") from error
-    config = configs.from_dict(stored["config"])
-    replicas = _replicas(config, stored)
+    try:
+        config = configs.from_dict(stored["config"])
+        replicas = _replicas(config, stored)
+    except UserError as error:
+        reason = str(error).rstrip(".")
+        raise UserError(f"{path} is not a run of this version ({reason}).") from error
     if not 0 <= replicate < config.replicates:
         raise UserError(
             f"{path} has {config.replicates} replicates, counted from 0; got {replicate}."
         )
-    dataset = data.load(config.dataset, data_dir, manual_dir, resolve=resolve)
-    if data.digest(dataset) != stored["data_sha256"]:
-        raise UserError(f"{path}: the examples of {config.dataset} have changed since it trained.")
+    try:
+        dataset = data.load(config.dataset, data_dir, manual_dir, resolve=resolve)
+    except UserError as error:
+        raise UserError(f"{path} was trained on {config.dataset}: {error}") from error
+    digest = data.digest(dataset)
+    if digest != stored["data_sha256"]:
+        changed = data.changed(config.dataset, stored["data_sha256"], digest)
+        raise UserError(f"{path}: {changed} it was trained.")
     dataset = data.hold_out(dataset, config.held_out)
     spec, number = data.spec_of(dataset, config.binarization), len(dataset.x_train)
     method = methods.make(config, spec, number)
     base_keys = training.base_keys(replicas)
     loop = training.make_loop(config, method, number, spec.kind, shard_batch=False)
     like = jax.eval_shape(loop.init, base_keys, *examples.first_rows(dataset))
-    restored = states.restore(folder, like, base_keys, method.terms)
+    try:
+        restored = states.restore(folder, like, base_keys, method.terms)
+    except UserError as error:
+        raise UserError(f"{path} cannot be loaded: {str(error).rstrip('.')}.") from error
     if restored is None:
-        raise UserError(f"{path} has no checkpoint yet.")
+        raise UserError(f"{path} has no checkpoint; run its command again to train it.")
     step, state, _ = restored
     trained = state.params, state.stats
     if config.replicates > 1:
