@@ -23,11 +23,11 @@ from benchmarks.workers import (
     task_folder,
     workers,
 )
-from elbo_lab import evaluation, methods
+from elbo_lab import evaluation, methods, models
 from elbo_lab.configs import Config
 from elbo_lab.data import Batch
 from elbo_lab.devices import setup
-from elbo_lab.methods import Method, importance
+from elbo_lab.methods import Method
 
 # Floating-point operations per second by which bursts are planned.
 PLANNED = 60e9
@@ -171,10 +171,11 @@ def measure_evaluate(
     params, stats = jax.jit(method.init)(jax.random.key(0), *start)
     evaluator = evaluation.make_evaluator(method)
     size = evaluator.batch_size
-    products = decoder_products(importance.ROWS, backward=False)
+    rows = models.make(Config(), SPEC).rows
+    products = decoder_products(rows, backward=False)
     flop = sum(p.flop for p in products)
     # Seconds per image: an image is DRAWS rows of the products.
-    passes = DRAWS / importance.ROWS
+    passes = DRAWS / rows
     spread_out = jax.default_backend() == "cpu" and setup.cores() > 1
     own = [OURS, OURS_SPREAD] if spread_out else [OURS]
     number = min(size * (setup.cores() if spread_out else 1), COMPARED_IMAGES)

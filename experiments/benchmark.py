@@ -4,12 +4,12 @@
     python -m experiments.benchmark --parts=train --cells=20x5 --rounds=15
     python -m experiments.benchmark --peers=pytorch,pyro,numpyro,pythae
 
-train       steps per second of `train.fit`, on the IWAE paper's one-layer model and full-size uint8
-            data, against the matrix-multiplication limit: the step's matrix products, each timed
-            alone at its shape in a scan, one after the other, alternating with the step. "together"
-            times them as one program, in which independent products overlap: a bound that no
-            dependent chain of products can reach. Peers train the same model by the same objective
-            in turns with it.
+train       steps per second of `training.fit`, on the IWAE paper's one-layer model and uint8 data
+            of full size, against the matrix-multiplication limit: the step's matrix products, each
+            timed alone at its shape in a scan, one after the other, alternating with the step.
+            "together" times them as one program, in which independent products overlap: a bound
+            that no dependent chain of products can reach. Peers train the same model by the same
+            objective in turns with it.
 evaluate    L_5000 in images per second, against the generation network's products alone; memory.
 start       process start to the first training step: cold, and with a warm compilation cache; the
             imports that are part of it; `import elbo_lab.losses` on top of jax and NumPyro. With

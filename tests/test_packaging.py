@@ -142,7 +142,7 @@ def test_a_plain_install_brings_what_losses_distributions_and_models_import():
 
 
 def test_all_else_that_is_imported_is_of_the_laboratory_or_of_the_peers():
-    peers = set((ROOT / "experiments" / "peers").rglob("*.py"))
+    peers = set((ROOT / "benchmarks" / "peers").rglob("*.py"))
     runtime = {f for folder in OWN for f in (ROOT / folder).rglob("*.py")} - peers
     assert len(runtime) > 50
     for files, extras in ((runtime, ["lab"]), (peers, ["lab", "peers"])):

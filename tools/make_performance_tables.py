@@ -1,4 +1,4 @@
-"""Writes the tables of docs/performance.md and the README's speed anew, from results/.
+"""Writes the tables of docs/performance.md anew, from results/.
 
     python -m tools.make_performance_tables
 
@@ -16,9 +16,9 @@ from elbo_lab.files import read_json
 from elbo_lab.reports import documents
 
 ROOT = Path(__file__).resolve().parents[1]
-FIGURES = ROOT / "results" / "benchmark_cpu.json"
+DOCUMENT, FIGURES = ROOT / "docs" / "performance.md", ROOT / "results" / "benchmark_cpu.json"
 
-# What we want to reach: fractions of the limit, and ours over a peer, by (B, k).
+# Targets: fractions of the limit, and ours over a peer, by (B, k).
 FRACTIONS = {(b, k): 0.70 if k == 50 else 0.62 for b in (20, 128) for k in (1, 5, 50)}
 RATIOS = {
     "pytorch": {
@@ -73,7 +73,7 @@ def limit(found: dict[str, Any]) -> str:
             )
         )
     head = (
-        *("B, k", "steps/s", "of the limit", "asked", "limit, steps/s", "limit, GFLOP/s"),
+        *("B, k", "steps/s", "of the limit", "target", "limit, steps/s", "limit, GFLOP/s"),
         "of products together",
     )
     return documents.table(head, rows)
@@ -88,8 +88,8 @@ def ratios(found: dict[str, Any]) -> str:
             (ROWS[row].says, *(_ratio(c["rows"].get(row), "ours_over_this") for c in cells))
         )
         if row in RATIOS:
-            asked = [f"*{RATIOS[row][c['batch'], c['k']]:.2f}*" for c in cells]
-            rows.append(("*asked*", *asked))
+            targets = [f"*{RATIOS[row][c['batch'], c['k']]:.2f}*" for c in cells]
+            rows.append(("*target*", *targets))
     ceiling = [
         f"{c['rows'][OURS]['steps_per_s'] / c['rows'][OURS]['fraction'] / eager:.2f}"
         if (eager := c["rows"].get("pytorch", {}).get("steps_per_s"))
@@ -171,7 +171,7 @@ def evaluation(found: dict[str, Any]) -> str:
     rows.append(("the limit", f"{part['limit_images_per_s']:.1f}", "1", "", ""))
     head = (
         f"L_{part['draws']} of {part['images']} images",
-        *("images/s", f"of the limit (asked {EVALUATION})", "ours over", "mean L_5000"),
+        *("images/s", f"of the limit (target {EVALUATION})", "ours over", "mean L_5000"),
     )
     return documents.table(head, rows)
 
@@ -190,14 +190,14 @@ def replicates(found: dict[str, Any]) -> str:
         for (batch, k), cell in sorted(cells.items())
     ]
     heads = [
-        f"R = {number}" + (f" (asked {REPLICATES} at k = 1)" if number == 2 else "")
+        f"R = {number}" + (f" (target {REPLICATES} at k = 1)" if number == 2 else "")
         for number in numbers
     ]
     return documents.table(("B, k", *heads), rows)
 
 
 def speed(found: dict[str, Any]) -> str:
-    """The README's: ours, against the limit and against the two peers of most interest."""
+    """Ours, against the limit and against the two peers of most interest."""
     rows = []
     for cell in found["train"]:
         own = cell["rows"][OURS]
@@ -211,20 +211,12 @@ def speed(found: dict[str, Any]) -> str:
 
 def performance(text: str, found: dict[str, Any]) -> str:
     """docs/performance.md with its tables made anew."""
-    parts = dict.fromkeys((machine, limit, ratios, speeds, bounds, memory), "train")
+    parts = dict.fromkeys((speed, machine, limit, ratios, speeds, bounds, memory), "train")
     parts |= {evaluation: "evaluate", replicates: "replicates"}
     for part, needed in parts.items():
         table = part(found) if needed in found else "Not measured on this machine yet."
         text = documents.replaced(text, part.__name__, table)
     return text
-
-
-def readme(text: str, found: dict[str, Any]) -> str:
-    """README.md with its table of speed made anew."""
-    return documents.replaced(text, speed.__name__, speed(found))
-
-
-DOCUMENTS = {ROOT / "docs" / "performance.md": performance, ROOT / "README.md": readme}
 
 
 def _parts(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -262,11 +254,9 @@ def _ratio(line: dict[str, Any] | None, name: str) -> str:
 
 
 def main() -> int:
-    """Writes the documents."""
-    found = read_json(FIGURES)
-    for path, make in DOCUMENTS.items():
-        path.write_text(make(path.read_text(), found))
-        print(f"wrote {path}")
+    """Writes docs/performance.md."""
+    DOCUMENT.write_text(performance(DOCUMENT.read_text(), read_json(FIGURES)))
+    print(f"wrote {DOCUMENT}")
     return 0
 
 

@@ -1,6 +1,8 @@
-"""Makes README's tables of protocols and of published results anew, from the code and results/.
+"""Writes the tables of docs/protocols.md anew, from the code and results/.
 
-python -m tools.make_results_tables
+    python -m tools.make_results_tables
+
+A test fails where they are out of date.
 """
 
 from pathlib import Path
@@ -12,7 +14,7 @@ from elbo_lab.reports import documents
 from elbo_lab.studies import table1_results
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENT, RESULTS = ROOT / "README.md", ROOT / "results"
+DOCUMENT, RESULTS = ROOT / "docs" / "protocols.md", ROOT / "results"
 
 
 def protocols() -> str:
@@ -31,7 +33,7 @@ def document(text: str) -> str:
 
 
 def main() -> int:
-    """Writes README.md."""
+    """Writes docs/protocols.md."""
     DOCUMENT.write_text(document(DOCUMENT.read_text()))
     print(f"wrote {DOCUMENT}")
     return 0

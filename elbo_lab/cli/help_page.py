@@ -134,7 +134,7 @@ def _family_line(name: str) -> str:
 def _objective_line(name: str) -> str:
     entry = losses.CATALOGUE.get(name)
     settings = ", ".join(options_of(OBJECTIVE_OPTIONS[name]))
-    words = "" if entry is None else entry.paper
+    words = "decodes E[z|x], without draws; docs/systems.md" if entry is None else entry.paper
     return f"{words} ({settings})" if settings else words
 
 

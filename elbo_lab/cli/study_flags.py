@@ -1,7 +1,7 @@
 """Studies on the command line: flags replace what all cells of a study share."""
 
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -16,7 +16,7 @@ from elbo_lab.sweeps import grid
 def conduct(
     study: Study,
     script: str,
-    axes: Collection[str] = (),
+    settings: Texts | None = None,
     workdir: Path | None = None,
     earlier: Sequence[Path] = (),
 ) -> int:
@@ -25,20 +25,21 @@ def conduct(
     Args:
       study: the question.
       script: the name in `python -m experiments.<script>`.
-      axes: flags that the script has made the study's choices of.
+      settings: what all cells share, of a script with flags of its own; if not given, the study's
+        settings with the flags of a configuration that were given.
       workdir: the study's folder, in the place of --workdir.
       earlier: see `sweep_running.conduct`.
 
     Raises:
       UserError: a flag in which cells differ, or that has several values.
     """
-    settings = settings_from_flags(study, axes)
+    settings = settings_from_flags(study) if settings is None else settings
     made = cells(study, settings, study.choices(settings))
     finish = functools.partial(study_reporting.report, study, settings)
     return sweep_flags.conduct(script, made, 0, study.name, workdir, finish, earlier)
 
 
-def settings_from_flags(study: Study, axes: Collection[str]) -> Texts:
+def settings_from_flags(study: Study) -> Texts:
     """The study's settings with the flags that were given.
 
     Raises:
@@ -46,11 +47,10 @@ def settings_from_flags(study: Study, axes: Collection[str]) -> Texts:
     """
     given, several = grid_flags.axes_from_flags()
     for name, texts in several.items():
-        if name not in axes:
-            raise UserError(f"--{name} takes one value in a study; got {','.join(texts)!r}.")
+        raise UserError(f"--{name} takes one value in a study; got {','.join(texts)!r}.")
     if flags.FLAGS["protocol"].present:
         run_flags.protocol("protocol", flags.FLAGS.protocol or "")
-    return study.settings | {name: text for name, text in given.items() if name not in axes}
+    return study.settings | given
 
 
 def cells(study: Study, settings: Texts, choices: Sequence[Choice]) -> list[grid.Cell]:

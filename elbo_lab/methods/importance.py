@@ -19,9 +19,6 @@ from elbo_lab.distributions import Chain
 from elbo_lab.distributions.means import mean_of
 from elbo_lab.models.base import Given, Model
 
-# Rows (draws x examples) that the generation network sees at once: their activations fit a CPU's
-# cache, and their matrix products run at full speed.
-ROWS = 1000
 DRAWS_PER_CHUNK = 50
 
 
@@ -41,9 +38,9 @@ def draws_per_chunk(k: int, num_draws: int) -> int:
     return k * max(1, min(DRAWS_PER_CHUNK, num_draws) // k)
 
 
-def batch_size(k: int, num_draws: int) -> int:
+def batch_size(model: Model, k: int, num_draws: int) -> int:
     """Examples that are measured at once."""
-    return max(1, ROWS // draws_per_chunk(k, num_draws))
+    return max(1, model.rows // draws_per_chunk(k, num_draws))
 
 
 def make_measure(model: Model, k: int, num_draws: int) -> Callable[..., dict[str, Array]]:

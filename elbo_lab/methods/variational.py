@@ -43,7 +43,7 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
         loss=objective_loss(config, model, num_train),
         terms=TERMS,
         measure=importance.make_measure(model, config.k, config.eval_k),
-        measure_batch=importance.batch_size(config.k, config.eval_k),
+        measure_batch=importance.batch_size(model, config.k, config.eval_k),
         pictures=pictures(model, is_plane=config.model_options.latent_dims == (2,)),
         headline="log_likelihood",
         layer_means=lambda key, params, stats, batch: importance.layer_means(

@@ -58,3 +58,7 @@ class Model(NamedTuple):
 
     log_px: Callable[..., Array] | None = None
     """(params, x [*batch, D], given) -> log p(x|y) [*batch], nats, where it can be had exactly."""
+
+    rows: int = 1000
+    """Rows (draws x examples) that the evaluation lets the generation network see at once: their
+    activations should fit a CPU's cache."""

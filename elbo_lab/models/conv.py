@@ -26,6 +26,9 @@ from elbo_lab.models.networks import (
 )
 from elbo_lab.options import option
 
+# Rows that the evaluation decodes at once: three to four times as fast on a CPU as 1000 are.
+ROWS = 100
+
 
 @dataclasses.dataclass(frozen=True)
 class ConvOptions:
@@ -42,7 +45,7 @@ class ConvOptions:
         most=100,
     )
     norm: str = option("none", "normalization between convolution and activation", NORMS)
-    activation: str = option("relu", "of the hidden layers", tuple(ACTIVATIONS))
+    activation: str = option("tanh", "of the hidden layers", tuple(ACTIVATIONS))
     scale: str = option(
         "log_std",
         "what a Gaussian's scale output is: log sigma, log sigma^2, softplus's sigma^2",
@@ -100,7 +103,7 @@ def make(options: ConvOptions, spec: Spec) -> Model:
     def likelihood(params: Params, z: Array, given: Given) -> Distribution:
         return law.distribution(*decoder.apply({"params": params["decoder"]}, z))
 
-    return Model(init, prior, posterior, likelihood)
+    return Model(init, prior, posterior, likelihood, rows=ROWS)
 
 
 def _check(options: ConvOptions, spec: Spec) -> None:

@@ -118,19 +118,13 @@ def is_complete(path: Path) -> bool:
     """
     if not rundir.is_complete(path):
         return False
-    from elbo_lab import evaluation
-
     try:
         summary = run_files.read_summary(path)
     except UserError as error:
         warnings.warn(f"{error}; it is made anew", DamageWarning, stacklevel=1)
         return False
-    shapes = {name: tuple(shape) for name, shape in summary["measured"].items()}
-    evaluations = evaluation.read_evaluations(
-        path / rundir.EVALUATION, summary["data"]["test_images"], shapes
-    )
     sound = {int(r) for r, step in summary["failed_at"].items() if step < 0}
-    if not sound <= set(evaluations):
+    if not sound <= set(stored_evaluations(path, summary)):
         warnings.warn(
             f"{path / rundir.EVALUATION} is damaged or lost; it is computed again",
             DamageWarning,
@@ -138,3 +132,14 @@ def is_complete(path: Path) -> bool:
         )
         return False
     return True
+
+
+def stored_evaluations(path: Path, summary: dict[str, Any]) -> dict[int, Any]:
+    """The evaluations of a complete run by replicate, without those that lack something which its
+    summary, from `run_files.read_summary`, says was measured.
+    """
+    from elbo_lab import evaluation
+
+    shapes = {name: tuple(shape) for name, shape in summary["measured"].items()}
+    number = summary["data"]["test_images"]
+    return evaluation.read_evaluations(path / rundir.EVALUATION, number, shapes)

@@ -1,12 +1,6 @@
-"""What runs of earlier versions left unsaid, and how their states are read."""
+"""What the summaries of earlier versions left unsaid."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
-
-import jax.numpy as jnp
-from jax import Array
-
-from elbo_lab.training.step import GRADIENT, PARAMETERS, STATS, Failure, TrainState
+from typing import Any
 
 # All that was measured before a summary named its quantities: one number an example each.
 _MEASURED = ("log_likelihood", "iwae", "elbo", "kl", "reconstruction", "effective_sample_size")
@@ -27,29 +21,3 @@ def completed(summary: dict[str, Any]) -> dict[str, Any]:
             measured[f"train_means_{i}"] = [au_images, size]
     old = {"terms": list(_TERMS), "headline": "log_likelihood"}
     return old | {"figures": figures, "measured": measured} | summary
-
-
-class OldFailure(NamedTuple):
-    """`step.Failure` as it was saved: one bit for each thing that was not finite."""
-
-    step: Array
-    terms: Array  # int32; bits of the loss's terms in alphabetical order, gradient, parameters
-
-
-def is_old(leaf_names: Sequence[str]) -> bool:
-    """Whether a checkpoint of these leaves holds a state of the version before."""
-    return any(name.endswith(".failure.terms") for name in leaf_names)
-
-
-def state_like(state: TrainState) -> TrainState:
-    """The structure in which the version before saved a state like this one."""
-    step = state.failure.step
-    return state._replace(failure=OldFailure(step, jnp.zeros_like(step)))
-
-
-def migrated(state: TrainState, terms: Sequence[str]) -> TrainState:
-    """A state of the version before, as this version has it."""
-    step, bits = state.failure
-    names = [*sorted(terms), GRADIENT, PARAMETERS]
-    is_finite = {name: (bits >> i) & 1 == 0 for i, name in enumerate(names)}
-    return state._replace(failure=Failure(step, is_finite | {STATS: jnp.ones_like(step, bool)}))

@@ -98,7 +98,9 @@ def stored_table(path: Path) -> str:
 def model_text(config: dict[str, Any]) -> str:
     """The model family, with its latent dimensions where it has any."""
     latents = config.get("latent_dims")
-    return config["model"] + (f", latent dimensions {configs.shown(latents)}" if latents else "")
+    return config["model"] + (
+        f", latent dimensions {', '.join(map(str, latents))}" if latents else ""
+    )
 
 
 def objective_text(config: dict[str, Any]) -> str:

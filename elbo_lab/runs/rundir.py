@@ -23,7 +23,6 @@ from elbo_lab.configs import Config
 from elbo_lab.errors import DamageWarning, UserError
 from elbo_lab.runs import old_digests, run_files
 from elbo_lab.runs.run_files import CHECKPOINTS, CONFIG, SUMMARY
-from elbo_lab.training import metrics
 
 try:
     import fcntl
@@ -264,6 +263,8 @@ def _check_kinds(path: Path) -> None:
 
 def is_run(path: Path) -> bool:
     """Whether a directory is a run's, by any of the files that only runs have."""
+
+    from elbo_lab.training import metrics  # JAX comes with it, which takes a second
 
     def holds(read: Callable[[], Any]) -> bool:
         with contextlib.suppress(UserError), warnings.catch_warnings(action="ignore"):

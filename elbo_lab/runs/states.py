@@ -7,8 +7,8 @@ from typing import Any
 import jax
 from jax import Array
 
-from elbo_lab.runs import old_versions, run_files
-from elbo_lab.training import TrainState, checkpoint
+from elbo_lab.runs import run_files
+from elbo_lab.training import TrainState, checkpoint, old_states
 
 
 def restore(
@@ -31,14 +31,12 @@ def restore(
       UserError: see `checkpoint.restore`.
     """
     folder = path / run_files.CHECKPOINTS
-    is_old = old_versions.is_old(checkpoint.leaf_names(folder))
-    if is_old:
-        like = jax.eval_shape(old_versions.state_like, like)
-    restored = checkpoint.restore(folder, (like, base_keys), refusal=refusal)
+    old = jax.eval_shape(old_states.state_like, like), base_keys
+    restored = checkpoint.restore(folder, (like, base_keys), others=[old], refusal=refusal)
     if restored is None:
         return None
     step, (state, base_keys) = restored
-    return step, old_versions.migrated(state, terms) if is_old else state, base_keys
+    return step, old_states.migrated(state, terms), base_keys
 
 
 def digest(path: Path) -> str:

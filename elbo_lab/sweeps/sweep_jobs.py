@@ -32,7 +32,7 @@ class Settings(NamedTuple):
     tensorboard: bool
     data_dir: str | None
     manual_dir: str | None
-    placement: tuple[bool | None, ...]  # a `device.Placement`
+    placement: tuple[bool | None, ...]  # a `setup.Placement`
 
 
 class Work(NamedTuple):

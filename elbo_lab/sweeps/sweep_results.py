@@ -101,11 +101,12 @@ def _measure(cell, store: Store, summaries, reasons) -> tuple[dict[str, Any], di
         if place is None:
             fields["failures"][replica.seed] = reasons.get(replica, WAITING)
             continue
-        step = summaries[place.path]["failed_at"][str(place.r)]
+        summary = summaries[place.path]
+        step = summary["failed_at"][str(place.r)]
         if step >= 0:
             fields["failures"][replica.seed] = f"training diverged: not finite at step {step:,}"
             continue
-        found = evaluation.read_evaluations(place.path / rundir.EVALUATION).get(place.r)
+        found = completing.stored_evaluations(place.path, summary).get(place.r)
         if found is None:
             fields["failures"][replica.seed] = f"{place.path / rundir.EVALUATION} is damaged"
             continue

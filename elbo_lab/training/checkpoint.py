@@ -21,7 +21,7 @@ import operator
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -86,12 +86,20 @@ def save(directory, step: int, state, *, keep: int = 2, note: dict[str, Any] | N
         ) from error
 
 
-def restore(directory, like, *, refusal: Callable[[int, Any], str] = lambda step, state: ""):
+def restore(
+    directory,
+    like,
+    *,
+    others: Sequence[Any] = (),
+    refusal: Callable[[int, Any], str] = lambda step, state: "",
+):
     """Reads the newest checkpoint that is whole; deletes damaged ones, with a warning for each.
 
     Args:
       directory: where the checkpoints lie; it need not exist.
       like: pytree of arrays or ShapeDtypeStructs with the structure, shapes and types of the state.
+      others: what a state may be like instead, such as those of earlier versions. Each checkpoint
+        is read like the first whose arrays have the same names.
       refusal: (step, state) -> why a whole checkpoint cannot be of this run, "" if it can. Such a
         one is renamed, so that it is in the way of none, with a warning.
 
@@ -99,7 +107,7 @@ def restore(directory, like, *, refusal: Callable[[int, Any], str] = lambda step
       (step, state): JAX arrays on the default device; None if there is no checkpoint.
 
     Raises:
-      UserError: the checkpoint is whole but of another structure than `like`, or it cannot be read
+      UserError: the checkpoint is whole but like none of these, or it cannot be read
         for reasons other than damage. Nothing is deleted then.
     """
     root = os.path.abspath(directory)
@@ -115,7 +123,8 @@ def restore(directory, like, *, refusal: Callable[[int, Any], str] = lambda step
             if checkpoint_folders.os_code(error) is None:
                 raise
             raise UserError(f"cannot read {folder}: {checkpoint_folders.reason(error)}") from error
-        state = _to_device(folder, manifest["leaves"], arrays, like)
+        own = _same_names(manifest["leaves"], like, *others)
+        state = _to_device(folder, manifest["leaves"], arrays, own)
         reason = refusal(step, state)
         if not reason:
             return step, state
@@ -145,11 +154,6 @@ def read_note(directory) -> dict[str, Any] | None:
         except (UserError, OSError):
             continue
     return None
-
-
-def leaf_names(directory) -> list[str]:
-    """The paths of the arrays in the newest checkpoint whose manifest can be read; [] if none."""
-    return [str(leaf[0]) for leaf in _newest_manifest(directory).get("leaves", ()) if leaf]
 
 
 def newest_digest(directory) -> str:
@@ -203,6 +207,13 @@ def _to_host(state):
     arrays = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.device_get(leaves))}
     arrays = {number: array for number, array in arrays.items() if array.size}
     return {"leaves": specs, "digest": _digest(specs, arrays)}, arrays
+
+
+def _same_names(specs, *trees):
+    """The first of some trees that has arrays of these names; the first of all if none has."""
+    names = {name for name, _, _ in specs}
+    same = (tree for tree in trees if {name for name, _, _ in _describe(tree)[1]} == names)
+    return next(same, trees[0])
 
 
 def _to_device(folder, specs, arrays, like):

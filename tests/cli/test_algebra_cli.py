@@ -15,7 +15,7 @@ def config_of(path) -> dict:
     return json.loads((path / "config.json").read_text())["config"]
 
 
-# One of every kind of objective; tests/test_train_step.py brings all of them to the loop.
+# One of every kind of objective; tests/training/test_step.py brings all of them to the loop.
 KINDS = ("elbo", "piwae", "rws", "sumo", "free_bits_batch", "wake_sleep")
 
 

@@ -111,7 +111,7 @@ def test_the_table_names_all_that_a_number_depends_on(fresh):
     ):
         assert words in done.stdout
     assert "training 120/120 steps bound -" in done.stderr
-    assert "evaluation 23/23 images" in done.stderr
+    assert "evaluation 23/23 examples" in done.stderr
 
 
 def test_a_complete_run_prints_the_same_table_and_changes_nothing(cli, fresh):

@@ -83,18 +83,20 @@ distributed.connect(sys.argv[1], 2, int(sys.argv[2]), 60)
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from elbo_lab.runs import stages
+from elbo_lab.training import Failure
 mesh = jax.make_mesh((2,), ("replicates",))
-bits = np.array([1, 0])
-terms = jax.make_array_from_callback(
-    (2,), NamedSharding(mesh, PartitionSpec("replicates")), lambda index: bits[index]
-)
-failure = types.SimpleNamespace(terms=terms)
+def spread(*values):
+    sharding = NamedSharding(mesh, PartitionSpec("replicates"))
+    return jax.make_array_from_callback((2,), sharding, lambda index: np.array(values)[index])
+terms = {"bound": (False, True), "kl": (True, True), "gradient": (False, True)}
+others = dict.fromkeys(("parameters", "stats"), (True, True))
+is_finite = {name: spread(*values) for name, values in (terms | others).items()}
+failure = Failure(spread(3, -1), is_finite)
 run = types.SimpleNamespace(
     failed_at=np.array([-1, -1]), replicas=[types.SimpleNamespace(seed=seed) for seed in (7, 8)]
 )
 record = types.SimpleNamespace(
-    failed_at=np.array([3, -1]), metrics={"bound": 0, "kl": 0},
-    state=types.SimpleNamespace(failure=failure),
+    failed_at=np.array([3, -1]), state=types.SimpleNamespace(failure=failure)
 )
 stages._check_finite(run, record, 0)
 print(run.failed_at.tolist())
@@ -115,7 +117,7 @@ def test_a_replicate_of_another_process_that_fails_is_named():
     ]
     first, second = finished(processes)
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
-    assert "Replicate 0 stopped: not finite at step 3, seed 7: " in first[1]
+    assert "Replicate 0 stopped: not finite at step 3, seed 7: bound, gradient; " in first[1]
     assert first[1].endswith("[3, -1]\n") and second[1] == "[3, -1]\n"
 
 

@@ -8,15 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import configs, data, models, training
+from elbo_lab import configs, data, methods, training
 from elbo_lab.cli import folders, gradient_flags
-from elbo_lab.data.dataset import Spec
 from elbo_lab.errors import UserError
-from elbo_lab.runs import rundir
+from elbo_lab.runs import examples, rundir
 from elbo_lab.training import checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -94,9 +92,10 @@ def run_directory(tmp_path_factory):
         replicates=2,
     )
     dataset = data.load(config.dataset)
-    loop = training.make_loop(config, models.make(config, Spec("image", (16,), 2)), 12)
+    spec = data.spec_of(dataset, config.binarization)
+    loop = training.make_loop(config, methods.make(config, spec, 12), 12)
     keys = training.base_keys(training.replicas(config))
-    state = loop.init(keys, jnp.full(16, 0.5))
+    state = loop.init(keys, *examples.first_rows(dataset))
     digest = data.digest(dataset)
     with rundir.claim(str(path / "run"), config, digest, overwrite=False) as workdir:
         checkpoint.save(workdir / rundir.CHECKPOINTS, 0, (state, keys))

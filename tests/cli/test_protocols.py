@@ -9,12 +9,11 @@ import pytest
 
 from elbo_lab import configs, methods, models, schedules, training
 from elbo_lab.cli import protocols, validation
-from elbo_lab.configs import Config
-from elbo_lab.data import Dataset, hold_out
-from elbo_lab.data.dataset import Batch, Spec
+from elbo_lab.data import Batch, Dataset, Spec, hold_out
 from elbo_lab.errors import UserError
-from elbo_lab.methods.base import Loss
+from elbo_lab.models.base import NOTHING_GIVEN
 from elbo_lab.training import optimizer, step
+from tests.training.toys import method_of
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -44,7 +43,8 @@ SAID = {
 }  # fmt: skip
 TINY = configs.make(hidden_dims=(6,), latent_dims=(3,), batch_size=4, epochs=2, k=2, eval_k=2)
 DATA_DIM = 9
-SPEC = Spec("image", (DATA_DIM,), 2)
+SPEC = Spec("image", (3, 3), 2)
+GREY = Batch(jnp.full((1, DATA_DIM), 0.3))
 
 
 @pytest.mark.parametrize("name", protocols.PROTOCOLS)
@@ -72,7 +72,7 @@ def test_the_fast_protocol_takes_a_tenth_of_the_papers_steps():
 
 def test_epochs_that_are_none_stay_so_and_are_refused():
     for epochs in (0, -5):
-        scaled = protocols.scaled(Config(epochs=epochs), 1.0)
+        scaled = protocols.scaled(configs.make(epochs=epochs), 1.0)
         with pytest.raises(UserError, match="--epochs must be at least 1"):
             validation.check(scaled)
 
@@ -105,17 +105,19 @@ def images():
 def test_the_gradient_of_the_sum_is_the_batch_times_that_of_the_mean():
     x = np.array([[1.0, 2.0], [3.0, -5.0], [0.5, 1.0]])
 
-    def loss(key, params, stats, batch, hparams):
+    def loss(key, params, x, hparams):
         del key, hparams
-        return Loss(batch.x @ params["w"], {"bound": -batch.x @ params["w"]}, stats)
+        return x @ params["w"], {"bound": -x @ params["w"]}
+
+    method = method_of(lambda key, mean: {"w": jnp.ones(2)}, loss)
+    batch = Batch(jnp.asarray(x, jnp.float32))
 
     def first_moment(which):
         tx = optimizer.make(TINY)
-        stepper = step.Stepper(loss, tx, lambda h, _: h, step.BATCH_GRADIENTS[which])
-        params = {"w": jnp.ones(2)}
-        failure = step.Failure.none(("bound",))
-        state = step.TrainState(jnp.int32(0), params, tx.init(params), failure)
-        batch = Batch(jnp.asarray(x, jnp.float32))
+        params, stats = method.init(None, batch)
+        none = step.Failure.none(method.terms)
+        state = step.TrainState(jnp.int32(0), params, tx.init(params), none, stats)
+        stepper = step.Stepper(method.loss, tx, lambda h, _: h, step.BATCH_GRADIENTS[which])
         after, _ = step.train_step(stepper, {"learning_rate": 1.0}, state, None, batch)
         return after.opt_state.mu["w"]
 
@@ -138,7 +140,7 @@ def test_without_shuffling_images_come_as_they_are_stored(shuffle):
 def test_layers_that_start_alike_share_one_stream_of_numbers():
     config = configs.replace(TINY, init="glorot_same_key")
     init = jax.jit(models.make(config, SPEC).init)
-    params = init(jax.random.key(0), Batch(jnp.full((1, DATA_DIM), 0.3)))
+    params = init(jax.random.key(0), GREY)
     matrices = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
     assert len(matrices) == 5
     # Uniform between +-sqrt(6 / (inputs + outputs)): divided by it, rows are filled one by one.
@@ -152,13 +154,15 @@ def test_layers_that_start_alike_share_one_stream_of_numbers():
 def test_centred_inputs_and_a_centre_that_gets_no_gradient(images):
     config = configs.replace(TINY, center_inputs=True)
     centred, plain = models.make(config, SPEC), models.make(TINY, SPEC)
-    params = jax.jit(centred.init)(jax.random.key(0), Batch(jnp.full((1, DATA_DIM), 0.3)))
+    params = jax.jit(centred.init)(jax.random.key(0), GREY)
     np.testing.assert_allclose(params["encoder"]["center"], 0.3, rtol=1e-6)
     x = jnp.asarray(images[:2] / 255, jnp.float32)
-    np.testing.assert_allclose(
-        centred.posterior(params, x).mean, plain.posterior(params, x - 0.3).mean, rtol=1e-5
-    )
-    gradient = jax.grad(lambda p: jnp.sum(centred.posterior(p, x).mean))(params)["encoder"]
+
+    def mean(model, params, x):
+        return model.posterior(params, x, NOTHING_GIVEN).mean
+
+    np.testing.assert_allclose(mean(centred, params, x), mean(plain, params, x - 0.3), rtol=1e-5)
+    gradient = jax.grad(lambda p: jnp.sum(mean(centred, p, x)))(params)["encoder"]
     np.testing.assert_array_equal(gradient["center"], 0)
     assert np.any(gradient["layer_1"]["mean"]["kernel"])
 

@@ -151,7 +151,7 @@ def test_where_results_go_is_looked_at_before_anything_is_trained(table1, tmp_pa
 @pytest.mark.parametrize(
     ("flag", "sentence"),
     [
-        ("--data=", "--data must be names of data sets, separated by commas; got ''."),
+        ("--data=", "--data must be names, separated by commas; got ''."),
         (
             "--eval_k=1",
             "--eval_k must be at least --k, 2, so that the test set's IWAE-k bound can be "

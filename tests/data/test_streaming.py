@@ -1,59 +1,36 @@
 """Streamed images against images on the device: the same batches, the same bits."""
 
-import functools
-
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import configs, training
+from elbo_lab import configs
 from elbo_lab.configs import Config
-from elbo_lab.data import binarization, load, streaming
+from elbo_lab.data import Batch, binarization, load, streaming
+from elbo_lab.data.streaming import Examples
 from elbo_lab.errors import UserError
-from elbo_lab.models import Model
+from tests.training.toys import NUMBER, assert_identical, on_device, run, start, toy_loop
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
-NUMBER, DIMS = 24, 6
-BASE = Config(batch_size=5, epochs=3, log_every=3)  # 4 steps a pass: calls cross from one to next
-
-
-def toy_init(key: jax.Array, mean_image: jax.Array) -> dict:
-    return {"w": mean_image + 0.1 * jax.random.normal(key, (DIMS,))}
-
-
-def toy_loss(key, params, x, hparams):
-    """Squared distance to noisy images, and the sum of each pixel's place where it is lit."""
-    del hparams
-    noise = 0.1 * jax.random.normal(key, x.shape)
-    loss = jnp.sum(jnp.square(params["w"] + noise - x), axis=-1)
-    return loss, {"bound": -loss, "lit": jnp.sum(x * 2.0 ** jnp.arange(DIMS), axis=-1)}
+DIMS = 6
+BASE = configs.make(
+    batch_size=5, epochs=3, log_every=3
+)  # 4 steps a pass: calls cross from one to next
+LABELS = np.arange(NUMBER, dtype=np.int32) % 7
 
 
 def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (NUMBER, DIMS)).astype(np.uint8)
 
 
-@functools.cache
-def toy_loop(config: Config) -> training.Loop:
-    return training.make_loop(config, Model(toy_init, None, None, None), NUMBER, toy_loss)
-
-
-def outcome(config: Config, x, state=None) -> tuple[list, list]:
+def outcome(config: Config, data, state=None) -> tuple[list, list]:
     """Metrics and states after each call."""
     loop = toy_loop(config)
-    keys = training.base_keys(training.replicas(config))
-    state = loop.init(keys, jnp.full(DIMS, 0.5)) if state is None else state
-    metrics, states = [], []
-    for record in training.fit(config, loop, x, state, keys):
-        metrics.append(jax.tree.map(np.asarray, record.metrics))
-        states.append(jax.tree.map(np.array, record.state))
-    return metrics, states
-
-
-def assert_identical(a, b) -> None:
-    chex.assert_trees_all_equal(a, b, strict=True)
+    if state is None:
+        state, _ = start(config, loop, images())  # whatever is done to the images
+    records = run(config, loop, data, state)
+    return [r.metrics for r in records], [r.state for r in records]
 
 
 @pytest.mark.parametrize(
@@ -72,17 +49,17 @@ def test_streamed_runs_equal_those_in_memory_to_the_bit(mode, replicates, shuffl
     key = jax.random.key(3)
     in_memory = outcome(config, binarization.stored(key, jnp.asarray(x), mode))
     assert len(in_memory[0]) == 4
-    streamed = outcome(config, streaming.Images(x, mode, key))
+    streamed = outcome(config, Examples(x, mode, key=key))
     assert_identical(streamed, in_memory)
 
 
 @pytest.mark.slow
 def test_a_streamed_run_resumes_at_any_boundary_and_from_a_file(tmp_path):
     np.save(tmp_path / "x.npy", images())
-    mapped = streaming.Images(np.load(tmp_path / "x.npy", mmap_mode="r"), "dynamic")
-    whole = outcome(BASE, jnp.asarray(images()))
+    mapped = Examples(np.load(tmp_path / "x.npy", mmap_mode="r"), "dynamic")
+    whole = outcome(BASE, images())
     for i, state in enumerate(whole[1]):
-        rest = outcome(BASE, mapped, jax.tree.map(jnp.array, state))
+        rest = outcome(BASE, mapped, on_device(state))
         assert_identical(rest, (whole[0][i + 1 :], whole[1][i + 1 :]))
 
 
@@ -94,14 +71,18 @@ def test_the_batches_are_those_of_the_orders_and_the_keys_alone():
     def indices(start: int, end: int) -> np.ndarray:
         return order[5 * start : 5 * end].reshape(-1, 5)
 
-    plain = streaming.batches(streaming.Images(images(), "none"), calls, indices)
-    for (start, end), found in zip(calls, plain, strict=True):
-        np.testing.assert_array_equal(found, images()[indices(start, end)])
+    def found(examples: Examples) -> list[Batch]:
+        return list(streaming.batches(examples, calls, indices))
+
+    def expected(x: np.ndarray, label: np.ndarray | None) -> list[Batch]:
+        rows = [indices(start, end) for start, end in calls]
+        return [Batch(x[row], None if label is None else label[row]) for row in rows]
+
+    assert_identical(found(Examples(images(), "none", LABELS)), expected(images(), LABELS))
     key = jax.random.key(2)
-    fixed = streaming.batches(streaming.Images(images(), "fixed", key), calls, indices)
     stored = np.asarray(binarization.stored(key, jnp.asarray(images()), "fixed"))
-    for (start, end), found in zip(calls, fixed, strict=True):
-        np.testing.assert_array_equal(found, stored[indices(start, end)])
+    fixed = found(Examples(images(), "fixed", key=key))
+    assert_identical(fixed, expected(stored, None))
 
 
 class Device:

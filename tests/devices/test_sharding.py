@@ -66,7 +66,7 @@ def test_eight_devices_equal_one(tmp_path):
     for name, mesh in MESHES.items():
         assert tuple(eight.pop(f"{name}/mesh")) == mesh
     for name, value in eight.items():
-        if name.endswith(("/images", "/noise")):
+        if name.endswith(("/images", "/noise", "/labels")):
             assert np.all(np.ptp(one[name], axis=0) > 0)  # they differ from step to step
             np.testing.assert_array_equal(value, one[name], err_msg=name)
         else:
@@ -74,10 +74,10 @@ def test_eight_devices_equal_one(tmp_path):
 
 
 def test_nothing_is_placed_without_a_mesh():
-    def function(x):
-        return x
+    def function(own, shared):
+        return own
 
-    assert sharding.placing(function, None, 1, "r") is function
-    assert sharding.over_replicates(1, function, 1) is function
-    x = jax.numpy.ones(3)
-    assert sharding.pin(None)(x) is x
+    assert sharding.over_replicates(1, function) is function
+    tree = {"x": jax.numpy.ones(3), "n": 1}
+    assert sharding.place(tree, None, jax.P()) is tree
+    assert sharding.pin(None)(tree) is tree

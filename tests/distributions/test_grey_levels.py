@@ -9,17 +9,17 @@ from scipy import integrate, stats
 
 from elbo_lab import configs, models
 from elbo_lab.cli import validation
-from elbo_lab.data import Dataset
-from elbo_lab.data.dataset import Spec
+from elbo_lab.data import Batch, Dataset, Spec
 from elbo_lab.distributions import (
     ContinuousBernoulli,
     DiscretizedLogistic,
     continuous_bernoulli_mean,
 )
 from elbo_lab.errors import UserError
-from elbo_lab.evaluation import Evaluation
+from elbo_lab.models.base import NOTHING_GIVEN
 from elbo_lab.models.laws import LEAST_LOG_SCALE, LEAST_SCALE, LIKELIHOODS
 from elbo_lab.reports import results
+from tests.training.toys import MEASURED
 
 LEVELS = np.arange(256)
 LOCATIONS = [-0.5, 0.0, 0.3, 0.999, 2.0]
@@ -201,13 +201,14 @@ def test_the_output_starts_at_the_training_mean(likelihood, fast_compilation):
 
     @jax.jit
     def outputs(key):
-        params = model.init(key, mean)
+        params = model.init(key, Batch(mean[None]))
         # At z = 0 the trunk's output is zero. A logistic law's tails beyond [0, 1] move its mean.
-        law = model.likelihood(params, jnp.zeros((5, 2)))
+        law = model.likelihood(params, jnp.zeros((5, 2)), NOTHING_GIVEN)
         assert law.batch_shape == (5,) and law.event_shape == (4,)
         start = law.location if likelihood == "discretized_logistic" else law.mean
+        z = jnp.ones((3, 5, 2))
         gradients = jax.grad(
-            lambda params: jnp.sum(model.likelihood(params, jnp.ones((3, 5, 2))).log_prob(x))
+            lambda params: jnp.sum(model.likelihood(params, z, NOTHING_GIVEN).log_prob(x))
         )(params)
         return start, gradients, jax.eval_shape(law.log_prob, jnp.zeros((3, 5, 4))).shape
 
@@ -219,12 +220,12 @@ def test_the_output_starts_at_the_training_mean(likelihood, fast_compilation):
 def test_the_gaussians_one_scale_has_a_floor():
     model = models.make(
         configs.make(likelihood="gaussian", latent_dims=(2,), hidden_dims=(3,)),
-        Spec("image", (4,), 2),
+        Spec("image", (4,), None),
     )
-    params = jax.jit(model.init)(jax.random.key(0), jnp.full(4, 0.5))
+    params = jax.jit(model.init)(jax.random.key(0), Batch(jnp.full((1, 4), 0.5)))
     assert params["decoder"]["log_scale"].shape == (1,)
     params["decoder"]["log_scale"] = jnp.full(1, -50.0)
-    law = model.likelihood(params, jnp.zeros(2))
+    law = model.likelihood(params, jnp.zeros(2), NOTHING_GIVEN)
     expected = 4 * stats.norm(0, LEAST_SCALE).logpdf(0)
     assert law.log_prob(law.mean) == pytest.approx(expected, rel=1e-5)
 
@@ -263,7 +264,7 @@ def test_likelihoods_of_grey_levels_need_those(likelihood):
 
 def test_results_say_what_is_a_density():
     values = np.array([-784.0, -392.0])
-    found = Evaluation(values, values, values, values, values, values, (np.zeros((2, 3)),))
+    found = dict.fromkeys(MEASURED, values) | {"means_1": np.zeros((2, 3))}
     names = {}
     for likelihood in LIKELIHOODS:
         config = configs.make(likelihood=likelihood, k=1, eval_k=7)

@@ -8,10 +8,13 @@ import pytest
 from numpyro.distributions.flows import InverseAutoregressiveTransform
 
 from elbo_lab import configs, evaluation
+from elbo_lab.data import Batch
 from elbo_lab.distributions import Chain, means
-from elbo_lab.methods import variational
+from elbo_lab.evaluation import quantities
+from elbo_lab.methods import importance, variational
 from elbo_lab.models import Model
 from elbo_lab.training import hyper
+from tests.training.toys import importance_evaluator
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -194,13 +197,13 @@ def test_an_evaluation_by_a_flow():
     """A flow as posterior, a likelihood that has no mean, and means against the closed form."""
     model = Model(
         None,
-        lambda params: dist.Normal(jnp.zeros(2), 1.0).to_event(1),
-        lambda params, x: flow(x),
-        lambda params, z: Own(z),
+        lambda params, given: dist.Normal(jnp.zeros(2), 1.0).to_event(1),
+        lambda params, x, given: flow(x),
+        lambda params, z, given: Own(z),
     )
-    evaluator = evaluation.make_evaluator(model, 2, 4)
-    result = evaluation.evaluate(evaluator, jax.random.key(0), {}, jnp.asarray(MEAN))
-    (layer,) = result.means
+    evaluator, examples = importance_evaluator(model, 2, 4), Batch(jnp.asarray(MEAN))
+    result = evaluation.evaluate(evaluator, jax.random.key(0), {}, (), examples)
+    (layer,) = quantities.layers(result)
     assert np.all(np.abs(layer - FLOW_MEAN) < 5 * FLOW_SD / np.sqrt(means.NUM_DRAWS))
     # The variance that the noise of draws adds to a unit's activity is far below the threshold.
     assert np.max(FLOW_SD**2) / means.NUM_DRAWS < evaluation.ACTIVE_THRESHOLD / 20
@@ -208,9 +211,8 @@ def test_an_evaluation_by_a_flow():
 
 def test_layer_means_of_a_hierarchy_without_closed_forms():
     chain = Chain(OwnMethod(), [lambda z: Own(2 * z), lambda z: OwnProperty(z + 1)])
-    below, middle, above = jax.jit(lambda key: evaluation.layer_means(key, chain))(
-        jax.random.key(0)
-    )
+    found = jax.jit(lambda key: importance.layer_means(key, chain))(jax.random.key(0))
+    below, middle, above = quantities.layers(found)
     np.testing.assert_array_equal(below, MEAN)
     # Means given one draw of the layer below: 2 z_1 with z_1 ~ N(MEAN, SCALE^2).
     assert np.all(np.abs(middle - 2 * MEAN) < 2 * 5 * SCALE)
@@ -227,13 +229,13 @@ def test_an_objective_of_the_mean_takes_a_method_and_refuses_where_there_is_none
     def loss(likelihood):
         model = Model(
             None,
-            lambda params: prior,
-            lambda params, x: prior.expand((B,)),
-            lambda params, z: likelihood(jnp.broadcast_to(jnp.asarray(MEAN), z.shape)),
+            lambda params, given: prior,
+            lambda params, x, given: prior.expand((B,)),
+            lambda params, z, given: likelihood(jnp.broadcast_to(jnp.asarray(MEAN), z.shape)),
         )
-        loss_fn = variational.objective_loss(config, model)
+        objective = variational.objective_loss(config, model)
         hparams = hyper.hyperparameters([config])
-        return loss_fn(jax.random.key(0), {}, jnp.asarray(x), hparams)[0]
+        return objective(jax.random.key(0), {}, (), Batch(jnp.asarray(x)), hparams).loss
 
     np.testing.assert_allclose(loss(OwnMethod), np.full(B, 2.5), rtol=1e-6)
     with pytest.raises(ValueError, match="lambda_vae needs a p.x.z. with a closed-form mean"):

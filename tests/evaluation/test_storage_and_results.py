@@ -6,25 +6,28 @@ import math
 import numpy as np
 import pytest
 
+from elbo_lab import configs
 from elbo_lab.configs import Config
 from elbo_lab.evaluation import Evaluation, read_evaluations, write_evaluations
 from elbo_lab.reports import results
+from tests.training.toys import MEASURED
 
 
 def make_evaluation(seed: int = 0, number: int = 7, layers: int = 1) -> Evaluation:
     rng = np.random.default_rng(seed)
-    values = (rng.normal(size=number).astype(np.float32) for _ in range(6))
-    return Evaluation(
-        *values, tuple(rng.normal(size=(number, 3)).astype(np.float32) for _ in range(layers))
-    )
+    shapes = {name: (number,) for name in MEASURED}
+    shapes |= {f"means_{i + 1}": (number, 3) for i in range(layers)}
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def shapes_of(evaluation: Evaluation) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in evaluation.items()}
 
 
 def assert_same(got: Evaluation, expected: Evaluation) -> None:
-    for name in Evaluation._fields[:-1]:
-        np.testing.assert_array_equal(getattr(got, name), getattr(expected, name), strict=True)
-    assert len(got.means) == len(expected.means)
-    for a, b in zip(got.means, expected.means, strict=True):
-        np.testing.assert_array_equal(a, b, strict=True)
+    assert got.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(got[name], values, strict=True)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -65,7 +68,7 @@ def test_a_flipped_byte_is_noticed_or_harmless(tmp_path):
             damaged = bytearray(whole)
             damaged[place] ^= flip
             path.write_bytes(damaged)
-            read = read_evaluations(path)
+            read = read_evaluations(path, 7, shapes_of(expected))
             noticed += read == {}
             if read:
                 assert list(read) == [0]
@@ -89,19 +92,23 @@ def test_another_array_is_no_evaluation(tmp_path):
 
 def test_an_evaluation_of_other_images_or_dimensions_is_left_out(tmp_path):
     path, whole = tmp_path / "evaluation.npz", make_evaluation(layers=2)
-    trained = whole._replace(train_means=tuple(np.zeros((4, 3), np.float32) for _ in range(2)))
-    shorter = whole._replace(kl=whole.kl[:5])
-    wider = whole._replace(means=(whole.means[0], whole.means[1][:5]))
-    texts = whole._replace(elbo=whole.elbo.astype(str))
+    own = np.zeros((4, 3), np.float32)
+    trained = whole | {"train_means_1": own, "train_means_2": own}
+    shorter = whole | {"kl": whole["kl"][:5]}
+    wider = whole | {"means_2": whole["means_2"][:5]}
+    texts = whole | {"elbo": whole["elbo"].astype(str)}
     empty = make_evaluation(number=0)
     found = dict(enumerate([whole, trained, shorter, wider, texts, empty, make_evaluation(0, 5)]))
     write_evaluations(path, found)
     assert list(read_evaluations(path)) == [0, 1, 6]
     assert list(read_evaluations(path, 7)) == [0, 1]
     assert list(read_evaluations(path, 40)) == []
-    assert list(read_evaluations(path, 7, (3, 3))) == [0]
-    assert list(read_evaluations(path, 7, (3, 3), 4)) == [1]
-    assert list(read_evaluations(path, 7, (3, 4))) == []
+    shapes = shapes_of(whole)
+    assert list(read_evaluations(path, 7, shapes)) == [0]
+    of_training = {"train_means_1": (4, 3), "train_means_2": (4, 3)}
+    assert list(read_evaluations(path, 7, shapes | of_training)) == [1]
+    assert list(read_evaluations(path, 7, shapes | {"means_2": (7, 4)})) == []
+    assert list(read_evaluations(path, 7, shapes | {"codes": (7, 4)})) == []
 
 
 # Results
@@ -114,14 +121,14 @@ def by_name(config: Config, evaluation: Evaluation) -> dict:
     return {result.name: result for result in results.test_results(config, evaluation)}
 
 
-def simple_evaluation(means: tuple[np.ndarray, ...]) -> Evaluation:
-    each = [np.array(VALUES, np.float32) - i for i in range(6)]
-    return Evaluation(*each, means)
+def simple_evaluation(*layers: np.ndarray) -> Evaluation:
+    each = {name: np.array(VALUES, np.float32) - i for i, name in enumerate(MEASURED)}
+    return each | {f"means_{i}": means for i, means in enumerate(layers, 1)}
 
 
 def test_means_and_standard_errors_over_images():
-    config = Config(k=4, eval_k=77)
-    found = by_name(config, simple_evaluation((np.zeros((3, 2)),)))
+    config = configs.make(k=4, eval_k=77)
+    found = by_name(config, simple_evaluation(np.zeros((3, 2))))
     expected = {
         "log-likelihood": (-3, "L_77", "nats per image", 77),
         "IWAE bound": (-4, "L_4", "nats per image", 4),
@@ -141,7 +148,7 @@ def test_means_and_standard_errors_over_images():
 
 
 def test_one_image_has_no_standard_error():
-    evaluation = Evaluation(*(np.array([-1.0]) for _ in range(6)), (np.zeros((1, 2)),))
+    evaluation = {"elbo": np.array([-1.0]), "means_1": np.zeros((1, 2))}
     result = by_name(Config(), evaluation)["ELBO"]
     assert (result.value, result.standard_error, result.over) == (-1, None, None)
 
@@ -151,10 +158,10 @@ def test_active_units_are_counted_per_layer():
     sign = np.array([[1.0], [-1.0], [1.0], [-1.0]])
     below = sign * np.sqrt([0.02, 0.009, 0.0, 1.0])
     above = 5 + sign * np.sqrt([0.011, 0.0099])
-    found = by_name(Config(), simple_evaluation((below, above)))
+    found = by_name(Config(), simple_evaluation(below, above))
     assert found["active units, layer 1 of 4"].value == 2
     assert found["active units, layer 2 of 2"].value == 1
-    alone = by_name(Config(), simple_evaluation((below,)))
+    alone = by_name(Config(), simple_evaluation(below))
     assert alone["active units of 4"].value == 2
     assert alone["active units of 4"].unit == "units"
 
@@ -170,7 +177,7 @@ def test_active_units_are_counted_per_layer():
 )
 def test_the_training_bound_is_the_mean_of_the_last_pass(objective, symbol, k, bound):
     records = [{"step": 10, "bound": -9.0}, {"step": 20, "bound": -4.0}, {"step": 30, "bound": -2}]
-    result = results.train_result(Config(objective=objective), records, 10, 0)
+    result = results.train_result(configs.make(objective=objective), records, 10, 0)
     assert result.value == pytest.approx(-3)
     assert (result.symbol, result.k, result.bound) == (symbol, k, bound)
     assert (result.unit, result.split) == ("nats per image", "train")

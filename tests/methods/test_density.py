@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from elbo_lab.data.dataset import Batch, Spec
-from elbo_lab.methods import density, sample_in_steps
+from elbo_lab.methods import density
+from elbo_lab.methods.density import sample_in_steps
 from elbo_lab.models.base import Given
 from elbo_lab.models.pixelcnn import PixelCNNOptions, make
 

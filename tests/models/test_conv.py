@@ -1,7 +1,5 @@
 """Convolutional models: sizes, values against NumPy float64, likelihoods, objectives, refusals."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -183,7 +181,7 @@ def numpy_networks(params, x, z):
 
 
 def test_posterior_and_likelihood_equal_numpy_in_any_batch():
-    model = small(norm="group", residual_blocks=1)
+    model = small(norm="group", residual_blocks=1, activation="relu")
     params = filled(model, everywhere=True)
     x, z = images(SPEC, 3, 2), latents(3, 2)
 
@@ -206,12 +204,18 @@ def test_same_key_same_params_and_another_key_others():
     jax.tree.map(np.testing.assert_array_equal, one, again)
     mean = np.clip(batch.x.mean(axis=0, dtype=np.float64), 0.001, 0.999)
     np.testing.assert_allclose(one["decoder"]["logits"]["bias"], logit(mean), rtol=1e-4)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(one):
-        if path[-1].key == "kernel":
-            different = functools.reduce(lambda tree, key: tree[key.key], path, other)
-            assert np.all(leaf != different), path
-            limit = np.sqrt(6 / (sum(leaf.shape[-2:]) * np.prod(leaf.shape[:-2])))
-            assert 0.7 * limit < np.max(np.abs(leaf)) <= limit * (1 + 1e-6), path
+    # Numbers of inputs that each output of a layer meets: their inverse is the weights' variance.
+    encoder, decoder = one["encoder"]["trunk"], one["decoder"]
+    for layer, inputs in (
+        (encoder["down_0"], 16 * 2),
+        (encoder["down_1"], 16 * 4),
+        (decoder["grid"], 3),
+        (decoder["trunk"]["up_1"], 4 * 8),
+        (decoder["logits"], 4 * 4),
+    ):
+        count = layer["kernel"].size
+        assert np.var(layer["kernel"]) * inputs == pytest.approx(1, abs=4 * np.sqrt(2 / count))
+    assert np.all(decoder["logits"]["kernel"] != other["decoder"]["logits"]["kernel"])
 
 
 # The outputs of a continuous Bernoulli are those of a Bernoulli.

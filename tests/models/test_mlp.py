@@ -11,8 +11,9 @@ from scipy.special import expit, logit
 
 from elbo_lab import configs, losses, models
 from elbo_lab.configs import Config
-from elbo_lab.data.dataset import Spec
+from elbo_lab.data import Batch, Spec
 from elbo_lab.models import networks
+from elbo_lab.models.base import NOTHING_GIVEN
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -34,7 +35,7 @@ def images(*shape) -> np.ndarray:
 def small(depth: int, **changes):
     """A model of `depth` stochastic layers, and params."""
     model = models.make(config(latent_dims=DEPTHS[depth], **changes), Spec("image", (D,), 2))
-    return model, jax.jit(model.init)(jax.random.key(0), images(10))
+    return model, jax.jit(model.init)(jax.random.key(0), Batch(images(10)))
 
 
 def draw(depth: int, *shape):
@@ -56,7 +57,7 @@ def order(name: str) -> tuple[bool, str]:
 
 def init_shapes(latent_dims):
     model = models.make(configs.make(latent_dims=latent_dims), Spec("image", (784,), 2))
-    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(784))
+    return jax.eval_shape(model.init, jax.random.key(0), Batch(jnp.zeros((1, 784))))
 
 
 def test_one_layer_of_the_iwae_paper():
@@ -92,7 +93,7 @@ def test_glorot_uniform_weights_and_zero_biases():
     model = models.make(
         configs.make(latent_dims=(100, 50), output_bias="zero"), Spec("image", (784,), 2)
     )
-    params = jax.jit(model.init)(jax.random.key(1), jnp.full(784, 0.3))
+    params = jax.jit(model.init)(jax.random.key(1), Batch(jnp.full((1, 784), 0.3)))
     kernels = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if path[-1].key == "bias":
@@ -111,21 +112,23 @@ def test_glorot_uniform_weights_and_zero_biases():
     assert len(np.unique(np.round(firsts, 6))) == len(kernels)
 
 
-@pytest.mark.parametrize("leading", [(), (20,), (5, 4)])
-def test_output_bias_is_the_logit_of_the_clipped_training_mean(leading):
-    x = images(*leading)
+@pytest.mark.parametrize("given", [False, True])
+def test_output_bias_is_the_logit_of_the_clipped_training_mean(given):
+    """The mean of the first batch, unless that of all training data is given."""
+    x, first = images(20), images(3) * 0.25
     x[..., 0], x[..., 1] = 0, 1
+    batch, mean = (Batch(first), x.mean(axis=0)) if given else (Batch(x), None)
     model = models.make(SMALL, Spec("image", (D,), 2))
-    params = jax.jit(model.init)(jax.random.key(0), x)
-    mean = np.clip(x.reshape(-1, D).mean(axis=0, dtype=np.float64), 0.001, 0.999)
+    params = jax.jit(model.init)(jax.random.key(0), batch, mean)
+    mean = np.clip(x.mean(axis=0, dtype=np.float64), 0.001, 0.999)
     np.testing.assert_allclose(params["decoder"]["logits"]["bias"], logit(mean), rtol=1e-4)
     assert np.all(np.asarray(params["encoder"]["layer_1"]["mean"]["bias"]) == 0)
 
 
 def test_same_key_same_params_and_another_key_others():
     init = jax.jit(models.make(SMALL, Spec("image", (D,), 2)).init)
-    one, again, other = (init(jax.random.key(seed), images(3)) for seed in (0, 0, 1))
-    chex.assert_trees_all_equal(one, again)
+    one, again, other = (init(jax.random.key(seed), Batch(images(3))) for seed in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, one, again)
     kernel = one["decoder"]["logits"]["kernel"]
     assert np.all(kernel != other["decoder"]["logits"]["kernel"])
 
@@ -161,8 +164,8 @@ def test_posterior_and_likelihood_equal_numpy(scale, activation):
 
     @jax.jit
     def compute(params):
-        q = model.posterior(params, x)
-        return q.mean, q.variance, model.likelihood(params, z).mean
+        q = model.posterior(params, x, NOTHING_GIVEN)
+        return q.mean, q.variance, model.likelihood(params, z, NOTHING_GIVEN).mean
 
     mean, variance, probabilities = map(np.asarray, compute(params))
     h = trunk(encoder, np.float64(x))
@@ -188,9 +191,9 @@ def test_any_leading_dimensions(depth):
     x, z = images(4, 3), draw(depth, 4, 3)
 
     def densities(x, z):
-        log_qz_x = model.posterior(params, x).log_prob(z)
-        log_pz = model.prior(params).log_prob(z)
-        return log_qz_x, log_pz, model.likelihood(params, z).log_prob(x)
+        log_qz_x = model.posterior(params, x, NOTHING_GIVEN).log_prob(z)
+        log_pz = model.prior(params, NOTHING_GIVEN).log_prob(z)
+        return log_qz_x, log_pz, model.likelihood(params, z, NOTHING_GIVEN).log_prob(x)
 
     many = jax.jit(densities)(x, z)  # [K, B, .]
     rows = jax.jit(densities)(x[0], jax.tree.map(lambda leaf: leaf[0], z))  # [B, .]
@@ -209,9 +212,9 @@ def iwae_gradient(depth: int, vectorized: bool):
     def loss(params):
         value, _ = losses.iwae(
             jax.random.key(2),
-            model.posterior(params, x),
-            model.prior(params),
-            lambda z: model.likelihood(params, z).log_prob(x),
+            model.posterior(params, x, NOTHING_GIVEN),
+            model.prior(params, NOTHING_GIVEN),
+            lambda z: model.likelihood(params, z, NOTHING_GIVEN).log_prob(x),
             num_samples=3,
             vectorized=vectorized,
         )
@@ -237,12 +240,12 @@ def test_prior_of_one_layer_is_standard_normal():
     model, params = small(1)
     z = draw(1, 5)
     expected = np.sum(-0.5 * np.float64(z) ** 2 - 0.5 * np.log(2 * np.pi), axis=-1)
-    np.testing.assert_allclose(model.prior(params).log_prob(z), expected, rtol=1e-5)
+    np.testing.assert_allclose(model.prior(params, NOTHING_GIVEN).log_prob(z), expected, rtol=1e-5)
 
 
 def test_ancestral_sampling_of_two_layers():
     model, params = small(2)
-    sample = jax.jit(lambda params, key: model.prior(params).sample(key, (40_000,)))
+    sample = jax.jit(lambda params, key: model.prior(params, NOTHING_GIVEN).sample(key, (40_000,)))
     z_1, z_2 = (np.float64(z) for z in sample(params, jax.random.key(3)))
     count = len(z_1)
     # z_2 ~ N(0, I): errors of second moments are 1/sqrt(n), of squares sqrt(2/n).
@@ -261,7 +264,7 @@ def test_ancestral_sampling_of_two_layers():
 def test_likelihood_reads_the_layer_next_to_the_data_alone(depth):
     model, params = small(depth)
     z = draw(depth, 4)
-    mean_of = jax.jit(lambda z: model.likelihood(params, z).mean)
+    mean_of = jax.jit(lambda z: model.likelihood(params, z, NOTHING_GIVEN).mean)
     mean = np.asarray(mean_of(z))
     for i in range(depth):
         moved = tuple(leaf + (i == j) for j, leaf in enumerate(z))
@@ -278,7 +281,10 @@ def test_registry_makes_every_model():
 def test_images_and_latents_of_other_shapes_are_refused():
     """Images [4, 2 D] could pass for 8, and an array of two draws for two layers."""
     for depth, z in ((1, draw(2, 2)), (2, draw(1, 2)), (2, (*draw(2, 2), draw(1, 2)))):
-        model, key = models.make(config(latent_dims=DEPTHS[depth]), D), jax.random.key(0)
+        model, key = (
+            models.make(config(latent_dims=DEPTHS[depth]), Spec("image", (D,), 2)),
+            jax.random.key(0),
+        )
         params = jax.eval_shape(model.init, key, images(4))
         with pytest.raises(AssertionError, match="struct"):
             jax.eval_shape(model.likelihood, params, z)

@@ -91,14 +91,9 @@ def test_training_lowers_the_loss_and_keeps_state_finite(codebook):
         output_bias="zero",
         activation="silu",  # of three units by relu, all may be dead
     )
-<<<<<<< HEAD
     method = vqvae.make(make(options, spec), options, spec)
-    batch = Batch(np.round(images("colour", 6)))
-=======
-    method = vqvae_method(make(options, spec), options, spec)
     # Three black and three white images: one code of four tells them apart.
     batch = Batch(np.repeat(np.float32([[0], [1]]), [3, 3], axis=0) * np.ones(spec.dim, np.float32))
->>>>>>> vqvae
     params, stats = jax.jit(method.init)(jax.random.key(0), batch)
     assert not np.any(params["decoder"]["logits"]["bias"])
     optimizer = optax.adam(1e-2)

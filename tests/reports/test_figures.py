@@ -38,6 +38,9 @@ def tiles(count: int, height: int = 28, width: int = 28) -> np.ndarray:
     return np.broadcast_to(levels[:, None, None], (count, height, width))
 
 
+TITLES = {"bound": "training bound", "kl": "KL term", "reconstruction": "reconstruction term"}
+
+
 def records(count: int, replicates: int | None = None) -> list[dict]:
     def spread(value: float):
         return value if replicates is None else [value + 0.5 * r for r in range(replicates)]
@@ -57,7 +60,7 @@ def records(count: int, replicates: int | None = None) -> list[dict]:
 @pytest.mark.parametrize("replicates", [None, 1, 4])
 def test_learning_curves(tmp_path, count, replicates):
     path = tmp_path / "curves.png"
-    figures.learning_curves(path, records(count, replicates))
+    figures.learning_curves(path, records(count, replicates), TITLES)
     assert pixels(path).shape == (630, 1440)
     assert {rgb("#0072B2"), rgb("#D55E00"), rgb("#009E73")} <= colours(path)
 
@@ -87,9 +90,8 @@ def test_replicates_that_failed_are_left_out_of_the_curve():
 
 def test_curves_with_nan_are_drawn(tmp_path):
     for broken in ([math.nan] * 20, [-100.0, math.nan] * 10):
-        names = ("bound", "kl", "reconstruction")
-        held = [{"step": s} | dict.fromkeys(names, value) for s, value in enumerate(broken)]
-        figures.learning_curves(tmp_path / "curves.png", held)
+        held = [{"step": s} | dict.fromkeys(TITLES, value) for s, value in enumerate(broken)]
+        figures.learning_curves(tmp_path / "curves.png", held, TITLES)
         pixels(tmp_path / "curves.png")
 
 

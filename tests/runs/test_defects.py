@@ -9,14 +9,15 @@ import numpyro.distributions as dist
 import pytest
 
 from elbo_lab import configs, evaluation, files
-from elbo_lab.configs import Config
+from elbo_lab.data import Batch
 from elbo_lab.data.binarization import BINARIZATIONS
 from elbo_lab.models import Model
 from elbo_lab.reports import results, tables
 from elbo_lab.runs import reporting, run_files
+from tests.training.toys import importance_evaluator
 
 
-class Given:
+class Known:
     """A likelihood whose value is known already."""
 
     def __init__(self, value):
@@ -30,19 +31,18 @@ def test_defect_7_averages_are_over_all_images_and_a_ragged_last_batch_weighs_by
     # q = p(z), and log p(x|z) is a number that x holds: every log-weight is that number.
     model = Model(
         None,
-        lambda params: dist.Normal(jnp.zeros(1), 1.0).to_event(1),
-        lambda params, x: dist.Normal(jnp.zeros((len(x), 1)), 1.0).to_event(1),
-        lambda params, z: Given(jnp.zeros(z.shape[:-1])),
+        lambda params, given: dist.Normal(jnp.zeros(1), 1.0).to_event(1),
+        lambda params, x, given: dist.Normal(jnp.zeros((len(x), 1)), 1.0).to_event(1),
+        lambda params, z, given: Known(jnp.zeros(z.shape[:-1])),
     )
-    config = Config(k=5, eval_k=500)
-    evaluator = evaluation.make_evaluator(model, config.k, config.eval_k)
+    config = configs.make(k=5, eval_k=500)
+    evaluator = importance_evaluator(model, config.k, config.eval_k)
     size = evaluator.batch_size
     assert size > 3
     # The last batch has three images, worse by far than the others.
     x = -np.concatenate([np.arange(2.0 * size), np.full(3, 1000.0)])
-    evaluated = evaluation.evaluate(
-        evaluator, jax.random.key(0), {}, jnp.asarray(x[:, None], jnp.float32)
-    )
+    examples = Batch(jnp.asarray(x[:, None], jnp.float32))
+    evaluated = evaluation.evaluate(evaluator, jax.random.key(0), {}, (), examples)
     exact = np.mean(x)
     by_batch = np.mean([np.mean(x[i : i + size]) for i in range(0, len(x), size)])
     assert min(abs(by_batch - exact), abs(np.mean(x[-3:]) - exact)) > 50
@@ -56,7 +56,7 @@ def test_defect_7_averages_are_over_all_images_and_a_ragged_last_batch_weighs_by
 
 @pytest.mark.parametrize("binarization", BINARIZATIONS)
 def test_defect_8_tables_say_which_binarization_was_used(binarization, tmp_path):
-    config = Config(binarization=binarization)
+    config = configs.make(binarization=binarization)
     result = tables.Result("ELBO", "ELBO", -90.0, unit="nats per image", split="test")
     timings = [tables.Result(name, "", 1.0) for name in (run_files.WALL_TIME, run_files.SPEED)]
     images = {"image_shape": [28, 28], "train_images": 1, "test_images": 1}

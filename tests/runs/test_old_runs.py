@@ -1,6 +1,5 @@
 """Runs and sweeps of version 0.1, whose configurations held every setting of every objective."""
 
-import dataclasses
 import json
 import os
 
@@ -79,14 +78,14 @@ def test_the_directory_of_an_old_run_is_found(tmp_path, monkeypatch, texts, old)
     assert new != os.path.join("runs", old)
     os.makedirs(os.path.join("runs", old))
     assert rundir.default_name(config) == os.path.join("runs", old)
-    assert rundir.default_name(dataclasses.replace(config, seed=1)) != os.path.join("runs", old)
+    assert rundir.default_name(configs.replace(config, seed=1)) != os.path.join("runs", old)
     os.makedirs(new)  # made since
     assert rundir.default_name(config) == new
 
 
 def test_an_old_sweep_is_found_and_its_begun_run_gone_on_with_where_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    replicas = training.replicas(dataclasses.replace(config_of(BETA_VAE), replicates=2))
+    replicas = training.replicas(configs.replace(config_of(BETA_VAE), replicates=2))
     folder = tmp_path / "runs" / OLD_SWEEP
     run = folder / "runs" / OLD_GROUP
     run.mkdir(parents=True)

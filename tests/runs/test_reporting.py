@@ -1,11 +1,16 @@
-"""What the table of a run says of its objective."""
+"""What the table of a run says of its objective, and which figures are written."""
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from elbo_lab import configs, losses
 from elbo_lab.cli import validation
-from elbo_lab.configs import Config
+from elbo_lab.methods import Picture
+from elbo_lab.reports import figures
 from elbo_lab.runs import reporting
+from elbo_lab.training import Failure, TrainState
+from elbo_lab.training.metrics import MetricLog
 
 
 @pytest.mark.parametrize(
@@ -32,10 +37,63 @@ def test_settings_as_they_were_given(given, text):
 @pytest.mark.parametrize("objective", losses.CATALOGUE)
 def test_settings_of_every_objective(objective):
     """Those that were not given as well, and none that the objective does not take."""
-    used = configs.to_dict(validation.resolved(Config(objective=objective)))
+    used = configs.to_dict(validation.resolved(configs.make(objective=objective)))
     text = reporting.objective_text(used)
     assert text.startswith(f"{objective}, k = 5")
     for name in configs.option_types():
         shown = f"{used[name]} KL" if name == "kl" and name in used else f", {name} = "
         assert (shown in text) == (objective in configs.objectives_with(name))
     assert text.endswith(" estimator") == bool(losses.CATALOGUE[objective].estimators)
+
+
+def test_figures_are_what_the_method_shows_by_name(begun, monkeypatch):
+    """Of the first replicate that was evaluated; nothing is drawn that was not measured."""
+    run, axis = begun(initialized=False, log_every=5), np.array([-1.0, 0.0, 1.0])
+
+    def levels(key, params, stats, batch):
+        return jnp.full((20, 16), params["w"] * stats["level"])
+
+    def copies(key, params, stats, batch):
+        return batch.x
+
+    def plane(key, params, stats, batch):
+        return jnp.linspace(0, 1, 9)[:, None] * jnp.ones(16)
+
+    pictures = {
+        "levels": Picture(levels, "Levels"),
+        "copies": Picture(copies, "Copies", beside_inputs=True),
+        "plane": Picture(plane, "Plane", axes=axis),
+    }
+    run.method = run.method._replace(pictures=pictures, terms=("total", "part"))
+    own = {"w": jnp.array([0.5, 0.25])}, {"level": jnp.array([1.0, 2.0])}
+    run.state = TrainState(jnp.int32(5), own[0], (), Failure.none(run.method.terms), own[1])
+    with MetricLog(run.path, -1, tensorboard=False) as log:
+        log.write({"step": 5, "total": [1.0, 2.0], "part": [3.0, 4.0], "seconds": 1.0})
+    drawn = {}
+    for name in ("learning_curves", "image_grid", "reconstructions", "latent_grid"):
+
+        def draw(path, *arguments, name=name):  # tests/reports draws
+            drawn[path.name] = name, arguments
+            path.touch()
+
+        monkeypatch.setattr(figures, name, draw)
+    reporting.draw(run, {1: {"elbo": np.zeros(10)}})
+    written = sorted(path.name for path in (run.path / "figures").iterdir())
+    assert written == ["copies.png", "learning_curves.png", "levels.png", "plane.png"]
+    assert written == sorted(drawn)
+    kind, (_, curves) = drawn["learning_curves.png"]
+    assert kind == "learning_curves"
+    assert {name: title for name, (title, _) in curves.items()} == {
+        "total": "total",
+        "part": "part",
+    }
+    kind, (images, _, title) = drawn["levels.png"]
+    assert (kind, title) == ("image_grid", "Levels")
+    np.testing.assert_array_equal(images, np.full((20, 4, 4), 0.5))
+    kind, pair = drawn["copies.png"]
+    assert kind == "reconstructions"
+    for images in pair:
+        np.testing.assert_array_equal(images.reshape(-1, 16), run.test_examples().x)
+    kind, (images, size, values) = drawn["plane.png"]
+    assert (kind, size, images.shape) == ("latent_grid", 3, (9, 4, 4))
+    np.testing.assert_array_equal(values, axis)

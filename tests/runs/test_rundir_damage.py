@@ -234,6 +234,8 @@ SUMMARY = {
         **{"name": "blobs", "binarization": "none", "image_shape": [8, 8]},
         **{"train_images": 60, "test_images": 23},
     },
+    **{"terms": ["bound"], "headline": "elbo", "figures": ["samples"]},
+    "measured": {"elbo": [23], "means_1": [23, 50]},
     "failed_at": {"0": -1, "1": 7},
     "failed_replicates": [1],
     "replicas": [configs.to_dict(Config(seed=seed)) for seed in (0, 1)],
@@ -261,6 +263,9 @@ def test_a_summary_as_it_should_be(tmp_path):
         ("replicas", [{}], "it is not of 2 replicates"),
         ("config", {}, "config.replicates is missing"),
         ("steps", "12", "steps must be a whole number"),
+        ("terms", "bound", "terms must be a list"),
+        ("measured", {"elbo": 23}, "measured.elbo must be a list"),
+        ("figures", [1], "figures.0 must be a text"),
     ],
 )
 def test_a_summary_that_is_not_as_it_should_be_is_one_sentence(tmp_path, name, value, words):

@@ -9,7 +9,7 @@ import pytest
 from elbo_lab import configs
 from elbo_lab.cli import validation
 from elbo_lab.configs import Config
-from elbo_lab.data.dataset import Spec
+from elbo_lab.data import Spec
 from elbo_lab.errors import UserError
 from elbo_lab.runs import sizes
 

@@ -1,44 +1,19 @@
 """What a run holds out, how its test images are drawn, and over which images units are counted."""
 
-import signal
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import configs, evaluation, keys, training
-from elbo_lab.data import Dataset
+from elbo_lab import evaluation, keys
+from elbo_lab.data import Batch, streaming
 from elbo_lab.errors import DamageWarning
 from elbo_lab.reports import results, tables
-from elbo_lab.runs import reporting, run_files, rundir, stages
+from elbo_lab.runs import examples, reporting, run_files, stages
 from elbo_lab.training import checkpoint, metrics
+from tests.runs.conftest import LABELS
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
-
-CONFIG = configs.make(
-    hidden_dims=(6,), latent_dims=(3,), batch_size=4, epochs=1, k=2, eval_k=4, replicates=2
-)
-
-
-@pytest.fixture
-def begun(tmp_path):
-    """A function that makes a run that is not trained; the signals' handlers are put back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    grey = np.random.default_rng(0).integers(0, 256, (30, 16)).astype(np.uint8)
-    dataset = Dataset("grey", grey[:20], grey[20:], None, None, (4, 4))
-
-    def begin(initialized: bool = True, **options) -> stages.Run:
-        run = stages.Run(configs.replace(CONFIG, **options), tmp_path, dataset, False)
-        if not initialized:  # which takes seconds
-            return run
-        loop = training.make_loop(run.config, run.model, len(run.dataset.x_train))
-        run.state = loop.init(run.keys, jnp.full(16, 0.5))
-        return run
-
-    yield begin
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def drawn(x: np.ndarray, seed: int, split: int) -> np.ndarray:
@@ -55,11 +30,35 @@ def test_test_images_are_common_or_drawn_by_each_seed(begun):
     run = begun()
     expected = drawn(run.dataset.x_test, keys.FIXED_BINARIZATION_SEED, keys.TEST_SPLIT)
     for r in (0, 1):
-        np.testing.assert_array_equal(stages.test_images(run, r), expected)
+        test = run.test_examples(r)
+        np.testing.assert_array_equal(test.x, expected)
+        assert test.x.dtype == np.float32
     run = begun(test_draw="by_seed", seed=7)
     for r in (0, 1):
         expected = drawn(run.dataset.x_test, 7 + r, keys.TEST_SPLIT)
-        np.testing.assert_array_equal(stages.test_images(run, r), expected)
+        test = run.test_examples(r)
+        np.testing.assert_array_equal(test.x, expected)
+        assert test.x.dtype == np.float32
+
+
+def test_examples_keep_their_labels(begun):
+    run = begun(initialized=False, au_images=5, held_out=3)
+    assert run.spec.classes == 4
+    first, mean = examples.first_rows(run.dataset)
+    np.testing.assert_allclose(mean, run.dataset.x_train.mean(axis=0) / 255, rtol=1e-6)
+    in_memory = stages._training_data(run)
+    run.placement = run.placement._replace(stream=True)
+    streamed = stages._training_data(run)
+    assert isinstance(streamed, streaming.Examples)
+    for found, expected in [
+        (first.label, LABELS[:17]),
+        (in_memory.label, LABELS[:17]),
+        (streamed.label, LABELS[:17]),
+        (run.first_train_examples().label, LABELS[:5]),
+        (run.test_examples().label, LABELS[20:]),
+    ]:
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype == np.int32
 
 
 def test_each_replicate_is_evaluated_on_its_own_test_images(begun):
@@ -67,10 +66,10 @@ def test_each_replicate_is_evaluated_on_its_own_test_images(begun):
     found = stages.evaluate(run)
     for r in (0, 1):
         # q's means, which no draw enters, tell which images they are of.
-        _, params = run.replicate(r)
+        _, params, stats = run.replicate(r)
         x = drawn(run.dataset.x_test, 7 + r, keys.TEST_SPLIT).astype(np.float32)
-        expected = run.model.posterior(params, x).mean
-        np.testing.assert_allclose(found[r].means[0], expected, rtol=1e-4, atol=1e-5)
+        expected = run.method.encode(params, stats, Batch(x))
+        np.testing.assert_allclose(found[r]["means_1"], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_active_units_are_counted_over_the_first_training_images(begun):
@@ -79,14 +78,14 @@ def test_active_units_are_counted_over_the_first_training_images(begun):
     found = stages.evaluate(run)
     x = drawn(run.dataset.x_train[:5], keys.FIXED_BINARIZATION_SEED, keys.TRAIN_SPLIT)
     for r in (0, 1):
-        _, params = run.replicate(r)
-        expected = run.model.posterior(params, x.astype(np.float32)).mean
-        np.testing.assert_allclose(found[r].train_means[0], expected, rtol=1e-4, atol=1e-5)
+        _, params, stats = run.replicate(r)
+        expected = run.method.encode(params, stats, Batch(x.astype(np.float32)))
+        np.testing.assert_allclose(found[r]["train_means_1"], expected, rtol=1e-4, atol=1e-5)
         row = results.test_results(run.config, found[r])[-1]
         assert (row.split, row.symbol) == ("train", "AU")
         assert row.value == np.sum(np.var(np.asarray(expected, np.float64), axis=0) > 0.01)
     kept = evaluation.read_evaluations(run.path / "evaluation.npz")
-    np.testing.assert_array_equal(kept[1].train_means[0], found[1].train_means[0])
+    np.testing.assert_array_equal(kept[1]["train_means_1"], found[1]["train_means_1"])
     assert begun().config.au_images is None
 
 
@@ -119,7 +118,9 @@ def test_a_run_is_reported_without_its_metrics(begun):
     seconds, speed = run_files.timing(summary)
     assert seconds == 7.5 and np.isnan(speed)
     assert "nan nats per image" in " ".join(reporting.stored_table(run.path).split())
-    assert {p.stem for p in (run.path / "figures").iterdir()} == set(rundir.figure_names((3,)))
+    drawn_names = ["active_units", "learning_curves", "reconstructions", "samples"]
+    assert sorted(p.stem for p in (run.path / "figures").iterdir()) == drawn_names
+    assert summary["figures"] == drawn_names
 
 
 @pytest.mark.slow

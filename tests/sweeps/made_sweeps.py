@@ -12,10 +12,11 @@ from elbo_lab.evaluation import Evaluation, write_evaluations
 from elbo_lab.reports.tables import Result
 from elbo_lab.runs import run_files, rundir
 from elbo_lab.sweeps import grid
+from tests.training.toys import MEASURED
 
 DIGEST = "0123"
+TERMS = ("bound", "kl", "reconstruction")
 IMAGES, LATENTS = 30, 4
-MEASURED = ("log_likelihood", "elbo", "iwae", "kl", "reconstruction", "effective_sample_size")
 DATA = {
     "name": "blobs",
     "train_images": 60,
@@ -53,13 +54,14 @@ def write_run(folder: Path, runs: list[Config], evaluations, failed_at=None) -> 
         write_evaluations(path / rundir.EVALUATION, evaluations)
         seconds, bounds = [2.0, 5.0], [-9.0, -7.0]
         lines = [
-            {"step": 6 * i + 6, "seconds": s}
-            | dict.fromkeys(("bound", "kl", "reconstruction"), [b] * len(runs))
+            {"step": 6 * i + 6, "seconds": s} | dict.fromkeys(TERMS, [b] * len(runs))
             for i, (s, b) in enumerate(zip(seconds, bounds, strict=True))
         ]
         (path / rundir.METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
         summary = {
             **{"elbo_lab": "1", "jax": "1", "device": "cpu, 1 core", "steps": 12, "data": DATA},
+            **{"terms": TERMS, "headline": "log_likelihood", "figures": ["samples"]},
+            "measured": {n: [IMAGES] for n in MEASURED} | {"means_1": [IMAGES, LATENTS]},
             "config": configs.to_dict(group.config),
             "failed_at": dict.fromkeys(map(str, range(len(runs))), -1) | (failed_at or {}),
             "failed_replicates": [],

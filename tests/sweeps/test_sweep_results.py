@@ -17,6 +17,7 @@ from elbo_lab.reports import html_page
 from elbo_lab.runs import progress, rundir
 from elbo_lab.sweeps import grid, sweep_folder, sweep_jobs, sweep_reporting, sweep_results
 from tests.sweeps import made_sweeps
+from tests.training.toys import MEASURED
 
 AXES = {"objective": ["elbo", "iwae"], "k": ["1", "5"], "estimator": ["reparam", "vimco"]}
 DIGESTS = {"blobs.npz": made_sweeps.DIGEST}
@@ -42,7 +43,7 @@ def page(sweep):
 
 
 def means(values, name, field="log_likelihood"):
-    return np.array([np.mean(getattr(values[name, seed], field)) for seed in range(3)])
+    return np.array([np.mean(values[name, seed][field]) for seed in range(3)])
 
 
 class Page(html.parser.HTMLParser):
@@ -95,8 +96,8 @@ def test_the_numbers_are_those_of_the_images(sweep):
     for cell in found["cells"]:
         if cell["status"] == "skipped":
             continue
-        for name, field in sweep_results.PER_IMAGE.items():
-            own = means(values, cell["name"], field)
+        for name in MEASURED:
+            own = means(values, cell["name"], name)
             stored = cell["results"][name]
             assert stored["mean"] == pytest.approx(own.mean())
             assert stored["standard_error"] == pytest.approx(stats.sem(own))
@@ -109,7 +110,9 @@ def test_the_numbers_are_those_of_the_images(sweep):
             assert (stored["low"], stored["high"]) == pytest.approx((low, high))
         # Three replicates in one program that trained for five seconds.
         assert cell["results"]["training_seconds"] == pytest.approx(5 / 3)
-        counts = [np.sum(np.var(values[cell["name"], s].means[0], axis=0) > 0.01) for s in range(3)]
+        counts = [
+            np.sum(np.var(values[cell["name"], s]["means_1"], axis=0) > 0.01) for s in range(3)
+        ]
         assert cell["results"]["active_units"][0]["mean"] == pytest.approx(np.mean(counts))
 
 
@@ -175,7 +178,7 @@ def test_one_replicate_is_compared_by_images_and_says_so(tmp_path):
     cells = made_sweeps.cells({"k": ["1", "5"]}, replicates=1)
     values = made_sweeps.fill(tmp_path, cells)
     found = collected(tmp_path, cells, baseline=1)
-    own, base = (values[f"k={k}", 0].log_likelihood for k in (1, 5))
+    own, base = (values[f"k={k}", 0]["log_likelihood"] for k in (1, 5))
     low, high = stats.ttest_rel(own, base).confidence_interval()
     stored = found["cells"][0]["difference"]["log_likelihood"]
     assert (stored["low"], stored["high"]) == pytest.approx((low, high))
@@ -208,7 +211,7 @@ def test_replicates_of_values_that_are_not_finite_are_left_out_and_named(tmp_pat
     values = made_sweeps.fill(tmp_path, cells)
     first = {r: values["k=1", r] for r in (0, 1)}
     for r in first:
-        first[r].log_likelihood[3:5] = -np.inf
+        first[r]["log_likelihood"][3:5] = -np.inf
         made_sweeps.write_run(tmp_path, list(training.replicas(cells[0].config)), first)
         found = collected(tmp_path, cells, baseline=1)
         text = Page(html_page.page(found)).text

@@ -1,4 +1,4 @@
-"""README's tables are what the code and results/ say; cells of Table 1 against numbers by hand."""
+"""Tables of docs/protocols.md are what the code and results/ say; cells of Table 1 by hand."""
 
 import math
 
@@ -29,7 +29,7 @@ def found(**changes):
     return row | changes
 
 
-def test_the_readme_is_up_to_date():
+def test_the_document_is_up_to_date():
     text = make_results_tables.DOCUMENT.read_text()
     assert make_results_tables.document(text) == text
 

@@ -220,6 +220,21 @@ def test_another_structure_is_an_error_and_deletes_nothing(tmp_path, like, messa
     assert_same(checkpoint.restore(tmp_path, small(0))[1], small(1))
 
 
+def test_each_checkpoint_is_read_like_the_first_that_has_its_arrays(tmp_path):
+    older = {"w": jnp.zeros((20, 30)), "bits": jnp.zeros((), jnp.int32)}
+    checkpoint.save(tmp_path, 1, older)
+    checkpoint.save(tmp_path, 2, small(2))
+    forms = {"like": small(0), "others": [{"other": jnp.zeros(1)}, older]}
+    assert_same(checkpoint.restore(tmp_path, **forms)[1], small(2))
+    (tmp_path / "step_00000002" / "manifest.json").write_text("{}")
+    with pytest.warns(checkpoint.CheckpointWarning, match="deleted the damaged checkpoint"):
+        step, found = checkpoint.restore(tmp_path, **forms)
+    assert step == 1
+    assert_same(found, older)
+    with pytest.raises(UserError, match=r"\['key'\] is absent there and key<fry>\[\] here"):
+        checkpoint.restore(tmp_path, small(0), others=[{"other": jnp.zeros(1)}])
+
+
 def test_another_key_implementation_is_an_error(tmp_path):
     checkpoint.save(tmp_path, 1, jax.random.key(1))
     with pytest.raises(UserError, match="key<fry>.*key<rbg>"):
@@ -295,7 +310,7 @@ def test_the_terminal_stays_quiet(tmp_path, capfd, caplog):
 
 def test_starting_without_a_checkpoint_does_not_import_orbax():
     code = (
-        "import sys; from elbo_lab import checkpoint; checkpoint.restore('none', {}); "
+        "import sys; from elbo_lab.training import checkpoint; checkpoint.restore('none', {}); "
         "sys.exit('orbax' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}

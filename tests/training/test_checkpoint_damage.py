@@ -175,7 +175,7 @@ def test_leftovers_are_ignored_and_removed(tmp_path):
 SAVE_FOR_EVER = """
 import itertools, os, sys
 import numpy as np, orbax.checkpoint
-from elbo_lab import checkpoint
+from elbo_lab.training import checkpoint
 for directory in sys.argv[1:]:
     if os.fork() == 0:  # Importing once is what makes this test fast.
         log = open(directory + ".log", "w", buffering=1)

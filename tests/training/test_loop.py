@@ -8,20 +8,30 @@ import sys
 import textwrap
 from pathlib import Path
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import configs, models, training
+from elbo_lab import configs, methods, training
 from elbo_lab.configs import Config
-from elbo_lab.data.dataset import Spec
-from elbo_lab.models import Model
+from elbo_lab.data import Batch, Spec
 from elbo_lab.training import checkpoint, hyper
-from elbo_lab.training.loop import _Calls
+from elbo_lab.training.loop import Own, _Calls
+from tests.training.toys import (
+    DIMS,
+    NUMBER,
+    TOY,
+    assert_close,
+    assert_identical,
+    method_of,
+    on_device,
+    run,
+    start,
+    striped_images,
+    toy_loop,
+)
 
-DIMS, NUMBER = 16, 24
 TINY = configs.make(
     latent_dims=(2,),
     hidden_dims=(8,),
@@ -31,54 +41,7 @@ TINY = configs.make(
     log_every=3,
     learning_rate=0.01,
 )
-
-
-def striped_images(number: int = NUMBER) -> np.ndarray:
-    """uint8 [N, 16]: the left or the right half is lit, mostly."""
-    rng = np.random.default_rng(0)
-    lit = np.arange(DIMS)[None] // 8 == rng.integers(0, 2, (number, 1))
-    return np.where(lit, rng.integers(200, 256, lit.shape), rng.integers(0, 40, lit.shape)).astype(
-        np.uint8
-    )
-
-
-def toy_init(key: jax.Array, mean_image: jax.Array) -> dict:
-    return {"w": mean_image + 0.1 * jax.random.normal(key, (DIMS,)), "b": jnp.zeros(())}
-
-
-def toy_loss(key, params, x, hparams):
-    """Squared distance to noisy images: small to compile, with randomness and a term "kl"."""
-    noise = 0.1 * jax.random.normal(key, x.shape)
-    distance = jnp.sum(jnp.square(params["w"] + params["b"] + noise - x), axis=-1)
-    penalty = jnp.sum(jnp.square(params["w"])) * jnp.ones(len(x))
-    loss = distance + hparams.get("beta", 1.0) * penalty
-    return loss, {"bound": -loss, "kl": penalty}
-
-
-TOY = Model(toy_init, None, None, None)
-
-
-@functools.cache
-def toy_loop(config: Config) -> training.Loop:
-    return training.make_loop(config, TOY, NUMBER, toy_loss)
-
-
-def copied(tree):
-    """A copy on the host, which no donation touches."""
-    return jax.tree.map(lambda leaf: np.array(leaf), tree)
-
-
-def on_device(tree):
-    return jax.tree.map(lambda leaf: jnp.array(leaf), tree)
-
-
-def run(config: Config, loop: training.Loop, images: np.ndarray, state=None) -> list:
-    """All records of a run (the rest of it, if a state is given), their states copied."""
-    keys = training.base_keys(training.replicas(config))
-    if state is None:
-        state = loop.init(keys, jnp.asarray(images.mean(axis=0) / 255, jnp.float32))
-    records = training.fit(config, loop, jnp.asarray(images), state, keys)
-    return [record._replace(state=copied(record.state)) for record in records]
+SPEC = Spec("image", (4, 4), 2)
 
 
 @functools.cache
@@ -87,30 +50,22 @@ def toy_run(seed: int = 0) -> list:
     return run(configs.replace(TINY, seed=seed), toy_loop(TINY), striped_images())
 
 
-def assert_identical(got, expected) -> None:
-    chex.assert_trees_all_equal(got, expected, strict=True)
-
-
-def assert_close(got, expected) -> None:
-    chex.assert_trees_all_close(got, expected, rtol=1e-5, atol=1e-6)
-
-
 # Visits
 
 
 def visits(config: Config, number: int) -> np.ndarray:
     """How often each step visits each image, [steps, N], where every call is one step."""
     one_hot = np.eye(number, dtype=np.uint8) * 255
-    model = Model(lambda key, x: {"w": jnp.zeros(())}, None, None, None)
+    names = [f"image_{i:02d}" for i in range(number)]
 
-    def loss_fn(key, params, x, hparams):
-        seen = {f"image_{i:02d}": x[:, i] for i in range(number)}
+    def loss(key, params, x, hparams):
+        seen = {name: x[:, i] for i, name in enumerate(names)}
         return jnp.square(params["w"]) * jnp.ones(len(x)), seen
 
+    method = method_of(lambda key, mean: {"w": jnp.zeros(())}, loss, names)
     config = configs.replace(config, binarization="none", log_every=1)
-    loop = training.make_loop(config, model, number, loss_fn)
-    records = run(config, loop, one_hot)
-    means = np.array([[r.metrics[f"image_{i:02d}"] for i in range(number)] for r in records])
+    records = run(config, training.make_loop(config, method, number), one_hot)
+    means = np.array([[r.metrics[name] for name in names] for r in records])
     return np.round(means * config.batch_size).astype(int)
 
 
@@ -132,7 +87,7 @@ def test_orders_differ_between_passes_and_seeds_but_not_between_runs():
     }
     assert all(sorted(order) == list(range(NUMBER)) for order in orders.values())
     assert len({tuple(order) for order in orders.values()}) == 9
-    again = training.make_loop(TINY, TOY, NUMBER, toy_loss).orders(jax.random.key(1), 1)[1]
+    again = training.make_loop(TINY, TOY, NUMBER).orders(jax.random.key(1), 1)[1]
     np.testing.assert_array_equal(again, orders[1, 2])
 
 
@@ -149,7 +104,7 @@ def test_orders_differ_between_passes_and_seeds_but_not_between_runs():
     ],
 )
 def test_calls_divide_the_run_and_are_at_most_a_pass(number, batch_size, epochs, k, m):
-    config = Config(objective="miwae", batch_size=batch_size, epochs=epochs, k=k, m=m)
+    config = configs.make(objective="miwae", batch_size=batch_size, epochs=epochs, k=k, m=m)
     call = training.steps_per_call(config, number)
     assert 1 <= call <= number // batch_size
     assert training.total_steps(config, number) % call == 0
@@ -176,9 +131,9 @@ def test_the_step_is_traced_a_fixed_number_of_times():
     def counted(*args):
         nonlocal traces
         traces += 1
-        return toy_loss(*args)
+        return TOY.loss(*args)
 
-    loop = training.make_loop(config, TOY, NUMBER, counted)
+    loop = training.make_loop(config, TOY._replace(loss=counted), NUMBER)
     saved = run(config, loop, images)
     assert len(saved) == 8
     assert traces == 1
@@ -218,8 +173,8 @@ def test_the_seed_changes_the_result():
 @pytest.mark.slow
 def test_the_loss_of_a_real_model_falls():
     config = configs.replace(TINY, epochs=120, log_every=None)
-    model = models.make(config, Spec("image", (DIMS,), 2))
-    records = run(config, training.make_loop(config, model, NUMBER), striped_images())
+    method = methods.make(config, SPEC, NUMBER)
+    records = run(config, training.make_loop(config, method, NUMBER), striped_images())
     assert all(set(r.metrics) == {"bound", "kl", "reconstruction"} for r in records)
     bounds = [record.metrics["bound"] for record in records]
     # Independent pixels cost about 16 log 2 = 11 nats; knowing the lit half saves most of them.
@@ -259,19 +214,24 @@ def test_the_types_of_the_state_are_those_before_a_call(setting, options):
     """What is saved after any call is what a run starts from."""
     config = configs.replace(TINY, **options)
     with SETTINGS.get(setting, contextlib.nullcontext)():
-        loop = training.make_loop(config, TOY, NUMBER, toy_loss)
-        keys = training.base_keys(training.replicas(config))
+        loop = training.make_loop(config, TOY, NUMBER)
+        base_keys = training.base_keys(training.replicas(config))
         hparams = hyper.hyperparameters(training.replicas(config))
-        state = jax.eval_shape(loop.init, keys, jnp.zeros(DIMS))
-        assert {leaf.dtype for leaf in state.failure} == {np.dtype("int32")}
-        orders = jax.eval_shape(loop.orders, keys, 0)
+        mean = jnp.zeros(DIMS)
+        state = jax.eval_shape(loop.init, base_keys, Batch(mean[None]), mean)
+        assert state.failure.step.dtype == np.int32
+        flags = jax.tree.leaves(state.failure.is_finite)
+        assert {leaf.dtype for leaf in flags} == {np.dtype("bool")} and len(flags) == 3 + 3
+        own = Own(None, base_keys, hparams)
+        orders = jax.eval_shape(loop.orders, base_keys, 0)
         images = jax.ShapeDtypeStruct((NUMBER, DIMS), jnp.uint8)
-        batches = jax.ShapeDtypeStruct((3, 5, DIMS), jnp.uint8)
-        if config.replicates > 1:
-            batches = jax.ShapeDtypeStruct((2, *batches.shape), jnp.uint8)
-        calls = [(loop.run, (orders, hparams, images)), (loop.run_batches, (hparams, batches))]
-        for call, data in calls:
-            after, _ = jax.eval_shape(functools.partial(call, num_steps=3), state, keys, *data)
+        lead = (2,) if config.replicates > 1 else ()
+        batches = jax.ShapeDtypeStruct((*lead, 3, 5, DIMS), jnp.uint8)
+        in_memory = own._replace(orders=orders), Batch(images)
+        streamed = own._replace(batches=Batch(batches)), None
+        for data in (in_memory, streamed):
+            call = functools.partial(loop.run, num_steps=3)
+            after, _ = jax.eval_shape(call, state, *data)
             assert jax.tree.structure(after) == jax.tree.structure(state)
             assert types(after) == types(state)
 
@@ -283,12 +243,17 @@ def types(tree) -> list:
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_model_of_ours_starts_in_float32_under_each_setting(setting):
     with SETTINGS[setting]():
-        loop = training.make_loop(TINY, models.make(TINY, Spec("image", (DIMS,), 2)), NUMBER)
-        keys = training.base_keys(training.replicas(TINY))
+        loop = training.make_loop(TINY, methods.make(TINY, SPEC, NUMBER), NUMBER)
+        base_keys = training.base_keys(training.replicas(TINY))
         # float64 under x64, as NumPy's mean is.
-        state = jax.eval_shape(loop.init, keys, jnp.zeros(DIMS))
-        numbers = {leaf.dtype for leaf in jax.tree.leaves(state)}
+        mean = np.zeros(DIMS)
+        state = jax.eval_shape(loop.init, base_keys, Batch(jnp.zeros((1, DIMS), jnp.float32)), mean)
+        numbers = {leaf.dtype for leaf in jax.tree.leaves(state._replace(failure=None))}
         assert numbers == {np.dtype("float32"), np.dtype("int32")}
+        assert {leaf.dtype for leaf in jax.tree.leaves(state.failure)} == {
+            np.dtype("bool"),
+            np.dtype("int32"),
+        }
 
 
 @pytest.mark.slow
@@ -296,15 +261,13 @@ def test_a_model_of_ours_starts_in_float32_under_each_setting(setting):
 def test_a_saved_run_goes_on_to_the_same_bits_under_each_setting(setting, tmp_path):
     with SETTINGS[setting]():
         config = configs.replace(TINY, epochs=3)
-        model = models.make(config, Spec("image", (DIMS,), 2))
-        loop = training.make_loop(config, model, NUMBER)
-        images, keys = striped_images(), training.base_keys(training.replicas(config))
-        whole = run(config, loop, images)
-        checkpoint.save(tmp_path, whole[1].step, (on_device(whole[1].state), keys))
-        fresh = loop.init(keys, jnp.asarray(images.mean(axis=0) / 255, jnp.float32))
-        step, (state, stored) = checkpoint.restore(tmp_path, (fresh, keys))
-        assert step == whole[1].step and stored.dtype == keys.dtype
-        rest = run(config, loop, images, state)
+        loop = training.make_loop(config, methods.make(config, SPEC, NUMBER), NUMBER)
+        whole = run(config, loop, striped_images())
+        fresh, base_keys = start(config, loop, striped_images())
+        checkpoint.save(tmp_path, whole[1].step, (on_device(whole[1].state), base_keys))
+        step, (state, stored) = checkpoint.restore(tmp_path, (fresh, base_keys))
+        assert step == whole[1].step and stored.dtype == base_keys.dtype
+        rest = run(config, loop, striped_images(), state)
         assert_identical([r.metrics for r in rest], [r.metrics for r in whole[2:]])
         assert_identical([r.state for r in rest], [r.state for r in whole[2:]])
 
@@ -327,26 +290,26 @@ def test_replicates_equal_single_runs_of_consecutive_seeds():
 
 @pytest.mark.slow
 def test_replicates_sharded_over_two_devices_equal_single_runs(tmp_path):
-    here = Path(__file__).resolve()
     script = f"""
-        import importlib.util, jax
+        import jax
         jax.config.update("jax_num_cpu_devices", 2)
-        spec = importlib.util.spec_from_file_location("helpers", {str(here)!r})
-        helpers = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(helpers)
+        import dataclasses
+        import numpy as np
+        from elbo_lab import training
+        from elbo_lab.data import Batch
+        from tests.training import test_loop, toys
         assert jax.device_count() == 2
-        config = helpers.configs.replace(helpers.TINY, replicates=2)
-        images = helpers.striped_images()
-        loop = helpers.toy_loop(config)
-        keys = helpers.training.base_keys(helpers.training.replicas(config))
-        state = loop.init(keys, images.mean(axis=0) / 255)
-        for record in helpers.training.fit(config, loop, helpers.jnp.asarray(images), state, keys):
-            pass
+        config = configs.replace(test_loop.TINY, replicates=2)
+        images, loop = toys.striped_images(), toys.toy_loop(config)
+        state, base_keys = toys.start(config, loop, images)
+        data = Batch(jax.numpy.asarray(images))
+        *_, record = training.fit(config, loop, data, state, base_keys)
         leaves = jax.tree.leaves(record.state.params)
         assert all(len(leaf.sharding.device_set) == 2 for leaf in leaves)
-        helpers.np.savez({str(tmp_path / "params.npz")!r}, *leaves)
+        np.savez({str(tmp_path / "params.npz")!r}, *leaves)
     """
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(here.parents[2])}
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, env=environment)
     with np.load(tmp_path / "params.npz") as file:
         leaves = [file[name] for name in file.files]

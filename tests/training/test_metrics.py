@@ -250,7 +250,7 @@ import sys
 from elbo_lab.training.metrics import MetricLog
 with MetricLog({str(tmp_path)!r}, -1) as log:
     log.write({{"step": 1, "bound": -1.0}})
-heavy = ("tensorflow", "tensorboard", "tensorboardX", "torch", "google.protobuf", "jax")
+heavy = ("tensorflow", "tensorboard", "tensorboardX", "torch", "google.protobuf", "orbax")
 print([m for m in heavy if m in sys.modules])
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

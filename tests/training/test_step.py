@@ -1,6 +1,5 @@
 """One step at a time: Adam by hand in float64, failures at known steps, what reaches the loss."""
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,31 +7,29 @@ import pytest
 
 from elbo_lab import configs, keys, losses, models, training
 from elbo_lab.configs import Config
-from elbo_lab.data.dataset import Spec
-from elbo_lab.methods import variational
+from elbo_lab.data import Batch, Spec
+from elbo_lab.methods import Loss, Method, variational
 from elbo_lab.models import Model
+from elbo_lab.models.base import NOTHING_GIVEN
 from elbo_lab.training import hyper
+from tests.training import toys
+from tests.training.toys import assert_identical, copied, method_of
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 IMAGES = np.array([[0, 51, 255], [255, 102, 0], [51, 51, 204], [0, 255, 153]], np.uint8)
 # Every step sees all images, so that their order does not matter.
-FULL_BATCH = Config(
+FULL_BATCH = configs.make(
     batch_size=4, epochs=7, binarization="none", log_every=1, lr_schedule="constant"
 )
 
 
-def train(config: Config, model: Model, loss_fn, images: np.ndarray = IMAGES) -> list:
-    """All records of a run, their states copied, the state before it first."""
-    loop = training.make_loop(config, model, len(images), loss_fn)
-    keys = training.base_keys(training.replicas(config))
-    state = loop.init(keys, jnp.asarray(images.mean(axis=0) / 255, jnp.float32))
-    copied = [jax.tree.map(lambda leaf: np.array(leaf), state)]
-    records = [None]
-    for record in training.fit(config, loop, jnp.asarray(images), state, keys):
-        copied.append(jax.tree.map(lambda leaf: np.array(leaf), record.state))
-        records.append(record)
-    return list(zip(records, copied, strict=True))
+def train(config: Config, method: Method) -> list:
+    """All records of a run, with copies of their states; the state before it first."""
+    loop = training.make_loop(config, method, len(IMAGES))
+    state, _ = toys.start(config, loop, IMAGES)
+    first = copied(state)
+    return [(None, first), *((r, r.state) for r in toys.run(config, loop, IMAGES, state))]
 
 
 def test_a_loss_is_one_number_an_image():
@@ -49,9 +46,10 @@ def test_a_loss_is_one_number_an_image():
 # The optimizer
 
 W_0, B_0 = np.array([0.5, -1.0, 2.0]), 0.25
-QUADRATIC = Model(
-    lambda key, x: {"w": jnp.asarray(W_0, jnp.float32), "b": jnp.float32(B_0)}, None, None, None
-)
+
+
+def quadratic_init(key, mean):
+    return {"w": jnp.asarray(W_0, jnp.float32), "b": jnp.float32(B_0)}
 
 
 def quadratic_loss(key, params, x, hparams):
@@ -60,6 +58,9 @@ def quadratic_loss(key, params, x, hparams):
     residual = x @ params["w"] + params["b"]
     loss = 0.5 * jnp.square(residual) + 2 * jnp.sum(jnp.square(params["w"]))
     return loss, {"bound": -loss}
+
+
+QUADRATIC = method_of(quadratic_init, quadratic_loss)
 
 
 def quadratic_gradient(w: np.ndarray, b: float) -> np.ndarray:
@@ -100,13 +101,13 @@ def cosine(rate: float) -> list[float]:
 )
 def test_steps_are_those_of_adam(options, rates):
     config = configs.replace(FULL_BATCH, **options)
-    _, state = train(config, QUADRATIC, quadratic_loss)[-1]
+    _, state = train(config, QUADRATIC)[-1]
     got = np.append(state.params["w"], state.params["b"])
     np.testing.assert_allclose(got, adam(config, rates), rtol=2e-5, atol=1e-6)
 
 
 def test_the_metrics_are_means_over_the_batch_at_the_params_before_the_step():
-    record, _ = train(FULL_BATCH, QUADRATIC, quadratic_loss)[1]
+    record, _ = train(FULL_BATCH, QUADRATIC)[1]
     loss = 0.5 * (IMAGES / 255 @ W_0 + B_0) ** 2 + 2 * np.sum(W_0**2)
     np.testing.assert_allclose(record.metrics["bound"], -loss.mean(), rtol=1e-6)
 
@@ -117,39 +118,37 @@ COUNTING = configs.replace(FULL_BATCH, learning_rate=1.0, adam_eps=1e-8, epochs=
 BAD_FROM = 4.5  # w first exceeds it at step 5
 
 
-def counter_model(starts: dict[int, float]) -> Model:
-    """Starts w at starts[seed] for seeds 0, 1, ..."""
+def counter(starts: dict[int, float], bad: str) -> Method:
+    """Starts w at starts[seed] for seeds 0, 1, ...; -w per image, and from BAD_FROM on a NaN in the
+    named place.
+    """
     values = jnp.asarray([starts[seed] for seed in sorted(starts)], jnp.float32)
-    own = [keys.stream_key(jax.random.key(seed), keys.INITIALIZATION) for seed in sorted(starts)]
-    known = jnp.stack([jax.random.key_data(key) for key in own])
+    of_seeds = [keys.stream_key(jax.random.key(s), keys.INITIALIZATION) for s in sorted(starts)]
+    known = jnp.stack([jax.random.key_data(key) for key in of_seeds])
 
-    def init(key: jax.Array, x: jax.Array) -> dict:
+    def init(key, mean):
         same = jnp.all(jax.random.key_data(key) == known, axis=-1)
         return {"w": jnp.sum(jnp.where(same, values, 0.0))}
 
-    return Model(init, None, None, None)
-
-
-def counting_loss(bad: str):
-    """-w per image; from BAD_FROM on a NaN in the named place."""
-
-    def loss_fn(key, params, x, hparams):
+    def loss(key, params, x, hparams):
         w, ones = params["w"], jnp.ones(len(x))
         nan = jnp.where(w > BAD_FROM, jnp.nan, 0.0)
-        loss = -w
+        value = -w
         if bad == "loss":
-            loss = loss + w * nan
+            value = value + w * nan
         if bad == "gradient":
             # Finite for every w, with the derivative infinity * 0 above the limit.
-            loss = loss + 1e-3 * jnp.sqrt(jnp.maximum(BAD_FROM - w, 0.0))
+            value = value + 1e-3 * jnp.sqrt(jnp.maximum(BAD_FROM - w, 0.0))
         kl = ones + (nan if bad == "kl" else 0.0)
-        return loss * ones, {"bound": -loss * ones, "kl": kl, "reconstruction": ones}
+        return value * ones, {"bound": -value * ones, "kl": kl, "reconstruction": ones}
 
-    return loss_fn
+    return method_of(init, loss, ("bound", "kl", "reconstruction"))
 
 
-def failed_terms(record, bits) -> list[str]:
-    return training.failed_terms(list(record.metrics), int(bits))
+def failed_terms(failure, r: int | None = None) -> list[str]:
+    """What failed in one run, or in replicate r."""
+    is_finite = failure.is_finite if r is None else {n: f[r] for n, f in failure.is_finite.items()}
+    return training.failed_terms(is_finite)
 
 
 @pytest.mark.parametrize("log_every", [1, 4])
@@ -164,38 +163,37 @@ def failed_terms(record, bits) -> list[str]:
 def test_the_first_bad_step_and_its_terms_are_recorded(bad, expected, log_every):
     # Batches of one of the four images: a pass has four steps, and so may a call.
     config = configs.replace(COUNTING, batch_size=1, epochs=3, log_every=log_every)
-    history = train(config, counter_model({0: 0.0}), counting_loss(bad))
+    history = train(config, counter({0: 0.0}, bad))
     for record, state in history[1:]:
         failed = record.step > 5
         assert int(record.failed_at) == (5 if failed else -1)
-        assert failed_terms(record, state.failure.terms) == (expected if failed else [])
+        assert failed_terms(state.failure) == (expected if failed else [])
         assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state))
     # Frozen as it was at the latest call boundary before the failure.
     _, good = [entry for entry in history if int(entry[1].step) <= 5][-1]
     _, last = history[-1]
     assert int(last.step) == 12
-    chex.assert_trees_all_equal((last.params, last.opt_state), (good.params, good.opt_state))
+    assert_identical((last.params, last.opt_state), (good.params, good.opt_state))
     np.testing.assert_allclose(last.params["w"], 5 if log_every == 1 else 4, rtol=1e-4)
 
 
 def test_a_failing_replicate_leaves_the_others_alone():
-    model = counter_model({0: -90.0, 1: 2.0, 2: -50.0})
     config = configs.replace(COUNTING, replicates=3)
-    history = train(config, model, counting_loss("loss"))
+    history = train(config, counter({0: -90.0, 1: 2.0, 2: -50.0}, "loss"))
     for record, state in history[1:]:
         # Replicate 1 has w = 2 at step 0, and so w = 5 at step 3.
         expected = 3 if record.step > 3 else -1
         assert record.failed_at.tolist() == [-1, expected, -1]
         assert np.all(np.isfinite(state.params["w"]))
         assert np.all(np.isfinite(record.metrics["bound"][[0, 2]]))
-    record, last = history[-1]
+    _, last = history[-1]
     np.testing.assert_allclose(last.params["w"], [-80.0, 5.0, -40.0], rtol=1e-4)
-    named = [failed_terms(record, bits) for bits in last.failure.terms]
+    named = [failed_terms(last.failure, r) for r in range(3)]
     assert named == [[], ["bound", "gradient"], []]
 
 
 def test_a_loss_that_is_bad_at_step_0_leaves_the_initial_params():
-    history = train(COUNTING, counter_model({0: 7.0}), counting_loss("loss"))
+    history = train(COUNTING, counter({0: 7.0}, "loss"))
     _, last = history[-1]
     assert int(last.failure.step) == 0
     assert float(last.params["w"]) == 7
@@ -208,14 +206,22 @@ def spied(config: Config, shapes: list) -> Model:
     """The configured model, noting the shapes of the draws that the generation network sees."""
     model = models.make(config, Spec("image", (3,), 2))
 
-    def likelihood(params, z):
+    def likelihood(params, z, given):
         shapes.append(z.shape)
-        return model.likelihood(params, z)
+        return model.likelihood(params, z, given)
 
     return model._replace(likelihood=likelihood)
 
 
 SMALL = configs.make(latent_dims=(2,), hidden_dims=(4,), batch_size=4)
+BINARY = Batch(np.asarray(IMAGES > 100, np.float32))
+
+
+def loss_shapes(config: Config, model: Model, **options) -> Loss:
+    key, batch = jax.random.key(0), Batch(jax.ShapeDtypeStruct((4, 3), jnp.float32))
+    params = jax.eval_shape(model.init, jax.random.clone(key), batch)
+    loss = variational.objective_loss(config, model, **options)
+    return jax.eval_shape(loss, key, params, (), batch, {})
 
 
 @pytest.mark.parametrize(
@@ -231,13 +237,11 @@ SMALL = configs.make(latent_dims=(2,), hidden_dims=(4,), batch_size=4)
 def test_k_and_m_reach_the_objective(options, draws):
     config, shapes = configs.replace(SMALL, **options), []
     model = spied(config, shapes)
-    x, key = jax.ShapeDtypeStruct((4, 3), jnp.float32), jax.random.key(0)
-    params = jax.eval_shape(model.init, key, x)
-    loss, terms = jax.eval_shape(variational.objective_loss(config, model), key, params, x, {})
+    loss, terms, stats = loss_shapes(config, model)
     assert set(shapes) == {(draws, 4, 2)}
-    assert loss.shape == (4,)
+    assert loss.shape == (4,) and stats == ()
     assert {name: value.shape for name, value in terms.items()} == dict.fromkeys(
-        ("bound", "kl", "reconstruction"), (4,)
+        variational.TERMS, (4,)
     )
 
 
@@ -245,58 +249,53 @@ def test_k_and_m_reach_the_objective(options, draws):
 def test_beta_weighs_the_closed_form_kl():
     config = configs.replace(SMALL, objective="beta_vae", k=2)
     model = models.make(config, Spec("image", (3,), 2))
-    x = jnp.asarray(IMAGES > 100, jnp.float32)
-    params = model.init(jax.random.key(0), x)
-    loss_fn, key = jax.jit(variational.objective_loss(config, model)), 1
-    by_beta = {
-        beta: np.asarray(loss_fn(jax.random.key(key), params, x, {"beta": beta})[0], np.float64)
-        for beta in (1.0, 3.0)
-    }
-    q = model.posterior(params, x)
+    params = model.init(jax.random.key(0), BINARY)
+    loss = jax.jit(variational.objective_loss(config, model))
+
+    def value(hparams: dict) -> np.ndarray:
+        return np.asarray(loss(jax.random.key(1), params, (), BINARY, hparams).loss, np.float64)
+
+    by_beta = {beta: value({"beta": beta}) for beta in (1.0, 3.0)}
+    q = model.posterior(params, BINARY.x, NOTHING_GIVEN)
     mean, variance = np.asarray(q.mean, np.float64), np.asarray(q.variance, np.float64)
     kl = 0.5 * np.sum(mean**2 + variance - 1 - np.log(variance), axis=-1)
     np.testing.assert_allclose(by_beta[3.0] - by_beta[1.0], 2 * kl, rtol=1e-4, atol=1e-5)
-    default, _ = loss_fn(jax.random.key(key), params, x, {})
-    np.testing.assert_allclose(default, by_beta[1.0] + 3 * kl, rtol=1e-4)
+    np.testing.assert_allclose(value({}), by_beta[1.0] + 3 * kl, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", losses.OBJECTIVES)
 def test_every_objective_reaches_the_loop(name):
     config = configs.replace(SMALL, objective=name, k=3, m=2)
-    model = models.make(config, Spec("image", (3,), 2))
-    x, key = jax.ShapeDtypeStruct((4, 3), jnp.float32), jax.random.key(0)
-    params = jax.eval_shape(model.init, key, x)
-    loss_fn = variational.objective_loss(config, model, num_train=10)
-    loss, terms = jax.eval_shape(loss_fn, key, params, x, {})
+    loss, terms, _ = loss_shapes(config, models.make(config, Spec("image", (3,), 2)), num_train=10)
     assert loss.shape == (4,)
-    assert set(terms) == {"bound", "kl", "reconstruction"}
+    assert tuple(terms) == variational.TERMS
 
 
 def test_settings_reach_the_objective():
     config = configs.replace(SMALL, objective="renyi", alpha=-np.inf, k=4)
     model = models.make(config, Spec("image", (3,), 2))
-    x = jnp.asarray(IMAGES > 100, jnp.float32)
-    params = model.init(jax.random.key(0), x)
-    loss_fn = variational.objective_loss(config, model)
-    loss, _ = jax.jit(loss_fn)(jax.random.key(1), params, x, hyper.hyperparameters([config]))
+    params = model.init(jax.random.key(0), BINARY)
+    loss = jax.jit(variational.objective_loss(config, model))
+    hparams = hyper.hyperparameters([config])
+    value = loss(jax.random.key(1), params, (), BINARY, hparams).loss
     draws = losses.log_weights(
         jax.random.key(1),
-        model.posterior(params, x),
-        model.prior(params),
-        lambda z: model.likelihood(params, z).log_prob(x),
+        model.posterior(params, BINARY.x, NOTHING_GIVEN),
+        model.prior(params, NOTHING_GIVEN),
+        lambda z: model.likelihood(params, z, NOTHING_GIVEN).log_prob(BINARY.x),
         4,
     )
-    np.testing.assert_allclose(-loss, np.max(draws.log_w, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(-value, np.max(draws.log_w, axis=0), rtol=1e-6)
 
 
 def test_a_course_moves_over_the_steps_of_the_compiled_loop():
     config = configs.replace(FULL_BATCH, objective="beta_vae", beta="linear:2:4:4")
 
-    def loss_fn(key, params, x, hparams):
+    def loss(key, params, x, hparams):
         ones = jnp.ones(len(x))
         return params["w"][0] * ones, {"bound": hparams["beta"] * ones}
 
-    bounds = [r.metrics["bound"] for r, _ in train(config, QUADRATIC, loss_fn)[1:]]
+    bounds = [r.metrics["bound"] for r, _ in train(config, method_of(quadratic_init, loss))[1:]]
     np.testing.assert_allclose(bounds, [2, 2.5, 3, 3.5, 4, 4, 4], rtol=1e-6)
 
 

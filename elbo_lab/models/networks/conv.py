@@ -13,10 +13,15 @@ from jax import Array
 
 from elbo_lab.models.networks.convolutions import conv2d, conv2d_transpose
 from elbo_lab.models.networks.heads import Head, outputs
-from elbo_lab.models.networks.mlp import ACTIVATIONS, GLOROT, SCALES, by_rows, dense
+from elbo_lab.models.networks.mlp import ACTIVATIONS, SCALES, by_rows, dense
 
 # Normalization between a convolution and its activation. None of them looks at other images.
 NORMS = ("none", "group")
+# Weights that keep the mean square of a layer's input, so that outputs depend on z from the first
+# step on; with smaller ones q(z|x) collapses to the prior before the decoder uses z. Each output of
+# a transposed convolution meets a quarter of the kernel.
+LECUN = nn.initializers.lecun_normal()
+LECUN_TRANSPOSE = nn.initializers.variance_scaling(4.0, "fan_in", "truncated_normal")
 
 
 def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -50,7 +55,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         size = self.kernel_size
-        kernel = self.param("kernel", GLOROT, (size, size, x.shape[-1], self.features))
+        kernel = self.param("kernel", LECUN, (size, size, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         return conv2d(x, kernel, self.stride) + bias
 
@@ -66,7 +71,7 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        kernel = self.param("kernel", GLOROT, (4, 4, x.shape[-1], self.features))
+        kernel = self.param("kernel", LECUN_TRANSPOSE, (4, 4, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         return conv2d_transpose(x, kernel, self.size) + bias
 
@@ -81,7 +86,7 @@ def _groups(channels: int) -> int:
 class NormActivation(nn.Module):
     """Normalization, if there is any, and the activation after it."""
 
-    activation: str = "relu"
+    activation: str = "tanh"
     norm: str = "none"
 
     @nn.compact
@@ -98,7 +103,7 @@ class ResidualBlock(nn.Module):
     """
 
     hidden: int  # channels between the two convolutions
-    activation: str = "relu"
+    activation: str = "tanh"
     norm: str = "none"
 
     @nn.compact
@@ -117,7 +122,7 @@ class ResidualStack(nn.Module):
 
     features: int
     blocks: int
-    activation: str = "relu"
+    activation: str = "tanh"
     norm: str = "none"
 
     @nn.compact
@@ -139,7 +144,7 @@ class ConvEncoder(nn.Module):
 
     shape: tuple[int, ...]  # (H, W) or (H, W, C)
     channels: Sequence[int]  # after each halving
-    activation: str = "relu"
+    activation: str = "tanh"
     norm: str = "none"
     residual_blocks: int = 0
 
@@ -164,7 +169,7 @@ class UpTrunk(nn.Module):
 
     shape: tuple[int, ...]  # (H, W) or (H, W, C)
     channels: Sequence[int]  # the encoder's
-    activation: str = "relu"
+    activation: str = "tanh"
     norm: str = "none"
     residual_blocks: int = 0
 
@@ -189,7 +194,7 @@ class PixelHead(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         height, width, colours = image_shape(self.shape)
-        weights = nn.initializers.zeros_init() if self.head.zero_weights else GLOROT
+        weights = nn.initializers.zeros_init() if self.head.zero_weights else LECUN_TRANSPOSE
         kernel = self.param("kernel", weights, (4, 4, x.shape[-1], colours))
         start = nn.initializers.constant(self.head.start)
         bias = self.param("bias", start, (height * width * colours,))
@@ -205,7 +210,7 @@ class ConvDecoder(nn.Module):
     shape: tuple[int, ...]  # (H, W) or (H, W, C)
     channels: Sequence[int]  # the encoder's
     heads: Sequence[Head]
-    activation: str = "relu"
+    activation: str = "tanh"
     norm: str = "none"
     residual_blocks: int = 0
 
@@ -235,7 +240,7 @@ class LatentConvDecoder(ConvDecoder):
     @by_rows
     def __call__(self, z: Array) -> tuple[Array, ...]:
         height, width = grid_sizes(self.shape, len(self.channels))[-1]
-        h = dense(height * width * self.channels[-1], "grid")(z)
+        h = nn.Dense(height * width * self.channels[-1], kernel_init=LECUN, name="grid")(z)
         h = h.reshape(-1, height, width, self.channels[-1])
         h = NormActivation(self.activation, self.norm, name="act")(h)
         return super().__call__(h)
@@ -250,7 +255,7 @@ class GaussianConv(nn.Module):
     features: int
     shape: tuple[int, ...]
     channels: Sequence[int]
-    activation: str = "relu"
+    activation: str = "tanh"
     norm: str = "none"
     scale: str = "log_std"
     residual_blocks: int = 0

@@ -1,0 +1,45 @@
+"""What is said of measured quantities, by their names."""
+
+import numpy as np
+import pytest
+
+from elbo_lab.evaluation import quantities
+from tests.training.toys import MEASURED
+
+
+def test_quantities_that_are_there_come_in_the_order_of_tables():
+    shuffled = {name: np.zeros(2) for name in sorted(MEASURED)} | {"means_1": np.zeros((2, 3))}
+    assert list(quantities.present(shuffled)) == [
+        *("elbo", "iwae", "log_likelihood", "kl", "reconstruction", "effective_sample_size")
+    ]
+    assert list(quantities.present({"codes": np.zeros((2, 4)), "kl": np.zeros(2)})) == ["kl"]
+
+
+@pytest.mark.parametrize(
+    ("name", "symbol", "draws"),
+    [
+        ("elbo", "ELBO", 1),
+        ("iwae", "L_3", 3),
+        ("log_likelihood", "L_70", 70),
+        ("log_px", "log p(x)", None),
+    ],
+)
+def test_symbols_have_the_numbers_of_draws_of_the_run(name, symbol, draws):
+    quantity, settings = quantities.QUANTITIES[name], {"k": 3, "eval_k": 70}
+    assert quantities.symbol(quantity, settings) == symbol
+    assert quantities.num_draws(quantity, settings) == draws
+
+
+def test_layers_come_in_their_order_and_each_split_has_its_own():
+    found = {f"means_{i}": np.full((2, i), i) for i in (2, 10, 1)} | {"elbo": np.zeros(2)}
+    assert [int(a[0, 0]) for a in quantities.layers(found)] == [1, 2, 10]
+    assert quantities.layers(found, "train") == []
+    found["train_means_1"] = np.full((5, 1), 7)
+    assert [a.shape for a in quantities.layers(found, "train")] == [(5, 1)]
+    assert len(quantities.layers(found)) == 3
+
+
+def test_terms_of_a_density_are_marked_but_for_the_kl():
+    titles = [quantities.term(n, density=True).title for n in ("bound", "kl", "code_book")]
+    assert titles == ["training bound, density", "KL term", "code book, density"]
+    assert quantities.term("reconstruction").title == "reconstruction term"

@@ -1,0 +1,167 @@
+"""Labels, and state that no gradient moves, in the loop and in the evaluation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from elbo_lab import configs, evaluation, keys, training
+from elbo_lab.data import Batch
+from elbo_lab.data.streaming import Examples
+from elbo_lab.methods import Loss, Method
+from tests.training import toys
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+NUMBER, BATCH_SIZE = 12, 4
+INT, FLOAT = np.dtype("int32"), np.dtype("float32")
+# As they are stored, and as a method sees them: neither scaled nor rounded.
+KINDS = {
+    "token": (np.arange(36, dtype=np.int32).reshape(NUMBER, 3) * 1000, INT),
+    "real": (np.linspace(-300, 300, 36, dtype=np.float32).reshape(NUMBER, 3), FLOAT),
+    "image": (np.arange(36, dtype=np.uint8).reshape(NUMBER, 3), FLOAT),
+}
+LABELS = np.arange(NUMBER, dtype=np.int32) ** 2 % 7
+ORDERED = configs.make(
+    batch_size=BATCH_SIZE,
+    epochs=2,
+    log_every=1,
+    binarization="none",
+    shuffle=False,
+    lr_schedule="constant",
+)
+
+
+def seeing(seen: list) -> Method:
+    """Terms and quantities are what the batch holds; `seen` gets the types."""
+
+    def look(batch: Batch) -> dict:
+        seen.append((batch.x.dtype, batch.label.dtype))
+        return {
+            "label": batch.label.astype(jnp.float32),
+            "first": batch.x[:, 0].astype(jnp.float32),
+        }
+
+    def loss(key, params, stats, batch, hparams):
+        return Loss(params["w"] * jnp.ones(len(batch.x)), look(batch), stats)
+
+    def measure(key, params, stats, batch):
+        return look(batch) | {"stats": stats * jnp.ones(len(batch.x))}
+
+    def init(key, batch, mean=None):
+        return {"w": jnp.zeros(())}, ()
+
+    return Method(init, loss, ("label", "first"), measure, 5, {}, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "streamed", "replicates"),
+    [
+        ("token", False, 1),
+        ("token", True, 2),
+        ("real", False, 2),
+        ("real", True, 1),
+        ("image", True, 2),
+    ],
+)
+def test_labels_reach_the_loss_beside_their_examples(kind, streamed, replicates):
+    x, dtype = KINDS[kind]
+    config, seen = configs.replace(ORDERED, replicates=replicates), []
+    loop = training.make_loop(config, seeing(seen), NUMBER, kind)
+    data = Examples(x, "none", LABELS) if streamed else Batch(x, LABELS)
+    records = toys.run(config, loop, data)
+    assert set(seen) == {(dtype, INT)} and len(records) == 6
+    scale = 255 if kind == "image" else 1
+    for s, record in enumerate(records):
+        rows = np.arange(BATCH_SIZE) + s % 3 * BATCH_SIZE
+        for name, values in (("label", LABELS), ("first", x[:, 0] / scale)):
+            expected = np.mean(values[rows], dtype=np.float64)
+            shape = (2,) if replicates == 2 else ()
+            assert record.metrics[name].shape == shape
+            np.testing.assert_allclose(record.metrics[name], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_and_stats_reach_the_evaluation(kind):
+    """In batches of five of twelve examples."""
+    seen = []
+    stored, dtype = KINDS[kind]
+    x = stored.astype(dtype)
+    evaluator = evaluation.make_evaluator(seeing(seen))
+    examples = Batch(jnp.asarray(x), jnp.asarray(LABELS))
+    found = evaluation.evaluate(evaluator, jax.random.key(0), {}, jnp.float32(7.5), examples)
+    assert seen == [(dtype, INT)]
+    np.testing.assert_array_equal(found["label"], LABELS)
+    np.testing.assert_array_equal(found["first"], x[:, 0])
+    np.testing.assert_array_equal(found["stats"], np.full(NUMBER, 7.5))
+
+
+# Stats: a count of steps, and a moving average of x. What `bad` names is not finite in the
+# replicate of seed 1, from the step on that is the sixth of the run.
+
+FAILS_AT = 5
+
+
+def moving(bad: str) -> Method:
+    failing = jax.random.key_data(keys.stream_key(jax.random.key(1), keys.INITIALIZATION))
+
+    def init(key, batch, mean=None):
+        fails = jnp.all(jax.random.key_data(key) == failing)
+        stats = {"count": jnp.int32(0), "average": jnp.zeros(3), "fails": fails}
+        return {"w": jnp.zeros(())}, stats
+
+    def loss(key, params, stats, batch, hparams):
+        ones = jnp.ones(len(batch.x))
+        is_bad = stats["fails"] & (stats["count"] >= FAILS_AT)
+        nan = jnp.where(is_bad, jnp.nan, 0.0)
+        terms = {"bound": ones * jnp.sum(stats["average"]), "kl": ones}
+        average = 0.5 * stats["average"] + 0.5 * jnp.mean(batch.x, axis=0)
+        if bad == "kl":
+            terms["kl"] = terms["kl"] + nan
+        if bad == "stats":
+            average = average + nan
+        after = stats | {"count": stats["count"] + 1, "average": average}
+        return Loss(-params["w"] * ones, terms, after)
+
+    return Method(init, loss, ("bound", "kl"), None, 1, {}, None)
+
+
+def averages(x: np.ndarray, steps: int) -> np.ndarray:
+    """The moving average before each step and after the last, [steps + 1, 3], by NumPy."""
+    found = [np.zeros(3)]
+    for s in range(steps):
+        rows = np.arange(BATCH_SIZE) + s % 3 * BATCH_SIZE
+        found.append(0.5 * found[-1] + 0.5 * x[rows].mean(axis=0, dtype=np.float64))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("log_every", [1, 3])
+@pytest.mark.parametrize("bad", ["kl", "stats"])
+def test_stats_travel_through_the_scan_and_are_undone_after_a_failure(bad, log_every):
+    x = KINDS["real"][0]
+    config = configs.replace(ORDERED, replicates=2, epochs=3, log_every=log_every)
+    loop = training.make_loop(config, moving(bad), NUMBER, "real")
+    records, expected = toys.run(config, loop, Batch(x)), averages(x, 9)
+    last_good = FAILS_AT // log_every * log_every  # the call boundary before the failure
+    for record in records:
+        counts = [record.step, record.step if record.step <= FAILS_AT else last_good]
+        stats = record.state.stats
+        assert stats["count"].tolist() == counts and stats["count"].dtype == np.int32
+        np.testing.assert_allclose(stats["average"], expected[counts], rtol=1e-5, atol=1e-4)
+        # The loss sees what the step before left.
+        before = expected[record.step - log_every : record.step].sum(axis=-1).mean()
+        np.testing.assert_allclose(record.metrics["bound"][0], before, rtol=1e-5, atol=1e-4)
+        np.testing.assert_array_equal(np.isnan(record.metrics["bound"]), record.failed_at >= 0)
+    # A term is looked at at every step, stats at the end of a compiled call.
+    failed_at = FAILS_AT if bad == "kl" else last_good + log_every - 1
+    assert record.failed_at.tolist() == [-1, failed_at]
+    failed = [
+        training.failed_terms({n: f[r] for n, f in record.state.failure.is_finite.items()})
+        for r in (0, 1)
+    ]
+    assert failed == [[], [bad]]
+    assert np.all(np.isfinite(record.state.stats["average"]))
+    # Params and the optimizer's moments stay with their stats.
+    at = [r.state for r in records if r.step == last_good][0]
+    one = lambda state: jax.tree.map(lambda leaf: leaf[1], state[1:3])  # noqa: E731
+    toys.assert_identical(one(record.state), one(at))
