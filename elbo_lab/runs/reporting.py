@@ -88,11 +88,7 @@ def stored_table(path: Path) -> str:
         ("trained", f"{steps} of {config['batch_size']} images on {summary['device']}"),
         ("kept in", str(path)),
     ]
-    rows = [{name: row[name] for name in Result._fields} for row in summary["results"]]
-    for row in rows:
-        # JSON has no NaN: a value that is not finite was written as null.
-        row["value"] = math.nan if row["value"] is None else row["value"]
-    return result_table(titles, [Result(**fields) for fields in rows])
+    return result_table(titles, results.from_json(summary["results"]))
 
 
 def model_text(config: dict[str, Any]) -> str:

@@ -112,7 +112,7 @@ def _most(config: Config, data_dim: int) -> int:
     network has no more weights than all pairs of the model's widths, and no array of a step is
     wider than the widest.
     """
-    widths = (data_dim, *itertools.chain(*_widths(config).values()))  # of an mlp all are tuples
+    widths = (data_dim, *itertools.chain(*_widths(config).values()))
     networks = 2 * len(config.model_options.latent_dims)
     weights = networks * 2 * (sum(widths) + 1) ** 2  # two heads, and biases
     draws = (config.k or 1) * config.m * config.batch_size
