@@ -145,7 +145,8 @@ def _draw_probes(run: stages.Run, folder: Path, records: list[dict]) -> None:
     probes = [record for record in records if any(name.startswith(PREFIX) for name in record)]
     if not probes:
         return
-    found = quantities.present({name.removeprefix(PREFIX): None for name in probes[0]})
+    measured = [name.removeprefix(PREFIX) for name in probes[0] if name.startswith(PREFIX)]
+    found = quantities.present(dict.fromkeys(measured))
     names = sorted(found, key=lambda name: name != run.method.headline)
     title = "first test batch, {}".format
     curves = {f"{PREFIX}{n}": (title(found[n].title), found[n].unit) for n in names}
