@@ -1,8 +1,8 @@
 """Data sets made from a trained run: `features:RUN`, `features:RUN:sample`, `codes:RUN`.
 
 Both splits are encoded once, labels are kept, and the arrays lie in the run's folder derived/, with
-the digest of the checkpoint that encoded them in their names: a run that was trained further is
-encoded anew.
+the digest of the checkpoint that encoded them in their names: a run that was trained again is
+encoded again.
 """
 
 import functools
@@ -55,7 +55,8 @@ def load(name: str, data_dir: str | None = None, manual_dir: str | None = None) 
     Features are float32 [N, L] of the kind "real", codes int32 [N, M] of the kind "token".
 
     Raises:
-      UserError: there is no such run, it cannot be loaded, or it encodes to something else.
+      UserError: there is no such run, it cannot be loaded, it is not trained to its end, or it
+        encodes to something else.
     """
     source = parse(name)
     if source is None:

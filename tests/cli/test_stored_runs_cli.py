@@ -357,6 +357,28 @@ SENTENCES = {
         ["run", "--model=vqvae", "--code_dim=1000000000"],
         "--code_dim=1000000000 is too large: the parameters of a model, ",
     ),
+    "draws of an autoencoder": (
+        ["run", "--model=conv", "--objective=autoencoder", "--k=2"],
+        "--k=2 does not go with --objective=autoencoder, which takes no draws.",
+    ),
+    "estimator of pixelcnn": (
+        ["run", "--model=pixelcnn", "--estimator=dreg"],
+        "--estimator=dreg does not go with --model=pixelcnn, which is trained by a loss of its "
+        "own.",
+    ),
+    "objective of vqvae": (
+        ["run", "--model=vqvae", "--objective=elbo"],
+        "--objective=elbo does not go with --model=vqvae, which is trained by a loss of its own.",
+    ),
+    "a whole batch of one": (
+        ["run", "--model=conv", "--objective=free_bits_batch", "--batch_size=1"],
+        "--objective=free_bits_batch compares the images of a batch, and needs --batch_size of at "
+        "least 2; got 1.",
+    ),
+    "another family's setting": (
+        ["run", "--model=conv", "--hidden_dims=8"],
+        "--hidden_dims is a setting of --model=mlp; got --model=conv.",
+    ),
     "no run": (["evaluate"], "--run must name a run's directory."),
     "no such run": (
         ["evaluate", "--run={runs}/gone"],
