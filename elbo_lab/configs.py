@@ -275,9 +275,10 @@ def from_dict(fields: Mapping[str, Any]) -> Config:
     config, unknown = _read(fields)
     if unknown:
         shown_fields = ", ".join(f"{name}={shown(value)}" for name, value in unknown.items())
+        objective = f" with --objective={config.objective}" if config.objective else ""
         raise UserError(
-            f"this version has no such settings of --model={config.model} with --objective="
-            f"{shown(config.objective)}: {shown_fields}"
+            f"this version has no such settings of --model={config.model}{objective}: "
+            f"{shown_fields}"
         )
     return config
 

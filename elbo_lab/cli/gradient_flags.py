@@ -3,20 +3,19 @@
 import inspect
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 from absl import flags
 
-from elbo_lab import configs, data, keys, losses, methods, models, training
-from elbo_lab.cli import folders, run_flags
+from elbo_lab import keys, losses, models
+from elbo_lab.cli import run_flags, stored_runs
 from elbo_lab.cli.flag_values import counts, define_optional_count
-from elbo_lab.configs import Config
 from elbo_lab.data import binarization
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation.gradients import gradient_study
 from elbo_lab.evaluation.gradients.gradient_study import Study, Subject
 from elbo_lab.models import toys
-from elbo_lab.runs import examples, run_files, rundir
+from elbo_lab.models.base import Model
+from elbo_lab.runs import examples
 
 TOY_EXAMPLES = 64
 
@@ -93,47 +92,24 @@ def run_subject(
       manual_dir: see `data.load`.
 
     Raises:
-      UserError: no run, no checkpoint, or one made of other data or by another version.
+      UserError: no run, no checkpoint, one made of other data or by another version, or one of a
+        model without a bound.
     """
-    try:
-        stored = run_files.read_config(path)
-    except UserError as error:
-        raise UserError(f"--run={path} is not a run's directory ({error}).") from error
-    try:
-        config = configs.from_dict(stored["config"])
-    except UserError as error:
-        raise UserError(f"--run={path} is not a run of this version ({error}).") from error
-    folders.check(data_dir=data_dir, manual_dir=manual_dir)
-    dataset = data.load(config.dataset, data_dir, manual_dir)
-    if data.digest(dataset) != stored["data_sha256"]:
-        raise UserError(f"--run={path}: the images of {config.dataset} have changed since.")
-    dataset = data.hold_out(dataset, config.held_out)
-    model = models.make(config, data.spec_of(dataset, config.binarization))
-    params = trained_params(path, config, dataset)
+    trained = stored_runs.load_from(path, 0, data_dir, manual_dir)
+    config, dataset = trained.config, trained.dataset
+    model = models.make(config, trained.spec)
+    if not isinstance(model, Model):
+        raise UserError(
+            f"--run={path} is a run of {config.model}, which has no bound to differentiate; give "
+            f"one of a model with an objective."
+        )
     size = batch_size(wanted or config.batch_size, len(dataset.x_train))
     # What is drawn at every visit in training is drawn once here: noise is that of z alone.
-    mode = "fixed" if config.binarization == "dynamic" else config.binarization
+    mode = binarization.of_kind(config.binarization, trained.spec.kind)
+    mode = "fixed" if mode == "dynamic" else mode
     images = examples.stored(dataset.x_train[:size], keys.TRAIN_SPLIT, mode)
-    x = binarization.grey_levels(images)
-    return str(path), Subject(model, params, x, lambda tree: tree, ("encoder",))
-
-
-def trained_params(path: Path, config: Config, dataset: data.Dataset):
-    """The parameters of the newest checkpoint; the first replicate's."""
-    from elbo_lab.training import checkpoint
-
-    keys = training.base_keys(training.replicas(config))
-    number = len(dataset.x_train)
-    method = methods.make(config, data.spec_of(dataset, config.binarization), number)
-    loop = training.make_loop(config, method, number)
-    like = jax.eval_shape(loop.init, keys, *examples.first_rows(dataset))
-    restored = checkpoint.restore(path / rundir.CHECKPOINTS, (like, keys))
-    if restored is None:
-        raise UserError(f"--run={path} has no checkpoint yet.")
-    _, (state, _) = restored
-    if config.replicates == 1:
-        return state.params
-    return jax.tree.map(lambda leaf: leaf[0], state.params)
+    x = binarization.as_model_sees(images, trained.spec.kind)
+    return str(path), Subject(model, trained.params, x, lambda tree: tree, ("encoder",))
 
 
 def batch_size(wanted: int, number: int) -> int:

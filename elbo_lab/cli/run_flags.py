@@ -292,7 +292,10 @@ def _derived(name: str, data_dir: str | None, manual_dir: str | None) -> Dataset
     """The features or codes of a run that a name asks for; None of another name."""
     from elbo_lab.runs import derived  # not sooner: JAX's settings are made before
 
-    return derived.load(name, data_dir, manual_dir)
+    try:
+        return derived.load(name, data_dir, manual_dir)
+    except UserError as error:
+        raise UserError(f"--dataset={name}: {error}") from error
 
 
 def parse(among: flags.FlagValues, argv: Sequence[str]) -> list[str]:

@@ -1,5 +1,7 @@
 """Runs that a command line names."""
 
+from pathlib import Path
+
 from absl import flags
 
 from elbo_lab.cli import folders
@@ -20,13 +22,19 @@ def load(path: str | None, replicate: int = 0):
     Raises:
       UserError: there is no such run, or it cannot be loaded; the sentence names the flag.
     """
-    from elbo_lab.runs import derived
-
     if not path:
         raise UserError("--run must name a run's directory.")
-    values = flags.FLAGS
-    folders.check(data_dir=values.data_dir, manual_dir=values.manual_dir)
+    return load_from(path, replicate, flags.FLAGS.data_dir, flags.FLAGS.manual_dir)
+
+
+def load_from(
+    path: str | Path, replicate: int = 0, data_dir: str | None = None, manual_dir: str | None = None
+):
+    """`load` with its flags as arguments."""
+    from elbo_lab.runs import derived
+
+    folders.check(data_dir=data_dir, manual_dir=manual_dir)
     try:
-        return derived.load_run(path, replicate, values.data_dir, values.manual_dir)
+        return derived.load_run(path, replicate, data_dir, manual_dir)
     except UserError as error:
         raise UserError(f"--run={error}") from error

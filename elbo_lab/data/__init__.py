@@ -1,6 +1,15 @@
 """Data sets as arrays, and their binarization."""
 
-from elbo_lab.data.dataset import Batch, Dataset, Spec, digest, hold_out, is_binary, spec_of
+from elbo_lab.data.dataset import (
+    Batch,
+    Dataset,
+    Spec,
+    changed,
+    digest,
+    hold_out,
+    is_binary,
+    spec_of,
+)
 from elbo_lab.data.datasets import DATASETS, load
 
 __all__ = [
@@ -8,6 +17,7 @@ __all__ = [
     "Batch",
     "Dataset",
     "Spec",
+    "changed",
     "digest",
     "hold_out",
     "is_binary",

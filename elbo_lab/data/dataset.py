@@ -54,6 +54,7 @@ class Dataset(NamedTuple):
     decode: Callable[[Any], np.ndarray] | None = None
     # [N'], of codes: log p(x|z) of the image that each test example is the code of, nats
     log_px_z: np.ndarray | None = None
+    checkpoint: str | None = None  # of features and codes: the digest of that which made them
 
 
 def spec_of(dataset: Dataset, binarization: str) -> Spec:
@@ -101,12 +102,30 @@ def hold_out(dataset: Dataset, number: int) -> Dataset:
 
 
 def digest(dataset: Dataset) -> str:
-    """sha256 of the images of both splits, types and shapes included, as 64 hexadecimal digits."""
+    """sha256 of the images of both splits, types and shapes included, as 64 hexadecimal digits; of
+    features and codes, "-" and the digest of the checkpoint that made them follow, since the same
+    codes of another checkpoint are decoded to other images.
+    """
     value = hashlib.sha256()
     for images in (dataset.x_train, dataset.x_test):
         value.update(f"{images.dtype} {images.shape}".encode())
         value.update(np.ascontiguousarray(images).data)
-    return value.hexdigest()
+    return "-".join([value.hexdigest(), *filter(None, [dataset.checkpoint])])
+
+
+def changed(name: str, stored_digest: str, new_digest: str) -> str:
+    """What happened to a data set whose digest is another one, in words that end in "since".
+
+    Args:
+      name: of the data set, as --dataset names it.
+      stored_digest: what `digest` gave when a run was made of it.
+      new_digest: what it gives now.
+    """
+    checkpoints = [text.partition("-")[2] for text in (stored_digest, new_digest)]
+    kind, _, run = name.partition(":")
+    if checkpoints[0] != checkpoints[1]:
+        return f"{run}, whose {kind} these are, was trained again since"
+    return f"the images of {name} have changed since"
 
 
 def is_binary(x: np.ndarray) -> bool:

@@ -75,7 +75,10 @@ class VQVAEOptions:
         (32, 64), "channels after each convolution that halves height and width", least=1
     )
     residual_blocks: int = option(
-        1, "residual blocks (3 x 3 and 1 x 1 convolutions) on the coarsest grid", least=0
+        1,
+        "residual blocks (3 x 3 and 1 x 1 convolutions) on the coarsest grid",
+        least=0,
+        most=100,
     )
     norm: str = option("none", "normalization between convolution and activation", NORMS)
     activation: str = option("relu", "of the hidden layers", tuple(ACTIVATIONS))

@@ -53,6 +53,12 @@ def test_results(config: Config, evaluation: Evaluation, spec: Spec | None = Non
     return results + active_units(evaluation) + code_use(evaluation, settings)
 
 
+def from_json(rows: list[dict[str, Any]]) -> list[Result]:
+    """The results that a summary's rows describe; null, which stands for NaN in JSON, is NaN."""
+    found = [Result(**{name: row[name] for name in Result._fields}) for row in rows]
+    return [r._replace(value=math.nan) if r.value is None else r for r in found]
+
+
 def is_density(config: Config) -> bool:
     """Whether log p(x|.) is that of a density; a family without laws to choose from has masses."""
     likelihood = configs.own_settings(config).get("likelihood")

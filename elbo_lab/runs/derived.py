@@ -1,8 +1,8 @@
 """Data sets made from a trained run: `features:RUN`, `features:RUN:sample`, `codes:RUN`.
 
 Both splits are encoded once, labels are kept, and the arrays lie in the run's folder derived/, with
-the digest of the checkpoint that encoded them in their names: a run that was trained further is
-encoded anew.
+the digest of the checkpoint that encoded them in their names: a run that was trained again is
+encoded again.
 """
 
 import functools
@@ -55,11 +55,14 @@ def load(name: str, data_dir: str | None = None, manual_dir: str | None = None) 
     Features are float32 [N, L] of the kind "real", codes int32 [N, M] of the kind "token".
 
     Raises:
-      UserError: there is no such run, it cannot be loaded, or it encodes to something else.
+      UserError: there is no such run, it cannot be loaded, it is not trained to its end, or it
+        encodes to something else.
     """
     source = parse(name)
     if source is None:
         return None
+    if not source.run:
+        raise UserError(f"give the run too, as {source.kind}:RUN, with RUN a run's directory.")
     trained = load_run(source.run, 0, data_dir, manual_dir)
     _check(source, trained)
     path = trained.path / FOLDER / f"{_file_name(source, trained)}.npz"
@@ -81,6 +84,7 @@ def load(name: str, data_dir: str | None = None, manual_dir: str | None = None) 
         spec.levels if is_code else None,
         functools.partial(_decoded, trained),
         arrays["log_px_z"] if is_code else None,
+        trained.digest,
     )
 
 
@@ -102,6 +106,11 @@ def _check(source: Source, trained: Trained) -> None:
         has = f"it has {encoded}: {encoded}:{source.run}" if encoded else "it encodes nothing"
         raise UserError(
             f"{source.run} is a run of {trained.config.model}, without {source.kind}; {has}."
+        )
+    if trained.step < trained.total_steps:
+        raise UserError(
+            f"{source.run} is at step {trained.step:,} of {trained.total_steps:,}; train it to its "
+            "end first, by the command that began it."
         )
 
 
@@ -180,7 +189,8 @@ def _decoded(trained: Trained, code: Any) -> np.ndarray:
 def _stored(path: Path) -> dict[str, np.ndarray] | None:
     """What was encoded before; None where there is nothing, or it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: np.load leaves the file of a damaged archive open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = dict(archive)
         digest = arrays.pop("sha256")
     except files.DAMAGE:

@@ -11,12 +11,12 @@ from typing import Any
 
 import jax
 
-from elbo_lab import __version__, configs, data, evaluation, files, keys, methods
+from elbo_lab import __version__, configs, data, evaluation, files, json_files, keys, methods
 from elbo_lab.data import Dataset
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import measures
 from elbo_lab.reports import results, tables
-from elbo_lab.runs import examples
+from elbo_lab.runs import examples, sizes, stages
 from elbo_lab.runs.loading import Trained
 
 FOLDER = "evaluations"
@@ -54,8 +54,8 @@ def evaluate(
       UserError: the data do not fit the model, or the disk refuses.
       ValueError: a measure does not go with the method.
     """
-    dataset = trained.dataset if dataset is None else _fitting(trained, dataset)
     config = _config(trained, settings)
+    dataset = trained.dataset if dataset is None else _fitting(trained, settings, dataset)
     stored = {
         "elbo_lab": __version__,
         "checkpoint": trained.digest,
@@ -64,12 +64,11 @@ def evaluate(
         "seed": config.seed,
     }
     folder = trained.path / FOLDER / configs.digest_of(files.jsonable(stored))
-    summary_path = folder / "summary.json"
-    if not summary_path.exists():
+    rows = _stored(folder, len(dataset.x_test))
+    if rows is None:
         values = _measured(trained, settings, config, dataset, on_batch)
         rows = results.test_results(config, values, trained.spec)
         _write(folder, values, stored | {"results": [row._asdict() for row in rows]})
-    rows = [tables.Result(**row) for row in files.read_json(summary_path)["results"]]
     titles = [
         ("run", f"{trained.path}, seed {trained.config.seed}, step {trained.step:,}"),
         ("data", f"{dataset.name}, {len(dataset.x_test):,} test examples"),
@@ -79,21 +78,67 @@ def evaluate(
 
 
 def _config(trained: Trained, settings: Settings) -> configs.Config:
+    """The run's config, with the settings' numbers of draws.
+
+    Raises:
+      UserError: numbers of draws or a seed that cannot be.
+    """
     given = {n: v for n in ("k", "eval_k") if (v := getattr(settings, n)) is not None}
-    return dataclasses.replace(trained.config, **given)
-
-
-def _fitting(trained: Trained, dataset: Dataset) -> Dataset:
-    """The other data set, if the model takes it."""
-    spec = data.spec_of(dataset, trained.config.binarization)
-    if (spec.kind, spec.shape) != (trained.spec.kind, trained.spec.shape):
+    config = trained.config
+    if given and config.k is None:
+        name, value = next(iter(given.items()))
+        kind = config.objective or config.model
         raise UserError(
-            f"--dataset={dataset.name} has examples of the kind {spec.kind} and the shape "
-            f"{spec.shape}; {trained.path} was trained on {trained.spec.kind} {trained.spec.shape}."
+            f"--{name}={value} does not go with {trained.path}, a run of {kind}, which is measured "
+            "without draws."
         )
+    config = dataclasses.replace(config, **given)
+    if config.k is not None and config.eval_k < config.k:
+        raise UserError(
+            f"--eval_k must be at least --k, {config.k}, so that the IWAE-k bound can be "
+            f"evaluated; got {config.eval_k} (what is not given is the run's)."
+        )
+    if config.eval_k > sizes.MOST_EVALUATED:
+        raise UserError(
+            f"--eval_k must be at most {sizes.MOST_EVALUATED:,}; got {config.eval_k:,}."
+        )
+    if settings.seed is not None and not 0 <= settings.seed < 2**31:
+        raise UserError(f"--seed must lie in 0..{2**31 - 1}; got {settings.seed}.")
+    return config
+
+
+def _fitting(trained: Trained, settings: Settings, dataset: Dataset) -> Dataset:
+    """The other data set, if the model takes it.
+
+    Raises:
+      UserError: its examples are of another kind, shape or number of levels, or there are none.
+    """
     if not len(dataset.x_test):
-        raise UserError(f"--dataset={dataset.name} has no test examples.")
+        raise UserError(f"--dataset={settings.dataset} has no test examples.")
+    tested = dataset._replace(x_train=dataset.x_test)
+    spec, own = data.spec_of(tested, trained.config.binarization), trained.spec
+    if spec[:3] != own[:3]:
+        raise UserError(
+            f"--dataset={settings.dataset} has test examples of {_shown(spec)}; {trained.path} was "
+            f"trained on {_shown(own)}."
+        )
     return dataset
+
+
+def _shown(spec: data.Spec) -> str:
+    levels = "real numbers" if spec.levels is None else f"{spec.levels} levels"
+    return f"kind {spec.kind}, shape {spec.shape} and {levels}"
+
+
+def _stored(folder: Path, number: int) -> list[tables.Result] | None:
+    """The results of an evaluation that is complete; None if it has to be made."""
+    try:
+        summary = json_files.read(folder / "summary.json", {"results": list[dict]})
+        rows = results.from_json(summary["results"])
+    except (UserError, KeyError):
+        return None
+    values = evaluation.read_evaluations(folder / "evaluation.npz", number)
+    return rows if values else None
 
 
 def _measured(
@@ -104,14 +149,9 @@ def _measured(
     seed = config.seed if settings.seed is None else settings.seed
     key = keys.stream_key(keys.base_key(seed), keys.EVALUATION)
     test = examples.of_test(config, dataset, trained.spec)
-    return evaluation.evaluate(
-        evaluation.make_evaluator(method),
-        key,
-        trained.params,
-        trained.stats,
-        test,
-        on_batch,
-    )
+    evaluator = evaluation.make_evaluator(method)
+    found = evaluation.evaluate(evaluator, key, trained.params, trained.stats, test, on_batch)
+    return found | stages.pair_bound(dataset, found)
 
 
 def _write(folder: Path, values: evaluation.Evaluation, summary: dict[str, Any]) -> None:
@@ -130,7 +170,7 @@ def checked_measures(names: Sequence[str]) -> tuple[str, ...]:
     Raises:
       UserError: there is no such measure.
     """
-    for name in names:
+    for name in names or [""]:
         if name not in measures.MEASURES:
             choices = ", ".join(measures.MEASURES)
             raise UserError(f"--measures must be among {choices}; got {name!r}.")

@@ -11,7 +11,7 @@ from jax import Array
 
 from elbo_lab import configs, data, methods, training
 from elbo_lab.configs import Config
-from elbo_lab.data import Batch, Dataset, Spec, binarization
+from elbo_lab.data import Batch, Dataset, Spec, binarization, is_binary
 from elbo_lab.errors import UserError
 from elbo_lab.methods import Method
 from elbo_lab.runs import examples, run_files, states
@@ -32,13 +32,23 @@ class Trained(NamedTuple):
     params: Any
     stats: Any
     step: int  # training steps that it has taken
+    total_steps: int  # those of the whole run
     digest: str  # of the checkpoint
 
     def batch(self, x: Any, label: Any = None) -> Batch:
-        """Examples as the method takes them: x [N, ...] -> [N, D] in the kind's type."""
-        x = np.asarray(x).reshape(len(x), -1)
-        if x.shape[1] != self.spec.dim:
-            raise ValueError(f"x must have {self.spec.dim} values an example; got {x.shape[1]}.")
+        """Examples as the method takes them: x [N, ...] -> [N, D] in the kind's type.
+
+        Raises:
+          ValueError: x has another number of values an example, or values out of range.
+        """
+        x = np.asarray(x)
+        if not x.size or x[0].size != self.spec.dim:
+            raise ValueError(
+                f"x must have {self.spec.dim} values an example, [N, D] or [N, "
+                f"{', '.join(map(str, self.spec.shape))}]; got the shape {x.shape}."
+            )
+        x = x.reshape(len(x), -1)
+        _check_values(x, self.spec)
         label = None if label is None else jnp.asarray(label, jnp.int32)
         return Batch(binarization.as_model_sees(jnp.asarray(x), self.spec.kind), label)
 
@@ -70,11 +80,23 @@ class Trained(NamedTuple):
         return np.asarray(x).reshape(number, *self.spec.shape)
 
     def measure(self, key: Array, x: Any, label: Any = None) -> dict[str, np.ndarray]:
-        """Every quantity of every example, nats: "log_likelihood" [N] estimates log p(x)."""
+        """Every quantity of every example, nats: "log_likelihood" [N] estimates log p(x) by L_K
+        with K = config.eval_k draws, a lower bound in expectation; "log_px" [N], of a method that
+        has it, is exact.
+
+        Raises:
+          ValueError: see `batch`; or grey levels, where the model is one of binary images.
+        """
         from elbo_lab import evaluation
 
+        batch = self.batch(x, label)
+        if self.spec.kind == "image" and self.spec.levels == 2 and not is_binary(batch.x):
+            raise ValueError(
+                "x must be binary, since p(x) is a law of binary images; got grey levels. Make it "
+                "binary as the run did, e.g. by a threshold."
+            )
         evaluator = evaluation.make_evaluator(self.method)
-        return evaluation.evaluate(evaluator, key, self.params, self.stats, self.batch(x, label))
+        return evaluation.evaluate(evaluator, key, self.params, self.stats, batch)
 
 
 def load(
@@ -101,31 +123,57 @@ def load(
         stored = run_files.read_config(folder)
     except UserError as error:
         raise UserError(f"{path} is not a run's directory ({error}).") from error
-    config = configs.from_dict(stored["config"])
-    replicas = _replicas(config, stored)
+    try:
+        config = configs.from_dict(stored["config"])
+        replicas = _replicas(config, stored)
+    except UserError as error:
+        reason = str(error).rstrip(".")
+        raise UserError(f"{path} is not a run of this version ({reason}).") from error
     if not 0 <= replicate < config.replicates:
         raise UserError(
             f"{path} has {config.replicates} replicates, counted from 0; got {replicate}."
         )
-    dataset = data.load(config.dataset, data_dir, manual_dir, resolve=resolve)
-    if data.digest(dataset) != stored["data_sha256"]:
-        raise UserError(f"{path}: the examples of {config.dataset} have changed since it trained.")
+    try:
+        dataset = data.load(config.dataset, data_dir, manual_dir, resolve=resolve)
+    except UserError as error:
+        raise UserError(f"{path} was trained on {config.dataset}: {error}") from error
+    digest = data.digest(dataset)
+    if digest != stored["data_sha256"]:
+        changed = data.changed(config.dataset, stored["data_sha256"], digest)
+        raise UserError(f"{path} cannot be loaded: {changed}.")
     dataset = data.hold_out(dataset, config.held_out)
     spec, number = data.spec_of(dataset, config.binarization), len(dataset.x_train)
     method = methods.make(config, spec, number)
     base_keys = training.base_keys(replicas)
     loop = training.make_loop(config, method, number, spec.kind, shard_batch=False)
     like = jax.eval_shape(loop.init, base_keys, *examples.first_rows(dataset))
-    restored = states.restore(folder, like, base_keys, method.terms)
+    try:
+        restored = states.restore(folder, like, base_keys, method.terms)
+    except UserError as error:
+        raise UserError(f"{path} cannot be loaded: {str(error).rstrip('.')}.") from error
     if restored is None:
-        raise UserError(f"{path} has no checkpoint yet.")
+        raise UserError(f"{path} has no checkpoint yet, or none that is whole.")
     step, state, _ = restored
     trained = state.params, state.stats
     if config.replicates > 1:
         trained = jax.tree.map(lambda leaf: leaf[replicate], trained)
-    return Trained(
-        folder, replicas[replicate], dataset, spec, method, *trained, step, states.digest(folder)
-    )
+    total = training.total_steps(config, number)
+    own, digest = replicas[replicate], states.digest(folder)
+    return Trained(folder, own, dataset, spec, method, *trained, step, total, digest)
+
+
+def _check_values(x: np.ndarray, spec: Spec) -> None:
+    """Raises a ValueError for values that are none of a kind's."""
+    least, most = x.min(), x.max()
+    if spec.kind == "image" and x.dtype != np.uint8 and not (least >= 0 and most <= 1):
+        raise ValueError(
+            f"x must be images in [0, 1], or uint8; got {x.dtype} from {least} to {most}."
+        )
+    if spec.kind == "token" and not (x.dtype.kind in "iu" and least >= 0 and most < spec.levels):
+        raise ValueError(
+            f"x must be whole numbers in 0..{spec.levels - 1}; got {x.dtype} from {least} to "
+            f"{most}."
+        )
 
 
 def _replicas(config: Config, stored: dict[str, Any]) -> tuple[Config, ...]:

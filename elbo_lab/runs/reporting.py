@@ -88,11 +88,7 @@ def stored_table(path: Path) -> str:
         ("trained", f"{steps} of {config['batch_size']} images on {summary['device']}"),
         ("kept in", str(path)),
     ]
-    rows = [{name: row[name] for name in Result._fields} for row in summary["results"]]
-    for row in rows:
-        # JSON has no NaN: a value that is not finite was written as null.
-        row["value"] = math.nan if row["value"] is None else row["value"]
-    return result_table(titles, [Result(**fields) for fields in rows])
+    return result_table(titles, results.from_json(summary["results"]))
 
 
 def model_text(config: dict[str, Any]) -> str:
@@ -149,7 +145,8 @@ def _draw_probes(run: stages.Run, folder: Path, records: list[dict]) -> None:
     probes = [record for record in records if any(name.startswith(PREFIX) for name in record)]
     if not probes:
         return
-    found = quantities.present({name.removeprefix(PREFIX): None for name in probes[0]})
+    measured = [name.removeprefix(PREFIX) for name in probes[0] if name.startswith(PREFIX)]
+    found = quantities.present(dict.fromkeys(measured))
     names = sorted(found, key=lambda name: name != run.method.headline)
     title = "first test batch, {}".format
     curves = {f"{PREFIX}{n}": (title(found[n].title), found[n].unit) for n in names}

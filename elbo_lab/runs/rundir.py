@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from elbo_lab import configs, files, json_files
+from elbo_lab import configs, data, files, json_files
 from elbo_lab.configs import Config
 from elbo_lab.errors import DamageWarning, UserError
 from elbo_lab.runs import old_digests, run_files
@@ -339,7 +339,7 @@ def _check_same(
 def _differences(config: Config, data_digest: str, found: dict[str, Any]) -> list[str]:
     differing = configs.differences(config, found["config"])
     if found["data_sha256"] != data_digest:
-        differing.append(f"the images of {config.dataset} have changed")
+        differing.append(data.changed(config.dataset, found["data_sha256"], data_digest))
     return differing
 
 

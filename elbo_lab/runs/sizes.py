@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from elbo_lab import losses, methods
 from elbo_lab.configs import Config, shown, traced
@@ -58,8 +59,8 @@ def check(config: Config, spec: Spec, num_train: int, memory: int | None = None)
     has = f"more than the {_gigabytes(memory)} of memory there is"
     if config.replicates * state > memory:
         number = sum(leaf.size for leaf in jax.tree.leaves(params))
-        widths = _widths(config) or {"model": (config.model,)}
-        name = max(widths, key=lambda name: max(widths[name]))
+        widths = _widths(config)
+        name = max(widths, key=lambda name: np.max(widths[name]))
         value = widths[name]
         if state <= memory:
             name, value = "replicates", config.replicates
@@ -119,9 +120,10 @@ def _most(config: Config, data_dim: int) -> int:
     return _FLOAT_BYTES * max(config.replicates * copies * weights, draws * max(widths))
 
 
-def _widths(config: Config) -> dict[str, tuple[int, ...]]:
-    """The settings of the model family that are widths of its layers."""
-    return {n: v for n, v in values_of(config.model_options).items() if isinstance(v, tuple)}
+def _widths(config: Config) -> dict[str, int | tuple[int, ...]]:
+    """The settings of the model family that are whole numbers: widths of its layers, and counts."""
+    own = values_of(config.model_options)
+    return {name: value for name, value in own.items() if type(value) in (int, tuple)}
 
 
 def _products(jaxpr: Any) -> Iterator[int]:

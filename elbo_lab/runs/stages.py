@@ -355,7 +355,7 @@ def evaluate(run: Run) -> dict[int, Any]:
             key, params, stats = run.replicate(r)
             draws_key = keys.stream_key(key, keys.EVALUATION)
             found = evaluation.evaluate(evaluator, draws_key, params, stats, test, on_batch)
-            done[r] = found | _pair_bound(run, found) | _train_means(run, key, params, stats)
+            done[r] = found | pair_bound(run.dataset, found) | _train_means(run, key, params, stats)
             distributed.on_first(run.check_directory)
             distributed.on_first(lambda: evaluation.write_evaluations(file, done))
         on_batch(number)
@@ -363,11 +363,11 @@ def evaluate(run: Run) -> dict[int, Any]:
     return {r: done[r] for r in survivors}
 
 
-def _pair_bound(run: Run, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """log p(x|codes) + log p(codes) <= log p(x), where the examples are codes of images x."""
-    if run.dataset.log_px_z is None or "log_px" not in found:
+def pair_bound(dataset: Dataset, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """log p(x|codes) + log p(codes) <= log p(x), where the test examples are codes of images x."""
+    if dataset.log_px_z is None or "log_px" not in found:
         return {}
-    return {"pair_bound": found["log_px"] + run.dataset.log_px_z}
+    return {"pair_bound": found["log_px"] + dataset.log_px_z}
 
 
 def _train_means(run: Run, key: jax.Array, params: Any, stats: Any) -> dict[str, np.ndarray]:
@@ -386,7 +386,7 @@ def measured_shapes(run: Run) -> dict[str, tuple[int, ...]]:
     row = jax.eval_shape(lambda: _row(run))
     measured = jax.eval_shape(run.method.measure, key, params, stats, row)
     shapes = {name: (number, *array.shape[1:]) for name, array in measured.items()}
-    shapes |= {name: (number,) for name in _pair_bound(run, {"log_px": np.zeros(number)})}
+    shapes |= {name: (number,) for name in pair_bound(run.dataset, {"log_px": np.zeros(number)})}
     if au_images and run.method.layer_means is not None:
         means = jax.eval_shape(run.method.layer_means, key, params, stats, row)
         shapes |= {f"{TRAIN}{n}": (au_images, *a.shape[1:]) for n, a in means.items()}

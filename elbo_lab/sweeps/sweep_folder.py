@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from elbo_lab import configs, json_files
+from elbo_lab import configs, data, json_files
 from elbo_lab.configs import Config
 from elbo_lab.errors import DamageWarning, UserError
 from elbo_lab.files import write_summary
@@ -150,10 +150,12 @@ def read(path: Path, digests: dict[str, str]) -> Store:
         except UserError:
             continue  # another version's
         for replica in replicas:
-            if digests.get(replica.dataset, digest) != digest:
+            new_digest = digests.get(replica.dataset, digest)
+            if new_digest != digest:
+                changed = data.changed(replica.dataset, digest, new_digest)
                 raise UserError(
-                    f"the images of {replica.dataset} have changed since {run} was made of them; "
-                    "use --overwrite to replace the whole sweep, or another --workdir."
+                    f"{changed} {run} was made of them; use --overwrite to replace the whole "
+                    "sweep, or another --workdir."
                 )
         if replicas and completing.is_complete(run):
             for r, replica in enumerate(replicas):

@@ -1,0 +1,118 @@
+"""Every model family and the autoencoder as a user runs them: to the end, stopped, replicated."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+
+import elbo_lab
+
+pytestmark = pytest.mark.slow
+
+# Tiny sizes. An empty flag takes back what the tests' command line sets for mlp.
+FAMILIES = {
+    "conv": ("--model=conv", "--hidden_dims=", "--channels=4,4", "--k=2"),
+    "pixelcnn": ("--model=pixelcnn", "--hidden_dims=", "--latent_dims=", "--width=4", "--layers=2"),
+    "vqvae": (
+        *("--model=vqvae", "--hidden_dims=", "--latent_dims=", "--channels=4,4"),
+        *("--num_codes=8", "--code_dim=2", "--residual_blocks=0"),
+    ),
+    "autoencoder": ("--objective=autoencoder",),
+}
+FLAGS = ("--probe_every=12", "--tensorboard=false")
+# What each trains on, what it measures of the test images, and its figures.
+TERMS = {
+    "conv": {"bound", "kl", "reconstruction"},
+    "pixelcnn": {"nll"},
+    "vqvae": {"reconstruction", "commitment", "loss", "perplexity", "restarts"},
+    "autoencoder": {"reconstruction"},
+}
+HEADLINES = {
+    "conv": "log_likelihood",
+    "pixelcnn": "log_px",
+    "vqvae": "log_px_code",
+    "autoencoder": "log_px_mean",
+}
+CURVES = {"learning_curves", "test_curves"}
+FIGURES = {
+    "conv": CURVES | {"active_units", "samples", "reconstructions"},
+    "pixelcnn": CURVES | {"samples"},
+    "vqvae": CURVES | {"reconstructions"},
+    "autoencoder": CURVES | {"active_units", "samples", "reconstructions"},
+}
+
+
+def lines_of(path) -> list[dict]:
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def summary_of(path) -> dict:
+    return json.loads((path / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def never_stopped(cli, family):
+    """The folder of a run that was never stopped, and what it printed."""
+    path = cli.folder / f"never_stopped_{family}"
+    return path, cli.run(f"--workdir={path}", *FAMILIES[family], *FLAGS)
+
+
+def test_a_run_to_its_end(read, family, never_stopped):
+    path, done = never_stopped
+    summary, lines = summary_of(path), lines_of(path)
+    assert set(summary["figures"]) == FIGURES[family]
+    for name in summary["figures"]:
+        assert (path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n")
+    assert {p.stem for p in (path / "figures").iterdir()} == FIGURES[family]
+    assert [line["step"] for line in lines] == list(range(6, read["steps"] + 1, 6))
+    names = set(lines[0]) - {"step", "seconds"}
+    assert names == TERMS[family] == set(summary["terms"])
+    # Every second line has what was measured of the first test batch.
+    headline = HEADLINES[family]
+    assert summary["headline"] == headline
+    assert [f"test_{headline}" in line for line in lines] == [False, True] * 10
+    assert lines[-1][f"test_{headline}"] > lines[1][f"test_{headline}"]
+    with np.load(path / "evaluation.npz") as file:
+        values = file[f"{headline}_0"].astype(np.float64)
+    assert values.shape == (23,)
+    # The last measurement is of the trained model, as the evaluation but for its draws.
+    of_first_batch = values[: elbo_lab.load(path).method.measure_batch].mean()
+    least = 0.3 if family == "conv" else 1e-3
+    assert lines[-1][f"test_{headline}"] == pytest.approx(of_first_batch, abs=least)
+    result = next(r for r in summary["results"] if r["value"] == pytest.approx(values.mean()))
+    assert result["standard_error"] == pytest.approx(values.std(ddof=1) / np.sqrt(23), rel=1e-5)
+    assert str(path) in done.stdout
+
+
+def test_stopped_and_resumed_is_never_having_stopped(cli, read, family, never_stopped, tmp_path):
+    flags = (f"--workdir={tmp_path}", *FAMILIES[family], *FLAGS)
+    done = cli.interrupted(lambda: read["records"](tmp_path) >= 5, signal.SIGTERM, *flags)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert "same command goes on" in done.stderr.splitlines()[-1]
+    assert 0 < read["records"](tmp_path) < 20
+    cli.run(*flags)
+    assert read["outcome"](tmp_path) == read["outcome"](never_stopped[0])
+
+
+def test_replicates_are_runs_of_their_seeds(cli, family, never_stopped, tmp_path):
+    flags = ("--replicates=2", "--epochs=2", "--eval_k=5")
+    done = cli.run(f"--workdir={tmp_path}", *FAMILIES[family], *FLAGS, *flags)
+    assert "2 replicates of 2, seeds from 0" in done.stdout
+    summary, lines = summary_of(tmp_path), lines_of(tmp_path)
+    assert summary["failed_replicates"] == [] and set(summary["replicates"]) == {"0", "1"}
+    with np.load(tmp_path / "evaluation.npz") as file:
+        both = [file[f"{HEADLINES[family]}_{r}"] for r in range(2)]
+    assert both[0].shape == both[1].shape == (23,)
+    assert not np.array_equal(*both)
+    # The other run's first steps, whose learning rate is nearly the same; and another seed's.
+    first = lines_of(never_stopped[0])[0]
+    for name in TERMS[family]:
+        assert lines[0][name][0] == pytest.approx(first[name], rel=0.02, abs=0.02)
+    assert lines[0][summary["terms"][0]][0] != lines[0][summary["terms"][0]][1]
+    assert np.shape(lines[1][f"test_{HEADLINES[family]}"]) == (2,)

@@ -1,0 +1,520 @@
+"""Stored runs as a user handles them: evaluated again, sampled, and made data of a stage two."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import expit, log_expit
+
+import elbo_lab
+from elbo_lab.runs import derived, examples
+
+pytestmark = pytest.mark.slow
+REPOSITORY = Path(__file__).resolve().parents[2]
+SHORT = ("--epochs=2", "--tensorboard=false")
+CONV = ("--model=conv", "--hidden_dims=", "--latent_dims=2", "--channels=4,4", "--k=2")
+NO_MLP = ("--hidden_dims=", "--latent_dims=")
+VQVAE = (
+    *("--model=vqvae", *NO_MLP, "--channels=4,4", "--num_codes=4", "--code_dim=2"),
+    "--residual_blocks=0",
+)
+PIXELCNN = ("--model=pixelcnn", *NO_MLP, "--width=4", "--layers=2", "--output_width=4")
+
+
+def command(cli, script: str, *flags: str, status: int = 0) -> subprocess.CompletedProcess:
+    """Another script than `experiments.run`, which has other flags."""
+    line = [sys.executable, "-m", f"experiments.{script}", *flags]
+    line += [f"--compilation_cache_dir={cli.folder / 'cache'}"]
+    options = {"capture_output": True, "text": True, "timeout": 120}
+    done = subprocess.run(line, cwd=REPOSITORY, env=cli.environment, **options)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def files_of(path) -> dict[Path, tuple[int, bytes]]:
+    """Time and content of each file of a run but for what is made from it."""
+    return {
+        file: (file.stat().st_mtime_ns, file.read_bytes())
+        for file in path.rglob("*")
+        if file.is_file() and not {"evaluations", derived.FOLDER} & set(file.parts)
+    }
+
+
+def arrays_of(path) -> dict[str, np.ndarray]:
+    with np.load(path) as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def runs(quick) -> Path:
+    """A VAE and a VQ-VAE of images, and models of the features and codes that they give."""
+    folder = quick.folder / "stored"
+    quick.run(f"--workdir={folder / 'conv'}", *CONV, *SHORT)
+    quick.run(f"--workdir={folder / 'vqvae'}", *VQVAE, *SHORT)
+    codes = f"--dataset=codes:{folder / 'vqvae'}"
+    quick.run(f"--workdir={folder / 'prior'}", codes, *PIXELCNN, *SHORT)
+    features = (f"--dataset=features:{folder / 'conv'}", "--binarization=none")
+    features += ("--likelihood=gaussian", "--k=2")
+    quick.run(f"--workdir={folder / 'upper'}", *features, *SHORT)
+    return folder
+
+
+# experiments.evaluate
+
+
+def test_evaluated_as_the_run_was_gives_its_numbers(quick, runs):
+    done = command(quick, "evaluate", f"--run={runs / 'conv'}", f"--run={runs / 'prior'}")
+    for name in ("conv", "prior"):
+        assert str(runs / name / "evaluations") in done.stdout
+        (folder,) = (runs / name / "evaluations").iterdir()
+        own = arrays_of(runs / name / "evaluation.npz")
+        found = arrays_of(folder / "evaluation.npz")
+        assert found.keys() == own.keys()
+        for quantity in own:
+            np.testing.assert_allclose(found[quantity], own[quantity], rtol=1e-5, atol=1e-5)
+        shutil.rmtree(runs / name / "evaluations")
+
+
+def test_evaluated_again_with_other_draws_and_measures(quick, runs):
+    run = runs / "conv"
+    before = files_of(run)
+    flags = (f"--run={run}", "--k=3", "--eval_k=40", "--seed=5")
+    flags += ("--measures=quantities,squared_error",)
+    done = command(quick, "evaluate", *flags)
+    assert files_of(run) == before
+    for words in ("L_40", "L_3", "squared error", "evaluations", "23 test examples"):
+        assert words in done.stdout
+    (folder,) = (run / "evaluations").iterdir()
+    found = arrays_of(folder / "evaluation.npz")
+    own = arrays_of(run / "evaluation.npz")
+    assert not np.allclose(found["elbo_0"], own["elbo_0"], rtol=1e-5)
+    # Averages of other draws of the same quantity: 40 draws and 20 of each image.
+    difference = found["elbo_0"].mean() - own["elbo_0"].mean()
+    assert abs(difference) < 0.5
+    # |x - E[x|z]|^2 / D by NumPy.
+    trained = elbo_lab.load(run)
+    x = np.asarray(examples.of_test(trained.config, trained.dataset, trained.spec).x, np.float64)
+    law = trained.method.decode(trained.params, (), trained.encode(x), None)
+    error = np.mean((x - expit(np.asarray(law.logits, np.float64))) ** 2, axis=1)
+    np.testing.assert_allclose(found["squared_error_0"], error, rtol=1e-4)
+    # Not computed twice; made again where it is damaged.
+    again = command(quick, "evaluate", *flags)
+    assert again.stdout == done.stdout
+    assert "evaluation" not in again.stderr
+    (folder / "summary.json").write_text('{"results": [{}]')
+    mended = command(quick, "evaluate", *flags)
+    assert mended.stdout == done.stdout
+    assert "evaluation 23/23 examples" in mended.stderr
+    assert arrays_of(folder / "evaluation.npz").keys() == found.keys()
+    assert files_of(run) == before
+
+
+def test_evaluated_on_other_data(quick, runs, tmp_path):
+    images = np.random.default_rng(3).integers(0, 256, (9, 8, 8), np.uint8)
+    np.savez(tmp_path / "noise.npz", x_train=images, x_test=images[:5])
+    flags = (f"--run={runs / 'conv'}", f"--dataset={tmp_path / 'noise.npz'}")
+    done = command(quick, "evaluate", *flags)
+    assert "noise, 5 test examples" in done.stdout
+    folder = done.stdout.split("kept in")[1].split()[0]
+    found = arrays_of(Path(folder) / "evaluation.npz")
+    own = arrays_of(runs / "conv" / "evaluation.npz")
+    assert found["log_likelihood_0"].shape == (5,)
+    # Noise is less likely than blobs, under a model that has seen blobs.
+    assert found["log_likelihood_0"].mean() < own["log_likelihood_0"].mean() - 5
+
+
+# experiments.sample
+
+
+def test_samples_as_a_picture_and_as_arrays(quick, runs, tmp_path):
+    run = f"--run={runs / 'conv'}"
+    for name in ("a.png", "a.npz", "b.npz"):
+        command(quick, "sample", run, "--num=9", f"--out={tmp_path / 'new' / name}")
+    command(quick, "sample", run, "--num=9", "--seed=1", f"--out={tmp_path / 'c.npz'}")
+    assert (tmp_path / "new" / "a.png").read_bytes().startswith(b"\x89PNG\r\n")
+    a, b = (arrays_of(tmp_path / "new" / f"{name}.npz")["x"] for name in "ab")
+    assert a.shape == (9, 8, 8)
+    assert np.all((a > 0) & (a < 1))
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, arrays_of(tmp_path / "c.npz")["x"])
+
+
+def test_samples_of_stage_two_are_decoded_by_stage_one(quick, runs, tmp_path):
+    out = tmp_path / "x.npz"
+    command(quick, "sample", f"--run={runs / 'prior'}", "--num=9", f"--out={out}")
+    x = arrays_of(out)["x"]
+    assert x.shape == (9, 8, 8)
+    # Each is what one of the 4^4 grids of codes is decoded to.
+    vqvae = elbo_lab.load(runs / "vqvae")
+    grids = np.array(list(itertools.product(range(4), repeat=4)), np.int32)
+    law = vqvae.method.decode(vqvae.params, vqvae.stats, grids, None)
+    images = expit(np.asarray(law.logits, np.float64)).reshape(-1, 8, 8)
+    nearest = np.abs(images[:, None] - x).max(axis=(2, 3)).min(axis=0)
+    np.testing.assert_array_less(nearest, 1e-4)
+    for run in ("prior", "upper"):
+        picture = tmp_path / f"{run}.png"
+        command(quick, "sample", f"--run={runs / run}", "--num=9", f"--out={picture}")
+        assert picture.read_bytes().startswith(b"\x89PNG\r\n")
+
+
+# Stage two
+
+
+def test_the_bound_of_the_pair_is_that_of_both_runs(runs):
+    vqvae = elbo_lab.load(runs / "vqvae")
+    x = np.asarray(examples.of_test(vqvae.config, vqvae.dataset, vqvae.spec).x, np.float64)
+    codes = vqvae.encode(x)
+    law = vqvae.method.decode(vqvae.params, vqvae.stats, codes, None)
+    logits = np.asarray(law.logits, np.float64)
+    log_px_z = np.sum(x * log_expit(logits) + (1 - x) * log_expit(-logits), axis=1)
+    found = arrays_of(runs / "prior" / "evaluation.npz")
+    expected = found["log_px_0"] + log_px_z
+    np.testing.assert_allclose(found["pair_bound_0"], expected, rtol=1e-5)
+    prior = elbo_lab.load(runs / "prior")
+    np.testing.assert_array_equal(prior.dataset.x_test, codes)
+    np.testing.assert_array_equal(prior.dataset.y_test, np.arange(23) % 2)
+    names = [
+        r["name"] for r in json.loads((runs / "prior" / "summary.json").read_text())["results"]
+    ]
+    assert "codes and their density" in names
+
+
+def test_codes_are_encoded_once(quick, runs):
+    (file,) = (runs / "vqvae" / derived.FOLDER).iterdir()
+    content, time = file.read_bytes(), file.stat().st_mtime_ns
+    flags = (f"--workdir={runs / 'prior'}", f"--dataset=codes:{runs / 'vqvae'}", *PIXELCNN, *SHORT)
+    assert "This run is complete" in quick.run(*flags).stdout
+    assert file.stat().st_mtime_ns == time
+    file.write_bytes(content[: len(content) // 2])
+    assert "This run is complete" in quick.run(*flags).stdout
+    assert file.read_bytes() == content
+
+
+def test_stage_two_stopped_and_resumed_is_never_having_stopped(cli, read, tmp_path):
+    vqvae = tmp_path / "vqvae"
+    cli.run(f"--workdir={vqvae}", *VQVAE, *SHORT)
+    flags = (f"--dataset=codes:{vqvae}", *PIXELCNN, "--probe_every=18", "--tensorboard=false")
+    never, path = tmp_path / "never", tmp_path / "stopped"
+    cli.run(f"--workdir={never}", *flags)
+    done = cli.interrupted(
+        lambda: read["records"](path) >= 5, signal.SIGTERM, f"--workdir={path}", *flags
+    )
+    assert done.returncode == 128 + signal.SIGTERM
+    shutil.rmtree(vqvae / derived.FOLDER)  # made again, to the same codes
+    cli.run(f"--workdir={path}", *flags)
+    assert read["outcome"](path) == read["outcome"](never)
+
+
+def test_a_stage_one_that_was_trained_again_or_deleted_is_said(quick, runs, tmp_path):
+    stage_one = runs / "vqvae"
+    shutil.copytree(stage_one, tmp_path / "kept")
+    name = f"codes:{stage_one}"
+    flags = (f"--workdir={runs / 'prior'}", f"--dataset={name}", *PIXELCNN, *SHORT)
+    again = f"{stage_one}, whose codes these are, was trained again since"
+    before = files_of(runs / "prior")
+    try:
+        quick.run(f"--workdir={stage_one}", *VQVAE, *SHORT, "--seed=1", "--overwrite")
+        assert f"Differing fields: {again}." in quick.refused(*flags)
+        for script in ("sample", "evaluate"):
+            out = [f"--out={tmp_path / 'x.png'}"] if script == "sample" else []
+            done = command(quick, script, f"--run={runs / 'prior'}", *out, status=2)
+            sentence = f"Error: --run={runs / 'prior'} cannot be loaded: {again}.\n"
+            assert done.stderr == sentence
+        shutil.rmtree(stage_one)
+        missing = f"{stage_one} is not a run's directory (cannot read"
+        assert quick.refused(*flags).startswith(f"--dataset={name}: {missing}")
+        done = command(quick, "sample", f"--run={runs / 'prior'}", status=2)
+        assert f"was trained on {name}: {missing}" in done.stderr
+    finally:
+        shutil.rmtree(stage_one, ignore_errors=True)
+        shutil.copytree(tmp_path / "kept", stage_one)
+    assert files_of(runs / "prior") == before
+    assert "This run is complete" in quick.run(*flags).stdout
+
+
+# From Python, as README.md shows it
+
+LIBRARY = """\
+import sys
+import jax
+import numpy as np
+import elbo_lab
+
+x = np.random.default_rng(0).random((5, 8, 8)) > 0.5
+trained = elbo_lab.load(sys.argv[1])
+embeddings = trained.encode(x)
+samples = trained.sample(jax.random.key(0), 6)
+log_px = trained.measure(jax.random.key(1), x)["log_likelihood"]
+print(embeddings.shape, samples.shape, log_px.shape, bool((log_px < 0).all()))
+try:
+    trained.encode(x[:, :7])
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_a_python_process_without_flags(quick, runs):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", LIBRARY, str(runs / "conv")],
+        **{"cwd": REPOSITORY, "env": quick.environment, "capture_output": True, "text": True},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "(5, 2) (6, 8, 8) (5,) True",
+        "x must have 64 values an example, [N, D] or [N, 8, 8]; got the shape (5, 7, 8).",
+    ]
+
+
+# Refusals. One process imports all that scripts need and forks for each command line.
+
+FORKING = """\
+import json, os, runpy, sys
+import elbo_lab.runs.evaluating, elbo_lab.runs.reporting, elbo_lab.runs.sampling
+import elbo_lab.cli.gradient_flags, elbo_lab.runs.completing
+
+folder = sys.argv[1]
+for name, (script, *arguments) in json.load(sys.stdin).items():
+    process = os.fork()
+    if not process:
+        for number, stream in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{folder}/{name}.{stream}", os.O_WRONLY | os.O_CREAT), number)
+        sys.argv = [script, *arguments]
+        runpy.run_module(f"experiments.{script}", run_name="__main__", alter_sys=True)
+        os._exit(0)
+    with open(f"{folder}/{name}.status", "w") as file:
+        file.write(str(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])))
+"""
+GAUSSIAN = ("--binarization=none", "--likelihood=gaussian")
+SENTENCES = {
+    # name: the command, and the whole sentence
+    "no codes": (
+        ["run", "--dataset=codes:{runs}/conv", "--model=pixelcnn"],
+        "--dataset=codes:{runs}/conv: {runs}/conv is a run of conv, without codes; it has "
+        "features: features:{runs}/conv.",
+    ),
+    "no features": (
+        ["run", "--dataset=features:{runs}/prior", *GAUSSIAN],
+        "--dataset=features:{runs}/prior: {runs}/prior is a run of pixelcnn, without features; it "
+        "encodes nothing.",
+    ),
+    "unfinished": (
+        ["run", "--dataset=codes:{unfinished}", "--model=pixelcnn"],
+        "--dataset=codes:{unfinished}: {unfinished} is at step 6 of 12; train it to its end first, "
+        "by the command that began it.",
+    ),
+    "codes for mlp": (
+        ["run", "--dataset=codes:{runs}/vqvae"],
+        "--model=mlp with --dataset=codes:{runs}/vqvae: The model mlp takes images or real "
+        "numbers, not tokens.",
+    ),
+    "codes for conv": (
+        ["run", "--dataset=codes:{runs}/vqvae", "--model=conv"],
+        "--model=conv with --dataset=codes:{runs}/vqvae: The model conv takes images, not tokens.",
+    ),
+    "codes for vqvae": (
+        ["run", "--dataset=codes:{runs}/vqvae", "--model=vqvae"],
+        "--model=vqvae with --dataset=codes:{runs}/vqvae: The model vqvae takes images, not "
+        "tokens.",
+    ),
+    "gaussian of codes": (
+        ["run", "--dataset=codes:{runs}/vqvae", *GAUSSIAN],
+        "--model=mlp with --dataset=codes:{runs}/vqvae: The model mlp takes images or real "
+        "numbers, not tokens.",
+    ),
+    "features for conv": (
+        ["run", "--dataset=features:{runs}/conv", "--model=conv", *GAUSSIAN],
+        "--model=conv with --dataset=features:{runs}/conv: Convolutions take images (H, W) or "
+        "(H, W, C), not the shape (2,).",
+    ),
+    "features for pixelcnn": (
+        ["run", "--dataset=features:{runs}/conv", "--model=pixelcnn"],
+        "--model=pixelcnn with --dataset=features:{runs}/conv: model=pixelcnn needs data of levels "
+        "(binary images, 256 grey levels, tokens); these are of kind 'real' with levels=None.",
+    ),
+    "features as bernoulli": (
+        ["run", "--dataset=features:{runs}/conv"],
+        "--likelihood must be gaussian (with --binarization=none) for features:{runs}/conv, which "
+        "has real numbers; got bernoulli.",
+    ),
+    "floats for pixelcnn": (
+        ["run", "--dataset={floats}", "--binarization=none", "--model=pixelcnn"],
+        "--model=pixelcnn with --dataset={floats}: model=pixelcnn needs data of levels (binary "
+        "images, 256 grey levels, tokens); these are of kind 'image' with levels=None.",
+    ),
+    "too many layers": (
+        ["run", "--model=conv", "--residual_blocks=100000000"],
+        "--residual_blocks must be at most 100; got 100000000.",
+    ),
+    "too wide": (
+        ["run", "--model=vqvae", "--code_dim=1000000000"],
+        "--code_dim=1000000000 is too large: the parameters of a model, ",
+    ),
+    "draws of an autoencoder": (
+        ["run", "--model=conv", "--objective=autoencoder", "--k=2"],
+        "--k=2 does not go with --objective=autoencoder, which takes no draws.",
+    ),
+    "estimator of pixelcnn": (
+        ["run", "--model=pixelcnn", "--estimator=dreg"],
+        "--estimator=dreg does not go with --model=pixelcnn, which is trained by a loss of its "
+        "own.",
+    ),
+    "objective of vqvae": (
+        ["run", "--model=vqvae", "--objective=elbo"],
+        "--objective=elbo does not go with --model=vqvae, which is trained by a loss of its own.",
+    ),
+    "a whole batch of one": (
+        ["run", "--model=conv", "--objective=free_bits_batch", "--batch_size=1"],
+        "--objective=free_bits_batch compares the images of a batch, and needs --batch_size of at "
+        "least 2; got 1.",
+    ),
+    "another family's setting": (
+        ["run", "--model=conv", "--hidden_dims=8"],
+        "--hidden_dims is a setting of --model=mlp; got --model=conv.",
+    ),
+    "no run": (["evaluate"], "--run must name a run's directory."),
+    "no such run": (
+        ["evaluate", "--run={runs}/gone"],
+        "--run={runs}/gone is not a run's directory (cannot read {runs}/gone/config.json: No such "
+        "file or directory).",
+    ),
+    "no checkpoint": (
+        ["sample", "--run={empty}", "--out={runs}/x.png"],
+        "--run={empty} has no checkpoint yet, or none that is whole.",
+    ),
+    "no such measure": (
+        ["evaluate", "--run={runs}/conv", "--measures=elbow"],
+        "--measures must be among quantities, squared_error; got 'elbow'.",
+    ),
+    "no measure": (
+        ["evaluate", "--run={runs}/conv", "--measures="],
+        "--measures must be among quantities, squared_error; got ''.",
+    ),
+    "nothing to decode": (
+        ["evaluate", "--run={runs}/prior", "--measures=squared_error"],
+        "--run={runs}/prior: squared_error needs a method that encodes and decodes.",
+    ),
+    "k above eval_k": (
+        ["evaluate", "--run={runs}/conv", "--k=30"],
+        "--eval_k must be at least --k, 30, so that the IWAE-k bound can be evaluated; got 20 "
+        "(what is not given is the run's).",
+    ),
+    "eval_k below k": (
+        ["evaluate", "--run={runs}/conv", "--eval_k=1"],
+        "--eval_k must be at least --k, 2, so that the IWAE-k bound can be evaluated; got 1 "
+        "(what is not given is the run's).",
+    ),
+    "draws for ever": (
+        ["evaluate", "--run={runs}/conv", "--eval_k=99999999999"],
+        "--eval_k must be at most 10,000,000; got 99,999,999,999.",
+    ),
+    "no such seed": (
+        ["evaluate", "--run={runs}/conv", "--seed=99999999999"],
+        "--seed must lie in 0..2147483647; got 99999999999.",
+    ),
+    "no draws": (
+        ["evaluate", "--run={runs}/vqvae", "--k=3"],
+        "--k=3 does not go with {runs}/vqvae, a run of vqvae, which is measured without draws.",
+    ),
+    "other shape": (
+        ["evaluate", "--run={runs}/conv", "--dataset=mnist_small"],
+        "--dataset=mnist_small has test examples of kind image, shape (28, 28) and 2 levels; "
+        "{runs}/conv was trained on kind image, shape (8, 8) and 2 levels.",
+    ),
+    "other kind": (
+        ["evaluate", "--run={runs}/prior", "--dataset={floats}"],
+        "--dataset={floats} has test examples of kind image, shape (8, 8) and 2 levels; "
+        "{runs}/prior was trained on kind token, shape (2, 2) and 4 levels.",
+    ),
+    "no such replicate": (
+        ["evaluate", "--run={runs}/conv", "--replicate=1"],
+        "--run={runs}/conv has 1 replicates, counted from 0; got 1.",
+    ),
+    "other ending": (
+        ["sample", "--run={runs}/conv", "--out=x.jpg"],
+        "--out must be a path ending in .png or .npz; got 'x.jpg'.",
+    ),
+    "no prior": (
+        ["sample", "--run={runs}/vqvae", "--out={runs}/x.png"],
+        "--run={runs}/vqvae: vqvae gives no samples without a prior of its codes.",
+    ),
+    "no bound": (
+        ["gradients", "--run={runs}/vqvae"],
+        "--run={runs}/vqvae is a run of vqvae, which has no bound to differentiate; give one of a "
+        "model with an objective.",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def places(runs, tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("refused")
+    places = {"runs": runs} | {n: folder / n for n in ("unfinished", "empty", "floats.npz")}
+    for name in ("unfinished", "empty"):
+        shutil.copytree(runs / "vqvae", places[name])
+    newest = max((places["unfinished"] / "checkpoints").iterdir())
+    shutil.copytree(newest, newest.with_name("step_00000006"))
+    for path in (newest, places["empty"] / "checkpoints"):
+        shutil.rmtree(path)
+    images = np.random.default_rng(0).random((30, 8, 8))
+    np.savez(places["floats.npz"], x_train=images, x_test=images)
+    return {name.partition(".")[0]: path for name, path in places.items()}
+
+
+@pytest.fixture(scope="module")
+def told(quick, places, tmp_path_factory) -> dict[str, tuple[str, str, str]]:
+    """Status and what was printed of each command."""
+    folder, before = tmp_path_factory.mktemp("told"), files_of(places["runs"])
+    commands = {}
+    for name, (words, _) in SENTENCES.items():
+        commands[name] = [word.format(**places) for word in words]
+        if words[0] == "run":
+            commands[name] += [f"--workdir={folder / 'never'}", "--epochs=1"]
+    line = [sys.executable, "-W", "ignore::RuntimeWarning", "-c", FORKING, str(folder)]
+    # Python warns of forks, since threads of JAX may run; none has been started.
+    subprocess.run(
+        line,
+        input=json.dumps(commands),
+        text=True,
+        cwd=REPOSITORY,
+        env=quick.environment,
+        check=True,
+    )
+    assert files_of(places["runs"]) == before
+    assert not (folder / "never").exists()
+    streams = ("status", "out", "err")
+    return {n: tuple((folder / f"{n}.{s}").read_text() for s in streams) for n in commands}
+
+
+@pytest.mark.parametrize("name", SENTENCES)
+def test_refusals_are_one_sentence(places, told, name):
+    status, out, err = told[name]
+    sentence = "Error: " + SENTENCES[name][1].format(**places)
+    assert (status, out) == ("2", "")
+    assert err.count("\n") == 1 and err[-2:] in (".\n", ").\n"[-2:])
+    assert err == f"{sentence}\n" if sentence[-1] == "." else err.startswith(sentence)
+
+
+@pytest.mark.parametrize("model", [CONV, VQVAE], ids=["conv", "vqvae"])
+@pytest.mark.parametrize("shape", [(7, 9, 3), (1, 1), (1, 5)], ids=str)
+def test_images_of_odd_and_least_sizes(quick, tmp_path, model, shape):
+    images = np.random.default_rng(0).integers(0, 256, (30, *shape), np.uint8)
+    np.savez(tmp_path / "odd.npz", x_train=images, x_test=images[:11])
+    path = tmp_path / "run"
+    quick.run(f"--workdir={path}", f"--dataset={tmp_path / 'odd.npz'}", *model, *SHORT)
+    summary = json.loads((path / "summary.json").read_text())
+    assert summary["data"]["image_shape"] == list(shape)
+    means = arrays_of(path / "evaluation.npz")
+    # Binary images of D pixels that are noise: no better than log 2 for each, to much luck.
+    dim = np.prod(shape)
+    headline = means[f"{summary['headline']}_0"]
+    assert headline.shape == (11,) and np.all(headline < 0)
+    assert headline.mean() < -0.4 * dim
+    assert os.path.exists(path / "figures" / "reconstructions.png")
