@@ -234,9 +234,7 @@ def test_a_stage_one_that_was_trained_again_or_deleted_is_said(folder):
         assert data.changed(codes, digests[0], digest) == sentence
     with pytest.raises(UserError, match="was trained again since"):
         elbo_lab.load(stage_two)
-    config = configs.from_dict(
-        json.loads((stage_two / "config.json").read_text())["config"]
-    )
+    config = configs.from_dict(json.loads((stage_two / "config.json").read_text())["config"])
     with pytest.raises(UserError) as refused:
         with rundir.claim(str(stage_two), config, data.digest(after), overwrite=False):
             pass
