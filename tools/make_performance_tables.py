@@ -7,10 +7,12 @@ A test fails where they are out of date. The figures are `experiments.benchmark`
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import OURS, ROWS
+from benchmarks.peers import OURS, ROWS, SYSTEM_ROWS
+from benchmarks.systems import SYSTEMS
 from elbo_lab.cli import run_flags
 from elbo_lab.files import read_json
 from elbo_lab.reports import documents
@@ -33,7 +35,7 @@ RATIOS = {
 }
 EVALUATION, REPLICATES = 0.71, 1.5
 # What commands write parts of.
-PARTS = ("train", "replicates", "evaluate", "start", "peer_start", "memory")
+PARTS = ("train", "systems", "replicates", "evaluate", "start", "peer_start", "memory")
 
 
 def machine(found: dict[str, Any]) -> str:
@@ -133,6 +135,30 @@ def bounds(found: dict[str, Any]) -> str:
     return documents.table(("mean L_k, start and after", *names), rows)
 
 
+def systems(found: dict[str, Any]) -> str:
+    """The other model families: steps per second of every row, ratios and losses."""
+    rows = []
+    for cell in found["systems"]:
+        for row, line in cell["rows"].items():
+            start, after = line["bound_at_start"][0], line["bound_after"][0]
+            rows.append(
+                (
+                    SYSTEMS[cell["model"]].says if row == OURS else "",
+                    ROWS[row].says,
+                    _rate(line["steps_per_s"]),
+                    "" if row == OURS else _ratio(line, "ours_over_this"),
+                    f"{-start:.2f}, {-after:.2f}",
+                    f"{line['peak_memory_mb']:.0f}",
+                )
+            )
+    steps = found["systems"][0]["rows"][OURS]["bound_after_steps"]
+    head = (
+        *("model", "", "steps/s", "ours over it"),
+        *(f"loss at start, after {steps} steps", "peak memory, MB"),
+    )
+    return documents.table(head, rows)
+
+
 def memory(found: dict[str, Any]) -> str:
     """Peak resident memory, and time to the first step."""
     cells = found["train"]
@@ -209,22 +235,44 @@ def speed(found: dict[str, Any]) -> str:
     return documents.table(head, rows)
 
 
+def system_speed(found: dict[str, Any]) -> str:
+    """The README's: the other model families against the same ones in PyTorch."""
+    peer = SYSTEM_ROWS["pytorch"]
+    rows = [
+        (
+            SYSTEMS[cell["model"]].says,
+            f"{cell['parameters']:,}",
+            _rate(cell["rows"][OURS]["steps_per_s"]),
+            _ratio(cell["rows"].get(peer), "ours_over_this"),
+        )
+        for cell in found["systems"]
+    ]
+    return documents.table(("model", "parameters", "steps/s", f"ours over {ROWS[peer].says}"), rows)
+
+
 def performance(text: str, found: dict[str, Any]) -> str:
     """docs/performance.md with its tables made anew."""
     parts = dict.fromkeys((machine, limit, ratios, speeds, bounds, memory), "train")
-    parts |= {evaluation: "evaluate", replicates: "replicates"}
-    for part, needed in parts.items():
-        table = part(found) if needed in found else "Not measured on this machine yet."
-        text = documents.replaced(text, part.__name__, table)
-    return text
+    parts |= {systems: "systems", evaluation: "evaluate", replicates: "replicates"}
+    return _with_tables(text, found, parts)
 
 
 def readme(text: str, found: dict[str, Any]) -> str:
-    """README.md with its table of speed made anew."""
-    return documents.replaced(text, speed.__name__, speed(found))
+    """README.md with its tables of speed made anew."""
+    return _with_tables(text, found, {speed: "train", system_speed: "systems"})
 
 
 DOCUMENTS = {ROOT / "docs" / "performance.md": performance, ROOT / "README.md": readme}
+
+
+def _with_tables(
+    text: str, found: dict[str, Any], parts: dict[Callable[[dict[str, Any]], str], str]
+) -> str:
+    """The text with the table of each function made anew, or none where its part is missing."""
+    for make, needed in parts.items():
+        table = make(found) if needed in found else "Not measured on this machine yet."
+        text = documents.replaced(text, make.__name__, table)
+    return text
 
 
 def _parts(found: dict[str, Any]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import limits, merging, parts, peers, training, workers
+from benchmarks import limits, merging, parts, peers, systems, training, workers
 from benchmarks.peers import OURS, ROWS, common
 from elbo_lab.errors import UserError
 from elbo_lab.files import read_json
@@ -72,6 +72,32 @@ def test_peers_compute_and_train_as_we_do(tasks, row, k):
     package = {"pytorch": "torch"}.get(row, row)
     pytest.importorskip(package, exc_type=ImportError)
     agree(row, tasks[k])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", systems.SYSTEMS)
+def test_pytorch_trains_the_other_models_as_we_do(model):
+    pytest.importorskip("torch", exc_type=ImportError)
+    k = systems.SYSTEMS[model].k
+    with workers.task_folder(8, k, num_images=8, model=model) as folder:
+        task = common.read_task(folder, steps=1, replicates=1)
+    # Binary images, all of them in every batch: without draws, both take the same steps.
+    x = task.x[:8]
+    images = (255 * x).astype(np.uint8)
+    task = task._replace(x=x, images=images, learning_rate=3e-3)
+    peers_ = made(OURS, task), made("pytorch_systems", task)
+    starts = [bound_of(peer) for peer in peers_]
+    training.check_agreement("pytorch_systems", *starts)
+    for peer in peers_:
+        for _ in range(6):
+            peer.train()
+    gains = [bound_of(peer)[0] - start[0] for peer, start in zip(peers_, starts, strict=True)]
+    assert gains[0] > 1
+    # The VAE's differ by the draws from its posterior.
+    np.testing.assert_allclose(gains[1], gains[0], rtol=0.3 if k else 0.01)
+    wrong = task._replace(arrays={**task.arrays, "params/another": np.zeros(1)})
+    with pytest.raises(RuntimeError, match=f"{model} has .* parameters here and .* in the library"):
+        made("pytorch_systems", wrong)
 
 
 def test_disagreement_is_an_error():
