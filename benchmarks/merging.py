@@ -9,7 +9,11 @@ from elbo_lab.errors import UserError
 # What must be alike for figures to stand in one file.
 SAME = ("device", "processor", "machine")
 # Lists of cells, and what names a cell.
-CELLS = {"train": ("batch", "k"), "replicates": ("batch", "k", "replicates")}
+CELLS = {
+    "train": {"batch": int, "k": int},
+    "replicates": {"batch": int, "k": int, "replicates": int},
+    "systems": {"model": str},
+}
 
 
 def earlier(path: str | None, now: dict[str, Any]) -> dict[str, Any]:
@@ -22,7 +26,7 @@ def earlier(path: str | None, now: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"--json={path} is in no folder that can be written to.")
     if not path or not os.path.exists(path):
         return {}
-    kind = {f"{part}?": list[dict.fromkeys(names, int)] for part, names in CELLS.items()}
+    kind = {f"{part}?": list[names] for part, names in CELLS.items()}
     try:
         found = json_files.read(path, kind)
     except UserError as error:

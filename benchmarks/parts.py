@@ -5,11 +5,11 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks import printing, processes, training
-from benchmarks.peers import OURS, ROWS
+from benchmarks import printing, processes, systems, training
+from benchmarks.peers import OURS, ROWS, SYSTEM_ROWS
 from elbo_lab.errors import UserError
 
-PARTS = ("train", "evaluate", "start", "memory", "replicates")
+PARTS = ("train", "systems", "evaluate", "start", "memory", "replicates")
 REPLICATES = (1, 2, 4, 8)
 
 
@@ -29,7 +29,7 @@ def measure(request: Request, keep: Callable[[str, Any], None]) -> None:
     Args:
       request: what to measure.
       keep: is given the name and the figures of each part when they are known, those of "train"
-        after every cell.
+        and "systems" after every cell.
     """
     rows, rounds, burst = request.rows, request.rounds, request.burst
     if "train" in request.parts:
@@ -40,6 +40,8 @@ def measure(request: Request, keep: Callable[[str, Any], None]) -> None:
             done.append(cell)
             keep("train", done)
             printing.print_cell(cell)
+    if "systems" in request.parts:
+        _measure_systems(request, keep)
     if "replicates" in request.parts:
         measured = training.measure_replicates(REPLICATES, request.pairs, rounds, burst)
         keep("replicates", measured)
@@ -55,6 +57,16 @@ def measure(request: Request, keep: Callable[[str, Any], None]) -> None:
         measured = processes.measure_memory()
         keep("memory", measured)
         printing.print_figures("memory", measured)
+
+
+def _measure_systems(request: Request, keep: Callable[[str, Any], None]) -> None:
+    rows = [SYSTEM_ROWS[row] for row in request.rows if row in SYSTEM_ROWS]
+    done = []
+    for model in systems.SYSTEMS:
+        cell = systems.measure_system(model, rows, request.rounds, request.burst, warn)
+        done.append(cell)
+        keep("systems", done)
+        printing.print_system(systems.SYSTEMS[model].says, cell)
 
 
 def _measure_start(rows: list[str], rounds: int, keep: Callable[[str, Any], None]) -> None:

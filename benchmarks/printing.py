@@ -27,6 +27,19 @@ def print_cell(cell: dict[str, Any]) -> None:
     print(f"(ours is {together:.2f} of products together)", flush=True)
 
 
+def print_system(says: str, cell: dict[str, Any]) -> None:
+    """A model family, a line for us and each peer."""
+    print(f"\n{says}, B = {cell['batch']}, {cell['parameters']:,} parameters")
+    for row, line in cell["rows"].items():
+        losses = f"{-line['bound_at_start'][0]:.2f}, {-line['bound_after'][0]:.2f}"
+        print(
+            f"  {ROWS[row].says:22} {line['steps_per_s']:7.2f} steps/s   ours / this "
+            f"{shown(line['ours_over_this'])}   {line['peak_memory_mb']:5.0f} MB   loss at start, "
+            f"after {line['bound_after_steps']} steps: {losses}",
+            flush=True,
+        )
+
+
 def print_evaluate(found: dict[str, Any]) -> None:
     """Images per second, a line each."""
     head = f"L_{found['draws']}"

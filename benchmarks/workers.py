@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from benchmarks.peers import common
-from benchmarks.peers.ours import SPEC
+from benchmarks.peers.ours import SPEC, arrays_of
 from elbo_lab import methods
 from elbo_lab.configs import Config
 from elbo_lab.data import Batch
@@ -88,17 +88,20 @@ class Worker:
 
 
 @contextlib.contextmanager
-def task_folder(batch: int, k: int, num_images: int = common.NUM_IMAGES) -> Iterator[str]:
+def task_folder(
+    batch: int, k: int | None, num_images: int = common.NUM_IMAGES, model: str = "mlp"
+) -> Iterator[str]:
     """A task for all workers: noise of MNIST's size, our initial parameters, our optimizer."""
-    config = Config()
+    config = Config(model=model, k=k)
     rng = np.random.default_rng(1)
-    mean = np.full(common.DATA_DIM, 0.13, np.float32)
-    init = jax.jit(methods.make(config, SPEC).init)
-    params, _ = init(jax.random.key(0), Batch(mean[None]), mean)
     images = common.fake_images(num_images)
     some = images[np.arange(COMPARED_IMAGES) % num_images]
     x = (rng.random(some.shape) < some / 255).astype(np.float32)
+    mean = np.full(common.DATA_DIM, 0.13, np.float32)
+    init = jax.jit(methods.make(config, SPEC).init)
+    arrays = arrays_of(*init(jax.random.key(0), Batch(x), mean))
     settings = {
+        "model": model,
         "batch": batch,
         "k": k,
         "platform": jax.default_backend(),
@@ -107,7 +110,7 @@ def task_folder(batch: int, k: int, num_images: int = common.NUM_IMAGES) -> Iter
         "adam": (config.adam_b1, config.adam_b2, config.adam_eps),
     }
     with tempfile.TemporaryDirectory() as folder:
-        common.write_task(folder, settings, images, x, params)
+        common.write_task(folder, settings, images, x, arrays)
         yield folder
 
 

@@ -1,6 +1,6 @@
 """Speed of the library, as ratios measured in one run.
 
-    python -m experiments.benchmark                    all of it, about a quarter of an hour
+    python -m experiments.benchmark                    all of it, about twenty minutes
     python -m experiments.benchmark --parts=train --cells=20x5 --rounds=15
     python -m experiments.benchmark --peers=pytorch,pyro,numpyro,pythae
 
@@ -10,6 +10,8 @@ train       steps per second of `training.fit`, on the IWAE paper's one-layer mo
             "together" times them as one program, in which independent products overlap: a bound
             that no dependent chain of products can reach. Peers train the same model by the same
             objective in turns with it.
+systems     steps per second of the convolutional VAE (IWAE, k = 1), PixelCNN and VQ-VAE at their
+            default settings and B = 128, in turns with the same models in PyTorch.
 evaluate    L_5000 in images per second, against the generation network's products alone; memory.
 start       process start to the first training step: cold, and with a warm compilation cache; the
             imports that are part of it; `import elbo_lab.losses` on top of jax and NumPyro. With

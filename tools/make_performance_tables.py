@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import OURS, ROWS
+from benchmarks.systems import SYSTEMS
 from elbo_lab.cli import run_flags
 from elbo_lab.files import read_json
 from elbo_lab.reports import documents
@@ -33,7 +34,7 @@ RATIOS = {
 }
 EVALUATION, REPLICATES = 0.71, 1.5
 # What commands write parts of.
-PARTS = ("train", "replicates", "evaluate", "start", "peer_start", "memory")
+PARTS = ("train", "systems", "replicates", "evaluate", "start", "peer_start", "memory")
 
 
 def machine(found: dict[str, Any]) -> str:
@@ -133,6 +134,30 @@ def bounds(found: dict[str, Any]) -> str:
     return documents.table(("mean L_k, start and after", *names), rows)
 
 
+def systems(found: dict[str, Any]) -> str:
+    """The other model families: steps per second of every row, ratios and losses."""
+    rows = []
+    for cell in found["systems"]:
+        for row, line in cell["rows"].items():
+            start, after = line["bound_at_start"][0], line["bound_after"][0]
+            rows.append(
+                (
+                    SYSTEMS[cell["model"]].says if row == OURS else "",
+                    ROWS[row].says,
+                    _rate(line["steps_per_s"]),
+                    "" if row == OURS else _ratio(line, "ours_over_this"),
+                    f"{-start:.2f}, {-after:.2f}",
+                    f"{line['peak_memory_mb']:.0f}",
+                )
+            )
+    steps = found["systems"][0]["rows"][OURS]["bound_after_steps"]
+    head = (
+        *("model", "", "steps/s", "ours over it"),
+        *(f"loss at start, after {steps} steps", "peak memory, MB"),
+    )
+    return documents.table(head, rows)
+
+
 def memory(found: dict[str, Any]) -> str:
     """Peak resident memory, and time to the first step."""
     cells = found["train"]
@@ -212,7 +237,7 @@ def speed(found: dict[str, Any]) -> str:
 def performance(text: str, found: dict[str, Any]) -> str:
     """docs/performance.md with its tables made anew."""
     parts = dict.fromkeys((speed, machine, limit, ratios, speeds, bounds, memory), "train")
-    parts |= {evaluation: "evaluate", replicates: "replicates"}
+    parts |= {systems: "systems", evaluation: "evaluate", replicates: "replicates"}
     for part, needed in parts.items():
         table = part(found) if needed in found else "Not measured on this machine yet."
         text = documents.replaced(text, part.__name__, table)

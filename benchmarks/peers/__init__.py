@@ -31,10 +31,13 @@ ROWS = {
     OURS_SPREAD: Row("ours", {"spread": True}, "this library, a CPU device a core"),
     "pytorch": Row("pytorch", {"compiled": False}, "PyTorch eager"),
     "pytorch_compiled": Row("pytorch", {"compiled": True}, "PyTorch, torch.compile"),
+    "pytorch_systems": Row("pytorch_systems", {}, "PyTorch eager"),
     "pyro": Row("pyro_svi", {}, "Pyro"),
     "numpyro": Row("numpyro_svi", {}, "NumPyro, scanned"),
     "pythae": Row("pythae_trainer", {}, "pythae's trainer"),
 }
+# Where there is one: the row of a peer that trains the other model families.
+SYSTEM_ROWS = {"pytorch": "pytorch_systems"}
 
 
 def rows(text: str) -> list[str]:

@@ -9,8 +9,8 @@ import numpy as np
 
 DATA_DIM, HIDDEN, LATENT = 784, 200, 50
 NUM_IMAGES = 60_000
-# Linear layers of the one-layer model of Burda et al. (2016), in our naming: where each one's
-# kernel [inputs, outputs] and bias lie in our parameters.
+# Linear layers of the one-layer model of Burda et al. (2016): where each one's kernel
+# [inputs, outputs] and bias lie in our parameters.
 LAYERS = {
     "encoder_0": "encoder/layer_1/trunk/hidden_0",
     "encoder_1": "encoder/layer_1/trunk/hidden_1",
@@ -28,7 +28,7 @@ class Task(NamedTuple):
     """What every peer trains, from the same parameters."""
 
     batch: int  # B
-    k: int  # draws inside the IWAE bound
+    k: int | None  # draws inside the IWAE bound; None: a model without one
     steps: int  # in one call of `train`
     replicates: int  # of ours
     platform: str  # "cpu", "gpu"
@@ -37,7 +37,23 @@ class Task(NamedTuple):
     adam: tuple[float, float, float]  # b1, b2, epsilon beside the root of the corrected moment
     images: np.ndarray  # [N, 784], uint8
     x: np.ndarray  # [n, 784], binary images to take bounds of, float32
-    layers: dict[str, tuple[np.ndarray, np.ndarray]]  # kernel [inputs, outputs], bias
+    # Our initial parameters and state: "params/encoder/mean/kernel", "stats/shares".
+    arrays: dict[str, np.ndarray]
+    model: str = "mlp"  # our model family
+
+    @property
+    def layers(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Kernel and bias of each of `LAYERS`."""
+        return {name: self.layer(place) for name, place in LAYERS.items()}
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that are trained."""
+        return sum(a.size for name, a in self.arrays.items() if name.startswith("params/"))
+
+    def layer(self, place: str) -> tuple[np.ndarray, np.ndarray]:
+        """Kernel and bias at a place in our parameters."""
+        return self.arrays[f"params/{place}/kernel"], self.arrays[f"params/{place}/bias"]
 
 
 class Peer(NamedTuple):
@@ -47,44 +63,38 @@ class Peer(NamedTuple):
     """() -> takes `task.steps` steps, from where the last call ended."""
 
     bound: Callable[[], float]
-    """() -> one draw of the mean over task.x of L_k, nats, at the present parameters."""
+    """() -> one draw of minus the mean loss over task.x, such as L_k, nats, at present."""
 
-    log_likelihood: Callable[[np.ndarray], float]
+    log_likelihood: Callable[[np.ndarray], float] | None = None
     """(x [n, 784]) -> the mean of L_5000, nats, at the present parameters."""
 
 
-def write_task(folder: str, settings: dict, images, x, params) -> None:
-    """Writes what `read_task` reads; `params` are ours."""
+def write_task(
+    folder: str,
+    settings: dict[str, Any],
+    images: np.ndarray,
+    x: np.ndarray,
+    arrays: dict[str, np.ndarray],
+) -> None:
+    """Writes what `read_task` reads."""
     path = pathlib.Path(folder)
     (path / "settings.json").write_text(json.dumps(settings))
     np.save(path / "images.npy", images)
     np.save(path / "x.npy", x)
-    np.savez(path / "layers.npz", **layer_arrays(params))
+    np.savez(path / "arrays.npz", **arrays)
 
 
 def read_task(folder: str, **changed) -> Task:
     """The task that lies in a folder."""
     path = pathlib.Path(folder)
     settings = json.loads((path / "settings.json").read_text()) | changed
-    with np.load(path / "layers.npz") as arrays:
-        layers = {n: (arrays[f"{n}_kernel"], arrays[f"{n}_bias"]) for n in LAYERS}
-    return Task(
-        **settings,
-        images=np.load(path / "images.npy"),
-        x=np.load(path / "x.npy"),
-        layers=layers,
-    )
-
-
-def layer_arrays(params: Any) -> dict[str, np.ndarray]:
-    """Our parameters as arrays "logits_kernel", "logits_bias", ..."""
-    arrays = {}
-    for name, place in LAYERS.items():
-        layer = params
-        for part in place.split("/"):
-            layer = layer[part]
-        arrays |= {f"{name}_{kind}": np.asarray(layer[kind]) for kind in ("kernel", "bias")}
-    return arrays
+    with np.load(path / "arrays.npz") as arrays:
+        return Task(
+            **settings,
+            images=np.load(path / "images.npy"),
+            x=np.load(path / "x.npy"),
+            arrays=dict(arrays),
+        )
 
 
 def orders(task: Task) -> Iterator[np.ndarray]:

@@ -1,12 +1,13 @@
 """This library, as `experiments.run` uses it."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.peers.common import DATA_DIM, DRAWS, LAYERS, Peer, Task
+from benchmarks.peers.common import DATA_DIM, DRAWS, Peer, Task
 from elbo_lab import evaluation, methods, training
 from elbo_lab.configs import Config
 from elbo_lab.data import Batch, Spec, binarization
@@ -20,6 +21,7 @@ def config_of(task: Task) -> Config:
     """The task as a configuration, of more steps than are ever taken."""
     b1, b2, epsilon = task.adam
     return Config(
+        model=task.model,
         k=task.k,
         batch_size=task.batch,
         replicates=task.replicates,
@@ -47,22 +49,30 @@ def make(task: Task, spread: bool = False) -> Peer:
     images = binarization.stored(jax.random.key(0), jnp.asarray(task.images), config.binarization)
     state = loop.init(keys, Batch(jnp.zeros((1, DATA_DIM))), jnp.full(DATA_DIM, 0.13))
     if task.replicates == 1:
-        state = state._replace(params=given(state.params, task.layers))
-    fit = training.fit(config, loop, Batch(images), state, keys, hyper.hyperparameters(runs))
+        state = state._replace(**initial(state, task))
+    hparams = hyper.hyperparameters(runs)
+    fit = training.fit(config, loop, Batch(images), state, keys, hparams)
     x = jnp.asarray(task.x)
-    latest = {"params": jax.tree.map(jnp.copy, state.params)}  # `state` itself is donated.
+    # `state` itself is donated.
+    latest = {"params": jax.tree.map(jnp.copy, state.params)}
+    latest["stats"] = jax.tree.map(jnp.copy, state.stats)
     draws = iter(range(10**9))
 
     @jax.jit
-    def bound(key, params):
-        return jnp.mean(method.loss(key, params, (), Batch(x), {}).terms["bound"])
+    def bound(key, params, stats):
+        return -jnp.mean(method.loss(key, params, stats, Batch(x), hparams).loss)
 
     def run() -> None:
         record = next(fit)
-        latest["params"] = record.state.params
+        latest.update(params=record.state.params, stats=record.state.stats)
         if (record.failed_at >= 0).any():
             raise RuntimeError("The training failed.")
 
+    def one_bound() -> float:
+        return float(bound(jax.random.key(next(draws)), **latest))
+
+    if task.k is None:
+        return Peer(run, one_bound)
     measured = methods.make(dataclasses.replace(config, k=5, eval_k=DRAWS), SPEC)
     evaluator = evaluation.make_evaluator(measured, sharding.images_mesh() if spread else None)
 
@@ -72,20 +82,22 @@ def make(task: Task, spread: bool = False) -> Peer:
         found = evaluation.evaluate(evaluator, key, latest["params"], (), examples)
         return float(np.mean(found["log_likelihood"]))
 
-    return Peer(
-        run,
-        lambda: float(bound(jax.random.key(next(draws)), latest["params"])),
-        log_likelihood,
-    )
+    return Peer(run, one_bound, log_likelihood)
 
 
-def given(params, layers):
-    """Our parameters, made of the task's layers."""
-    for name, place in LAYERS.items():
-        *way, last = place.split("/")
-        node = params
-        for part in way:
-            node = node[part]
-        kernel, bias = layers[name]
-        node[last] = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
-    return params
+def initial(state: training.TrainState, task: Task) -> dict[str, Any]:
+    """The task's params and stats, in the structure of a state."""
+
+    def array(path: tuple, old: jax.Array) -> jax.Array:
+        return jnp.asarray(task.arrays[jax.tree_util.keystr(path, simple=True, separator="/")])
+
+    return jax.tree.map_with_path(array, {"params": state.params, "stats": state.stats})
+
+
+def arrays_of(params: Any, stats: Any) -> dict[str, np.ndarray]:
+    """Params and stats as the arrays of a task."""
+    leaves = jax.tree.leaves_with_path({"params": params, "stats": stats})
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in leaves
+    }

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -58,11 +59,16 @@ def decoder(task: Task) -> nn.Sequential:
 
 
 class Weights(nn.Module):
-    """The importance weights of k draws."""
+    """The importance weights of k draws.
 
-    def __init__(self, task: Task):
+    Args:
+      encoder: x [B, 784] -> mean and log standard deviation, [B, 50] each.
+      decoder: z [rows, 50] -> logits [rows, 784].
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module):
         super().__init__()
-        self.encoder, self.decoder = Encoder(task), decoder(task)
+        self.encoder, self.decoder = encoder, decoder
 
     def forward(self, x: Tensor, k: int) -> Tensor:
         """x [B, 784] -> log w [k, B]."""
@@ -102,6 +108,23 @@ class Batches:
             yield torch.bernoulli(self.images[indices].float().div_(255))
 
 
+def training_calls(
+    task: Task, module: nn.Module, loss: Callable[[Tensor], Tensor], batches: Batches
+) -> Callable[[], float]:
+    """() -> `task.steps` steps of Adam on loss(x [B, 784]); the last step's loss."""
+    adam = optimizer(task, module.parameters())
+
+    def train() -> float:
+        for binary in batches.call():
+            value = loss(binary)
+            adam.zero_grad(set_to_none=True)
+            value.backward()
+            adam.step()
+        return value.item()  # Waits for the device.
+
+    return train
+
+
 def chunked_log_likelihood(log_weights, x: Tensor) -> float:
     """Mean of L_5000 with ROWS rows a pass; log_weights(x [n, 784], k) -> [k, n]."""
     per_pass = max(1, ROWS // len(x))
@@ -116,20 +139,12 @@ def make(task: Task, compiled: bool) -> Peer:
     if compiled:
         os.environ.setdefault("TORCHINDUCTOR_FX_GRAPH_CACHE", "1")
     device = set_up(task)
-    weights = Weights(task).to(device)
-    adam = optimizer(task, weights.parameters())
-    batches = Batches(task, device)
+    weights = Weights(Encoder(task), decoder(task)).to(device)
     bound = torch.compile(weights.bound) if compiled else weights.bound
     log_weights = torch.compile(weights) if compiled else weights
     x = torch.from_numpy(task.x).to(device)
 
-    def train() -> float:
-        for binary in batches.call():
-            loss = -bound(binary, task.k)
-            adam.zero_grad(set_to_none=True)
-            loss.backward()
-            adam.step()
-        return loss.item()  # Waits for the device.
+    train = training_calls(task, weights, lambda b: -bound(b, task.k), Batches(task, device))
 
     def one_bound() -> float:
         with torch.inference_mode():

@@ -5,15 +5,18 @@ is asserted.
 import importlib
 import importlib.util
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import limits, merging, parts, peers, training, workers
-from benchmarks.peers import OURS, ROWS, common
+from benchmarks import limits, merging, parts, peers, systems, training, workers
+from benchmarks.peers import OURS, ROWS, common, ours
 from elbo_lab.errors import UserError
 from elbo_lab.files import read_json
+from elbo_lab.methods import codebook
+from elbo_lab.training import TrainState
 from tools import make_performance_tables
 
 HERE = {"device": "cpu, 2 cores", "processor": "a processor", "machine": "x86_64"}
@@ -55,11 +58,11 @@ def gain(peer: common.Peer) -> float:
 
 def agree(row: str, task: common.Task) -> None:
     """Bounds at the same parameters, and after some training, and L_5000."""
-    ours, theirs = made(OURS, task), made(row, task)
-    training.check_agreement(row, bound_of(ours), bound_of(theirs))
+    own, theirs = made(OURS, task), made(row, task)
+    training.check_agreement(row, bound_of(own), bound_of(theirs))
     # Far from a good posterior, an image's L_5000 varies by more than a nat from draw to draw.
-    training.check_agreement(row, likelihood_of(ours, task), likelihood_of(theirs, task))
-    gains = gain(ours), gain(theirs)
+    training.check_agreement(row, likelihood_of(own, task), likelihood_of(theirs, task))
+    gains = gain(own), gain(theirs)
     # They see different binary images and draws.
     assert gains[0] > 2
     assert abs(gains[0] - gains[1]) < 0.25 * gains[0], gains
@@ -72,6 +75,102 @@ def test_peers_compute_and_train_as_we_do(tasks, row, k):
     package = {"pytorch": "torch"}.get(row, row)
     pytest.importorskip(package, exc_type=ImportError)
     agree(row, tasks[k])
+
+
+# The VAE's gains differ by the draws from its posterior; the other two draw nothing.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "learning_rate", "tolerance"),
+    [("conv", 3e-3, 0.3), ("pixelcnn", 1e-3, 1e-3), ("vqvae", 1e-3, 1e-3)],
+)
+def test_pytorch_trains_the_other_models_as_we_do(model, learning_rate, tolerance):
+    pytest.importorskip("torch", exc_type=ImportError)
+    k = systems.SYSTEMS[model].k
+    with workers.task_folder(8, k, num_images=8, model=model) as folder:
+        task = common.read_task(folder, steps=1, replicates=1)
+    # Binary images, all of them in every batch: both take the same steps.
+    x = task.x[:8]
+    images = (255 * x).astype(np.uint8)
+    task = task._replace(x=x, images=images, learning_rate=learning_rate)
+    pair = made(OURS, task), made("pytorch_systems", task)
+    starts = [bound_of(peer) for peer in pair]
+    training.check_agreement("pytorch_systems", *starts)
+    for peer in pair:
+        for _ in range(6):
+            peer.train()
+    gains = [bound_of(peer)[0] - start[0] for peer, start in zip(pair, starts, strict=True)]
+    assert gains[0] > 0.5
+    np.testing.assert_allclose(gains[1], gains[0], rtol=tolerance)
+    wrong = task._replace(arrays={**task.arrays, "params/another": np.zeros(1)})
+    with pytest.raises(RuntimeError, match=f"{model} has .* parameters here and .* in the library"):
+        made("pytorch_systems", wrong)
+
+
+def system_line(speed: float, ratio: float) -> dict:
+    """A row of a model family's figures."""
+    return {
+        "steps_per_s": speed,
+        "ours_over_this": {"median": ratio, "quartiles": [ratio - 0.1, ratio + 0.1]},
+        "peak_memory_mb": 700.4,
+        "bound_at_start": [-310.125, 0.0],
+        "bound_after": [-300.0, 0.0],
+        "bound_after_steps": 60,
+    }
+
+
+def test_other_model_families_are_measured_in_turn_and_kept(monkeypatch, capsys):
+    def measure(model, rows, rounds, burst, say):
+        lines = {row: system_line(20.0, 1.0) for row in (OURS, *rows)}
+        return {"model": model, "batch": 128, "parameters": 1234, "rows": lines}
+
+    monkeypatch.setattr(systems, "measure_system", measure)
+    kept = []
+    request = parts.Request(["systems"], [], ["pytorch", "pytorch_compiled", "numpyro"], 3, 0.1)
+    parts.measure(request, lambda part, value: kept.append((part, [c["model"] for c in value])))
+    assert kept == [
+        ("systems", ["conv"]),
+        ("systems", ["conv", "pixelcnn"]),
+        ("systems", ["conv", "pixelcnn", "vqvae"]),
+    ]
+    printed = capsys.readouterr().out
+    assert "VQ-VAE, B = 128, 1,234 parameters" in printed
+    assert printed.count("PyTorch eager") == 3 and "NumPyro" not in printed
+
+
+def test_tables_of_other_model_families():
+    lines = {OURS: system_line(41.2, 1.0), "pytorch_systems": system_line(25.04, 1.65)}
+    alone = {OURS: system_line(2.5, 1.0)}
+    cells = [
+        {"model": "conv", "batch": 128, "parameters": 541108, "rows": lines},
+        {"model": "pixelcnn", "batch": 128, "parameters": 35697, "rows": alone},
+    ]
+    run = {**HERE, **RUN, "versions": {"jax": "1"}}
+    earlier = merging.merged({}, {**run, "evaluate": {"rate": 3.0}})
+    found = merging.merged(earlier, {**run, "systems": cells})
+    assert found["evaluate"] == earlier["evaluate"]
+    assert make_performance_tables.systems(found).splitlines()[2:] == [
+        "| convolutional VAE | this library | 41 |  | 310.12, 300.00 | 700 |",
+        "|  | PyTorch eager | 25.0 | 1.65 (1.55, 1.75) | 310.12, 300.00 | 700 |",
+        "| PixelCNN | this library | 2.5 |  | 310.12, 300.00 | 700 |",
+    ]
+    assert make_performance_tables.system_speed(found).splitlines()[2:] == [
+        "| convolutional VAE | 541,108 | 41 | 1.65 (1.55, 1.75) |",
+        "| PixelCNN | 35,697 | 2.5 |  |",
+    ]
+
+
+def test_the_state_of_a_task_comes_back():
+    params = {"encoder": {"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}, "codebook": ()}
+    stats = codebook.MovingStats(jnp.full(4, 0.25), jnp.arange(8.0).reshape(4, 2))
+    arrays = ours.arrays_of(params, stats)
+    names = {"params/encoder/kernel", "params/encoder/bias", "stats/shares", "stats/sums"}
+    assert set(arrays) == names
+    images = np.zeros((10, 1), np.uint8)
+    task = common.Task(3, None, 4, 1, "cpu", 1, 0.1, (0.9, 0.999, 1e-4), images, images, arrays)
+    assert task.num_parameters == 9
+    blank = jax.tree.map(jnp.zeros_like, TrainState(None, params, (), (), stats))
+    restored = ours.initial(blank, task)
+    chex.assert_trees_all_equal(restored, {"params": params, "stats": stats})
 
 
 def test_disagreement_is_an_error():
@@ -93,7 +192,8 @@ def test_peers_are_named_and_installed(monkeypatch):
 
 
 def test_every_line_has_a_module():
-    for row in [row for _, rows in peers.PEERS.values() for row in rows]:
+    named = [row for _, rows in peers.PEERS.values() for row in rows]
+    for row in [*named, *peers.SYSTEM_ROWS.values()]:
         assert importlib.util.find_spec(f"benchmarks.peers.{ROWS[row].module}")
 
 

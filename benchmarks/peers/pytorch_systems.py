@@ -1,0 +1,299 @@
+"""PyTorch eager: the convolutional VAE, PixelCNN and VQ-VAE, layer by layer the library's own.
+
+Images are in the memory format channels_last, the faster one here.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.peers.common import Peer, Task
+from benchmarks.peers.pytorch import Batches, Weights, set_up, training_calls
+from elbo_lab.models.pixelcnn import PixelCNNOptions
+from elbo_lab.models.vqvae import VQVAEOptions
+
+SIDE = 28  # of the images
+SMOOTHING = 1e-5  # added to the shares of codes, as a part of an equal share
+
+
+class Built(NamedTuple):
+    """A model and its losses of binary images [B, 784], in nats per image."""
+
+    module: nn.Module
+    train_loss: Callable[[Tensor], Tensor]  # changes the module's state too, where it has one
+    eval_loss: Callable[[Tensor], Tensor]
+
+
+def filled(module: nn.Module, weight, bias) -> nn.Module:
+    """The module with these parameters."""
+    with torch.no_grad():
+        module.weight.copy_(torch.from_numpy(weight.copy()))
+        module.bias.copy_(torch.from_numpy(bias.copy()))
+    return module
+
+
+def conv(task: Task, place: str, stride: int = 1) -> nn.Conv2d:
+    """A convolution with "SAME" padding."""
+    kernel, bias = task.layer(place)
+    height, _, inputs, features = kernel.shape
+    layer = nn.Conv2d(inputs, features, height, stride, padding=(height - 1) // 2)
+    return filled(layer, kernel.transpose(3, 2, 0, 1), bias)
+
+
+def upsample(task: Task, place: str) -> nn.ConvTranspose2d:
+    """A transposed convolution that doubles height and width."""
+    kernel, bias = task.layer(place)
+    layer = nn.ConvTranspose2d(*kernel.shape[2:], 4, stride=2, padding=1)
+    return filled(layer, kernel.transpose(2, 3, 0, 1), bias)
+
+
+def pixelwise(task: Task, place: str) -> nn.Conv2d:
+    """A linear layer of each pixel."""
+    kernel, bias = task.layer(place)
+    layer = nn.Conv2d(*kernel.shape, 1)
+    return filled(layer, kernel.T[:, :, None, None], bias)
+
+
+def linear(task: Task, place: str) -> nn.Linear:
+    """A linear layer of vectors."""
+    kernel, bias = task.layer(place)
+    return filled(nn.Linear(*kernel.shape), kernel.T, bias)
+
+
+def image(x: Tensor) -> Tensor:
+    """[B, 784] as [B, 1, 28, 28]."""
+    return x.view(-1, 1, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
+
+
+class Residual(nn.Module):
+    """x + conv1x1(relu(conv3x3(relu(x))))."""
+
+    def __init__(self, task: Task, place: str):
+        super().__init__()
+        self.conv_0, self.conv_1 = conv(task, f"{place}/conv_0"), conv(task, f"{place}/conv_1")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv_1(F.relu(self.conv_0(F.relu(x)), inplace=True))
+
+
+def residual_stack(task: Task, place: str) -> list[nn.Module]:
+    """A 3 x 3 convolution, a residual block and a rectifier."""
+    return [conv(task, f"{place}/conv"), Residual(task, f"{place}/block_0"), nn.ReLU(inplace=True)]
+
+
+def down(task: Task) -> list[nn.Module]:
+    """[B, 1, 28, 28] -> [B, 64, 7, 7]."""
+    layers = [conv(task, f"encoder/trunk/down_{i}", stride=2) for i in (0, 1)]
+    return [layers[0], nn.ReLU(inplace=True), layers[1], nn.ReLU(inplace=True)]
+
+
+class Up(nn.Module):
+    """[B, 64, 7, 7] -> logits [B, 784], with a bias for each pixel."""
+
+    def __init__(self, task: Task):
+        super().__init__()
+        self.up = upsample(task, "decoder/trunk/up_1")
+        kernel, bias = task.layer("decoder/logits")
+        self.kernel = nn.Parameter(torch.from_numpy(kernel.transpose(2, 3, 0, 1).copy()))
+        self.bias = nn.Parameter(torch.from_numpy(bias.copy()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.up(x), inplace=True)
+        return F.conv_transpose2d(h, self.kernel, stride=2, padding=1).flatten(1) + self.bias
+
+
+class ConvGaussian(nn.Module):
+    """x [B, 784] -> mean and log standard deviation, [B, 50] each."""
+
+    def __init__(self, task: Task):
+        super().__init__()
+        self.trunk = nn.Sequential(*down(task))
+        self.mean, self.log_std = linear(task, "encoder/mean"), linear(task, "encoder/scale")
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.trunk(image(x)).permute(0, 2, 3, 1).flatten(1)
+        return self.mean(h), self.log_std(h)
+
+
+class LatentDecoder(nn.Module):
+    """z [B, 50] -> logits [B, 784]."""
+
+    def __init__(self, task: Task):
+        super().__init__()
+        self.grid, self.up = linear(task, "decoder/grid"), Up(task)
+
+    def forward(self, z: Tensor) -> Tensor:
+        grid = F.relu(self.grid(z), inplace=True)
+        return self.up(grid.view(len(z), SIDE // 4, SIDE // 4, -1).permute(0, 3, 1, 2))
+
+
+def conv_vae(task: Task) -> Built:
+    """The IWAE bound of `task.k` draws."""
+    weights = Weights(ConvGaussian(task), LatentDecoder(task))
+
+    def loss(x: Tensor) -> Tensor:
+        return -weights.bound(x, task.k)
+
+    return Built(weights, loss, loss)
+
+
+class GatedLayer(nn.Module):
+    """One layer of the vertical and of the horizontal stack, with cropped kernels."""
+
+    def __init__(self, task: Task, index: int):
+        super().__init__()
+        place = f"gated_{index}"
+        self.above_kernel, self.above_bias = self._kernel(task, f"{place}/above")
+        self.left_kernel, self.left_bias = self._kernel(task, f"{place}/left")
+        self.across, self.out = pixelwise(task, f"{place}/across"), pixelwise(task, f"{place}/out")
+        self.first = index == 0
+        self.radius = self.left_kernel.shape[-1] - 1
+        # The first layer does not see the pixel itself.
+        mask = torch.ones_like(self.left_kernel)
+        mask[..., -1] = 0
+        self.register_buffer("mask", mask, persistent=False)
+
+    def _kernel(self, task: Task, place: str) -> tuple[nn.Parameter, nn.Parameter]:
+        kernel, bias = task.layer(place)
+        weight = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())
+        return nn.Parameter(weight), nn.Parameter(torch.from_numpy(bias.copy()))
+
+    def forward(self, v: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Vertical features before their gate, and horizontal features."""
+        # A padded copy costs less than padding on both sides and a crop of the output. The first
+        # layer's vertical features do not see their own row, whose last one is cropped.
+        r, bottom = self.radius, -1 if self.first else 0
+        seen = F.conv2d(F.pad(v, (r, r, r, bottom)), self.above_kernel, self.above_bias)
+        kernel = self.left_kernel * self.mask if self.first else self.left_kernel
+        left = F.conv2d(F.pad(h, (r, 0)), kernel, self.left_bias)
+        update = self.out(gate(left + self.across(seen)))
+        return seen, update if self.first else h + update
+
+
+def gate(x: Tensor) -> Tensor:
+    """tanh(a) sigmoid(b), with a and b the halves of the channels."""
+    # Contiguous halves, since element-wise kernels are slow on slices of channels_last tensors.
+    a, b = (half.contiguous(memory_format=torch.channels_last) for half in x.chunk(2, dim=1))
+    return torch.tanh(a) * torch.sigmoid(b)
+
+
+class PixelCNN(nn.Module):
+    """x [B, 784] -> logits [B, 784], each of a pixel given those before it."""
+
+    def __init__(self, task: Task):
+        super().__init__()
+        layers = PixelCNNOptions().layers
+        self.gated = nn.ModuleList([GatedLayer(task, i) for i in range(layers)])
+        self.hidden, self.logits = pixelwise(task, "hidden"), pixelwise(task, "logits")
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = h = image(2 * x - 1)
+        for i, layer in enumerate(self.gated):
+            # Nothing sees the last layer's vertical features.
+            v, h = layer(gate(v) if i else v, h)
+        return self.logits(F.relu(self.hidden(F.relu(h)), inplace=True)).flatten(1)
+
+
+def pixelcnn(task: Task) -> Built:
+    """-log p(x)."""
+    network = PixelCNN(task)
+
+    def loss(x: Tensor) -> Tensor:
+        return cross_entropy(network(x), x)
+
+    return Built(network, loss, loss)
+
+
+def cross_entropy(logits: Tensor, x: Tensor) -> Tensor:
+    """Mean over the batch, sum over pixels."""
+    return F.binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)
+
+
+class VQVAE(nn.Module):
+    """Encoder, codebook of moving averages with restarts, and decoder."""
+
+    def __init__(self, task: Task):
+        super().__init__()
+        self.options = VQVAEOptions()
+        trunk = residual_stack(task, "encoder/trunk/residual")
+        self.encoder = nn.Sequential(*down(task), *trunk, pixelwise(task, "encoder/vectors"))
+        self.decoder = nn.Sequential(*residual_stack(task, "decoder/trunk/residual"), Up(task))
+        for name in ("shares", "sums"):
+            self.register_buffer(name, torch.from_numpy(task.arrays[f"stats/{name}"].copy()))
+
+    def codes(self) -> Tensor:
+        """[K, E]."""
+        total, smoothing = self.shares.sum(), SMOOTHING / len(self.shares)
+        smoothed = (self.shares + smoothing) / (total + SMOOTHING) * total
+        return self.sums / smoothed[:, None]
+
+    def loss(self, x: Tensor, update: bool) -> Tensor:
+        """-log p(x|codes) and the squared distances to codes; `update` moves the codebook."""
+        grid = self.encoder(image(x)).permute(0, 2, 3, 1)  # [B, 7, 7, E]
+        vectors = grid.flatten(0, 2)
+        with torch.no_grad():
+            codes = self.codes()
+            halves = codes.square().sum(1) / 2
+            indices = torch.addmm(halves, vectors, codes.T, alpha=-1).argmin(1)
+            nearest = F.embedding(indices, codes)
+            if update:
+                self.update(vectors, indices, nearest)
+        distance = (vectors - nearest).square().sum() / len(x)
+        quantized = vectors + (nearest - vectors).detach()
+        logits = self.decoder(quantized.view(grid.shape).permute(0, 3, 1, 2))
+        return cross_entropy(logits, x) + self.options.commitment * distance
+
+    def update(self, vectors: Tensor, indices: Tensor, nearest: Tensor) -> None:
+        """Moving averages of shares and sums; unused codes become vectors far from their code."""
+        number, equal = len(self.shares), 1 / len(self.shares)
+        new = 1 - self.options.codebook_decay
+        counts = torch.bincount(indices, minlength=number).float()
+        sums = torch.zeros_like(self.sums).index_add_(0, indices, vectors)
+        self.shares.lerp_(counts / len(vectors), new)
+        self.sums.lerp_(sums / len(vectors), new)
+        unused = self.shares < self.options.restart_below * equal
+        if unused.any():
+            distances = (vectors - nearest).square().sum(1)
+            drawn = torch.multinomial(distances, int(unused.sum()))
+            self.shares[unused] = equal
+            self.sums[unused] = vectors[drawn] * equal
+
+
+def vqvae(task: Task) -> Built:
+    """The loss with straight-through gradients and commitment."""
+    module = VQVAE(task)
+    return Built(
+        module,
+        functools.partial(module.loss, update=True),
+        functools.partial(module.loss, update=False),
+    )
+
+
+MODELS = {"conv": conv_vae, "pixelcnn": pixelcnn, "vqvae": vqvae}
+
+
+def make(task: Task) -> Peer:
+    """A plain loop.
+
+    Raises:
+      RuntimeError: the module has another number of parameters than ours.
+    """
+    device = set_up(task)
+    module, train_loss, eval_loss = MODELS[task.model](task)
+    module.to(device, memory_format=torch.channels_last)
+    number = sum(p.numel() for p in module.parameters())
+    if number != task.num_parameters:
+        raise RuntimeError(
+            f"{task.model} has {number} parameters here and {task.num_parameters} in the library."
+        )
+    x = torch.from_numpy(task.x).to(device)
+
+    def one_bound() -> float:
+        with torch.inference_mode():
+            return -eval_loss(x).item()
+
+    return Peer(training_calls(task, module, train_loss, Batches(task, device)), one_bound)

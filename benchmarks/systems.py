@@ -1,0 +1,68 @@
+"""Training of the other model families, in turns with the same model in PyTorch's eager loop."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from benchmarks.peers import OURS
+from benchmarks.peers.common import read_task
+from benchmarks.training import COMPARED_STEPS, compared_bounds, planned_calls, training_turn
+from benchmarks.workers import Worker, in_turns, spread, task_folder, workers
+
+BATCH = 128
+
+
+class System(NamedTuple):
+    """A model family at its default settings."""
+
+    says: str  # for people
+    k: int | None  # draws inside the IWAE bound; None: a model with a loss of its own
+    steps: int  # of a call, in about a second
+
+
+SYSTEMS = {
+    "conv": System("convolutional VAE", 1, 20),
+    "pixelcnn": System("PixelCNN", None, 3),
+    "vqvae": System("VQ-VAE", None, 20),
+}
+
+
+def measure_system(
+    model: str, peers: Sequence[str], rounds: int, burst: float, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Steps per second of a model family at B = 128, and ratios to peers, alternating in rounds.
+
+    Args:
+      model: one of `SYSTEMS`.
+      peers: rows beside ours.
+      rounds: alternations.
+      burst: seconds of a turn, at least a call of `System.steps` steps.
+      say: is given what people should know.
+
+    Raises:
+      RuntimeError: a peer computes another loss at the same parameters.
+    """
+    _, k, steps = SYSTEMS[model]
+    with (
+        task_folder(BATCH, k, model=model) as folder,
+        workers([OURS, *peers], lambda row: Worker(row, folder, steps), say) as running,
+    ):
+        parameters = read_task(folder, steps=steps, replicates=1).num_parameters
+        bounds = compared_bounds(running, COMPARED_STEPS, say)
+        turns = [training_turn(worker, planned_calls(worker, burst)) for worker in running.values()]
+        seconds = in_turns(turns, rounds)
+        memory = {row: worker.ask("memory")["mb"] for row, worker in running.items()}
+    return {
+        "model": model,
+        "batch": BATCH,
+        "parameters": parameters,
+        "rows": {
+            row: {
+                "steps_per_s": 1 / statistics.median(seconds[:, i]),
+                "ours_over_this": spread(seconds[:, i] / seconds[:, 0]),
+                "peak_memory_mb": memory[row],
+                **bounds[row],
+            }
+            for i, row in enumerate(running)
+        },
+    }
