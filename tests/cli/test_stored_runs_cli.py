@@ -15,6 +15,7 @@ from scipy.special import expit, log_expit
 
 import elbo_lab
 from elbo_lab.runs import derived, examples
+from tests.cli import refusals
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -273,184 +274,7 @@ def test_a_python_process_without_flags(quick, runs):
     ]
 
 
-# Refusals. One process imports all that scripts need and forks for each command line.
-
-FORKING = """\
-import json, os, runpy, sys
-import elbo_lab.runs.evaluating, elbo_lab.runs.reporting, elbo_lab.runs.sampling
-import elbo_lab.cli.gradient_flags, elbo_lab.runs.completing
-
-folder = sys.argv[1]
-for name, (script, *arguments) in json.load(sys.stdin).items():
-    process = os.fork()
-    if not process:
-        for number, stream in ((1, "out"), (2, "err")):
-            os.dup2(os.open(f"{folder}/{name}.{stream}", os.O_WRONLY | os.O_CREAT), number)
-        sys.argv = [script, *arguments]
-        runpy.run_module(f"experiments.{script}", run_name="__main__", alter_sys=True)
-        os._exit(0)
-    with open(f"{folder}/{name}.status", "w") as file:
-        file.write(str(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])))
-"""
-GAUSSIAN = ("--binarization=none", "--likelihood=gaussian")
-SENTENCES = {
-    # name: the command, and the whole sentence
-    "no codes": (
-        ["run", "--dataset=codes:{runs}/conv", "--model=pixelcnn"],
-        "--dataset=codes:{runs}/conv: {runs}/conv is a run of conv, without codes; it has "
-        "features: features:{runs}/conv.",
-    ),
-    "no features": (
-        ["run", "--dataset=features:{runs}/prior", *GAUSSIAN],
-        "--dataset=features:{runs}/prior: {runs}/prior is a run of pixelcnn, without features; it "
-        "encodes nothing.",
-    ),
-    "unfinished": (
-        ["run", "--dataset=codes:{unfinished}", "--model=pixelcnn"],
-        "--dataset=codes:{unfinished}: {unfinished} is at step 6 of 12; train it to its end first, "
-        "by the command that began it.",
-    ),
-    "codes for mlp": (
-        ["run", "--dataset=codes:{runs}/vqvae"],
-        "--model=mlp with --dataset=codes:{runs}/vqvae: The model mlp takes images or real "
-        "numbers, not tokens.",
-    ),
-    "codes for conv": (
-        ["run", "--dataset=codes:{runs}/vqvae", "--model=conv"],
-        "--model=conv with --dataset=codes:{runs}/vqvae: The model conv takes images, not tokens.",
-    ),
-    "codes for vqvae": (
-        ["run", "--dataset=codes:{runs}/vqvae", "--model=vqvae"],
-        "--model=vqvae with --dataset=codes:{runs}/vqvae: The model vqvae takes images, not "
-        "tokens.",
-    ),
-    "gaussian of codes": (
-        ["run", "--dataset=codes:{runs}/vqvae", *GAUSSIAN],
-        "--model=mlp with --dataset=codes:{runs}/vqvae: The model mlp takes images or real "
-        "numbers, not tokens.",
-    ),
-    "features for conv": (
-        ["run", "--dataset=features:{runs}/conv", "--model=conv", *GAUSSIAN],
-        "--model=conv with --dataset=features:{runs}/conv: Convolutions take images (H, W) or "
-        "(H, W, C), not the shape (2,).",
-    ),
-    "features for pixelcnn": (
-        ["run", "--dataset=features:{runs}/conv", "--model=pixelcnn"],
-        "--model=pixelcnn with --dataset=features:{runs}/conv: model=pixelcnn needs data of levels "
-        "(binary images, 256 grey levels, tokens); these are of kind 'real' with levels=None.",
-    ),
-    "features as bernoulli": (
-        ["run", "--dataset=features:{runs}/conv"],
-        "--likelihood must be gaussian (with --binarization=none) for features:{runs}/conv, which "
-        "has real numbers; got bernoulli.",
-    ),
-    "floats for pixelcnn": (
-        ["run", "--dataset={floats}", "--binarization=none", "--model=pixelcnn"],
-        "--model=pixelcnn with --dataset={floats}: model=pixelcnn needs data of levels (binary "
-        "images, 256 grey levels, tokens); these are of kind 'image' with levels=None.",
-    ),
-    "too many layers": (
-        ["run", "--model=conv", "--residual_blocks=100000000"],
-        "--residual_blocks must be at most 100; got 100000000.",
-    ),
-    "too wide": (
-        ["run", "--model=vqvae", "--code_dim=1000000000"],
-        "--code_dim=1000000000 is too large: the parameters of a model, ",
-    ),
-    "draws of an autoencoder": (
-        ["run", "--model=conv", "--objective=autoencoder", "--k=2"],
-        "--k=2 does not go with --objective=autoencoder, which takes no draws.",
-    ),
-    "estimator of pixelcnn": (
-        ["run", "--model=pixelcnn", "--estimator=dreg"],
-        "--estimator=dreg does not go with --model=pixelcnn, which is trained by a loss of its "
-        "own.",
-    ),
-    "objective of vqvae": (
-        ["run", "--model=vqvae", "--objective=elbo"],
-        "--objective=elbo does not go with --model=vqvae, which is trained by a loss of its own.",
-    ),
-    "a whole batch of one": (
-        ["run", "--model=conv", "--objective=free_bits_batch", "--batch_size=1"],
-        "--objective=free_bits_batch compares the images of a batch, and needs --batch_size of at "
-        "least 2; got 1.",
-    ),
-    "another family's setting": (
-        ["run", "--model=conv", "--hidden_dims=8"],
-        "--hidden_dims is a setting of --model=mlp; got --model=conv.",
-    ),
-    "no run": (["evaluate"], "--run must name a run's directory."),
-    "no such run": (
-        ["evaluate", "--run={runs}/gone"],
-        "--run={runs}/gone is not a run's directory (cannot read {runs}/gone/config.json: No such "
-        "file or directory).",
-    ),
-    "no checkpoint": (
-        ["sample", "--run={empty}", "--out={runs}/x.png"],
-        "--run={empty} has no checkpoint yet, or none that is whole.",
-    ),
-    "no such measure": (
-        ["evaluate", "--run={runs}/conv", "--measures=elbow"],
-        "--measures must be among quantities, squared_error; got 'elbow'.",
-    ),
-    "no measure": (
-        ["evaluate", "--run={runs}/conv", "--measures="],
-        "--measures must be among quantities, squared_error; got ''.",
-    ),
-    "nothing to decode": (
-        ["evaluate", "--run={runs}/prior", "--measures=squared_error"],
-        "--run={runs}/prior: squared_error needs a method that encodes and decodes.",
-    ),
-    "k above eval_k": (
-        ["evaluate", "--run={runs}/conv", "--k=30"],
-        "--eval_k must be at least --k, 30, so that the IWAE-k bound can be evaluated; got 20 "
-        "(what is not given is the run's).",
-    ),
-    "eval_k below k": (
-        ["evaluate", "--run={runs}/conv", "--eval_k=1"],
-        "--eval_k must be at least --k, 2, so that the IWAE-k bound can be evaluated; got 1 "
-        "(what is not given is the run's).",
-    ),
-    "draws for ever": (
-        ["evaluate", "--run={runs}/conv", "--eval_k=99999999999"],
-        "--eval_k must be at most 10,000,000; got 99,999,999,999.",
-    ),
-    "no such seed": (
-        ["evaluate", "--run={runs}/conv", "--seed=99999999999"],
-        "--seed must lie in 0..2147483647; got 99999999999.",
-    ),
-    "no draws": (
-        ["evaluate", "--run={runs}/vqvae", "--k=3"],
-        "--k=3 does not go with {runs}/vqvae, a run of vqvae, which is measured without draws.",
-    ),
-    "other shape": (
-        ["evaluate", "--run={runs}/conv", "--dataset=mnist_small"],
-        "--dataset=mnist_small has test examples of kind image, shape (28, 28) and 2 levels; "
-        "{runs}/conv was trained on kind image, shape (8, 8) and 2 levels.",
-    ),
-    "other kind": (
-        ["evaluate", "--run={runs}/prior", "--dataset={floats}"],
-        "--dataset={floats} has test examples of kind image, shape (8, 8) and 2 levels; "
-        "{runs}/prior was trained on kind token, shape (2, 2) and 4 levels.",
-    ),
-    "no such replicate": (
-        ["evaluate", "--run={runs}/conv", "--replicate=1"],
-        "--run={runs}/conv has 1 replicates, counted from 0; got 1.",
-    ),
-    "other ending": (
-        ["sample", "--run={runs}/conv", "--out=x.jpg"],
-        "--out must be a path ending in .png or .npz; got 'x.jpg'.",
-    ),
-    "no prior": (
-        ["sample", "--run={runs}/vqvae", "--out={runs}/x.png"],
-        "--run={runs}/vqvae: vqvae gives no samples without a prior of its codes.",
-    ),
-    "no bound": (
-        ["gradients", "--run={runs}/vqvae"],
-        "--run={runs}/vqvae is a run of vqvae, which has no bound to differentiate; give one of a "
-        "model with an objective.",
-    ),
-}
+# Refusals
 
 
 @pytest.fixture(scope="module")
@@ -473,32 +297,22 @@ def told(quick, places, tmp_path_factory) -> dict[str, tuple[str, str, str]]:
     """Status and what was printed of each command."""
     folder, before = tmp_path_factory.mktemp("told"), files_of(places["runs"])
     commands = {}
-    for name, (words, _) in SENTENCES.items():
+    for name, (words, _) in refusals.SENTENCES.items():
         commands[name] = [word.format(**places) for word in words]
         if words[0] == "run":
             commands[name] += [f"--workdir={folder / 'never'}", "--epochs=1"]
-    line = [sys.executable, "-W", "ignore::RuntimeWarning", "-c", FORKING, str(folder)]
-    # Python warns of forks, since threads of JAX may run; none has been started.
-    subprocess.run(
-        line,
-        input=json.dumps(commands),
-        text=True,
-        cwd=REPOSITORY,
-        env=quick.environment,
-        check=True,
-    )
+    told = refusals.run_all(commands, folder, quick.environment)
     assert files_of(places["runs"]) == before
     assert not (folder / "never").exists()
-    streams = ("status", "out", "err")
-    return {n: tuple((folder / f"{n}.{s}").read_text() for s in streams) for n in commands}
+    return told
 
 
-@pytest.mark.parametrize("name", SENTENCES)
+@pytest.mark.parametrize("name", refusals.SENTENCES)
 def test_refusals_are_one_sentence(places, told, name):
     status, out, err = told[name]
-    sentence = "Error: " + SENTENCES[name][1].format(**places)
+    sentence = "Error: " + refusals.SENTENCES[name][1].format(**places)
     assert (status, out) == ("2", "")
-    assert err.count("\n") == 1 and err[-2:] in (".\n", ").\n"[-2:])
+    assert err.count("\n") == 1 and err.endswith(".\n")
     assert err == f"{sentence}\n" if sentence[-1] == "." else err.startswith(sentence)
 
 
