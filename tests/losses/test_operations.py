@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from elbo_lab import configs, losses, models
-from elbo_lab.data.dataset import Spec
+from elbo_lab.data.dataset import Batch, Spec
 
 BATCH, DATA_DIM = 20, 784
 
@@ -36,7 +36,7 @@ def operations(estimator, latent_dims, num_samples, vectorized):
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     x = jax.ShapeDtypeStruct((BATCH, DATA_DIM), jnp.float32)
-    params = jax.eval_shape(model.init, key, x)
+    params = jax.eval_shape(model.init, key, Batch(x))
     return jax.jit(jax.grad(loss)).lower(params, key, x).compile().cost_analysis()["flops"]
 
 

@@ -42,7 +42,7 @@ def test_loss_and_measure_are_the_exact_log_likelihood():
     expected, loss, measured = values(params)
     assert METHOD.terms == tuple(loss.terms)
     assert METHOD.headline in measured and loss.stats == stats
-    for value in (-loss.loss, -loss.terms["nll"], measured["log_likelihood"]):
+    for value in (-loss.loss, -loss.terms["nll"], measured["log_px"]):
         assert value.shape == (8,)
         np.testing.assert_allclose(value, expected, rtol=1e-6)
 
@@ -97,8 +97,3 @@ def test_pictures_and_sampling_in_steps_make_the_draws_of_the_law():
         )
         np.testing.assert_array_equal(drawn, expected)
         assert progress == [(number, 12) for number in done]
-
-
-def test_tokens_have_no_pictures():
-    tokens = Spec("token", (2, 2), 3)
-    assert not density.make(make(PixelCNNOptions(), tokens), tokens).pictures

@@ -235,7 +235,7 @@ def test_measure_encode_decode_and_terms_agree(kind):
     ref = reference(params, codes_of(kind, params, stats))
     np.testing.assert_array_equal(measured["codes"], ref.indices)
     assert measured["codes"].dtype == jnp.int32
-    np.testing.assert_allclose(measured["reconstruction"], ref.log_px_z, rtol=1e-5)
+    np.testing.assert_allclose(measured["log_px_code"], ref.log_px_z, rtol=1e-5)
     np.testing.assert_array_equal(codes, ref.indices)
     assert method.code_spec == Spec("token", (1, M), K)
     (_, out), _ = value_and_grad(params, jax.random.key(0), stats)
