@@ -48,6 +48,8 @@ class Trained(NamedTuple):
                 f"{', '.join(map(str, self.spec.shape))}]; got the shape {x.shape}."
             )
         x = x.reshape(len(x), -1)
+        if self.spec.kind == "image" and x.dtype.kind in "biu" and x.max() <= 1:
+            x = x.astype(np.float32)  # binary images, as data sets of such numbers are read
         _check_values(x, self.spec)
         label = None if label is None else jnp.asarray(label, jnp.int32)
         return Batch(binarization.as_model_sees(jnp.asarray(x), self.spec.kind), label)

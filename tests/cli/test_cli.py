@@ -178,7 +178,7 @@ SLOW = [
     ("stray", ["'stray'", "--name=value"]),
     ("--platform=foo", ["--platform=foo is not available", "there is cpu"]),
     ("--platform=cuda", ["--platform=cuda is not available", "there is cpu", "jax[cuda13]"]),
-    ("--objective=", ["--objective must be one of elbo, ", "''"]),
+    ("--model=", ["--model must be one of mlp, ", "''"]),
     ("--hidden_dims=1000000000", ["--hidden_dims=1000000000 is too large", "GB"]),
     ("--latent_dims=100000000", ["--latent_dims=100000000 is too large", "GB"]),
     ("--replicates=100000000", ["--replicates must be at most 10,000", "100000000"]),

@@ -380,7 +380,7 @@ def test_repeats_divide_the_variance():
     """MIWAE's M repeats are independent: the variance is 1/M of one's, by any estimator."""
     rows = study_rows("miwae", ("dreg",), ((1, 2), (8, 2)), 300)
     for group, size in (("b", 20), ("mu", 20)):
-        one, eight = (rows[group, "dreg", m, 2].gradient_statistics.variance for m in (1, 8))
+        one, eight = (rows[group, "dreg", m, 2].statistics.variance for m in (1, 8))
         # By normal gradients of equal variance; those of b have slightly heavier tails.
         error = math.sqrt(2 * 2 / (size * 299))
         assert math.log(one / eight) == pytest.approx(math.log(8), abs=4 * error)

@@ -63,19 +63,18 @@ import jax
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_debug_key_reuse", True)
-import pairs_on_a_mesh
+from tests.losses import pairs_on_a_mesh
 pairs_on_a_mesh.main()
 """
 
 
 def test_two_devices():
     root = pathlib.Path(__file__).parents[2]
-    paths = f"{root}:{root / 'tests/losses'}"
     result = subprocess.run(
         [sys.executable, "-c", SHARDED],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**os.environ, "PYTHONPATH": str(root)},
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == [*sorted(pairs.VALUES["objective"]), "sumo_log_px", "explicit"]

@@ -192,7 +192,7 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_disable_most_optimizations", True)
 import jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-import test_transforms as ours
+from tests.losses import calls, test_transforms as ours
 
 def loss(params, x, name, estimator):
     losses = calls.call(name, jax.random.key(0), params, x, estimator=estimator)[0]
@@ -217,9 +217,8 @@ for name, estimator in json.loads(sys.argv[1]):
 def check_on_a_mesh(cases):
     root = pathlib.Path(__file__).parents[2]
     command = [sys.executable, "-c", SHARDED, json.dumps(cases)]
-    paths = f"{root}:{root / 'tests/losses'}"
     result = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)}
     )
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == len(cases)

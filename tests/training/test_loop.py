@@ -293,9 +293,8 @@ def test_replicates_sharded_over_two_devices_equal_single_runs(tmp_path):
     script = f"""
         import jax
         jax.config.update("jax_num_cpu_devices", 2)
-        import dataclasses
         import numpy as np
-        from elbo_lab import training
+        from elbo_lab import configs, training
         from elbo_lab.data import Batch
         from tests.training import test_loop, toys
         assert jax.device_count() == 2
