@@ -85,24 +85,24 @@ def residual_stack(task: Task, place: str) -> list[nn.Module]:
     return [conv(task, f"{place}/conv"), Residual(task, f"{place}/block_0"), nn.ReLU(inplace=True)]
 
 
-def down(task: Task) -> list[nn.Module]:
+def down(task: Task, activation: type[nn.Module]) -> list[nn.Module]:
     """[B, 1, 28, 28] -> [B, 64, 7, 7]."""
     layers = [conv(task, f"encoder/trunk/down_{i}", stride=2) for i in (0, 1)]
-    return [layers[0], nn.ReLU(inplace=True), layers[1], nn.ReLU(inplace=True)]
+    return [layers[0], activation(), layers[1], activation()]
 
 
 class Up(nn.Module):
     """[B, 64, 7, 7] -> logits [B, 784], with a bias for each pixel."""
 
-    def __init__(self, task: Task):
+    def __init__(self, task: Task, activation: type[nn.Module]):
         super().__init__()
-        self.up = upsample(task, "decoder/trunk/up_1")
+        self.up, self.activation = upsample(task, "decoder/trunk/up_1"), activation()
         kernel, bias = task.layer("decoder/logits")
         self.kernel = nn.Parameter(torch.from_numpy(kernel.transpose(2, 3, 0, 1).copy()))
         self.bias = nn.Parameter(torch.from_numpy(bias.copy()))
 
     def forward(self, x: Tensor) -> Tensor:
-        h = F.relu(self.up(x), inplace=True)
+        h = self.activation(self.up(x))
         return F.conv_transpose2d(h, self.kernel, stride=2, padding=1).flatten(1) + self.bias
 
 
@@ -111,7 +111,7 @@ class ConvGaussian(nn.Module):
 
     def __init__(self, task: Task):
         super().__init__()
-        self.trunk = nn.Sequential(*down(task))
+        self.trunk = nn.Sequential(*down(task, nn.Tanh))
         self.mean, self.log_std = linear(task, "encoder/mean"), linear(task, "encoder/scale")
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,10 +124,10 @@ class LatentDecoder(nn.Module):
 
     def __init__(self, task: Task):
         super().__init__()
-        self.grid, self.up = linear(task, "decoder/grid"), Up(task)
+        self.grid, self.up = linear(task, "decoder/grid"), Up(task, nn.Tanh)
 
     def forward(self, z: Tensor) -> Tensor:
-        grid = F.relu(self.grid(z), inplace=True)
+        grid = torch.tanh(self.grid(z))
         return self.up(grid.view(len(z), SIDE // 4, SIDE // 4, -1).permute(0, 3, 1, 2))
 
 
@@ -220,8 +220,12 @@ class VQVAE(nn.Module):
         super().__init__()
         self.options = VQVAEOptions()
         trunk = residual_stack(task, "encoder/trunk/residual")
-        self.encoder = nn.Sequential(*down(task), *trunk, pixelwise(task, "encoder/vectors"))
-        self.decoder = nn.Sequential(*residual_stack(task, "decoder/trunk/residual"), Up(task))
+        self.encoder = nn.Sequential(
+            *down(task, nn.ReLU), *trunk, pixelwise(task, "encoder/vectors")
+        )
+        self.decoder = nn.Sequential(
+            *residual_stack(task, "decoder/trunk/residual"), Up(task, nn.ReLU)
+        )
         for name in ("shares", "sums"):
             self.register_buffer(name, torch.from_numpy(task.arrays[f"stats/{name}"].copy()))
 
