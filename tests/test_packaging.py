@@ -201,7 +201,7 @@ def test_the_minimum_file_has_the_floors_of_the_requirements():
 def test_floors_lie_within_what_the_packages_installed_here_ask_for():
     """No package asks for an older one than our floor: then extras could not be together."""
     ours = {name: Version(version) for name, version in floors(*EXTRAS).items()}
-    # Of packages that need not be installed here: torch requires sympy, and sympy 1.13 and 1.14
+    # Packages that need not be installed here: torch requires sympy, and sympy 1.13 and 1.14
     # "mpmath<1.4,>=1.1.0".
     asked = [("sympy", Requirement("mpmath<1.4,>=1.1.0"))]
     for distribution in importlib.metadata.distributions():

@@ -50,7 +50,7 @@ class Dataset(NamedTuple):
     notes: tuple[str, ...] = ()  # how the images were read, where that was recognized, in words
     kind: str = "image"  # as in `Spec`; x of "token" is of integers, of "real" of floats
     levels: int | None = None  # of tokens
-    # Of features and codes: [n, D] of them -> images [n, H, W, ...]
+    # Decoder of features and codes: [n, D] of them -> images [n, H, W, ...]
     decode: Callable[[Any], np.ndarray] | None = None
     # [N'], of codes: log p(x|z) of the image that each test example is the code of, nats
     log_px_z: np.ndarray | None = None

@@ -9,7 +9,7 @@ from jax import Array
 from elbo_lab.data.dataset import Batch
 from elbo_lab.distributions.means import closed_form_mean
 from elbo_lab.methods.base import Method
-from elbo_lab.models.base import Given
+from elbo_lab.models.base import given_of
 
 
 class Measure(NamedTuple):
@@ -32,7 +32,7 @@ def squared_error(method: Method) -> Callable[..., dict[str, Array]]:
     def measure(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
         del key
         code = method.encode(params, stats, batch)
-        law = method.decode(params, stats, code, Given(batch.label, batch.context))
+        law = method.decode(params, stats, code, given_of(batch))
         mean = closed_form_mean(law)
         if mean is None:
             raise ValueError("squared_error needs a p(x|z) with a closed-form mean.")

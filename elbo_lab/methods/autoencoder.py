@@ -20,8 +20,7 @@ from elbo_lab.distributions import Chain
 from elbo_lab.distributions.means import closed_form_mean, mean_or_draw
 from elbo_lab.methods import variational
 from elbo_lab.methods.base import Loss, Method, Picture
-from elbo_lab.methods.variational import given_of
-from elbo_lab.models.base import Model
+from elbo_lab.models.base import Model, given_of
 
 TERMS = ("reconstruction",)
 # Examples that are measured at once.

@@ -9,7 +9,7 @@ from jax import Array
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.losses.posteriors import one_per_example
 from elbo_lab.methods.base import Loss, Method, Picture
-from elbo_lab.models.base import NOTHING_GIVEN, Density, Given
+from elbo_lab.models.base import NOTHING_GIVEN, Density, Given, given_of
 
 
 def make(model: Density, spec: Spec, measure_batch: int = 100) -> Method:
@@ -71,11 +71,6 @@ def make(model: Density, spec: Spec, measure_batch: int = 100) -> Method:
         headline="log_px",
         sample=sample,
     )
-
-
-def given_of(batch: Batch, key: Array | None = None) -> Given:
-    """What a batch's distributions are conditioned on."""
-    return Given(batch.label, batch.context, key)
 
 
 def sample_in_steps(

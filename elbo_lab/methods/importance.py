@@ -17,7 +17,7 @@ from elbo_lab import losses
 from elbo_lab.data.dataset import Batch
 from elbo_lab.distributions import Chain
 from elbo_lab.distributions.means import mean_of
-from elbo_lab.models.base import Given, Model
+from elbo_lab.models.base import Model, given_of
 
 DRAWS_PER_CHUNK = 50
 
@@ -70,7 +70,7 @@ def make_measure(model: Model, k: int, num_draws: int) -> Callable[..., dict[str
 
     def measure(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
         del stats
-        x, given = batch.x, Given(batch.label, batch.context)
+        x, given = batch.x, given_of(batch)
         chex.assert_rank(x, 2)
         means_key, draws_key = jax.random.split(key)
         posterior, prior = model.posterior(params, x, given), model.prior(params, given)

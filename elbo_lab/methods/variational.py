@@ -18,7 +18,7 @@ from elbo_lab.distributions.means import closed_form_mean, mean_or_draw
 from elbo_lab.losses.posteriors import sample_from
 from elbo_lab.methods import importance
 from elbo_lab.methods.base import Loss, Method, Picture
-from elbo_lab.models.base import NOTHING_GIVEN, Given, Model
+from elbo_lab.models.base import NOTHING_GIVEN, Given, Model, given_of
 from elbo_lab.options import values_of
 
 # Images in the figure of samples, and decoded points along a latent axis.
@@ -54,11 +54,6 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
         posterior=lambda params, stats, batch: model.posterior(params, batch.x, given_of(batch)),
         decode=lambda params, stats, z, given: model.likelihood(params, z, given),
     )
-
-
-def given_of(batch: Batch, key: Array | None = None) -> Given:
-    """What the model's distributions are conditioned on; without a key there is no dropout."""
-    return Given(batch.label, batch.context, key)
 
 
 def objective_loss(

@@ -10,7 +10,7 @@ from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions.means import mean_or_draw
 from elbo_lab.methods import codebook
 from elbo_lab.methods.base import Loss, Method, Picture
-from elbo_lab.models.base import Given
+from elbo_lab.models.base import Given, given_of
 from elbo_lab.models.vqvae import Quantized, VQVAEOptions
 
 
@@ -45,17 +45,17 @@ def make(model: Quantized, options: VQVAEOptions, spec: Spec, measure_batch: int
     def init(key: Array, batch: Batch, mean: Array | None = None) -> tuple[Any, Any]:
         network_key, codebook_key = jax.random.split(key)
         params = model.init(network_key, batch, mean)
-        vectors = model.encode(params, batch.x, _given(batch))
+        vectors = model.encode(params, batch.x, given_of(batch))
         codes, stats = book.init(codebook_key, vectors.reshape(-1, model.code_dim))
         return {**params, "codebook": codes}, stats
 
     def loss(key: Array, params: Any, stats: Any, batch: Batch, hparams: dict[str, Array]) -> Loss:
-        vectors = model.encode(params, batch.x, _given(batch))  # z [B, M, E]
+        vectors = model.encode(params, batch.x, given_of(batch))  # z [B, M, E]
         codes = book.codes(params["codebook"], stats)  # [K, E]
         rows = codebook.one_hot(codebook.nearest(vectors, codes), model.num_codes)  # [B, M, K]
         nearest = codebook.chosen(rows, codes)  # e [B, M, E]
         quantized = codebook.straight_through(vectors, nearest)
-        reconstruction = model.likelihood(params, quantized, _given(batch)).log_prob(batch.x)
+        reconstruction = model.likelihood(params, quantized, given_of(batch)).log_prob(batch.x)
         distance = codebook.squared_distance(vectors, stop(nearest))
         terms = {"reconstruction": reconstruction, "commitment": hparams["commitment"] * distance}
         if options.codebook == "loss":
@@ -70,7 +70,7 @@ def make(model: Quantized, options: VQVAEOptions, spec: Spec, measure_batch: int
         return Loss(value, {"loss": value, **terms}, stats)
 
     def encode(params: Any, stats: Any, batch: Batch) -> Array:
-        vectors = model.encode(params, batch.x, _given(batch))
+        vectors = model.encode(params, batch.x, given_of(batch))
         return codebook.nearest(vectors, book.codes(params["codebook"], stats))
 
     def decode(params: Any, stats: Any, codes: Array, given: Given) -> Any:
@@ -78,12 +78,12 @@ def make(model: Quantized, options: VQVAEOptions, spec: Spec, measure_batch: int
 
     def measure(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
         codes = encode(params, stats, batch)
-        log_px_z = decode(params, stats, codes, _given(batch)).log_prob(batch.x)
+        log_px_z = decode(params, stats, codes, given_of(batch)).log_prob(batch.x)
         return {"log_px_code": log_px_z, "codes": codes}
 
     def reconstructions(key: Array, params: Any, stats: Any, batch: Batch) -> Array:
         codes = encode(params, stats, batch)
-        return jnp.clip(mean_or_draw(key, decode(params, stats, codes, _given(batch))), 0, 1)
+        return jnp.clip(mean_or_draw(key, decode(params, stats, codes, given_of(batch))), 0, 1)
 
     distances = ("codebook", "commitment") if options.codebook == "loss" else ("commitment",)
     return Method(
@@ -122,9 +122,5 @@ def pair_bound(method: Method, params: Any, stats: Any, batch: Batch, prior: Any
       [B], nats per example: a lower bound of log p(x), for each example and without randomness.
     """
     codes = method.encode(params, stats, batch)
-    log_px_z = method.decode(params, stats, codes, _given(batch)).log_prob(batch.x)
+    log_px_z = method.decode(params, stats, codes, given_of(batch)).log_prob(batch.x)
     return log_px_z + prior.log_prob(codes)
-
-
-def _given(batch: Batch) -> Given:
-    return Given(batch.label, batch.context)

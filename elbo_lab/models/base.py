@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
+from elbo_lab.data.dataset import Batch
+
 Params = dict[str, Any]
 
 
@@ -19,6 +21,11 @@ class Given(NamedTuple):
 
 
 NOTHING_GIVEN = Given()
+
+
+def given_of(batch: Batch, key: Array | None = None) -> Given:
+    """What the distributions of a batch are conditioned on; without a key there is no dropout."""
+    return Given(batch.label, batch.context, key)
 
 
 class Density(NamedTuple):

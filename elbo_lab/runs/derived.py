@@ -22,7 +22,7 @@ from elbo_lab.data import Batch, Dataset
 from elbo_lab.distributions.means import mean_or_draw
 from elbo_lab.errors import UserError
 from elbo_lab.losses.posteriors import sample_from
-from elbo_lab.models.base import NOTHING_GIVEN, Given
+from elbo_lab.models.base import NOTHING_GIVEN, given_of
 from elbo_lab.runs import examples, loading
 from elbo_lab.runs.loading import Trained
 
@@ -168,7 +168,7 @@ def _log_px_z(method: Any) -> Callable[..., Array]:
     def log_px_z(params: Any, stats: Any, batch: Batch, start: Array) -> Array:
         del start
         codes = method.encode(params, stats, batch)
-        given = Given(batch.label, batch.context)
+        given = given_of(batch)
         return method.decode(params, stats, codes, given).log_prob(batch.x)
 
     return log_px_z

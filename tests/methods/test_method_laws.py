@@ -137,7 +137,7 @@ def test_measured_quantities_are_known_and_of_each_example(case):
 
 
 def test_an_example_is_measured_as_it_is_alone(case):
-    """Of quantities without draws: the others depend on the batch through their keys."""
+    """Quantities with draws are left out: they depend on the batch through their keys."""
     found = case.measure(jax.random.key(2), case.params, case.stats, case.batch)
     exact = set(found) & {"log_px", "log_px_mean", "log_px_code", "means_1", "codes"}
     alone = jax.tree.map(lambda array: array[2:3], case.batch)

@@ -145,7 +145,7 @@ def numpy_networks(params, x, z):
     """Mean and standard deviation of q(z|x), and the logits, by NumPy in float64."""
 
     def norm_relu(layer, h):
-        # Of 4 channels two groups, of 8 four: at least two channels in each.
+        # Two groups of 4 channels, four of 8: at least two channels in each.
         groups = h.shape[-1] // 2
         parts = h.reshape(*h.shape[:3], groups, 2)
         mean = parts.mean(axis=(1, 2, 4), keepdims=True)

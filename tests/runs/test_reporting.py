@@ -47,7 +47,7 @@ def test_settings_of_every_objective(objective):
 
 
 def test_figures_are_what_the_method_shows_by_name(begun, monkeypatch):
-    """Of the first replicate that was evaluated; nothing is drawn that was not measured."""
+    """The first replicate that was evaluated is drawn, and nothing that was not measured."""
     run, axis = begun(initialized=False, log_every=5), np.array([-1.0, 0.0, 1.0])
 
     def levels(key, params, stats, batch):
