@@ -14,7 +14,7 @@ import jax
 from absl import app, flags, logging
 
 from elbo_lab import configs, data
-from elbo_lab.cli import flag_values, folders, help_page, protocols, terminal
+from elbo_lab.cli import flag_values, folders, help_page, protocols, startup, terminal
 from elbo_lab.cli.flag_values import OptionalParser
 from elbo_lab.configs import Config
 from elbo_lab.data import Dataset
@@ -236,6 +236,7 @@ def run(main: Callable[..., int | None], description: str, words: int = 0) -> No
       description: what --help says first.
       words: how many such words there may be.
     """
+    startup.finish()
     terminal.guard()
     help_flags = ("--help", "-help", "-h", "--helpshort", "--helpfull")
     if any(argument in help_flags for argument in sys.argv[1:]):
