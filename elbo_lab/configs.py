@@ -125,8 +125,8 @@ SECTIONS = {
         "stages of the IWAE paper scaled to this run's length (burda_rounded: with two digits of "
         "each rate, as its code)",
         "shuffle": "a new order of the images in every pass, instead of their order in the file",
-        "batch_gradient": "gradient of the loss's mean or of its sum over the batch; with Adam, "
-        "this only changes the relative size of epsilon",
+        "batch_gradient": "gradient of the loss's mean or of its sum over the batch; with Adam "
+        "the two differ only in the effect of epsilon and of --clip_norm",
         "adam_b1": "Adam's beta_1",
         "adam_b2": "Adam's beta_2",
         "adam_eps": "Adam's epsilon",

@@ -186,13 +186,13 @@ def _to_grey_levels(path: str, images: dict[str, np.ndarray]) -> dict[str, np.nd
         content = " and ".join(f"{n} holds {kinds[n]} ({x.dtype})" for n, x in images.items())
         raise UserError(f"{path}: {content}, but both must hold values of the same kind.")
     kind = next(iter(kinds.values()))
-    for name, x in images.items():
-        if kind == "floats":
-            _check_floats(path, name, x)
-        elif kind == "integers":
-            _check_range(path, name, x, 255, "integers must lie in 0..255")
     if kind == "floats":
+        for name, x in images.items():
+            _check_floats(path, name, x)
         return {name: x.astype(np.float32, copy=False) for name, x in images.items()}
+    if kind == "integers":
+        for name, x in images.items():
+            _check_range(path, name, x, 255, "integers must lie in 0..255")
     # Images of 0 and 1 are binary: as grey levels they would be almost black, at most 1/255. Both
     # splits decide together, so that they have the same scale.
     levels = {name: x.astype(np.uint8, copy=False) for name, x in images.items()}
