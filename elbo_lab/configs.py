@@ -1,7 +1,7 @@
-"""The one configuration object. Library code reads it and never the command line's flags.
+"""`Config`: the settings of a run. Library code reads it, and never the command line's flags.
 
-A stored configuration is flat: shared fields and the settings of the model family and of the
-objective lie side by side under the names of their flags (`to_dict`, `from_dict`).
+A stored configuration is one flat dict: shared fields and the settings of the model family and of
+the objective, by the names of their flags (`to_dict`, `from_dict`).
 """
 
 import dataclasses
@@ -21,18 +21,18 @@ from elbo_lab.options import options_of, types_of, values_of
 class Config:
     """Everything that decides what a run computes: equal configs on one machine give equal bits.
 
-    Fields are what all model families and objectives share; each is a command-line flag of the same
-    name, which `SECTIONS` explains. `model_options` and `objective_options` are the settings of the
-    family and of the objective, all at their defaults where not given. `make` and `replace` take
-    both kinds by name.
+    All model families and objectives share the fields; each is a command-line flag of the same
+    name, described in `SECTIONS`. `model_options` and `objective_options` hold the settings of the
+    family and of the objective; None means all of them at their defaults. `make` and `replace` take
+    fields and settings alike by name.
 
     Raises:
-      UserError: no such model family or objective.
-      TypeError: options of another family or objective.
+      UserError: the model family or the objective is unknown.
+      TypeError: the options belong to another family or objective.
     """
 
-    # What is maximized. None means the model family's own, and a family that is trained by no
-    # objective has none; for the estimator it means the objective's own.
+    # The objective. For objective and k, None means the model family's default, which is again None
+    # for a family without an objective; for estimator, the objective's default.
     objective: str | None = None
     k: int | None = None
     m: int = 1
@@ -61,7 +61,7 @@ class Config:
     clip_norm: float | None = None
     seed: int = 0
     replicates: int = 1
-    # Evaluation and the run's rhythm
+    # Evaluation, logging and checkpoints
     eval_k: int = 5000
     au_images: int | None = None
     log_every: int | None = None
@@ -71,19 +71,19 @@ class Config:
     def __post_init__(self):
         family = MODELS[_known("model", self.model, MODELS)]
         objective = family.objective if self.objective is None else self.objective
-        kinds = {
+        classes = {
             "model_options": family.options,
             "objective_options": objective_settings(objective),
         }
-        own_k = None if objective == AUTOENCODER else family.k
-        filled = {"objective": objective, "k": own_k if self.k is None else self.k}
-        for name, kind in kinds.items():
-            given = getattr(self, name)
-            filled[name] = kind() if given is None else given
-            if type(filled[name]) is not kind:
+        default_k = None if objective == AUTOENCODER else family.k
+        filled = {"objective": objective, "k": default_k if self.k is None else self.k}
+        for name, cls in classes.items():
+            options = getattr(self, name)
+            filled[name] = cls() if options is None else options
+            if type(filled[name]) is not cls:
                 raise TypeError(
-                    f"{name} must be {kind.__name__} for model={self.model}, objective="
-                    f"{objective}; got {given!r}. configs.replace changes a model or an objective."
+                    f"{name} must be {cls.__name__} for model={self.model}, objective={objective}; "
+                    f"got {options!r}. configs.replace changes a model or an objective."
                 )
         for name, value in filled.items():
             object.__setattr__(self, name, value)
@@ -92,7 +92,7 @@ class Config:
 # Fields that every configuration has.
 SHARED = tuple(f.name for f in dataclasses.fields(Config) if not f.name.endswith("_options"))
 
-# What each shared field means, in the sections that `--help` prints.
+# Descriptions of the shared fields, in the sections of `--help`.
 SECTIONS = {
     "What is maximized": {
         "objective": "the objective (if not given, the model family's own)",
@@ -100,7 +100,7 @@ SECTIONS = {
         "not given, the model family's own)",
         "m": "M, independent repeats of the bound that are averaged (miwae, piwae)",
         "estimator": "the gradient estimator (reparam if not given and the objective takes one); "
-        "docs/bounds.md tells which go with an objective",
+        "docs/bounds.md lists the valid ones of each objective",
     },
     "The model": {
         "model": "the model family",
@@ -109,13 +109,13 @@ SECTIONS = {
         "dataset": "{datasets}, another image set of tensorflow-datasets by its name there, or a "
         "path ending in .npz with arrays x_train and x_test (and, if there are labels, y_train and "
         "y_test), or by the names of MedMNIST or dSprites",
-        "held_out": "training images, the last ones, that are not trained on; of a file of one "
-        "split, images drawn once to be the test images",
-        "binarization": "Bernoulli draws at every visit (dynamic), one such draw (fixed), lit from "
-        "one half on (threshold), or as they are (none, for binary images, or with a likelihood of "
-        "grey levels)",
-        "test_draw": "whether dynamic binarization draws the test images in common for all runs, "
-        "which then compare image by image, or anew by each run's seed",
+        "held_out": "number of training images, the last ones, that are not trained on; for a file "
+        "with one split, the number of images drawn once as test images",
+        "binarization": "Bernoulli draws at every visit (dynamic), one such draw (fixed), white "
+        "from one half on (threshold), or unchanged images (none, for binary images, or with a "
+        "likelihood of grey levels)",
+        "test_draw": "dynamic binarization of the test images: one draw for all runs, which can "
+        "then be compared image by image (common), or a draw by each run's seed (by_seed)",
     },
     "Optimization": {
         "batch_size": "B, images per step",
@@ -124,9 +124,9 @@ SECTIONS = {
         "lr_schedule": "the learning rate's course: constant, by a cosine to zero, or the eight "
         "stages of the IWAE paper scaled to this run's length (burda_rounded: with two digits of "
         "each rate, as its code)",
-        "shuffle": "a new order of the images in every pass, instead of the one they are stored in",
-        "batch_gradient": "gradient of the loss's mean or of its sum over the batch; for Adam they "
-        "differ by what its epsilon means",
+        "shuffle": "a new order of the images in every pass, instead of their order in the file",
+        "batch_gradient": "gradient of the loss's mean or of its sum over the batch; with Adam "
+        "the two differ only in the effect of epsilon and of --clip_norm",
         "adam_b1": "Adam's beta_1",
         "adam_b2": "Adam's beta_2",
         "adam_eps": "Adam's epsilon",
@@ -134,11 +134,11 @@ SECTIONS = {
         "after (the last formula of section 2 of Adam's paper)",
         "adam_nu_start": "Adam's second moment before the first step",
         "clip_norm": "clip the gradient to this global norm (never if not given)",
-        "seed": "of initialization, batches and draws; the test images' common binarization and "
-        "that of --binarization=fixed do not depend on it",
+        "seed": "seed of initialization, batches and draws; the test images' common binarization "
+        "and --binarization=fixed do not depend on it",
         "replicates": "R, runs of the seeds seed .. seed + R - 1 trained in one compiled program",
     },
-    "Evaluation and rhythm": {
+    "Evaluation, logging and checkpoints": {
         "eval_k": "draws per test image of the log-likelihood estimate",
         "au_images": "training images, the first ones, over which active units are counted (all "
         "test images if not given)",
@@ -153,85 +153,88 @@ SECTIONS = {
 
 
 def objective_settings(objective: str | None) -> type:
-    """The class of an objective's settings.
-
-    Raises:
-      UserError: no such objective.
-    """
+    """The class of an objective's settings; raises UserError if the objective is unknown."""
     if objective is None:
         return NoOptions
     return OBJECTIVE_OPTIONS[_known("objective", objective, OBJECTIVE_OPTIONS)]
 
 
 def option_classes() -> list[type]:
-    """The settings of every model family and of every objective."""
+    """The classes of settings of all model families and objectives, each once."""
     classes = [family.options for family in MODELS.values()]
     return list(dict.fromkeys([*classes, *OBJECTIVE_OPTIONS.values()]))
 
 
 def option_types() -> dict[str, Any]:
-    """The annotation of every setting of any model family or objective, by name."""
+    """The type annotations of the settings of all model families and objectives, by name."""
     return {n: kind for settings in option_classes() for n, kind in types_of(settings).items()}
 
 
 def families_with(name: str) -> list[str]:
-    """The model families that have a setting."""
+    """Names of the model families that have the setting `name`."""
     return [model for model, family in MODELS.items() if name in options_of(family.options)]
 
 
 def objectives_with(name: str) -> list[str]:
-    """The objectives that have a setting."""
+    """Names of the objectives that have the setting `name`."""
     return [o for o, settings in OBJECTIVE_OPTIONS.items() if name in options_of(settings)]
 
 
 def make(**values: Any) -> Config:
-    """The config of shared fields and of settings of its model family and objective, by name. A
-    setting that is None, or not given, is at its default.
+    """The config of these shared fields and settings of the model family and the objective.
+
+    A setting that is None or absent is at its default.
 
     Raises:
-      UserError: a setting that the family and the objective do not have.
+      UserError: neither the family nor the objective has a setting.
     """
     config = Config(**{name: value for name, value in values.items() if name in SHARED})
-    given = {n: v for n, v in values.items() if n not in SHARED and v is not None}
-    if foreign := [name for name in given if name not in own_settings(config)]:
-        raise UserError(_foreign(config, foreign[0], given[foreign[0]]))
-    own = {
-        part: dataclasses.replace(
-            getattr(config, part),
-            **{n: v for n, v in given.items() if n in options_of(getattr(config, part))},
+    settings = {n: v for n, v in values.items() if n not in SHARED and v is not None}
+    own = own_settings(config)
+    for name, value in settings.items():
+        if name not in own:
+            raise UserError(_foreign(config, name, value))
+    changes = {}
+    for part in ("model_options", "objective_options"):
+        defaults = getattr(config, part)
+        names = options_of(defaults)
+        changes[part] = dataclasses.replace(
+            defaults, **{n: v for n, v in settings.items() if n in names}
         )
-        for part in ("model_options", "objective_options")
-    }
-    return dataclasses.replace(config, **own)
+    return dataclasses.replace(config, **changes)
 
 
 def replace(config: Config, **changes: Any) -> Config:
-    """The config with other values, by name. With another model or objective, settings that are at
-    their defaults take the new defaults, and others are kept where the new one has them.
+    """The config with some values changed, by name.
+
+    With another model or objective, settings at their defaults take the new defaults, and the other
+    settings are kept if the new model or objective has them.
 
     Raises:
-      UserError: a setting that the family and the objective do not have.
+      UserError: neither the family nor the objective has a setting.
     """
-    kept = given(config)
-    wanted = {name: kept.get(name) for name in ("objective", "model")} | changes
-    target = Config(objective=wanted["objective"], model=wanted["model"] or config.model)
+    values = given(config)
+    target = Config(
+        objective=changes.get("objective", values.get("objective")),
+        model=changes.get("model") or config.model,
+    )
     names = (*SHARED, *own_settings(target))
-    return make(**{n: v for n, v in kept.items() if n in names} | changes)
+    return make(**{n: v for n, v in values.items() if n in names} | changes)
 
 
 def own_settings(config: Config) -> dict[str, Any]:
-    """The settings of the model family and of the objective."""
+    """The settings of the config's model family and objective, by name."""
     return values_of(config.objective_options) | values_of(config.model_options)
 
 
 def traced(config: Config) -> dict[str, Any]:
-    """The settings that a step reads as arguments: numbers, or the texts of their courses."""
-    about = options_of(config.objective_options) | options_of(config.model_options)
-    return {name: v for name, v in own_settings(config).items() if about[name].traced}
+    """The settings that are arguments of the compiled step: numbers, or the texts of courses."""
+    options = options_of(config.objective_options) | options_of(config.model_options)
+    return {name: v for name, v in own_settings(config).items() if options[name].traced}
 
 
 def flat(config: Config) -> dict[str, Any]:
-    """Every value by the name of its flag: shared fields, and the settings of both kinds."""
+    """All values by the names of their flags: shared fields, settings of family and objective."""
     values: dict[str, Any] = {}
     for field in dataclasses.fields(Config):
         value = getattr(config, field.name)
@@ -240,8 +243,9 @@ def flat(config: Config) -> dict[str, Any]:
 
 
 def given(config: Config) -> dict[str, Any]:
-    """The values that are not the defaults of the config's model family and objective. A family's
-    own objective and K count as defaults.
+    """The model, and the values that differ from the defaults of its family and objective.
+
+    The objective counts as a default if it is the family's default objective.
     """
     defaults = flat(Config(model=config.model, objective=config.objective))
     defaults["objective"] = MODELS[config.model].objective
@@ -250,12 +254,12 @@ def given(config: Config) -> dict[str, Any]:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """The config as JSON-ready values; infinities as text, for which JSON has no word."""
+    """The config as JSON-ready values. Infinities become text, since JSON cannot represent them."""
     return _json_ready(flat(config))
 
 
 def shown(value: Any) -> str:
-    """A field's value as its flag takes it; "" for None."""
+    """The text of a value as its flag accepts it; "" for None."""
     if value is None:
         return ""
     if isinstance(value, tuple | list):
@@ -264,13 +268,13 @@ def shown(value: Any) -> str:
 
 
 def from_dict(fields: Mapping[str, Any]) -> Config:
-    """The config that `to_dict` made these values of. What an earlier version did not store is at
-    its default, and a stored None is ignored where the model family and the objective have no such
-    setting.
+    """The config of a dict from `to_dict`, also that of an earlier version.
+
+    Missing fields are at their defaults. A stored None is ignored if the model family and the
+    objective have no such setting.
 
     Raises:
-      UserError: a model family or an objective that this version does not have, or values of
-        settings that they do not have.
+      UserError: this version has no such model family or objective, or they have no such settings.
     """
     config, unknown = _read(fields)
     if unknown:
@@ -284,7 +288,7 @@ def from_dict(fields: Mapping[str, Any]) -> Config:
 
 
 def label(config: Config) -> str:
-    """The start of a run's name: "iwae-k5", "conv-iwae-k5", or the family that has no objective."""
+    """The start of a run's name: "iwae-k5", "conv-iwae-k5"; the family if it has no objective."""
     parts = [] if config.model == "mlp" else [config.model]
     if config.objective is not None:
         parts += [config.objective] if config.k is None else [config.objective, f"k{config.k}"]
@@ -292,27 +296,31 @@ def label(config: Config) -> str:
 
 
 def digest(config: Config) -> str:
-    """Eight hexadecimal digits that tell configs apart, for names of run directories. They depend
-    on model, objective and what differs from the defaults, so that a new field with a default
-    changes the name of no earlier run.
+    """Eight hexadecimal digits that identify a config in the name of a run directory.
+
+    They depend on model, objective and the values that differ from the defaults, so that a new
+    field with a default does not change the names of earlier runs.
     """
     return digest_of(told_apart_by(config))
 
 
 def told_apart_by(config: Config) -> dict[str, Any]:
-    """The values that tell a config from others, JSON-ready."""
+    """The values that `digest` depends on, JSON-ready."""
     return _json_ready({"objective": config.objective} | given(config))
 
 
 def digest_of(values: Any) -> str:
-    """Eight hexadecimal digits of any values that JSON can hold."""
+    """Eight hexadecimal digits of the sha256 of JSON-ready values."""
     text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def differences(config: Config, other: Mapping[str, Any]) -> list[str]:
-    """'name: here vs there' for every field in which a config and a stored one differ. What the
-    stored one lacks is at its default.
+    """One text "name: VALUE here, VALUE there" for every field that differs in a stored config.
+
+    Args:
+      config: the config here.
+      other: the stored config there, as a dict; missing fields are at their defaults.
     """
     mine = to_dict(config)
     try:
@@ -330,21 +338,21 @@ def differences(config: Config, other: Mapping[str, Any]) -> list[str]:
 
 
 def _read(fields: Mapping[str, Any]) -> tuple[Config, dict[str, Any]]:
-    """The config of stored values, and those that it has no place for."""
-    shared = {name: _stored(value) for name, value in fields.items() if name in SHARED}
+    """The config of stored values, and the stored values of settings that it does not have."""
+    shared = {name: _from_json(value) for name, value in fields.items() if name in SHARED}
     others = {n: v for n, v in fields.items() if n not in SHARED and v is not None}
     own = own_settings(Config(**shared))
     traced_names = traced(Config(**shared))
 
-    def value(name: str) -> Any:
-        infinite = name in traced_names and others[name] in ("inf", "-inf")
-        return float(others[name]) if infinite else _stored(others[name])
+    def setting(name: str) -> Any:
+        is_infinite = name in traced_names and others[name] in ("inf", "-inf")
+        return float(others[name]) if is_infinite else _from_json(others[name])
 
-    config = make(**shared, **{name: value(name) for name in others if name in own})
+    config = make(**shared, **{name: setting(name) for name in others if name in own})
     return config, {name: value for name, value in others.items() if name not in own}
 
 
-def _stored(value: Any) -> Any:
+def _from_json(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -361,7 +369,7 @@ def _known(flag: str, name: str, choices: Mapping[str, Any]) -> str:
 
 
 def _foreign(config: Config, name: str, value: Any) -> str:
-    """Why a config cannot have a setting."""
+    """The error message for a setting that a config's family and objective do not have."""
     if families := families_with(name):
         return (
             f"--{name} is a setting of --model={', '.join(families)}; got --model={config.model}."

@@ -1,4 +1,4 @@
-"""The error of a person at a shell, apart from the errors of programs."""
+"""The error and the warning that a script reports in one sentence, without a traceback."""
 
 
 class UserError(ValueError):
@@ -9,7 +9,7 @@ class UserError(ValueError):
 
 
 class DamageWarning(UserWarning):
-    """A stored file was damaged or lost, and what was done about it.
+    """A stored file was damaged or lost; the message says what was done about it.
 
     Scripts print it as one sentence, without a source line.
     """

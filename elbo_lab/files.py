@@ -1,4 +1,4 @@
-"""Files that are whole or absent, JSON, and archives of arrays."""
+"""Atomic writes, JSON, and the errors that a damaged .npz file raises."""
 
 import contextlib
 import json
@@ -12,9 +12,10 @@ import numpy as np
 
 from elbo_lab.errors import UserError
 
-# Lists and objects within each other in a JSON file; those of ours have six.
+# Maximum depth of nested lists and objects in a JSON file; our own files have a depth of six.
 DEPTH = 50
-# What reading a damaged .npz raises; NotImplementedError comes from a flag's or a method's bit.
+# Exceptions from reading a damaged .npz file. NotImplementedError: a wrong bit in a zip entry's
+# flags or compression method.
 DAMAGE = (
     OSError,
     ValueError,
@@ -28,17 +29,17 @@ DAMAGE = (
 
 
 def jsonable(value: Any) -> Any:
-    """Converts to what JSON can hold.
+    """Converts a value to types that JSON can represent.
 
     Args:
       value: dicts, sequences, NamedTuples (become dicts), paths, strings, None, numbers and arrays
-        of numpy or JAX. NaN and infinities become None, since JSON has no word for them.
+        of NumPy or JAX. NaN and infinities become None, since JSON cannot represent them.
 
     Returns:
-      The same of dicts, lists, strings, bool, int, float and None.
+      The same value as dicts, lists, strings, bool, int, float and None.
 
     Raises:
-      TypeError: something in it is of another type.
+      TypeError: the value contains another type.
     """
     if value is None or isinstance(value, str | bool | int):
         return value
@@ -53,7 +54,7 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [jsonable(item) for item in value]
     if hasattr(value, "__array__"):
-        return jsonable(_plain(np.asarray(value)))
+        return jsonable(_as_list(np.asarray(value)))
     raise TypeError(f"cannot write {value!r} of type {type(value).__name__} as JSON")
 
 
@@ -62,11 +63,11 @@ def write_summary(path, summary: dict) -> None:
 
     Args:
       path: the file, replaced if it exists; its folder has to exist.
-      summary: see `jsonable` for what it may hold.
+      summary: values that `jsonable` converts.
 
     Raises:
       UserError: the file cannot be written.
-      TypeError: the summary holds something that JSON cannot.
+      TypeError: `jsonable` cannot convert the summary.
     """
     text = json.dumps(jsonable(summary), allow_nan=False, indent=2, sort_keys=True)
     write_atomically(path, (text + "\n").encode())
@@ -76,7 +77,7 @@ def read_json(path) -> Any:
     """Reads a JSON file.
 
     Raises:
-      UserError: it is missing, unreadable or no JSON.
+      UserError: the file is missing, unreadable or not valid JSON.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -88,11 +89,12 @@ def read_json(path) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text, in which lists and objects are nested at most DEPTH deep: what
-    works on the value afterwards may recurse.
+    """The value of a JSON text.
+
+    Lists and objects may be nested at most DEPTH deep, so that callers can recurse over the value.
 
     Raises:
-      ValueError: the text is no JSON, or nested deeper.
+      ValueError: the text is not valid JSON, or is nested deeper.
     """
     try:
         value = json.loads(text)
@@ -112,15 +114,15 @@ def _is_shallow(value: Any, depth: int) -> bool:
 
 
 def write_atomically(path, content: bytes) -> None:
-    """Writes a file that is on the disk when this returns, and otherwise is as it was before.
+    """Writes a file: it is complete and synced to disk on return, or unchanged after an error.
 
-    One process at a time may write a path.
+    Only one process at a time may write to a path.
 
     Raises:
-      UserError: the system refuses, with its reason.
+      UserError: the file cannot be written; the message gives the system's reason.
     """
     path = os.path.abspath(path)
-    # One fixed name per file, so that a process killed here leaves no pile of leftovers.
+    # One fixed name per file: processes killed here leave at most one temporary file.
     temporary = path + ".tmp"
     try:
         with open(temporary, "wb") as file:
@@ -137,8 +139,8 @@ def write_atomically(path, content: bytes) -> None:
 
 
 def _sync_folder(folder: str) -> None:
-    # The new name is in the folder's own data. Some file systems cannot sync folders: they keep
-    # their own order, and the file itself is safe already.
+    # The renaming is stored in the folder, which has to be synced as well. Some file systems cannot
+    # sync a folder; the file's content is on disk by then in any case.
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -147,8 +149,9 @@ def _sync_folder(folder: str) -> None:
             os.close(descriptor)
 
 
-def _plain(array: np.ndarray) -> Any:
-    if array.dtype.kind not in "biufU":  # bfloat16 and its like have kind "V"
+def _as_list(array: np.ndarray) -> Any:
+    """The array as nested lists of Python numbers or strings; a scalar array as one of them."""
+    if array.dtype.kind not in "biufU":  # bfloat16 and float8 have kind "V"
         if array.dtype.kind != "V" or array.dtype.fields is not None:
             raise TypeError(f"cannot write an array of type {array.dtype} as JSON")
         array = array.astype(np.float64)

@@ -1,10 +1,13 @@
 """PRNG keys of a run: each is fold_in(fold_in(base_key, STREAM), index).
 
-Keys are of the implementation that `jax_default_prng_impl` names. threefry2x32, JAX's default,
-gives the same bits however keys are batched and arrays are sharded. With rbg, which is faster on
-TPUs, draws depend on that too (replicates mapped on a GPU are not the runs of their seeds), but
-fold_in is threefry's. unsafe_rbg's fold_in makes equal keys of different streams; it is refused.
-What all runs share, the binarization drawn once, is of threefry2x32 whatever the setting.
+Keys use the implementation that `jax_default_prng_impl` names:
+
+threefry2x32  JAX's default; gives the same bits for any batching of keys and sharding of arrays
+rbg           faster on TPUs; fold_in is threefry's, but draws depend on batching and sharding, so
+              that a replicate under vmap on a GPU differs from the single run of its seed
+unsafe_rbg    refused: its fold_in gives equal keys to different streams
+
+The binarization that is drawn once for all runs uses threefry2x32 with every setting.
 """
 
 import jax
@@ -14,23 +17,32 @@ from jax import Array
 from elbo_lab.errors import UserError
 
 # One constant per use of randomness, so that no two uses share a key.
-STEPS, PERMUTATIONS, INITIALIZATION, EVALUATION, FIGURES, FIXED_BINARIZATION = range(6)
-ACTIVE_UNITS, SAMPLES, PROBE = 6, 7, 8
-# Binarization of a data set by a fixed key does not depend on the run's seed: runs compare on the
-# same test images.
+STEPS = 0
+PERMUTATIONS = 1
+INITIALIZATION = 2
+EVALUATION = 3
+FIGURES = 4
+FIXED_BINARIZATION = 5
+ACTIVE_UNITS = 6
+SAMPLES = 7
+PROBE = 8
+# Binarization by a fixed key does not depend on the run's seed, so that all runs are compared on
+# the same test images.
 FIXED_BINARIZATION_SEED = 0
-TRAIN_SPLIT, TEST_SPLIT = range(2)
+# Indices of the FIXED_BINARIZATION stream.
+TRAIN_SPLIT = 0
+TEST_SPLIT = 1
 
 IMPLEMENTATIONS = ("threefry2x32", "rbg")
 
 
 def check_implementation() -> None:
-    """Raises a UserError where the keys of JAX's configuration would collide."""
+    """Raises UserError if JAX's key implementation may give equal keys to different streams."""
     name = str(jax.config.jax_default_prng_impl)
     if name not in IMPLEMENTATIONS:
         raise UserError(
             f"jax_default_prng_impl must be one of {', '.join(IMPLEMENTATIONS)} (the environment's "
-            f"JAX_DEFAULT_PRNG_IMPL); got {name!r}, whose keys of different uses may be equal."
+            f"JAX_DEFAULT_PRNG_IMPL); got {name!r}, which may give equal keys to different uses."
         )
 
 
@@ -45,14 +57,14 @@ def base_key(seed: int | Array) -> Array:
 
 
 def keys_of_seeds(seeds: list[int]) -> Array:
-    """The base key of one seed, or [R] of them."""
+    """Base keys [R] of R seeds; a single key [] if R = 1."""
     if len(seeds) == 1:
         return base_key(seeds[0])
     return jax.vmap(base_key)(jnp.asarray(seeds, jnp.int32))
 
 
 def binarization_key(split: int, seed: int = FIXED_BINARIZATION_SEED) -> Array:
-    """The key by which images of a split are binarized once, of threefry2x32 always."""
+    """The threefry2x32 key that binarizes the images of a split once."""
     key = jax.random.key(seed, impl=IMPLEMENTATIONS[0])
     return stream_key(key, FIXED_BINARIZATION, split)
 

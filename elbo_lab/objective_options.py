@@ -1,6 +1,6 @@
-"""Settings of each objective: the arguments of its function that are its own.
+"""Settings of each objective: the arguments that are specific to its function.
 
-Names and defaults are those of the function's signature.
+Names and defaults match the function's signature.
 """
 
 import dataclasses
@@ -60,7 +60,7 @@ class RenyiOptions:
 class JackknifeOptions:
     """Settings of `jackknife`."""
 
-    order: int = option(1, "m, below k", least=0)
+    order: int = option(1, "order m, less than k", least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,9 +164,9 @@ _WITH_OPTIONS: dict[str, type] = {
     "cubo": CUBOOptions,
     "rws": RWSOptions,
 }
-# The objective that is no function of `losses`: see `methods.autoencoder`.
+# The one objective that is not a function of `losses`; see `methods.autoencoder`.
 AUTOENCODER = "autoencoder"
-# The settings of every objective that `--objective` names.
+# The class of settings of every objective that `--objective` accepts.
 OBJECTIVE_OPTIONS: dict[str, type] = {
     name: _WITH_OPTIONS.get(name, NoOptions) for name in (*losses.OBJECTIVES, AUTOENCODER)
 }

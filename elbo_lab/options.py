@@ -4,8 +4,8 @@
     class MLPOptions:
         latent_dims: tuple[int, ...] = option((50,), "latent dimensions of each layer", least=1)
 
-One such line gives the setting's default, its flag, its line of `--help`, its range, its choices,
-and whether it may follow a course over the steps.
+Each field defines a setting's default, its flag, its line of `--help`, its range, its choices, and
+whether it may follow a course over the steps (`schedules.course`).
 """
 
 import dataclasses
@@ -20,15 +20,15 @@ Hyper = float | str
 
 
 class Option(NamedTuple):
-    """What is known of a setting besides its name, type and default."""
+    """Description of a setting, except for its name, type and default."""
 
     help: str
     choices: tuple[str, ...] | None = None
-    least: float | None = None  # the least valid value, of each number of a tuple
-    most: float | None = None
-    traced: bool = False  # a step reads it as an argument, and it may follow a course
-    above: float | None = None  # a bound that is itself no valid value
-    infinite: bool = False  # whether inf and -inf are valid too
+    least: float | None = None  # the least valid value; for a tuple, of each of its numbers
+    most: float | None = None  # the greatest valid value, likewise
+    traced: bool = False  # an argument of the compiled step, so that it may follow a course
+    above: float | None = None  # an exclusive lower bound
+    infinite: bool = False  # True if inf and -inf are valid too
 
 
 def option(
@@ -42,12 +42,12 @@ def option(
     infinite: bool = False,
 ) -> Any:
     """A dataclass field that is a setting; see `Option`."""
-    about = Option(help, choices, least, most, traced, above, infinite)
-    return dataclasses.field(default=default, metadata={"option": about})
+    description = Option(help, choices, least, most, traced, above, infinite)
+    return dataclasses.field(default=default, metadata={"option": description})
 
 
 def options_of(settings: Any) -> dict[str, Option]:
-    """The options of a dataclass or of an instance of it, by name."""
+    """The options of a dataclass (the class or an instance), by name."""
     return {field.name: field.metadata["option"] for field in dataclasses.fields(settings)}
 
 
@@ -57,12 +57,14 @@ def values_of(settings: Any) -> dict[str, Any]:
 
 
 def types_of(settings: Any) -> dict[str, Any]:
-    """The annotations of the options of a dataclass or of an instance of it, by name."""
+    """The type annotations of the options of a dataclass (the class or an instance), by name."""
     return _annotations(settings if isinstance(settings, type) else type(settings))
 
 
 def plain_type(annotation: Any) -> type:
-    """int for `int | None`, tuple for `tuple[int, ...]`; the first type of another union."""
+    """The plain type of an annotation: int for `int | None`, tuple for `tuple[int, ...]`, and the
+    first type of any other union.
+    """
     if isinstance(annotation, types.UnionType):
         annotation = next(a for a in typing.get_args(annotation) if a is not types.NoneType)
     return typing.get_origin(annotation) or annotation

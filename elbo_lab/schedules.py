@@ -1,4 +1,7 @@
-"""Step -> hyper-parameter."""
+"""Schedules: functions from the step to a factor of the learning rate or to a hyper-parameter.
+
+The schedule of a hyper-parameter, written as "linear:0:1:5000", is called its course.
+"""
 
 from collections.abc import Callable
 
@@ -34,7 +37,8 @@ def burda_rounded(total_steps: int) -> Schedule:
 
 
 def _burda_stages(total_steps: int, factors: list[float]) -> Schedule:
-    ends = [total_steps * ((3 ** (i + 1) - 1) / 2) / 3280 for i in range(7)]  # of stages 0..6
+    # Steps at which stages 0..6 end: (3^(i+1) - 1) / 2 = sum_{j<=i} 3^j of the 3,280 passes.
+    ends = [total_steps * ((3 ** (i + 1) - 1) / 2) / 3280 for i in range(7)]
 
     def factor(step: Array) -> Array:
         stage = jnp.sum(step >= jnp.asarray(ends))
@@ -43,7 +47,7 @@ def _burda_stages(total_steps: int, factors: list[float]) -> Schedule:
     return factor
 
 
-# Factors on the learning rate, by the name that the flag takes.
+# Schedules of the learning rate's factor, by their names in --lr_schedule.
 LR_SCHEDULES: dict[str, Callable[[int], Schedule]] = {
     "constant": constant,
     "cosine": cosine,
@@ -53,23 +57,23 @@ LR_SCHEDULES: dict[str, Callable[[int], Schedule]] = {
 
 
 def linear_between(start: float, end: float, steps: float) -> Schedule:
-    """From start to end in so many steps, then end: KL warm-up (Sonderby et al. 2016, eq. 17)."""
+    """Linear from start to end in `steps` steps, then end (Sonderby et al. 2016, eq. 17)."""
     return lambda step: start + (end - start) * jnp.minimum(step / steps, 1.0)
 
 
 def cosine_between(start: float, end: float, steps: float) -> Schedule:
-    """From start to end in so many steps along half a cosine, then end."""
+    """Half a cosine from start to end in `steps` steps, then end."""
     return lambda step: start + (end - start) * (1.0 - cosine(steps)(step))
 
 
 def cyclical_between(start: float, end: float, period: float) -> Schedule:
-    """In every period, from start to end in its first half, and end in its second (Fu et al. 2019,
-    eq. 6 and 7, with R = 0.5).
+    """Linear from start to end in the first half of every period, end in the second half (Fu et al.
+    2019, eq. 6 and 7, with R = 0.5).
     """
     return lambda step: start + (end - start) * jnp.minimum(2.0 * (step % period) / period, 1.0)
 
 
-# Courses of a hyper-parameter, by the name that stands before its numbers.
+# Courses of a hyper-parameter, by the name before the first colon of their text.
 COURSES: dict[str, Callable[[float, float, float], Schedule]] = {
     "linear": linear_between,
     "cosine": cosine_between,
@@ -82,7 +86,7 @@ def course_numbers(text: str) -> tuple[str, tuple[float, float, float]]:
     """The name and the numbers of "linear:0:1:5000".
 
     Raises:
-      ValueError: if it is not of that form, or has less than one step.
+      ValueError: the text has another form, or its number of steps is less than one.
     """
     name, *numbers = text.split(":")
     if name not in COURSES or len(numbers) != 3:
@@ -94,7 +98,7 @@ def course_numbers(text: str) -> tuple[str, tuple[float, float, float]]:
 
 
 def course(text: str) -> Schedule:
-    """The schedule that "linear:0:1:5000" names: step -> value, float32."""
+    """The schedule of a text such as "linear:0:1:5000": step -> value, float32."""
     name, numbers = course_numbers(text)
     schedule = COURSES[name](*numbers)
     return lambda step: jnp.asarray(schedule(step), jnp.float32)

@@ -15,23 +15,23 @@ GOOD = {"name": "a", "steps": 3, "rows": [{"value": 1}, {"value": None}], "by": 
     [
         (GOOD, KIND, ""),
         (GOOD | {"more": 1}, KIND, ""),
-        ([GOOD], KIND, "its content must be an object, and is a list"),
-        (GOOD | {"steps": True}, KIND, "steps must be a whole number, and is True"),
-        (GOOD | {"steps": 3.0}, KIND, "steps must be a whole number, and is 3.0"),
+        ([GOOD], KIND, "its content must be an object; got a list"),
+        (GOOD | {"steps": True}, KIND, "steps must be a whole number; got True"),
+        (GOOD | {"steps": 3.0}, KIND, "steps must be a whole number; got 3.0"),
         (GOOD | {"rows": [{}]}, KIND, "rows.0.value is missing"),
         (
             GOOD | {"rows": [{"value": 1}, {"value": "x"}]},
             KIND,
-            "rows.1.value must be a number, and is 'x'",
+            "rows.1.value must be a number; got 'x'",
         ),
-        (GOOD | {"by": {"7": None}}, KIND, "by.7 must be a whole number, and is null"),
-        (GOOD | {"by": []}, KIND, "by must be an object, and is a list"),
+        (GOOD | {"by": {"7": None}}, KIND, "by.7 must be a whole number; got null"),
+        (GOOD | {"by": []}, KIND, "by must be an object; got a list"),
         ({}, {"jobs?": int}, ""),
-        ({"jobs": None}, {"jobs?": int}, "jobs must be a whole number, and is null"),
+        ({"jobs": None}, {"jobs?": int}, "jobs must be a whole number; got null"),
         ([1, 2.5], tuple[float, ...], ""),
-        ([1, "2"], list[float], "1 must be a number, and is '2'"),
+        ([1, "2"], list[float], "1 must be a number; got '2'"),
         (True, bool, ""),
-        (1, bool, "its content must be true or false, and is 1"),
+        (1, bool, "its content must be true or false; got 1"),
     ],
 )
 def test_faults(value, kind, words):
@@ -41,7 +41,7 @@ def test_faults(value, kind, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('{"name": 1}', "file.json is damaged: name must be a text, and is 1"),
+        ('{"name": 1}', "file.json is damaged: name must be a string; got 1"),
         ("{", "file.json is not valid JSON"),
         ("[" * 60 + "]" * 60, "file.json is not valid JSON: it is nested more than 50 deep"),
         ("[" * 5000 + "]" * 5000, "file.json is not valid JSON: it is nested more than 50 deep"),

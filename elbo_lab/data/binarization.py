@@ -1,13 +1,15 @@
-"""From grey levels to what a Bernoulli likelihood sees. Which one was used is part of every result:
-bounds for dynamic and fixed binarization of MNIST differ by two nats.
+"""Binarization: from grey levels to the pixels that a Bernoulli likelihood models.
+
+The mode is part of every result: bounds for dynamic and fixed binarization of MNIST differ by two
+nats.
 
 dynamic    each pixel is a Bernoulli draw with its grey level as probability, anew at every visit;
            the test images are drawn once, by a fixed key (Burda et al. 2016)
 fixed      one such draw of every image, by a fixed key
-threshold  lit where the grey level is at least one half
-none       as they are; a Bernoulli likelihood needs them binary
+threshold  white where the grey level is at least one half, else black
+none       unchanged; a Bernoulli likelihood then needs binary images
 
-Images are uint8 (0..255) or floats in [0, 1]; stored ones keep their type, a batch is float32.
+Images are uint8 (0..255) or floats in [0, 1]. Stored images keep their type; a batch is float32.
 """
 
 import functools
@@ -20,15 +22,15 @@ BINARIZATIONS = ("dynamic", "fixed", "threshold", "none")
 
 
 def of_kind(mode: str, kind: str) -> str:
-    """The mode for examples of a kind (`Spec.kind`): what is no image is taken as it is."""
+    """The mode for examples of a kind (`Spec.kind`): `mode` for images, "none" for other kinds."""
     return mode if kind == "image" else "none"
 
 
 def stored(key: Array, x: Array, mode: str) -> Array:
-    """The images as they lie on the device: "fixed" and "threshold" are applied once, here.
+    """The images as they are stored on the device: "fixed" and "threshold" are applied here, once.
 
     Args:
-      key: one typed PRNG key; image i's draw depends on the key and i alone.
+      key: one typed PRNG key; the draw of image i depends on the key and i alone.
       x: images [N, D].
       mode: one of BINARIZATIONS.
 
@@ -41,8 +43,8 @@ def stored(key: Array, x: Array, mode: str) -> Array:
 
 
 def visited(key: Array, x: Array, mode: str) -> Array:
-    """Stored images [*batch, D] at one visit: drawn anew if dynamic (0 and 255, uint8), else as
-    they are. `grey_levels` makes them what a model sees.
+    """Stored images [*batch, D] at one visit: a new draw (0 and 255, uint8) if dynamic, else
+    unchanged. `grey_levels` converts them to a model's input.
     """
     if mode == "dynamic":
         return jnp.where(jax.random.bernoulli(key, grey_levels(x)), 255, 0).astype(jnp.uint8)
@@ -50,7 +52,7 @@ def visited(key: Array, x: Array, mode: str) -> Array:
 
 
 def grey_levels(x: Array) -> Array:
-    """uint8 (0..255) or float images as float32 in [0, 1]."""
+    """Images, uint8 (0..255) or floats in [0, 1], as float32 in [0, 1]."""
     if x.dtype == jnp.uint8:
         return x.astype(jnp.float32) / 255
     return x.astype(jnp.float32)
@@ -66,7 +68,7 @@ def as_model_sees(x: Array, kind: str) -> Array:
 
 
 def stored_rows(key: Array | None, x: Array, indices: Array, mode: str) -> Array:
-    """`stored` of some images alone: x [*batch, D] are those of the indices [*batch]."""
+    """`stored` for a part of the images: x [*batch, D] are the images at the indices [*batch]."""
     if mode in ("dynamic", "none"):
         return x
     return _binarized_rows(key, x, indices, mode)
@@ -74,9 +76,9 @@ def stored_rows(key: Array | None, x: Array, indices: Array, mode: str) -> Array
 
 @functools.partial(jax.jit, static_argnames="mode")
 def _binarized(key: Array | None, x: Array, mode: str) -> Array:
-    # Mapped in blocks: the random bits of all images at once would be many times their own size.
+    # In blocks, since the random bits of all images at once need many times the images' memory.
     return jax.lax.map(
-        lambda i: _row(key, x[i], i, mode),
+        lambda i: _binarized_row(key, x[i], i, mode),
         jnp.arange(x.shape[0]),
         batch_size=min(x.shape[0], 500),
     )
@@ -84,17 +86,17 @@ def _binarized(key: Array | None, x: Array, mode: str) -> Array:
 
 @functools.partial(jax.jit, static_argnames="mode")
 def _binarized_rows(key: Array | None, x: Array, indices: Array, mode: str) -> Array:
-    row = functools.partial(_row, key, mode=mode)
+    binarize = functools.partial(_binarized_row, key, mode=mode)
     for _ in indices.shape:
-        row = jax.vmap(row)
-    return row(x, indices)
+        binarize = jax.vmap(binarize)
+    return binarize(x, indices)
 
 
-def _row(key: Array | None, x: Array, i: Array, mode: str) -> Array:
-    """Image i, x [D], by its own draw or at the threshold; x's type."""
-    one = 255 if x.dtype == jnp.uint8 else 1
+def _binarized_row(key: Array | None, x: Array, i: Array, mode: str) -> Array:
+    """Image i, x [D], at the threshold or by its own draw; x's type."""
+    white = 255 if x.dtype == jnp.uint8 else 1
     if mode == "threshold":
-        lit = grey_levels(x) >= 0.5
+        is_white = grey_levels(x) >= 0.5
     else:
-        lit = jax.random.bernoulli(jax.random.fold_in(key, i), grey_levels(x))
-    return jnp.where(lit, one, 0).astype(x.dtype)
+        is_white = jax.random.bernoulli(jax.random.fold_in(key, i), grey_levels(x))
+    return jnp.where(is_white, white, 0).astype(x.dtype)

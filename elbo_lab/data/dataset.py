@@ -1,4 +1,4 @@
-"""What a data set is, and the parts of it that are trained and tested on."""
+"""Types of a data set, a batch and a spec, and the functions that split and identify a data set."""
 
 import hashlib
 import math
@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Array = Any  # NumPy's or JAX's; data sets are read without importing JAX
+Array = Any  # of NumPy or JAX; data sets are read without importing JAX
 
-# Images that are looked at together.
+# Images that `is_binary` checks at once.
 _BLOCK = 4096
-# Draws which images of a single split are the test images.
+# Seed of the draw of test images from a data set with one split.
 _SPLIT_SEED = 123
 
 
@@ -20,8 +20,8 @@ class Spec(NamedTuple):
 
     kind: str  # "image": float32 in [0, 1]; "token": int32 in 0..levels-1; "real": float32
     shape: tuple[int, ...]  # (28, 28), (32, 32, 3), (20,) characters, (7, 7) codes
-    levels: int | None  # values of a coordinate: 2, 256, a vocabulary, a codebook; None: real
-    classes: int | None = None  # of the labels, where there are any
+    levels: int | None  # values of a coordinate (2, 256, vocabulary or codebook size); None: real
+    classes: int | None = None  # number of classes, if there are labels
 
     @property
     def dim(self) -> int:
@@ -35,11 +35,11 @@ class Batch(NamedTuple):
     x: Array  # [B, D], of the kind's type; networks reshape it to the spec's shape
     label: Array | None = None  # [B], int32
     factors: Array | None = None  # [B, F]
-    context: Array | None = None  # [B, M], e.g. codes of a layer above
+    context: Array | None = None  # [B, M], e.g. the codes of the layer above
 
 
 class Dataset(NamedTuple):
-    """Training and test images, flattened, with their labels where there are any."""
+    """Training and test images, flattened, with labels if there are any."""
 
     name: str
     x_train: np.ndarray  # [N, D], uint8 in 0..255 or float32 in [0, 1]
@@ -47,22 +47,22 @@ class Dataset(NamedTuple):
     y_train: np.ndarray | None  # [N], int32, or None
     y_test: np.ndarray | None  # [N'], int32, or None
     image_shape: tuple[int, ...]  # (H, W), or (H, W, C) if there are colours; their product is D
-    notes: tuple[str, ...] = ()  # how the images were read, where that was recognized, in words
-    kind: str = "image"  # as in `Spec`; x of "token" is of integers, of "real" of floats
-    levels: int | None = None  # of tokens
-    # Decoder of features and codes: [n, D] of them -> images [n, H, W, ...]
+    notes: tuple[str, ...] = ()  # for reports: how names, axes and splits of a file were read
+    kind: str = "image"  # as in `Spec`; x is of integers for "token", of floats for "real"
+    levels: int | None = None  # for tokens: the number of values
+    # For features and codes: decoder [n, D] -> images [n, H, W, ...]
     decode: Callable[[Any], np.ndarray] | None = None
-    # [N'], of codes: log p(x|z) of the image that each test example is the code of, nats
+    # For codes: [N'], log p(x|z) of each test example's image x given its code z, nats
     log_px_z: np.ndarray | None = None
-    checkpoint: str | None = None  # of features and codes: the digest of that which made them
+    checkpoint: str | None = None  # for features and codes: digest of the checkpoint that made them
 
 
 def spec_of(dataset: Dataset, binarization: str) -> Spec:
-    """What a model has to know of a data set.
+    """The `Spec` of a data set under a binarization.
 
     Args:
       dataset: its labels, if any, are 0 .. classes - 1.
-      binarization: what is done to images before a model sees them; "none" for other kinds.
+      binarization: the mode for its images; "none" for other kinds.
     """
     levels = dataset.levels
     if dataset.kind == "image":
@@ -76,60 +76,71 @@ def spec_of(dataset: Dataset, binarization: str) -> Spec:
 
 
 def hold_out(dataset: Dataset, number: int) -> Dataset:
-    """The dataset without the last so many training images.
+    """The data set with some training images held out.
 
-    Where there are no test images, so many images are drawn, by a fixed seed, to be the test
-    images: a set of one split is often sorted, and its last images unlike the others.
+    Args:
+      dataset: with test images, its last training images are left out. Without test images, a draw
+        by a fixed seed makes some training images the test images, since such a data set is often
+        sorted, and its last images are not like the others.
+      number: images that are held out.
     """
-    if len(dataset.x_test):
-        kept = len(dataset.x_train) - number
-        y_train = None if dataset.y_train is None else dataset.y_train[:kept]
-        return dataset._replace(x_train=dataset.x_train[:kept], y_train=y_train)
+    if len(dataset.x_test) == 0:
+        return _draw_test_images(dataset, number)
+    kept = len(dataset.x_train) - number
+    y_train = None if dataset.y_train is None else dataset.y_train[:kept]
+    return dataset._replace(x_train=dataset.x_train[:kept], y_train=y_train)
+
+
+def _draw_test_images(dataset: Dataset, number: int) -> Dataset:
     total = len(dataset.x_train)
     is_test = np.zeros(total, bool)
     is_test[np.random.RandomState(_SPLIT_SEED).permutation(total)[:number]] = True
-    labels = (None, None)
+    y_train = y_test = None
     if dataset.y_train is not None:
-        labels = dataset.y_train[~is_test], dataset.y_train[is_test]
+        y_train, y_test = dataset.y_train[~is_test], dataset.y_train[is_test]
     note = f"{number:,} of its {total:,} images, drawn once, are the test images"
     return dataset._replace(
         x_train=dataset.x_train[~is_test],
         x_test=dataset.x_train[is_test],
-        y_train=labels[0],
-        y_test=labels[1],
+        y_train=y_train,
+        y_test=y_test,
         notes=(*dataset.notes, note),
     )
 
 
 def digest(dataset: Dataset) -> str:
-    """sha256 of the images of both splits, types and shapes included, as 64 hexadecimal digits; of
-    features and codes, "-" and the digest of the checkpoint that made them follow, since the same
-    codes of another checkpoint are decoded to other images.
+    """The sha256 of the images of both splits, with types and shapes, as 64 hexadecimal digits.
+
+    For features and codes, "-" and the digest of their checkpoint follow, since another checkpoint
+    decodes the same codes to other images.
     """
     value = hashlib.sha256()
     for images in (dataset.x_train, dataset.x_test):
         value.update(f"{images.dtype} {images.shape}".encode())
         value.update(np.ascontiguousarray(images).data)
-    return "-".join([value.hexdigest(), *filter(None, [dataset.checkpoint])])
+    if dataset.checkpoint:
+        return f"{value.hexdigest()}-{dataset.checkpoint}"
+    return value.hexdigest()
 
 
 def changed(name: str, stored_digest: str, new_digest: str) -> str:
-    """What happened to a data set whose digest is another one, in words that end in "since".
+    """A clause, ending in "since", that says how a data set with a new digest has changed.
 
     Args:
-      name: of the data set, as --dataset names it.
-      stored_digest: what `digest` gave when a run was made of it.
-      new_digest: what it gives now.
+      name: the data set, as --dataset names it.
+      stored_digest: its `digest` when a run was trained on it.
+      new_digest: its `digest` now.
     """
-    checkpoints = [text.partition("-")[2] for text in (stored_digest, new_digest)]
-    kind, _, run = name.partition(":")
-    if checkpoints[0] != checkpoints[1]:
+    stored_checkpoint = stored_digest.partition("-")[2]
+    new_checkpoint = new_digest.partition("-")[2]
+    if stored_checkpoint != new_checkpoint:
+        kind, _, run = name.partition(":")
         return f"{run}, whose {kind} these are, was trained again since"
     return f"the images of {name} have changed since"
 
 
 def is_binary(x: np.ndarray) -> bool:
-    """Whether images hold nothing but black and white.
+    """True if images hold only black and white.
 
     Args:
       x: images of any shape, uint8 grey levels in 0..255 or floats in [0, 1].
@@ -138,6 +149,6 @@ def is_binary(x: np.ndarray) -> bool:
       True if all values are 0 or 255 (uint8), or 0 or 1 (any other type).
     """
     white = 255 if x.dtype == np.uint8 else 1
-    # Block by block: a file that is mapped into memory may be larger than it.
+    # Block by block, since a memory-mapped file may be larger than the memory.
     blocks = (x[i : i + _BLOCK] for i in range(0, len(x), _BLOCK))
     return all(bool(np.all((block == 0) | (block == white))) for block in blocks)

@@ -1,4 +1,4 @@
-"""Image datasets as NumPy arrays: the registered ones, and any user's .npz file.
+"""Image data sets as NumPy arrays: the registered ones, and users' .npz files.
 
 Grey levels are kept as they are stored (uint8 0..255 or float32 in [0, 1]); scaling and
 binarization happen later, on the device.
@@ -21,58 +21,62 @@ def load(
     in_file: bool = False,
     resolve: Callable[[str, str | None, str | None], Dataset | None] | None = None,
 ) -> Dataset:
-    """Loads a dataset by its registered name, from a path that ends in .npz, or any other image set
-    of tensorflow-datasets by its name there ("kmnist", "emnist/letters", "cifar10").
+    """Loads a data set by its registered name, by the path of an .npz file, or by the name of
+    another image set of tensorflow-datasets ("kmnist", "emnist/letters", "cifar10").
 
-    A .npz file holds images by one of these names, and may hold labels; other arrays in it are
-    ignored:
+    An .npz file holds images under one of these sets of names, and may hold labels; other arrays
+    are ignored:
 
     - `x_train` and `x_test`, with labels `y_train` and `y_test`;
     - `train_images` and `test_images` (or, without those, `val_images`), with labels `train_labels`
       and so on, as in MedMNIST's files;
-    - one split, `imgs`, as in dSprites' file; its labels are the shapes, in `latents_classes`. Then
-      `x_test` is empty, and `hold_out` makes the test images.
+    - `imgs`, as in dSprites' file, which has one split; the shapes in `latents_classes` are the
+      labels. The loaded `x_test` is empty, and `hold_out` draws the test images.
 
     Images are [N, D], [N, H, W], [N, H, W, C] or, in PyTorch's order, [N, C, H, W], with C = 1 or
-    3 channels; where a shape can be read in both orders, the channels are last. A flat D has the
-    image shape (s, s) if D is the square of s, else (1, D). Labels are [N] or [N, 1]; of several
-    columns they are left out. Both image arrays hold values of one kind:
+    3 channels; a shape that fits both orders is read with the channels last. A flat D has the image
+    shape (s, s) if D is the square of s, else (1, D). Labels are [N] or [N, 1]; labels of several
+    columns are ignored. Both image arrays hold values of the same kind:
 
-    - integers in 0..255, kept as uint8 grey levels. If no value of the arrays together exceeds
-      1, they are taken for binary images, not for almost black ones, and become 0 and 255;
-    - bool, which becomes 0 and 255 as well;
+    - integers in 0..255, kept as uint8 grey levels. If no value of either array exceeds 1, the
+      images are taken as binary, not as almost black, and become 0 and 255;
+    - bool, which becomes 0 and 255;
     - floats in [0, 1], kept as float32.
 
     Args:
-      name: a key of `DATASETS`, or the path of a .npz file (a leading ~ is expanded).
-      data_dir: where tensorflow-datasets keeps prepared sets; its own place if None.
-      manual_dir: a folder with a set's official files, which then are not downloaded.
-      in_file: leave the images of an .npz in the file, if they are not compressed, and read them
-        when they are used; they are checked all the same.
-      resolve: (name, data_dir, manual_dir) -> a data set made from a run, or None for other names.
+      name: a key of `DATASETS`, the path of an .npz file (a leading ~ is expanded), or a name in
+        tensorflow-datasets.
+      data_dir: folder of tensorflow-datasets' prepared sets; its default folder if None.
+      manual_dir: folder with a set's official files, which are then not downloaded.
+      in_file: memory-map the images of an uncompressed .npz file instead of reading them; they are
+        checked all the same.
+      resolve: (name, data_dir, manual_dir) -> the data set that a name such as "codes:RUN" derives
+        from a run, or None for other names.
 
     Returns:
-      The Dataset: images [N, D] and [N', D], labels [N] and [N'] or None. Its notes say what was
-      recognized.
+      The Dataset: images [N, D] and [N', D], labels [N] and [N'] or None. Its notes say how a file
+      was read.
 
     Raises:
       UserError: the name is unknown, the file is not as described, or the set can be neither found
-        nor prepared; one sentence says where.
+        nor prepared; the message says which.
     """
-    if resolve is not None and (made := resolve(name, data_dir, manual_dir)) is not None:
-        return made
+    if resolve is not None:
+        derived = resolve(name, data_dir, manual_dir)
+        if derived is not None:
+            return derived
     if name in DATASETS:
         return DATASETS[name](data_dir, manual_dir)
     if name.lower().endswith(".npz"):
         return npz.load(name, in_file)
     if re.fullmatch(r"\w+(/[\w.-]+)?", name):
-        from elbo_lab.data import image_sets
+        from elbo_lab.data import image_sets  # imports tensorflow_datasets, which is slow
 
         if image_sets.is_known(name):
             return image_sets.load(name, data_dir, manual_dir)
-    what = "is a folder, not a dataset" if os.path.isdir(name) else "is not a known dataset"
+    problem = "is a folder, not a dataset" if os.path.isdir(name) else "is not a known dataset"
     raise UserError(
-        f"{name!r} {what}; choose from {', '.join(sorted(DATASETS))}, "
+        f"{name!r} {problem}; choose from {', '.join(sorted(DATASETS))}, "
         "or give the path of a file ending in .npz or the name of another image set of "
         "tensorflow-datasets."
     )
@@ -80,25 +84,25 @@ def load(
 
 def _load_mnist_small(data_dir: str | None, manual_dir: str | None) -> Dataset:
     """10,000 + 2,000 images of MNIST, balanced over the digits; see NOTICE.mnist_small.md."""
-    del data_dir, manual_dir  # it comes with the package
+    del data_dir, manual_dir  # the file is part of the package
     return npz.load(str(Path(__file__).with_name("mnist_small.npz")))
 
 
-def _of_tfds(name: str) -> Callable[[str | None, str | None], Dataset]:
+def _tfds_loader(name: str) -> Callable[[str | None, str | None], Dataset]:
     def load_set(data_dir: str | None, manual_dir: str | None) -> Dataset:
-        from elbo_lab.data import image_sets  # which imports tensorflow_datasets
+        from elbo_lab.data import image_sets  # imports tensorflow_datasets, which is slow
 
         return image_sets.load(name, data_dir, manual_dir)
 
     return load_set
 
 
-# Dataset name -> function of data_dir and manual_dir. Flags offer the keys as choices.
+# Name -> function (data_dir, manual_dir) -> Dataset. The keys are the registered names.
 DATASETS: dict[str, Callable[[str | None, str | None], Dataset]] = {
     "mnist_small": _load_mnist_small,
-    "mnist": _of_tfds("mnist"),
-    "fashion_mnist": _of_tfds("fashion_mnist"),
-    "binarized_mnist": _of_tfds("binarized_mnist"),
-    "omniglot": _of_tfds("omniglot"),
-    "omniglot_small": _of_tfds("omniglot_small"),
+    "mnist": _tfds_loader("mnist"),
+    "fashion_mnist": _tfds_loader("fashion_mnist"),
+    "binarized_mnist": _tfds_loader("binarized_mnist"),
+    "omniglot": _tfds_loader("omniglot"),
+    "omniglot_small": _tfds_loader("omniglot_small"),
 }

@@ -1,6 +1,6 @@
-"""Data sets that tensorflow-datasets knows, as `Dataset`s.
+"""Image sets of tensorflow-datasets as `Dataset`s.
 
-It is imported only when such a set is asked for.
+Imported only when such a set is loaded, since importing tensorflow-datasets is slow.
 """
 
 import functools
@@ -15,26 +15,26 @@ from elbo_lab.data.dataset import Dataset
 from elbo_lab.errors import UserError
 
 CHARDATA = "chardata.mat"
-# OMNIGLOT's training and test images in Burda et al. (2016).
+# Numbers of training and test images of OMNIGLOT in Burda et al. (2016).
 OMNIGLOT_SIZES = (24_345, 8_070)
 OMNIGLOT_SEED = 123
 SIDE = 28
 
 
 def load(name: str, data_dir: str | None, manual_dir: str | None) -> Dataset:
-    """A set by its name in tensorflow-datasets; `datasets.load` documents the arguments."""
-    if name in _SPECIAL:
-        return _SPECIAL[name](data_dir, manual_dir)
-    # EMNIST's images lie on their side.
+    """Loads a set by its name in tensorflow-datasets; `datasets.load` documents the arguments."""
+    if name in _LOADERS:
+        return _LOADERS[name](data_dir, manual_dir)
+    # EMNIST's files hold transposed images.
     convert = _transposed if name.partition("/")[0] == "emnist" else None
     train, test = tfds.load(name, data_dir, manual_dir, convert=convert).values()
     return _dataset(name, train, test)
 
 
 def is_known(name: str) -> bool:
-    """Whether tensorflow-datasets has a set of this name; a configuration may follow it."""
+    """True if tensorflow-datasets has a set of this name; "NAME/CONFIGURATION" is valid too."""
     try:
-        tfds_builders.of_set(name.partition("/")[0])
+        tfds_builders.builder_class_for(name.partition("/")[0])
     except KeyError:
         return False
     return True
@@ -43,12 +43,12 @@ def is_known(name: str) -> bool:
 def _dataset(name: str, train: tfds.Arrays, test: tfds.Arrays) -> Dataset:
     shape = train["image"].shape[1:]
     return Dataset(
-        name,
-        _flat(train["image"]),
-        _flat(test["image"]),
-        train.get("label"),
-        test.get("label"),
-        shape[:2] if shape[2] == 1 else shape,
+        name=name,
+        x_train=_flat(train["image"]),
+        x_test=_flat(test["image"]),
+        y_train=train.get("label"),
+        y_test=test.get("label"),
+        image_shape=shape[:2] if shape[2] == 1 else shape,
     )
 
 
@@ -61,11 +61,10 @@ def _transposed(image: np.ndarray) -> np.ndarray:
 
 
 def _binarized_mnist(data_dir: str | None, manual_dir: str | None) -> Dataset:
-    """MNIST binarized once (Salakhutdinov and Murray 2008; Larochelle and Murray 2011): 60,000 +
-    10,000 images, 0 and 255, no labels.
+    """MNIST binarized once (Salakhutdinov and Murray 2008; Larochelle and Murray 2011).
 
-    The last 10,000 training images are the published validation images: held_out=10000 leaves the
-    published 50,000 to train on.
+    60,000 + 10,000 images of 0 and 255, without labels. The last 10,000 training images are the
+    published validation images, so that held_out=10000 leaves the published 50,000 for training.
     """
     names = ("train", "validation", "test")
     splits = tfds.load("binarized_mnist", data_dir, manual_dir, splits=names)
@@ -77,48 +76,56 @@ def _binarized_mnist(data_dir: str | None, manual_dir: str | None) -> Dataset:
 def _omniglot(data_dir: str | None, manual_dir: str | None) -> Dataset:
     """OMNIGLOT (Lake et al. 2015), 24,345 + 8,070 images of 28 x 28 grey levels; labels: alphabets.
 
-    If `manual_dir` holds chardata.mat, these are the very images of Burda et al. (2016), and
-    held_out=1345 gives their split: see `read_chardata`. Otherwise all 32,460 drawings, 105 x 105,
-    are made smaller by `smaller`, put into the order of RandomState(123).permutation, and the first
-    24,345 are for training, the next 8,070 for testing. Neither these images nor this split are
-    Burda et al.'s, so that likelihoods compare only roughly; the last 45 are left out to have their
-    numbers, since their file has so many fewer than OMNIGLOT.
+    If `manual_dir` holds chardata.mat, the images are exactly those of Burda et al. (2016), and
+    held_out=1345 gives their split: see `read_chardata`.
+
+    Otherwise all 32,460 drawings, 105 x 105, are downscaled by `downscaled` and permuted by
+    RandomState(123).permutation. The first 24,345 are the training images and the next 8,070 the
+    test images; the last 45 are left out, to match the numbers of Burda et al. Images and split
+    differ from theirs, so that likelihoods are only roughly comparable.
     """
     if manual_dir is not None:
         path = Path(manual_dir).expanduser() / CHARDATA
         if path.is_file():
             return read_chardata(path)
     splits = tfds.load(
-        "omniglot", data_dir, manual_dir, ("train", "test"), label="alphabet", convert=smaller
+        "omniglot", data_dir, manual_dir, ("train", "test"), label="alphabet", convert=downscaled
     )
-    both = {key: np.concatenate([splits[s][key] for s in splits]) for key in ("image", "label")}
-    return _dataset("omniglot", *_permuted_split(both, OMNIGLOT_SIZES))
-
-
-def _permuted_split(both: tfds.Arrays, sizes: tuple[int, int]) -> tuple[tfds.Arrays, tfds.Arrays]:
-    order = np.random.RandomState(OMNIGLOT_SEED).permutation(len(both["image"]))
-    train, test = order[: sizes[0]], order[sizes[0] : sum(sizes)]
-    return {k: x[train] for k, x in both.items()}, {k: x[test] for k, x in both.items()}
+    drawings = {
+        key: np.concatenate([splits["train"][key], splits["test"][key]])
+        for key in ("image", "label")
+    }
+    order = np.random.RandomState(OMNIGLOT_SEED).permutation(len(drawings["image"]))
+    train_size, test_size = OMNIGLOT_SIZES
+    train_rows = order[:train_size]
+    test_rows = order[train_size : train_size + test_size]
+    train = {key: x[train_rows] for key, x in drawings.items()}
+    test = {key: x[test_rows] for key, x in drawings.items()}
+    return _dataset("omniglot", train, test)
 
 
 def _omniglot_small(data_dir: str | None, manual_dir: str | None) -> Dataset:
-    """The small background sets of OMNIGLOT: 3,630 + 1,210 images of 28 x 28 grey levels, eight
-    alphabets, each by 15 drawers for training and by 5 others for testing; labels: alphabets.
+    """The small background sets of OMNIGLOT: 3,630 + 1,210 images of 28 x 28 grey levels.
+
+    The labels are the eight alphabets. The training images of each are by 15 drawers, the test
+    images by 5 other drawers.
     """
-    splits = tfds.load("omniglot_small", data_dir, manual_dir, label="alphabet", convert=smaller)
+    splits = tfds.load("omniglot_small", data_dir, manual_dir, label="alphabet", convert=downscaled)
     return _dataset("omniglot_small", splits["train"], splits["test"])
 
 
-_SPECIAL: dict[str, Callable[[str | None, str | None], Dataset]] = {
+# Loaders of the sets that need more than `tfds.load` of two splits.
+_LOADERS: dict[str, Callable[[str | None, str | None], Dataset]] = {
     "binarized_mnist": _binarized_mnist,
     "omniglot": _omniglot,
     "omniglot_small": _omniglot_small,
 }
 
 
-def smaller(image: np.ndarray) -> np.ndarray:
-    """A drawing, black ink on white [H, W, C], as 28 x 28 grey levels [28, 28, 1]: a pixel's is the
-    share of its area that ink covers, 255 for all of it.
+def downscaled(image: np.ndarray) -> np.ndarray:
+    """A drawing, black ink on white [H, W, C], as 28 x 28 grey levels [28, 28, 1], uint8.
+
+    A grey level is 255 times the share of the pixel's area that ink covers.
     """
     ink = image[:, :, 0] < 128
     rows, columns = (_overlaps(side) for side in ink.shape)
@@ -127,9 +134,9 @@ def smaller(image: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _overlaps(side: int) -> np.ndarray:
-    """Share that each pixel has of each of 28 equal parts of a line of pixels: [28, side].
+    """Weights [28, side]: the share of output pixel i that input pixel j covers, along one axis.
 
-    Pillow's box filter would take whole pixels, three or four of 3.75.
+    Pillow's box filter would average whole pixels: three or four, where 105 / 28 = 3.75.
     """
     ends = np.linspace(0, side, SIDE + 1)
     low = np.maximum(ends[:-1, None], np.arange(side))
@@ -138,35 +145,40 @@ def _overlaps(side: int) -> np.ndarray:
 
 
 def read_chardata(path: os.PathLike) -> Dataset:
-    """The file of OMNIGLOT that Burda et al. (2016) publish with their code.
+    """Reads the file of OMNIGLOT that Burda et al. (2016) publish with their code.
 
-    Its arrays `data` [784, 24345] and `testdata` [784, 8070] hold an image a column, in [0, 1], and
-    each image column after column. As in their code the training images are permuted by
-    RandomState(123); its last 1,345 are those on which they do not train.
+    Its arrays `data` [784, 24345] and `testdata` [784, 8070] hold one image per column, in [0, 1],
+    with its pixels in column-major order. As in their code the training images are permuted by
+    RandomState(123); they do not train on the last 1,345.
 
     Raises:
-      UserError: the file is damaged, or another one.
+      UserError: the file is damaged, or is a different file.
     """
-    import scipy.io
+    import scipy.io  # only this file needs it
 
     try:
         content = scipy.io.loadmat(path)
-        train, test = (_upright(content[key]) for key in ("data", "testdata"))
-        labels = [_positions(content.get(key)) for key in ("target", "testtarget")]
-    except Exception as error:  # the parser raises much more than ValueError on foreign bytes
+        x_train, x_test = (_row_major(content[key]) for key in ("data", "testdata"))
+        y_train, y_test = (_classes(content.get(key)) for key in ("target", "testtarget"))
+    except Exception as error:  # SciPy's parser raises many types
         reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
         raise UserError(
             f"{path} is not the file of OMNIGLOT with the arrays data and testdata [784, N] in "
             f"[0, 1] ({reason})."
         ) from error
-    order = np.random.RandomState(OMNIGLOT_SEED).permutation(len(train))
-    y_train, y_test = labels
-    y_train = None if y_train is None else y_train[order]
-    return Dataset("omniglot", train[order], test, y_train, y_test, (SIDE, SIDE))
+    order = np.random.RandomState(OMNIGLOT_SEED).permutation(len(x_train))
+    return Dataset(
+        name="omniglot",
+        x_train=x_train[order],
+        x_test=x_test,
+        y_train=None if y_train is None else y_train[order],
+        y_test=y_test,
+        image_shape=(SIDE, SIDE),
+    )
 
 
-def _upright(columns: np.ndarray) -> np.ndarray:
-    """[784, N], each column an image column by column -> [N, 784], row by row, float32."""
+def _row_major(columns: np.ndarray) -> np.ndarray:
+    """Images [784, N] with column-major pixels -> [N, 784] with row-major pixels, float32."""
     if columns.ndim != 2 or columns.shape[0] != SIDE**2 or columns.shape[1] == 0:
         raise ValueError(f"an array of the shape {columns.shape}")
     if not (columns.min() >= 0 and columns.max() <= 1):
@@ -175,6 +187,6 @@ def _upright(columns: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(_flat(images), dtype=np.float32)
 
 
-def _positions(one_hot: np.ndarray | None) -> np.ndarray | None:
-    """Alphabets as one-hot columns [50, N] -> [N], int32."""
+def _classes(one_hot: np.ndarray | None) -> np.ndarray | None:
+    """Classes [N], int32, of one-hot columns [C, N]."""
     return None if one_hot is None else one_hot.argmax(axis=0).astype(np.int32)

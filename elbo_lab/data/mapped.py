@@ -1,4 +1,4 @@
-"""Arrays of an .npz file that stay in the file: mapped into memory, read where they are used."""
+"""Memory-mapped arrays of an .npz file."""
 
 import os
 import struct
@@ -6,33 +6,38 @@ import zipfile
 
 import numpy as np
 
+# Versions of the .npy format that can be mapped.
+_HEADER_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
 
 def mapped(path: str, name: str) -> np.memmap | None:
-    """The array `name` of an .npz file as it lies there, read-only.
+    """The array `name` of an .npz file, memory-mapped and read-only.
+
+    Unlike `numpy.load`, this does not verify the checksum, which would read the whole array.
 
     Args:
-      path: of a file that `numpy.savez` wrote; `numpy.load` has opened it without complaint.
-      name: an array in it.
+      path: a file written by `numpy.savez`; `numpy.load` can open it.
+      name: an array in the file.
 
     Returns:
-      None where it cannot be mapped: it is compressed, cut short, of Python objects, or not in the
-      order of C. Unlike `numpy.load` this verifies no checksum, which would read all of it.
+      The array, or None if it cannot be mapped: it is compressed, truncated, of Python objects, or
+      in Fortran order.
     """
     with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
         member = archive.getinfo(f"{name}.npy")
         if member.compress_type != zipfile.ZIP_STORED:
             return None
-        # The header in front of the member may be longer than the archive's directory says.
+        # In the member's local header the lengths of file name and extra field are at byte 26, the
+        # two start at byte 30, and the data follows. The central directory's lengths may differ.
         file.seek(member.header_offset + 26)
         name_length, extra_length = struct.unpack("<HH", file.read(4))
         file.seek(member.header_offset + 30 + name_length + extra_length)
-        version = np.lib.format.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
+        read_header = _HEADER_READERS.get(np.lib.format.read_magic(file))
+        if read_header is None:
             return None
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
         shape, fortran_order, dtype = read_header(file)
         offset = file.tell()
         end = offset + dtype.itemsize * int(np.prod(shape))

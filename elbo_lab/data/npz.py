@@ -1,4 +1,4 @@
-"""Users' .npz files as `Dataset`s; `datasets.load` documents what they may hold."""
+"""Users' .npz files as `Dataset`s; `datasets.load` documents their content."""
 
 import math
 import os
@@ -18,17 +18,17 @@ _MAX_LABEL = np.iinfo(np.int32).max
 
 
 class _Names(NamedTuple):
-    """Names of a file's arrays: of two splits, training and test, or of one."""
+    """Names of a file's arrays, for a training and a test split or for a single split."""
 
     images: tuple[str, ...]
-    labels: tuple[str, ...]  # of the same splits; they need not be there
-    label_column: int | None = None  # which column of labels [N, F] is the class
+    labels: tuple[str, ...]  # of the same splits; these arrays are optional
+    label_column: int | None = None  # the column of labels [N, F] that is the class
 
 
-# The first whose images are all there is taken. MedMNIST's names are train_images and so on; its
-# validation images are tested on where there are no others, as those of tensorflow-datasets are.
-# dSprites' are imgs and latents_classes, whose columns are colour, shape, scale, orientation and
-# two positions.
+# The first entry whose image arrays are all in the file applies. train_images and so on are
+# MedMNIST's names; validation images replace missing test images, as in `tfds`. imgs and
+# latents_classes are dSprites' names; the columns of the latter are colour, shape, scale,
+# orientation and two positions.
 _CONVENTIONS = (
     _Names(("x_train", "x_test"), ("y_train", "y_test")),
     _Names(("train_images", "test_images"), ("train_labels", "test_labels")),
@@ -38,15 +38,16 @@ _CONVENTIONS = (
 
 
 def load(path: str, in_file: bool = False) -> Dataset:
-    """Reads and checks a .npz file."""
+    """Reads and checks an .npz file."""
     names, arrays = _read(path, in_file)
     images = {name: arrays[name] for name in names.images}
     shapes = {name: _image_shape(path, name, x) for name, x in images.items()}
     if len(set(shapes.values())) > 1:
         sizes = " and ".join(f"{name} has images of size {size}" for name, size in shapes.items())
         raise UserError(f"{path}: {sizes}, but both must have the same size.")
-    # What was recognized -> of which arrays.
-    notes = {"are the test images": ["val_images"]} if "val_images" in images else {}
+    notes: dict[str, list[str]] = {}  # note -> names of the arrays that it is about
+    if "val_images" in images:
+        notes["are the test images"] = ["val_images"]
     for name, x in images.items():
         if order := _order(x.shape):
             notes.setdefault(f"read as {order}", []).append(name)
@@ -54,15 +55,16 @@ def load(path: str, in_file: bool = False) -> Dataset:
             images[name] = np.moveaxis(x, 1, 3)
     images = _to_grey_levels(path, images)
     flat = [np.ascontiguousarray(x.reshape(len(x), -1)) for x in images.values()]
-    labels = [None, None]
+    labels: list[np.ndarray | None] = [None, None]
     for i, (name, image_name) in enumerate(zip(names.labels, images, strict=True)):
-        if name in arrays:
-            found, note = _one_column(arrays[name], names.label_column)
-            if note:
-                notes.setdefault(note, []).append(name)
-            if found is not None:
-                size = len(images[image_name])
-                labels[i] = _check_labels(path, name, found, image_name, size)
+        if name not in arrays:
+            continue
+        column, note = _one_column(arrays[name], names.label_column)
+        if note:
+            notes.setdefault(note, []).append(name)
+        if column is not None:
+            size = len(images[image_name])
+            labels[i] = _check_labels(path, name, column, image_name, size)
     return Dataset(
         name=Path(path).stem,
         x_train=flat[0],
@@ -70,12 +72,12 @@ def load(path: str, in_file: bool = False) -> Dataset:
         y_train=labels[0],
         y_test=labels[1],
         image_shape=shapes[names.images[0]],
-        notes=tuple(f"{', '.join(which)} {note}" for note, which in notes.items()),
+        notes=tuple(f"{', '.join(array_names)} {note}" for note, array_names in notes.items()),
     )
 
 
 def _read(path: str, in_file: bool) -> tuple[_Names, dict[str, np.ndarray]]:
-    """The arrays of the file that a dataset needs, unchecked, by name."""
+    """The naming convention of a file, and its images and labels, unchecked, by name."""
     try:
         file = open(os.path.expanduser(path), "rb")
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
@@ -86,7 +88,7 @@ def _read(path: str, in_file: bool) -> tuple[_Names, dict[str, np.ndarray]]:
     with file:
         try:
             archive = np.load(file, allow_pickle=False)
-        except Exception as error:  # the parsers raise much more than OSError on foreign bytes
+        except Exception as error:  # NumPy's and zipfile's parsers raise many types
             raise UserError(
                 f"{path} is not a complete .npz file as numpy.savez writes it ({_reason(error)})."
             ) from error
@@ -100,28 +102,32 @@ def _read(path: str, in_file: bool) -> tuple[_Names, dict[str, np.ndarray]]:
             return names, {n: _read_array(path, n, archive, in_file) for n in wanted}
 
 
-def _names(path: str, held: set[str]) -> _Names:
-    """The convention that a file's arrays follow."""
+def _names(path: str, present: set[str]) -> _Names:
+    """The naming convention that a file with these arrays follows."""
     for names in _CONVENTIONS:
-        if held.issuperset(names.images):
+        if present.issuperset(names.images):
             return names
-    nearest = max(_CONVENTIONS, key=lambda names: len(held.intersection(names.images)))
-    missing = [name for name in nearest.images if name not in held]
+    nearest = max(_CONVENTIONS, key=lambda names: len(present.intersection(names.images)))
+    missing = [name for name in nearest.images if name not in present]
     raise UserError(
         f"{path} has no array {' and no array '.join(missing)}; it holds "
-        f"{', '.join(sorted(held)) or 'nothing'}; valid are x_train and x_test, train_images and "
-        "test_images (or val_images), or imgs, of which --held_out makes the test images."
+        f"{', '.join(sorted(present)) or 'nothing'}; valid are x_train and x_test, train_images "
+        "and test_images (or val_images), or imgs, from which --held_out draws the test images."
     )
 
 
 def _read_array(path: str, name: str, archive: np.lib.npyio.NpzFile, in_file: bool) -> np.ndarray:
-    """One array of the file. Truncation and bit errors inside it show only here."""
+    """One array of the file, memory-mapped if `in_file` and possible.
+
+    Truncated and damaged arrays are detected here, when they are read.
+    """
     try:
         array = mapped(os.path.expanduser(path), name) if in_file else None
-        array = archive[name] if array is None else array
+        if array is None:
+            array = archive[name]
     except MemoryError as error:
         raise UserError(f"{path}: {name} does not fit into this machine's memory.") from error
-    except Exception as error:  # zip, zlib, lzma and the header's parser each raise their own
+    except Exception as error:  # zipfile, zlib, lzma and NumPy raise many types
         if "allow_pickle" in str(error):
             raise UserError(
                 f"{path}: {name} holds Python objects, which are never loaded since they can run "
@@ -134,15 +140,15 @@ def _read_array(path: str, name: str, archive: np.lib.npyio.NpzFile, in_file: bo
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error, without its full stop, or the error's type where it is mute."""
-    if "pickle" in str(error):  # NumPy's advice is to allow it, which would run the file's code.
+    """The first line of an error's message, without its full stop, or the error's type."""
+    if "pickle" in str(error):  # NumPy advises allow_pickle, which can run code.
         return "it holds Python objects, which are never loaded, or no arrays at all"
     lines = str(error).splitlines()
     return lines[0].strip().rstrip(".") if lines else type(error).__name__
 
 
 def _image_shape(path: str, name: str, images: np.ndarray) -> tuple[int, ...]:
-    """Checks rank and size of an image array; returns (H, W), or (H, W, 3) of colours."""
+    """Checks rank and size of an image array; returns (H, W), or (H, W, 3) for colours."""
     shape = images.shape
     has_channels = len(shape) == 4 and (shape[1] in _CHANNELS or shape[3] in _CHANNELS)
     if not (len(shape) in (2, 3) or has_channels):
@@ -154,16 +160,17 @@ def _image_shape(path: str, name: str, images: np.ndarray) -> tuple[int, ...]:
         return (side, side) if side * side == shape[1] else (1, shape[1])
     if _channels_first(shape):
         shape = (shape[0], *shape[2:], shape[1])
-    return shape[1:3] if shape[3:] in ((), (1,)) else shape[1:]
+    is_grey = len(shape) == 3 or shape[3] == 1
+    return shape[1:3] if is_grey else shape[1:]
 
 
 def _channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether images are [N, 1 or 3, H, W]. Where both orders are possible it is channels last."""
+    """True if images are [N, 1 or 3, H, W]; False if channels last is possible too."""
     return len(shape) == 4 and shape[3] not in _CHANNELS
 
 
 def _order(shape: tuple[int, ...]) -> str | None:
-    """The order of axes in words, unless it is the only usual one."""
+    """The order of axes, if it has to be reported: channels first, or either order possible."""
     if _channels_first(shape):
         return f"[N, {shape[1]}, H, W] (PyTorch's order)"
     if len(shape) == 4 and shape[1] in _CHANNELS:
@@ -175,19 +182,19 @@ def _to_grey_levels(path: str, images: dict[str, np.ndarray]) -> dict[str, np.nd
     """Checks the values of all image arrays and stores them as uint8 or as float32."""
     kinds = {name: _kind(path, name, x) for name, x in images.items()}
     if len(set(kinds.values())) > 1:
-        # A test set of floats beside a training set of integers: any scale would be a guess.
-        held = " and ".join(f"{n} holds {kinds[n]} ({x.dtype})" for n, x in images.items())
-        raise UserError(f"{path}: {held}, but both must hold values of the same kind.")
+        # The scale of integers beside floats would be a guess.
+        content = " and ".join(f"{n} holds {kinds[n]} ({x.dtype})" for n, x in images.items())
+        raise UserError(f"{path}: {content}, but both must hold values of the same kind.")
     kind = next(iter(kinds.values()))
-    for name, x in images.items():
-        if kind == "floats":
-            _check_floats(path, name, x)
-        elif kind == "integers":
-            _check_range(path, name, x, 255, "integers must lie in 0..255")
     if kind == "floats":
+        for name, x in images.items():
+            _check_floats(path, name, x)
         return {name: x.astype(np.float32, copy=False) for name, x in images.items()}
-    # Read as grey levels, a binary image of 0 and 1 would be black: 1/255 at its brightest. The
-    # splits are judged together, so that they cannot end up on different scales.
+    if kind == "integers":
+        for name, x in images.items():
+            _check_range(path, name, x, 255, "integers must lie in 0..255")
+    # Images of 0 and 1 are binary: as grey levels they would be almost black, at most 1/255. Both
+    # splits decide together, so that they have the same scale.
     levels = {name: x.astype(np.uint8, copy=False) for name, x in images.items()}
     if max(x.max() for x in levels.values()) > 1:
         return levels
@@ -195,7 +202,7 @@ def _to_grey_levels(path: str, images: dict[str, np.ndarray]) -> dict[str, np.nd
 
 
 def _kind(path: str, name: str, images: np.ndarray) -> str:
-    """The kind of values that an image array holds, in words."""
+    """The kind of an image array's values: "bool", "integers" or "floats"."""
     kinds = {"b": "bool", "i": "integers", "u": "integers", "f": "floats"}
     if images.dtype.kind not in kinds:
         raise UserError(f"{path}: {name} has the type {images.dtype}; {_VALID_VALUES}.")
@@ -203,11 +210,12 @@ def _kind(path: str, name: str, images: np.ndarray) -> str:
 
 
 def _check_floats(path: str, name: str, images: np.ndarray) -> None:
-    """Refuses NaN, infinities and values outside of [0, 1]."""
-    if not np.isfinite([images.min(), images.max()]).all():  # without an array of their size
-        wrong = _first(~np.isfinite(images))
+    """Raises UserError for NaN, infinities and values outside of [0, 1]."""
+    # min and max are NaN or infinite if any value is, and need no array of the images' size.
+    if not np.isfinite([images.min(), images.max()]).all():
+        index = _first(~np.isfinite(images))
         raise UserError(
-            f"{path}: {name} holds a NaN or infinite value, first in image {wrong}; "
+            f"{path}: {name} holds a NaN or infinite value, first in image {index}; "
             "floats must lie in [0, 1]."
         )
     remedy = (
@@ -218,7 +226,7 @@ def _check_floats(path: str, name: str, images: np.ndarray) -> None:
 
 
 def _check_range(path: str, name: str, images: np.ndarray, top: int, remedy: str) -> None:
-    """Refuses values outside of [0, top], naming the first such image and its first such value."""
+    """Raises UserError for values outside of [0, top]; names the first one and its image."""
     if images.min() >= 0 and images.max() <= top:
         return
     outside = (images < 0) | (images > top)
@@ -228,12 +236,12 @@ def _check_range(path: str, name: str, images: np.ndarray, top: int, remedy: str
 
 
 def _first(flags: np.ndarray) -> int:
-    """Index of the first image [N, ...] with any flag set."""
+    """The index of the first image with any flag [N, ...] set."""
     return int(np.argmax(flags.reshape(len(flags), -1).any(axis=1)))
 
 
 def _one_column(labels: np.ndarray, column: int | None) -> tuple[np.ndarray | None, str | None]:
-    """Labels [N] of labels [N], [N, 1] or [N, F], None if they are several; and a note on that."""
+    """Labels [N] of labels [N], [N, 1] or [N, F], None if they are ignored; and a note or None."""
     if labels.ndim != 2:
         return labels, None
     if labels.shape[1] == 1:

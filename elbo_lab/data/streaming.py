@@ -1,9 +1,9 @@
-"""Training images too large for the device: streamed by grain, compiled call after compiled call.
+"""Streaming, by grain, of training images that are too large for the device.
 
-The images stay in host memory, or in a file that is mapped into it. Which ones a call needs is
-computed as it is for images on the device; they are read and sent to the device while earlier
-calls still compute there. The same keys and the same images give the same batches, so that both
-ways train to the same bits.
+The images stay in host memory or in a memory-mapped file. The indices of the images of each
+compiled call are computed as for images on the device. The images are read and sent to the device
+while earlier calls still compute there. The same keys and images give the same batches, so that
+training with and without streaming agrees to the bit.
 """
 
 import dataclasses
@@ -17,27 +17,28 @@ from elbo_lab.data import binarization
 from elbo_lab.data.dataset import Batch
 from elbo_lab.devices.sharding import put_local
 
-# Calls whose batches wait in host memory, and on the device, besides the one at work.
+# Calls whose batches are prefetched to host memory, and to the device.
 READ_AHEAD, SENT_AHEAD = 2, 1
-# What "auto" leaves on a device: activations, parameters and the batches of a call need the rest.
+# Greatest share of a device's memory for images that are not streamed. The rest is for activations,
+# parameters and the batches of a call.
 SHARE_OF_MEMORY = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """Training examples that stay where they are, and how they are binarized on the way."""
+    """Training examples to stream, and their binarization."""
 
-    array: np.ndarray  # [N, D], uint8 or float32; np.memmap too
-    mode: str  # of `binarization`
+    array: np.ndarray  # [N, D], uint8 or float32; may be an np.memmap
+    mode: str  # one of `binarization.BINARIZATIONS`
     label: np.ndarray | None = None  # [N]
-    key: Array | None = None  # for what is drawn once ("fixed"), as `binarization.stored` takes it
+    key: Array | None = None  # the key of `binarization.stored`; only "fixed" needs it
 
     def __len__(self) -> int:
         return len(self.array)
 
 
 def too_large(num_bytes: int, device: jax.Device | None = None) -> bool:
-    """Whether images should be streamed: never to a CPU, whose memory they are in already."""
+    """True if images should be streamed to the device; never to a CPU, which shares host memory."""
     device = jax.local_devices()[0] if device is None else device
     if device.platform == "cpu":
         return False
@@ -51,38 +52,39 @@ def batches(
     indices: Callable[[int, int], np.ndarray],
     sharding: jax.sharding.NamedSharding | None = None,
 ) -> Iterator[Batch]:
-    """Stored examples of each compiled call, read and sent ahead of time.
+    """Yields the examples of each compiled call, prefetched to the device.
 
     Args:
-      examples: all of them.
-      calls: first and last step (exclusive) of every call.
-      indices: (first, last) -> which examples each step sees, [..., T, B].
-      sharding: where the batches go; the default device if not given.
+      examples: the whole training set.
+      calls: for each call, the first step and the last (exclusive).
+      indices: (first, last) -> indices of the examples of each step, [..., T, B].
+      sharding: sharding of the batches; the default device if None.
 
     Yields:
-      [..., T, B, D] for each call, of the images' type, as `binarization.stored` would have them,
-      with their labels [..., T, B].
+      For each call a batch with x [..., T, B, D], of the images' type and equal to the rows of
+      `binarization.stored`, and label [..., T, B].
     """
-    import grain  # Half a second that other runs do not have.
+    import grain  # here, since importing it takes half a second
 
-    def send(read: tuple[Batch, np.ndarray]) -> tuple[Batch, Array]:
+    def send(call: tuple[Batch, np.ndarray]) -> tuple[Batch, Array]:
         if sharding is None:
-            return jax.device_put(read)
-        return jax.tree.map(lambda array: put_local(array, sharding), read)
+            return jax.device_put(call)
+        return jax.tree.map(lambda array: put_local(array, sharding), call)
 
     dataset = grain.MapDataset.source(_Calls(examples, calls, indices))
-    # One thread: the order of a pass is computed once, and NumPy copies as fast as memory does.
+    # One thread is enough: NumPy copies as fast as the memory allows, and the order of a pass is
+    # then computed only once.
     reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=READ_AHEAD)
     sent = grain.experimental.ThreadPrefetchIterDataset(
         dataset.to_iter_dataset(reading).map(send), prefetch_buffer_size=SENT_AHEAD
     )
-    for batch, which in sent:
-        x = binarization.stored_rows(examples.key, batch.x, which, examples.mode)
+    for batch, rows in sent:
+        x = binarization.stored_rows(examples.key, batch.x, rows, examples.mode)
         yield batch._replace(x=x)
 
 
 class _Calls:
-    """grain's random access to what each call reads: batch [..., T, B, D], indices [..., T, B]."""
+    """A grain data source: for each call the batch, x [..., T, B, D], and indices [..., T, B]."""
 
     def __init__(self, examples: Examples, calls: Sequence[tuple[int, int]], indices: Callable):
         self.examples, self.calls, self.indices = examples, calls, indices
@@ -91,6 +93,7 @@ class _Calls:
         return len(self.calls)
 
     def __getitem__(self, index: int) -> tuple[Batch, np.ndarray]:
-        which, label = self.indices(*self.calls[index]), self.examples.label
-        x = np.asarray(self.examples.array[which])
-        return Batch(x, None if label is None else label[which]), which.astype(np.int32)
+        first, last = self.calls[index]
+        rows, label = self.indices(first, last), self.examples.label
+        x = np.asarray(self.examples.array[rows])
+        return Batch(x, None if label is None else label[rows]), rows.astype(np.int32)

@@ -1,9 +1,9 @@
 """Builders of tensorflow-datasets (TFDS) that need no TensorFlow.
 
-TFDS's own, the stock builders, use it in some sets to unpack and read files, and in all that hold
-arrays to encode them as PNG. Those here inherit name, version, features and checksums, so that what
-they prepare is what the stock builder would have prepared, in the same place; only these steps are
-done with the standard library and Pillow.
+The builders of TFDS, called stock builders here, use TensorFlow to unpack and read the files of
+some sets, and to encode all arrays as PNG. The builders of this module do these steps with the
+standard library and Pillow. They inherit name, version, features and checksums, so that they
+prepare the same examples in the same folder as the stock builders.
 """
 
 import functools
@@ -28,7 +28,7 @@ from elbo_lab.errors import UserError
 
 Builder = tfds.core.GeneratorBasedBuilder
 
-# The files of MNIST and of what is made after its model, for each split: images, labels.
+# Files of MNIST, Fashion-MNIST and KMNIST, for each split: images, labels.
 IDX_FILES = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
@@ -50,24 +50,26 @@ OMNIGLOT_FILES = {
     "small1": "images_background_small1.zip",
     "small2": "images_background_small2.zip",
 }
-# Calls of TensorFlow in a builder's code; TFDS's own code that unpacks files makes some as well.
+# Uses of TensorFlow in a stock builder's code: direct calls, and calls of TFDS's code that unpacks
+# files, which uses it too.
 _USES_TENSORFLOW = r"\btf\.\w|\biter_archive\b|\bdownload_and_extract\b|\.extract\("
-# Distributions whose modules have other names.
-_DISTRIBUTIONS = {"bs4": "beautifulsoup4", "cv2": "opencv-python", "skimage": "scikit-image"}
-# Drawers, of each alphabet's 20, whose images are omniglot_small's training set.
+# Packages whose modules have another name: module -> package.
+_PACKAGES = {"bs4": "beautifulsoup4", "cv2": "opencv-python", "skimage": "scikit-image"}
+# The first drawers of each alphabet's 20, whose images are the training set of omniglot_small.
 TRAINING_DRAWERS = 15
 
 
 @functools.cache
-def of_set(name: str) -> type[Builder]:
-    """The class that prepares a set: ours where the stock builder needs TensorFlow.
+def builder_class_for(name: str) -> type[Builder]:
+    """The class that prepares a set: one of this module, which inherits from the stock builder.
 
-    Attributes beside the stock builder's: `numbered`, whether the keys of the examples are their
-    positions in the official files; `urls`, what is downloaded, as far as that is known.
+    It has two attributes more than the stock builder: `numbered` is True if the keys of the
+    examples are their positions in the official files; `urls` are the URLs of the official files,
+    or () if these are not known.
 
     Raises:
       KeyError: TFDS has no such set.
-      UserError: its builder cannot be imported.
+      UserError: the stock builder cannot be imported.
     """
     stock_name = "omniglot" if name == "omniglot_small" else name
     try:
@@ -75,32 +77,33 @@ def of_set(name: str) -> type[Builder]:
     except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
         raise KeyError(name) from error
     except ImportError as error:
-        raise UserError(needs(name, error)) from error
-    if stock.name != stock_name:  # TFDS takes MNIST and Mnist for mnist as well.
+        raise UserError(import_message(name, error)) from error
+    if stock.name != stock_name:  # TFDS accepts MNIST and Mnist for mnist.
         raise KeyError(name)
     with registered.skip_registration():
-        return _OURS.get(name, _any_other)(stock)
+        return _MAKERS.get(name, _other)(stock)
 
 
-def lacking(builder_class: type[Builder]) -> list[str]:
-    """The packages that a builder's code calls and that are not installed."""
+def missing_packages(builder_class: type[Builder]) -> list[str]:
+    """The packages that a builder's code uses and that are not installed."""
     if builder_class.urls:
-        return []  # one of ours
-    code = inspect.getsource(sys.modules[builder_class.__mro__[1].__module__])
-    # TFDS names them after their modules, PIL_Image after a part of one.
-    called = {name.partition("_")[0] for name in re.findall(r"\blazy_imports\.(\w+)", code)}
+        return []  # It does not run the stock builder's code.
+    stock = builder_class.__mro__[1]
+    code = inspect.getsource(sys.modules[stock.__module__])
+    # TFDS names lazy imports after their modules, but PIL.Image as PIL_Image.
+    modules = {name.partition("_")[0] for name in re.findall(r"\blazy_imports\.(\w+)", code)}
     if re.search(_USES_TENSORFLOW, code):
-        called.add("tensorflow")
-    missing = (name for name in called if importlib.util.find_spec(name) is None)
-    return sorted(_DISTRIBUTIONS.get(name, name) for name in missing)
+        modules.add("tensorflow")
+    missing = (name for name in modules if importlib.util.find_spec(name) is None)
+    return sorted(_PACKAGES.get(name, name) for name in missing)
 
 
-def needs(name: str, error: ImportError) -> str:
-    """A sentence on what a set needs that is not installed."""
+def import_message(name: str, error: ImportError) -> str:
+    """The error message for a set that needs a package that is not installed."""
     if not error.name:
         return f"--dataset={name} needs a package that is not installed ({error})."
     module = error.name.partition(".")[0]
-    return f"--dataset={name} needs {module}: pip install {_DISTRIBUTIONS.get(module, module)}."
+    return f"--dataset={name} needs {module}: pip install {_PACKAGES.get(module, module)}."
 
 
 def _idx(stock: type[Builder]) -> type[Builder]:
@@ -114,16 +117,18 @@ def _idx(stock: type[Builder]) -> type[Builder]:
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
             paths = dl_manager.download({url: url for url in self.urls})
-            return {
-                split: _idx_examples(*(_read_idx(open(paths[stock.URL + f], "rb")) for f in files))
-                for split, files in IDX_FILES.items()
-            }
+            splits = {}
+            for split, (image_file, label_file) in IDX_FILES.items():
+                images = _read_idx(open(paths[stock.URL + image_file], "rb"))
+                labels = _read_idx(open(paths[stock.URL + label_file], "rb"))
+                splits[split] = _idx_examples(images, labels)
+            return splits
 
     return Idx
 
 
 def _emnist(stock: type[Builder]) -> type[Builder]:
-    """EMNIST: one zip file that holds four gzipped IDX files for each configuration."""
+    """EMNIST: one zip file with four gzipped IDX files for each configuration."""
 
     class Emnist(stock):
         name = stock.name
@@ -133,22 +138,19 @@ def _emnist(stock: type[Builder]) -> type[Builder]:
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
             archive = zipfile.ZipFile(dl_manager.download(stock.URL))
-            stem = f"gzip/emnist-{self.builder_config.name}"
-            return {
-                split: _idx_examples(
-                    *(
-                        _read_idx(archive.open(f"{stem}-{split}-{kind}-ubyte.gz"))
-                        for kind in ("images-idx3", "labels-idx1")
-                    )
-                )
-                for split in ("train", "test")
-            }
+            splits = {}
+            for split in ("train", "test"):
+                stem = f"gzip/emnist-{self.builder_config.name}-{split}"
+                images = _read_idx(archive.open(f"{stem}-images-idx3-ubyte.gz"))
+                labels = _read_idx(archive.open(f"{stem}-labels-idx1-ubyte.gz"))
+                splits[split] = _idx_examples(images, labels)
+            return splits
 
     return Emnist
 
 
 def _amat(stock: type[Builder]) -> type[Builder]:
-    """Larochelle's binary images: a text file for each split, an image of zeros and ones a line."""
+    """Larochelle's binary images: one text file per split, one image of zeros and ones per line."""
 
     class Amat(stock):
         name = stock.name
@@ -168,7 +170,7 @@ def _amat(stock: type[Builder]) -> type[Builder]:
 
 
 def _cifar10(stock: type[Builder]) -> type[Builder]:
-    """CIFAR-10: binary files, for each image its label's byte and 3 x 32 x 32 bytes."""
+    """CIFAR-10: binary files with one byte of label and 3 x 32 x 32 bytes of pixels per image."""
 
     class Cifar10(stock):
         name = stock.name
@@ -181,11 +183,11 @@ def _cifar10(stock: type[Builder]) -> type[Builder]:
             with tarfile.open(path) as archive:
                 names = archive.extractfile("cifar-10-batches-bin/batches.meta.txt").read().decode()
                 self.info.features["label"].names = [n for n in names.split("\n") if n]
-                found = {
+                contents = {
                     split: b"".join(archive.extractfile(file).read() for file in files)
                     for split, files in CIFAR10_FILES.items()
                 }
-            return {split: self._generate_examples(split, found[split]) for split in found}
+            return {s: self._generate_examples(s, content) for s, content in contents.items()}
 
         def _generate_examples(self, split: str, content: bytes) -> Iterator:
             rows = np.frombuffer(content, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
@@ -198,7 +200,7 @@ def _cifar10(stock: type[Builder]) -> type[Builder]:
 
 
 def _omniglot(stock: type[Builder]) -> type[Builder]:
-    """OMNIGLOT: a zip file for each split, with a folder for each alphabet and character."""
+    """OMNIGLOT: one zip file per split, with a folder for each alphabet and character."""
 
     class Omniglot(stock):
         name = stock.name
@@ -208,17 +210,18 @@ def _omniglot(stock: type[Builder]) -> type[Builder]:
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
             paths = dl_manager.download({s: OMNIGLOT_URL + f for s, f in OMNIGLOT_FILES.items()})
-            found = {split: dict(read_omniglot(path)) for split, path in paths.items()}
-            _name_classes(self.info.features, [e for part in found.values() for e in part.values()])
-            return {split: iter(part.items()) for split, part in found.items()}
+            splits = {split: dict(read_omniglot(path)) for split, path in paths.items()}
+            examples = [e for split in splits.values() for e in split.values()]
+            _name_classes(self.info.features, examples)
+            return {split: iter(keyed.items()) for split, keyed in splits.items()}
 
     return Omniglot
 
 
 def _omniglot_small(stock: type[Builder]) -> type[Builder]:
-    """The two small background sets of OMNIGLOT together, split by drawers.
+    """The union of OMNIGLOT's two small background sets, split by drawers.
 
-    Greek and Latin are in both: of 5,840 files 4,840 differ, and each image is taken once.
+    Greek and Latin are in both sets: 4,840 of 5,840 files are distinct, and each is used once.
     """
 
     class OmniglotSmall(stock):
@@ -228,21 +231,21 @@ def _omniglot_small(stock: type[Builder]) -> type[Builder]:
         numbered = False
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
-            found = {}
+            examples = {}
             for path in dl_manager.download(list(self.urls)):
-                found |= dict(read_omniglot(path))
-            _name_classes(self.info.features, list(found.values()))
+                examples |= dict(read_omniglot(path))
+            _name_classes(self.info.features, list(examples.values()))
             splits = {"train": [], "test": []}
-            for key, example in sorted(found.items()):
+            for key, example in sorted(examples.items()):
                 drawer = int(key.removesuffix(".png").rsplit("_", 1)[1])
                 splits["train" if drawer <= TRAINING_DRAWERS else "test"].append((key, example))
-            return {split: iter(part) for split, part in splits.items()}
+            return {split: iter(keyed) for split, keyed in splits.items()}
 
     return OmniglotSmall
 
 
-def _any_other(stock: type[Builder]) -> type[Builder]:
-    """Any set: arrays are encoded by Pillow."""
+def _other(stock: type[Builder]) -> type[Builder]:
+    """Any other set: the stock builder's examples, with arrays encoded by Pillow."""
 
     class Other(stock):
         name = stock.name
@@ -257,7 +260,8 @@ def _any_other(stock: type[Builder]) -> type[Builder]:
     return Other
 
 
-_OURS = {
+# Set -> function of the stock builder that makes its builder; `_other` for other sets.
+_MAKERS = {
     "mnist": _idx,
     "fashion_mnist": _idx,
     "kmnist": _idx,
@@ -270,6 +274,7 @@ _OURS = {
 
 
 def _with_picture(keyed: tuple[Any, Any]) -> tuple[Any, Any]:
+    """The (key, example) pair with a uint8 image array made a Pillow image."""
     key, example = keyed
     image = example.get("image") if isinstance(example, dict) else None
     if isinstance(image, np.ndarray) and image.dtype == np.uint8:
@@ -279,12 +284,19 @@ def _with_picture(keyed: tuple[Any, Any]) -> tuple[Any, Any]:
 
 
 def _idx_examples(images: np.ndarray, labels: np.ndarray) -> Iterator:
+    """Yields (key, example) pairs; the key is the position."""
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         yield i, {"image": Image.fromarray(image), "label": int(label)}
 
 
 def _read_idx(packed: Any) -> np.ndarray:
-    """A gzipped IDX file of bytes: two zero bytes, the type 8, the rank, the sizes, the values.
+    """Reads a gzipped IDX file of bytes: 0, 0, 8 (the type), the rank, the sizes, the values.
+
+    Args:
+      packed: the open file, which is closed here.
+
+    Returns:
+      uint8, of the shape that the file gives.
 
     Raises:
       UserError: the file is damaged.
@@ -293,7 +305,7 @@ def _read_idx(packed: Any) -> np.ndarray:
         with packed, gzip.open(packed) as file:
             content = file.read()
         if content[:3] != b"\0\0\x08":
-            raise ValueError("it begins otherwise")
+            raise ValueError("it does not begin with the bytes 0, 0, 8")
         shape = np.frombuffer(content, ">u4", count=content[3], offset=4)
         return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)
     except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
@@ -301,7 +313,7 @@ def _read_idx(packed: Any) -> np.ndarray:
 
 
 def read_amat(path: Any) -> np.ndarray:
-    """Lines of 784 digits zero or one with spaces between them: [N, 784], uint8.
+    """Reads lines of 784 digits, zero or one, separated by spaces: [N, 784], uint8.
 
     Raises:
       UserError: the file is damaged.
@@ -310,18 +322,18 @@ def read_amat(path: Any) -> np.ndarray:
         content = np.frombuffer(file.read(), np.uint8)
     width = 2 * 784  # a digit, and a space or the line's end
     if content.size == 0 or content.size % width:
-        raise UserError(f"{path} is not made of lines of 784 digits.")
+        raise UserError(f"{path} does not consist of lines of 784 digits.")
     images = content.reshape(-1, width)[:, ::2] - np.uint8(ord("0"))
     if images.max() > 1:
-        raise UserError(f"{path} holds other values than zero and one.")
+        raise UserError(f"{path} holds values other than zero and one.")
     return images
 
 
 def read_omniglot(path: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Key and example of every drawing in one of OMNIGLOT's zip files, as TFDS has them.
+    """Yields the (key, example) pairs of one of OMNIGLOT's zip files, equal to the stock builder's.
 
-    A file is FOLDER/Greek/character01/0394_01.png: the alphabet, the character there, the character
-    among all, the drawer.
+    A file's name, such as FOLDER/Greek/character01/0394_01.png, gives the alphabet, the character's
+    number in its alphabet, its number among all characters, and the drawer.
     """
     with zipfile.ZipFile(path) as archive:
         for file in sorted(archive.namelist()):
@@ -340,8 +352,9 @@ def read_omniglot(path: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _name_classes(features: Any, examples: list[dict[str, Any]]) -> None:
-    """The names of alphabets and characters, which the files tell: all 50 and 1,623 of them, or an
-    alphabet's position among those that there are.
+    """Replaces each example's alphabet by its index, and names the classes of the features.
+
+    Alphabets and characters are each named only if all of them occur: 50 and 1,623.
     """
     alphabets = sorted({e["alphabet"] for e in examples})
     if len(alphabets) == features["alphabet"].num_classes:

@@ -1,1 +1,1 @@
-"""Where a run computes: set-up, meshes of devices, several processes."""
+"""Devices and processes of a run: set-up of JAX, meshes, `jax.distributed`."""

@@ -1,8 +1,8 @@
 """Several processes that compute one run together (`jax.distributed`).
 
-All of them run the same program on the same data; process 0 alone writes files and speaks. What it
-decides, and what fails there, the others learn from it at the same place in the program. With one
-process every function here does nothing but call what it is given.
+All processes run the same program on the same data; only process 0 writes files and prints. At the
+same point of the program, the other processes receive its decisions and learn of its failures. With
+a single process the functions here only call the function that they are passed.
 """
 
 import contextlib
@@ -23,34 +23,37 @@ from elbo_lab.errors import UserError
 def connect(
     coordinator_address: str | None, num_processes: int | None, process_id: int | None, timeout: int
 ) -> None:
-    """Joins the other processes; before the first computation.
+    """Joins the other processes; call before the first computation.
+
+    The first three arguments are all given, or all None: then they are detected from the
+    environment of SLURM, Open MPI, Kubernetes or a TPU pod.
 
     Args:
-      coordinator_address: HOST:PORT, where process 0 listens.
-      num_processes: how many there are.
-      process_id: which one this is. Without these three SLURM, Open MPI, Kubernetes or a TPU pod
-        are asked.
-      timeout: seconds to wait for the others; then the process ends with a sentence and status 2.
+      coordinator_address: HOST:PORT where process 0 listens.
+      num_processes: number of processes.
+      process_id: index of this process, 0..num_processes - 1.
+      timeout: seconds to wait for the other processes; after that, this process prints an error
+        message and exits with status 2.
 
     Raises:
-      UserError: settings that do not fit together, or nothing that tells them.
+      UserError: the arguments are invalid together, or no cluster is detected.
     """
     check(coordinator_address, num_processes, process_id, timeout)
     where = f"--coordinator_address={coordinator_address}" if coordinator_address else "the cluster"
 
     def give_up() -> None:
-        # JAX itself would abort the process, with a stack trace.
-        with contextlib.suppress(OSError):  # Nobody may be there to read it.
-            os.write(
-                2,
-                f"Error: {where}: not all processes of --distributed could connect within "
-                f"{timeout} seconds (--initialization_timeout).\n".encode(),
-            )
+        # JAX's own timeout would abort the process with a stack trace.
+        message = (
+            f"Error: {where}: not all processes of --distributed could connect within {timeout} "
+            "seconds (--initialization_timeout).\n"
+        )
+        with contextlib.suppress(OSError):  # standard error may be closed
+            os.write(2, message.encode())
         os._exit(2)
 
-    alarm = threading.Timer(timeout, give_up)
-    alarm.daemon = True
-    alarm.start()
+    timer = threading.Timer(timeout, give_up)
+    timer.daemon = True
+    timer.start()
     try:
         jax.distributed.initialize(
             coordinator_address, num_processes, process_id, initialization_timeout=timeout + 60
@@ -58,28 +61,28 @@ def connect(
     except (ValueError, RuntimeError) as error:
         if coordinator_address is None:
             raise UserError(
-                "--distributed finds no cluster (SLURM, Open MPI, Kubernetes, TPU pod) that it "
-                "knows; give --coordinator_address=HOST:PORT, --num_processes and --process_id."
+                "--distributed detects no cluster (SLURM, Open MPI, Kubernetes, TPU pod); give "
+                "--coordinator_address=HOST:PORT, --num_processes and --process_id."
             ) from error
         raise UserError(f"{where}: {str(error).splitlines()[0][:200]}.") from error
     finally:
-        alarm.cancel()
-    _chatter_to_stderr()
+        timer.cancel()
+    _redirect_native_output()
 
 
 def check(
     coordinator_address: str | None, num_processes: int | None, process_id: int | None, timeout: int
 ) -> None:
-    """Raises UserError for settings of `connect` that do not fit together."""
-    given = {
+    """Raises UserError if the arguments of `connect` are invalid together."""
+    settings = {
         "coordinator_address": coordinator_address,
         "num_processes": num_processes,
         "process_id": process_id,
     }
-    missing = [name for name, value in given.items() if value is None]
-    if 0 < len(missing) < len(given):
-        has = next(f"--{name}={value}" for name, value in given.items() if value is not None)
-        raise UserError(f"{has} needs --{' and --'.join(missing)} as well.")
+    missing = [name for name, value in settings.items() if value is None]
+    if 0 < len(missing) < len(settings):
+        flag = next(f"--{name}={value}" for name, value in settings.items() if value is not None)
+        raise UserError(f"{flag} needs --{' and --'.join(missing)} as well.")
     if timeout < 1:
         raise UserError(f"--initialization_timeout must be at least 1 second; got {timeout}.")
     if missing:
@@ -96,9 +99,10 @@ def check(
         )
 
 
-def _chatter_to_stderr() -> None:
-    """What C libraries print (Gloo, whom it connected) goes to standard error, not the results'
-    standard output.
+def _redirect_native_output() -> None:
+    """Redirects the output of C libraries (Gloo prints its connections) to standard error.
+
+    Python's sys.stdout, for the results, remains standard output.
     """
     sys.stdout.flush()
     sys.stdout = os.fdopen(os.dup(1), "w")
@@ -106,14 +110,15 @@ def _chatter_to_stderr() -> None:
 
 
 def is_first() -> bool:
-    """Whether this process writes and speaks."""
+    """True in process 0, which writes files and prints."""
     return jax.process_count() == 1 or jax.process_index() == 0
 
 
 def on_first(function: Callable[[], Any]) -> Any:
-    """Process 0 calls the function; every process returns what it returned (which must pickle).
+    """The result of the function, called by process 0 alone, on every process.
 
-    Where it raises there, the others end silently with status 2.
+    The result must be picklable. If the function raises, the other processes exit silently with
+    status 2.
     """
     if jax.process_count() == 1:
         return function()
@@ -123,26 +128,31 @@ def on_first(function: Callable[[], Any]) -> Any:
             result = function()
         except Exception as raised:
             error = raised
-    told = _broadcast(pickle.dumps((error is None, result)))
+    payload = _broadcast(pickle.dumps((error is None, result)))
     if error is not None:
         raise error
-    well, other = pickle.loads(told)
-    if not well:
+    succeeded, received = pickle.loads(payload)
+    if not succeeded:
         raise SystemExit(2)
-    return result if is_first() else other
+    return result if is_first() else received
 
 
 @contextlib.contextmanager
 def held_by_first(make: Callable[[], Any]) -> Iterator[Any]:
-    """Process 0 enters the context that `make()` gives; yields its value there, None elsewhere."""
+    """A context that process 0 enters alone: yields the value of `make()` there, None elsewhere."""
     with contextlib.ExitStack() as stack:
-        held = []
-        on_first(lambda: held.append(stack.enter_context(make())))
-        yield held[0] if held else None
+        value = None
+
+        def enter() -> None:  # returns nothing: the value need not be picklable
+            nonlocal value
+            value = stack.enter_context(make())
+
+        on_first(enter)
+        yield value
 
 
 def on_all(function: Callable[[], Any]) -> Any:
-    """Every process calls the function; where it raises in one, all of them end."""
+    """The function's result on each process; if the function raises on one, all processes end."""
     if jax.process_count() == 1:
         return function()
     error, result = None, None
@@ -159,19 +169,19 @@ def on_all(function: Callable[[], Any]) -> Any:
 
 
 def check_same(fingerprint: str) -> None:
-    """Raises UserError on every process if the text is not the same on all of them."""
+    """Raises UserError on every process if the fingerprints of the processes differ."""
     if jax.process_count() == 1:
         return
     first = on_first(lambda: fingerprint)
     if greatest(int(first != fingerprint)):
         raise UserError(
-            "the processes of --distributed have different flags, images or versions; they must be "
-            "started with the same command but for --process_id."
+            "the processes of --distributed have different flags, images or versions; start them "
+            "with the same command except for --process_id."
         )
 
 
 def greatest(number: int) -> int:
-    """The greatest of the processes' numbers, which all of them get."""
+    """The greatest number of all processes, on every process."""
     if jax.process_count() == 1:
         return number
     from jax.experimental import multihost_utils
@@ -180,12 +190,12 @@ def greatest(number: int) -> int:
 
 
 def _broadcast(message: bytes) -> bytes:
-    """Process 0's message, on every process."""
+    """The message of process 0, on every process."""
     from jax.experimental import multihost_utils
 
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(message))))
-    # A power of two, so that few programs are compiled.
-    room = np.zeros(1 << max(size - 1, 63).bit_length(), np.uint8)
+    # Padded to a power of two, at least 64, so that few shapes are compiled.
+    padded = np.zeros(1 << max(size - 1, 63).bit_length(), np.uint8)
     if is_first():
-        room[:size] = np.frombuffer(message, np.uint8)
-    return multihost_utils.broadcast_one_to_all(room)[:size].tobytes()
+        padded[:size] = np.frombuffer(message, np.uint8)
+    return multihost_utils.broadcast_one_to_all(padded)[:size].tobytes()

@@ -10,90 +10,95 @@ import jax
 from elbo_lab import keys
 from elbo_lab.errors import UserError
 
-# What brings JAX's platforms besides "cpu".
+_NVIDIA = 'an NVIDIA GPU needs its driver and pip install "jax[cuda13]"'
+# How to install JAX's platforms other than "cpu", for error messages.
 PACKAGES = {
-    **dict.fromkeys(
-        ("cuda", "gpu"), 'an NVIDIA GPU needs its driver and pip install "jax[cuda13]"'
-    ),
+    "cuda": _NVIDIA,
+    "gpu": _NVIDIA,
     "rocm": 'an AMD GPU needs its driver and pip install "jax[rocm7-local]"',
     "tpu": 'a TPU needs pip install "jax[tpu]"',
 }
 
 
 class Placement(NamedTuple):
-    """Where a run computes, and where its training images lie; None leaves it to the device."""
+    """Placement of a run's batches and training images; None chooses by the device."""
 
-    shard_batch: bool | None = None  # see `sharding.make_mesh`
-    stream: bool | None = None  # see `streaming.too_large`
+    shard_batch: bool | None = None  # shard batches over devices; see `sharding.make_mesh`
+    stream: bool | None = None  # stream the training images; see `streaming.too_large`
 
 
 def set_up(platform: str | None, replicates: int, cache_dir: str, cache_dir_given: bool) -> None:
-    """Chooses the platform, CPU devices for replicates, and the compilation cache.
+    """Sets the platform, the number of CPU devices, and the folder of compiled programs.
 
     Args:
-      platform: "cpu", "cuda", ...; None for the best there is.
-      replicates: R; on CPU as many devices as cores divide R evenly are made, unless
-        JAX_NUM_CPU_DEVICES or XLA_FLAGS say how many.
-      cache_dir: where compiled programs are kept; "" for nowhere.
-      cache_dir_given: whether a person named that folder, so that it must be writable.
+      platform: "cpu", "cuda", ...; None for JAX's choice.
+      replicates: R; the number of CPU devices is the greatest divisor of R that does not exceed
+        the number of cores, unless JAX_NUM_CPU_DEVICES or XLA_FLAGS set it.
+      cache_dir: folder of compiled programs; "" for none.
+      cache_dir_given: True if the user chose the folder, which then must be writable.
 
     Raises:
-      UserError: unknown platform, random keys that collide, or the named cache folder cannot be
-        written.
+      UserError: the platform is unavailable, JAX's implementation of random keys is refused
+        (`keys.check_implementation`), or the user's cache folder cannot be written.
     """
     keys.check_implementation()
     if platform:
         jax.config.update("jax_platforms", platform)
     forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if replicates > 1 and not forced and jax.config.jax_num_cpu_devices < 0:
-        # Counts for the CPU platform only; GPUs and TPUs have the devices they have.
+        # Affects the CPU platform only.
         devices = max(d for d in range(1, cores() + 1) if replicates % d == 0)
         jax.config.update("jax_num_cpu_devices", devices)
     _set_cache(cache_dir, cache_dir_given)
     try:
         jax.devices()
-    # JAX asserts that there is a device where the platform is known and has none.
+    # AssertionError: JAX knows the platform, but finds no device of it.
     except (RuntimeError, AssertionError) as error:
         raise UserError(_not_available(platform, str(error))) from error
 
 
 def _not_available(platform: str | None, reason: str) -> str:
-    """Why the platform that was asked for cannot be had, which there are, and what brings it."""
-    wanted = str(jax.config.jax_platforms)
-    asked = f"--platform={platform}" if platform else f"JAX_PLATFORMS={wanted}"
+    """The error message for an unavailable platform: available ones, and how to install it.
+
+    Args:
+      platform: the value of --platform; None if the environment's JAX_PLATFORMS chose it.
+      reason: JAX's error message.
+    """
+    requested = str(jax.config.jax_platforms)
+    setting = f"--platform={platform}" if platform else f"JAX_PLATFORMS={requested}"
     jax.config.update("jax_platforms", None)
     try:
-        present = sorted({device.platform for device in jax.devices()} | {"cpu"})
+        available = sorted({device.platform for device in jax.devices()} | {"cpu"})
     except (RuntimeError, AssertionError):
-        present = ["cpu"]
-    parts = [f"there is {' and '.join(present)}"]
-    parts += [PACKAGES[name] for name in wanted.split(",") if name in PACKAGES][:1]
+        available = ["cpu"]
+    parts = [f"there is {' and '.join(available)}"]
+    parts += [PACKAGES[name] for name in requested.split(",") if name in PACKAGES][:1]
     if reason and "list of known backends" not in reason:
         parts.append(reason.splitlines()[0].split(" (set ")[0][:200])
-    return f"{asked} is not available ({'; '.join(parts)})."
+    return f"{setting} is not available ({'; '.join(parts)})."
 
 
 def release_memory() -> None:
-    """Gives memory that compilation has freed back to the system, where the C library can.
+    """Returns memory freed by compilation to the system, if the C library has malloc_trim (glibc).
 
-    Compiling a step leaves 150 MB in the allocator's free lists, a quarter of a run's peak.
+    Compiling a step leaves 150 MB in the allocator's free lists, a quarter of a run's peak memory.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def describe() -> str:
-    """The device as a line for reports, e.g. "cpu, 2 cores"."""
+    """A description of the device for reports, e.g. "cpu, 2 cores"."""
     device = jax.devices()[0]
     if device.platform == "cpu":
-        number = f"{cores()} core{'s' if cores() > 1 else ''}"
-        several = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
-        return f"cpu, {number}{several}"
+        plural = "s" if cores() > 1 else ""
+        processes = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
+        return f"cpu, {cores()} core{plural}{processes}"
     return f"{device.device_kind}, {jax.device_count()} device(s)"
 
 
 def processor() -> str:
-    """The processor's name, where the system says it, else ""."""
+    """The name of the processor; "" if the system does not provide it."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
         for line in lines:
             if line.startswith("model name"):
@@ -102,14 +107,15 @@ def processor() -> str:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    # macOS cannot say which cores a process may use.
+    """The number of cores that this process may use."""
+    # macOS has no sched_getaffinity.
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _set_cache(cache_dir: str, given: bool) -> None:
+def _set_cache(cache_dir: str, must_be_writable: bool) -> None:
+    """Makes JAX keep compiled programs in a folder; "" for none."""
     if not cache_dir:
         return
     path = os.path.expanduser(cache_dir)
@@ -120,10 +126,10 @@ def _set_cache(cache_dir: str, given: bool) -> None:
     except OSError as error:
         writable, reason = False, error.strerror
     if not writable:
-        if given:
+        if must_be_writable:
             raise UserError(f"--compilation_cache_dir={cache_dir} cannot be written: {reason}.")
-        return  # A home directory that is read-only costs seconds, not the run.
+        return  # Without a cache the run only takes some seconds longer.
     jax.config.update("jax_compilation_cache_dir", path)
-    # At the defaults nothing that takes less than a second to compile is kept.
+    # Store all programs: by default those that compile in less than a second are not.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -1,10 +1,10 @@
-"""One run on several devices: a mesh of axes "replicates" and "batch".
+"""One run on several devices: a mesh with the axes "replicates" and "batch".
 
-Replicates are independent, and each device works on its own (`jax.shard_map`). Within a replicate's
-step the batch is sharded by XLA's automatic partitioning, from constraints on the images alone: so
-the program stays that of one device, with the same random bits (`jax_threefry_partitionable`, JAX's
-default, makes bits a function of their position) and with sums over the whole batch, and only the
-order in which numbers are added up differs. With one device nothing of this is in the program.
+Replicates are independent, and each device computes its own (`jax.shard_map`). Within a replicate's
+step, XLA's automatic partitioning shards the batch; the only constraints are on the images. The
+program is therefore that of one device, with sums over the whole batch and the same random bits
+(with JAX's default `jax_threefry_partitionable` they are a function of their position). Only the
+order of summation differs. With a single device the program has no sharding at all.
 """
 
 import math
@@ -27,30 +27,32 @@ def make_mesh(
     shard_batch: bool | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Mesh | None:
-    """The mesh of a run: gcd(R, number) devices for replicates, of the rest what divides the batch.
+    """The mesh of a run.
+
+    The axis of replicates has r = gcd(R, N) of the N devices. The batch axis has gcd(B, N / r).
 
     Args:
       replicates: R.
       batch_size: B.
-      shard_batch: whether the batch axis takes devices at all; if not given, GPUs and TPUs, and
-        whatever the processes of several have, but not the devices of one CPU (whose cores share
-        the work of a small batch at less cost).
-      devices: those that there are, of all processes, if not given.
+      shard_batch: False for a batch axis of one device. None: False for the devices of a single
+        CPU, whose cores share the work of a small batch at less cost; True for GPUs, TPUs and
+        several processes.
+      devices: the N devices; those of all processes if None.
 
     Returns:
-      Mesh (replicates, batch), or None where that is a single device.
+      Mesh (replicates, batch), or None if it would have a single device.
 
     Raises:
-      UserError: of several processes some would have nothing to do.
+      UserError: there are several processes, and some devices would not be used.
     """
     devices = list(jax.devices() if devices is None else devices)
-    several = len({device.process_index for device in devices}) > 1
+    is_multi_process = len({device.process_index for device in devices}) > 1
     if shard_batch is None:
-        shard_batch = several or devices[0].platform != "cpu"
+        shard_batch = is_multi_process or devices[0].platform != "cpu"
     rows = math.gcd(replicates, len(devices))
     columns = math.gcd(batch_size, len(devices) // rows) if shard_batch else 1
     used = rows * columns
-    if several and used < len(devices):
+    if is_multi_process and used < len(devices):
         raise UserError(
             f"the {len(devices)} devices of all processes do not divide --replicates={replicates} "
             f"times --batch_size={batch_size} evenly ({rows} x {columns} would be used)."
@@ -61,14 +63,14 @@ def make_mesh(
 
 
 def images_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh | None:
-    """All devices in a row, for work on many images that needs no communication; None if one."""
+    """A mesh with one axis of all devices, for independent work on images; None for one device."""
     devices = list(jax.devices() if devices is None else devices)
     return _mesh((len(devices),), (IMAGES,), devices) if len(devices) > 1 else None
 
 
 def _mesh(shape: tuple[int, ...], names: tuple[str, ...], devices: list[jax.Device]) -> Mesh:
-    # In the order of `devices`, process after process: only replicates lie on different hosts, as
-    # long as there are enough of them.
+    # `devices` are ordered by process, and the first axis is the slowest: if there are enough
+    # replicates, different hosts hold different replicates, and no batch spans two hosts.
     auto = (jax.sharding.AxisType.Auto,) * len(shape)
     return Mesh(np.asarray(devices, object).reshape(shape), names, axis_types=auto)
 
@@ -76,15 +78,23 @@ def _mesh(shape: tuple[int, ...], names: tuple[str, ...], devices: list[jax.Devi
 def over_replicates(
     replicates: int, function: Callable[..., Any], mesh: Mesh | None = None
 ) -> Callable[..., Any]:
-    """Maps function(own, shared) over the leading axis [R] of `own`, a tree; R = 1 has none.
+    """Maps function(own, shared) over the leading axis [R] of the tree `own`; R = 1 has no axis.
 
-    `shared` is the same for all replicates. Within a device by `vmap` on a GPU or TPU, one after
-    the other on a CPU (small matrices in a batch are slower there than in turn). Inside the
-    function the batch axis of the mesh, if it has several devices, is partitioned automatically:
-    `pin` says how.
+    `shared` is the same for all replicates. Within a device the map is a `vmap` on a GPU or TPU,
+    and sequential on a CPU, where batches of small matrices are slower than one matrix at a time.
+    Inside the function XLA partitions the batch axis of the mesh automatically, if it has several
+    devices, by the constraints from `pin`.
+
+    Args:
+      replicates: R.
+      function: (own, shared) -> tree, for one replicate.
+      mesh: from `make_mesh`.
+
+    Returns:
+      function of (own, shared), which returns trees with leading axis [R].
     """
     if replicates > 1:
-        function = _within_a_device(function)
+        function = _map_within_device(function)
     if mesh is None:
         return function
     automatic = {BATCH} if mesh.shape[BATCH] > 1 else set()
@@ -99,19 +109,20 @@ def over_replicates(
 
 
 def own_spec(replicates: int) -> P:
-    """Partition of what each replicate has of its own."""
+    """Partition of arrays with a leading axis [R] of replicates; R = 1 has no axis."""
     return P(REPLICATES) if replicates > 1 else P()
 
 
-def _within_a_device(function: Callable[..., Any]) -> Callable[..., Any]:
+def _map_within_device(function: Callable[..., Any]) -> Callable[..., Any]:
     if jax.devices()[0].platform != "cpu":
         return jax.vmap(function, in_axes=(0, None))
-    return lambda own, shared: jax.lax.map(lambda one: function(one, shared), own)
+    return lambda own, shared: jax.lax.map(lambda replicate: function(replicate, shared), own)
 
 
 def pin(mesh: Mesh | None) -> Callable[..., Any]:
-    """(tree, axis=0) -> the tree with that axis of its arrays over the devices of the batch; the
-    tree itself where the batch has one device.
+    """A function (tree, axis=0) -> tree that shards that axis of the arrays over the batch devices.
+
+    It returns the tree itself if the batch axis of the mesh has one device.
     """
     if mesh is None or mesh.shape[BATCH] == 1:
         return lambda tree, axis=0: tree
@@ -124,24 +135,22 @@ def pin(mesh: Mesh | None) -> Callable[..., Any]:
 
 
 def chunk_spec(mesh: Mesh, replicates: int) -> P:
-    """Partition of batches [T, B, ...], or [R, T, B, ...]."""
+    """Partition of a chunk of batches, [T, B, ...] or [R, T, B, ...]."""
     batch = BATCH if mesh.shape[BATCH] > 1 else None
     return P(REPLICATES, None, batch) if replicates > 1 else P(None, batch)
 
 
 def place(tree: Any, mesh: Mesh | None, spec: P) -> Any:
-    """The arrays of a tree over the devices of a mesh; scalars (but keys) on each of them. The tree
-    itself where there is no mesh.
+    """The tree with its arrays placed on a mesh; scalars are replicated. Without a mesh, the tree.
 
-    Where a mesh spans several processes each of them must have the same values.
+    If the mesh spans several processes, all of them must pass the same values.
     """
-
     if mesh is None:
         return tree
 
     def put(leaf: Any) -> Any:
         if not hasattr(leaf, "dtype"):
-            return leaf  # Python's own numbers are everywhere
+            return leaf  # a Python number
         sharding = NamedSharding(mesh, spec if np.ndim(leaf) else P())
         if isinstance(leaf, jax.Array) and (
             not leaf.is_fully_addressable or leaf.sharding == sharding
@@ -158,14 +167,14 @@ def place(tree: Any, mesh: Mesh | None, spec: P) -> Any:
 
 
 def put_local(array: Any, sharding: NamedSharding) -> jax.Array:
-    """A global array of which each process takes its devices' parts from its own copy."""
+    """A global array; each process copies its devices' parts from its own `array`."""
     host = np.asarray(array)
-    # True copies: what is donated later must not be memory that is used elsewhere.
+    # Copies, not views: the global array may be donated, and its memory reused.
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index].copy())
 
 
 def fetch(tree: Any) -> Any:
-    """The whole arrays of a tree as NumPy's, on every process (which must all take part)."""
+    """The tree with its whole arrays as NumPy arrays; all processes must call it."""
 
     def whole(leaf: Any) -> Any:
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:

@@ -1,4 +1,4 @@
-"""No test of data reaches a server."""
+"""Tests of data sets have no network."""
 
 import pytest
 import requests
@@ -6,13 +6,13 @@ import requests
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    """As where no server can be reached; returns what was asked for."""
-    asked = []
+    """Makes every request fail, as without a connection; returns the list of requested URLs."""
+    requested = []
 
     def refuse(url, **options):
-        asked.append(url)
+        requested.append(url)
         raise requests.ConnectionError
 
     monkeypatch.setattr(requests, "get", refuse)
     monkeypatch.setattr(requests.Session, "get", refuse)
-    return asked
+    return requested

@@ -1,4 +1,4 @@
-"""Users' .npz files, and the sentence by which a data set is refused."""
+"""Users' .npz files for tests, and the error message of a data set that is refused."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,10 @@ GREY = np.array([[[0, 1], [128, 255]], [[3, 4], [5, 6]], [[7, 8], [9, 10]]], np.
 
 
 def save(folder, **arrays):
-    """Writes a user's file of 3 training and 2 test images, or what the arguments replace."""
+    """Writes a file of 3 training and 2 test images; returns its path.
+
+    Arguments add or replace arrays; None omits one.
+    """
     arrays = {"x_train": GREY, "x_test": GREY[:2]} | arrays
     path = folder / "own.npz"
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
@@ -18,7 +21,7 @@ def save(folder, **arrays):
 
 
 def refusal(name, *folders) -> str:
-    """The message with which `load` refuses a data set: sentences on one line."""
+    """The error message with which `load` refuses a data set; checks that it is one line."""
     with pytest.raises(UserError) as caught:
         load(str(name), *folders)
     message = str(caught.value)

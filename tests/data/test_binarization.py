@@ -19,7 +19,7 @@ def images(kind: str, number: int, dims: int = 16) -> np.ndarray:
 
 
 def seen(key: jax.Array, stored: jax.Array, mode: str) -> jax.Array:
-    """Stored images as a model sees them at one visit."""
+    """A model's input for stored images at one visit."""
     return binarization.grey_levels(binarization.visited(key, stored, mode))
 
 
@@ -81,9 +81,9 @@ def test_fixed_draws_depend_on_key_and_index_alone(prefix):
 
 def test_fixed_draws_differ_between_keys_and_between_indices():
     x = jnp.full((2, 400), 128, jnp.uint8)
-    one, other = (binarization.stored(jax.random.key(seed), x, "fixed") for seed in (0, 1))
-    assert np.any(one != other)
-    assert np.any(one[0] != one[1])
+    first, second = (binarization.stored(jax.random.key(seed), x, "fixed") for seed in (0, 1))
+    assert np.any(first != second)
+    assert np.any(first[0] != first[1])
 
 
 def test_fixed_images_are_the_same_at_every_visit():

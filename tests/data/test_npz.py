@@ -1,4 +1,4 @@
-"""Users' .npz files are read right; test_npz_refusals.py has those that are refused."""
+"""Users' .npz files are read correctly; test_npz_refusals.py tests invalid files."""
 
 import os
 
@@ -79,7 +79,8 @@ def test_compressed_files_and_home_folders(tmp_path, monkeypatch):
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(256, size=(5, 6, 4, 3), dtype=np.uint8)  # [N, H, W, 3]
-# Shapes [N, ...]: the arrays as they are stored, and as they are to be read, [N, H, W(, 3)].
+# Order of axes: stored array, expected images [N, H, W] or [N, H, W, 3], expected notes (None: not
+# checked).
 ORDERS = {
     "colours": (COLOUR, COLOUR, ()),
     "colours first": (
@@ -92,7 +93,7 @@ ORDERS = {
         COLOUR[..., 0],
         ("x_train, x_test read as [N, 1, H, W] (PyTorch's order)",),
     ),
-    # 3 x 4 pixels in colour, or 4 x 3 pixels, colours first: the former.
+    # 3 x 4 pixels with the colours last, not 4 x 3 pixels with the colours first.
     "either order": (COLOUR[:, :3], COLOUR[:, :3], ("x_train, x_test read as [N, H, W, 3]",)),
     "one row": (COLOUR[:, :1, :, :1], COLOUR[:, :1, :, 0], None),
 }
@@ -131,7 +132,7 @@ def test_names_of_medmnist(tmp_path):
     np.testing.assert_array_equal(data.y_train, y[:, 0])
     np.testing.assert_array_equal(data.y_test, y[2:, 0])
     assert data.y_train.dtype == np.int32
-    # Without a test split the validation images are tested on; several labels are left out.
+    # Without a test split the validation images replace it; labels of several columns are ignored.
     arrays |= {
         "test_images": None,
         "test_labels": None,
@@ -144,7 +145,7 @@ def test_names_of_medmnist(tmp_path):
 
 
 def _dsprites(folder):
-    """The names, types and shapes of dSprites' file; image i has i lit pixels, shape i % 3."""
+    """A file with dSprites' names and types; image i has i white pixels and the shape i % 3."""
     lit = np.arange(16) < np.arange(12)[:, None]
     factors = np.zeros((12, 6), np.int64)
     factors[:, 1] = np.arange(12) % 3
@@ -166,15 +167,15 @@ def test_one_split_by_the_names_of_dsprites(tmp_path, in_file):
     assert whole.x_test.shape == (0, 16) and whole.x_test.dtype == np.uint8
     assert whole.y_test is None and len(digest(whole)) == 64
     parts = hold_out(whole, 5)
-    # Each image's number, from its lit pixels: every image is in one split, in its order.
+    # The number of white pixels identifies an image: each is in one split, in its order.
     train, test = (x.astype(int).sum(1) // 255 for x in (parts.x_train, parts.x_test))
     assert len(test) == 5 and sorted([*train, *test]) == list(range(12))
     assert list(train) == sorted(train) and list(test) == sorted(test)
-    assert list(test) != list(range(7, 12))  # the set is sorted; its last images are like no others
+    assert list(test) != list(range(7, 12))  # a draw, not the last images
     np.testing.assert_array_equal(parts.y_train, train % 3)
     np.testing.assert_array_equal(parts.y_test, test % 3)
-    for again, same in zip(hold_out(whole, 5)[1:5], parts[1:5], strict=True):
-        np.testing.assert_array_equal(again, same)
+    for again, first in zip(hold_out(whole, 5)[1:5], parts[1:5], strict=True):
+        np.testing.assert_array_equal(again, first)
     assert parts.notes == (
         "latents_classes read at column 1 (of 0..5)",
         "5 of its 12 images, drawn once, are the test images",

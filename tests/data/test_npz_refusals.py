@@ -1,4 +1,4 @@
-"""Users' .npz files that cannot be read are refused by one sentence that says why."""
+"""Users' .npz files that cannot be read are refused with an error message of one line."""
 
 import io
 import os
@@ -45,7 +45,7 @@ def test_files_that_are_no_archive(tmp_path, content):
     path.write_bytes(content)
     message = refusal(path)
     assert f"{path} is not a complete .npz file" in message
-    # NumPy's advice, to load it "unsafely".
+    # NumPy advises to load the file "unsafely".
     assert "pickle" not in message and "unsafe" not in message
 
 
@@ -69,7 +69,7 @@ def test_damaged_files_are_refused_or_read_right(tmp_path, writer):
             data = load(str(path))
         except UserError:
             continue
-        # What zip does not protect are times and attributes, and the name of the optional labels.
+        # No checksum covers a zip file's times and attributes, and the name of the optional labels.
         np.testing.assert_array_equal(data.x_train, expected.x_train)
         np.testing.assert_array_equal(data.x_test, expected.x_test)
 
@@ -108,10 +108,10 @@ def test_missing_arrays_list_what_is_there(tmp_path):
     assert "no array x_train and no array x_test; it holds nothing" in message
     message = refusal(save(tmp_path, x_train=None, x_test=None, train_images=GREY))
     assert "has no array test_images; it holds train_images; valid are x_train and" in message
-    assert "or imgs, of which --held_out makes the test images" in message
+    assert "or imgs, from which --held_out draws the test images" in message
 
 
-# Arrays of the file, and what the refusal must say.
+# Arrays of the file, and a part of the error message.
 BAD_ARRAYS = {
     "objects": (dict(x_train=np.array([None])), "x_train holds Python objects"),
     "object labels": (dict(y_train=np.array([None])), "y_train holds Python objects"),

@@ -1,4 +1,4 @@
-"""OMNIGLOT: its splits, its size, and Burda et al.'s file of it."""
+"""OMNIGLOT: splits, sizes, and the file of Burda et al."""
 
 import numpy as np
 import pytest
@@ -9,14 +9,14 @@ from tests.data import tfds_files
 from tests.data.npz_files import refusal
 
 
-def place(images: np.ndarray) -> list[tuple[int, int]]:
-    """Character and drawer of drawings by `write_omniglot`: where ink first is full."""
+def marks(images: np.ndarray) -> list[tuple[int, int]]:
+    """Character and first black pixel of the drawer's mark, of images by `write_omniglot`."""
     images = images.reshape(-1, 28, 28)
     return [(int(x[:, 0].argmax()) // 4, int(x[27].argmax())) for x in images]
 
 
 def test_omniglot_small_is_split_by_drawers_and_has_no_image_twice(tmp_path, monkeypatch):
-    # As in the official files, one alphabet is in both.
+    # As in the official files, an alphabet is in both parts.
     alphabets = {1: {"Greek": 2, "Latin": 1}, 2: {"Greek": 2, "Tagalog": 3}}
     for part, characters in alphabets.items():
         path = tmp_path / f"images_background_small{part}.zip"
@@ -29,9 +29,9 @@ def test_omniglot_small_is_split_by_drawers_and_has_no_image_twice(tmp_path, mon
         np.testing.assert_array_equal(counts, [2, 1, 3])  # Greek, Latin, Tagalog
         drawings = {(alphabet, image.tobytes()) for alphabet, image in zip(y, x, strict=True)}
         assert len(drawings) == len(x)
-    # The drawer's mark, five pixels of 105, begins at 5 (drawer - 1) / 3.75 of 28.
-    assert max(drawer for _, drawer in place(dataset.x_train)) == np.ceil(5 * 14 / 3.75)
-    assert min(drawer for _, drawer in place(dataset.x_test)) == np.ceil(5 * 15 / 3.75)
+    # A drawer's mark of five pixels begins at 5 (drawer - 1) of 105, 5 (drawer - 1) / 3.75 of 28.
+    assert max(drawer for _, drawer in marks(dataset.x_train)) == np.ceil(5 * 14 / 3.75)
+    assert min(drawer for _, drawer in marks(dataset.x_test)) == np.ceil(5 * 15 / 3.75)
 
 
 def test_omniglot_in_a_fixed_order_without_chardata(tmp_path, monkeypatch):
@@ -50,11 +50,11 @@ def test_omniglot_in_a_fixed_order_without_chardata(tmp_path, monkeypatch):
     assert len({(a, b.tobytes()) for a, b in zip(y, x, strict=True)}) >= 28 - 5
 
 
-def test_smaller_is_the_share_of_ink():
+def test_downscaled_grey_levels_are_shares_of_ink():
     image = np.full((105, 105, 3), 255, np.uint8)
     image[:15, :30] = 0  # four rows and eight columns of 28
-    image[60:75, 60:61] = 0  # a column of the 3.75 of pixel 16
-    small = image_sets.smaller(image)[:, :, 0]
+    image[60:75, 60:61] = 0  # one of the 3.75 columns of output column 16
+    small = image_sets.downscaled(image)[:, :, 0]
     expected = np.zeros((28, 28))
     expected[:4, :8] = 255
     expected[16:20, 16] = 255 / 3.75

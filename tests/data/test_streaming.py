@@ -1,4 +1,4 @@
-"""Streamed images against images on the device: the same batches, the same bits."""
+"""Streamed images compared with images on the device: batches and results are equal to the bit."""
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,8 @@ from tests.training.toys import NUMBER, assert_identical, on_device, run, start,
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 DIMS = 6
-BASE = configs.make(
-    batch_size=5, epochs=3, log_every=3
-)  # 4 steps a pass: calls cross from one to next
+# 4 steps a pass and 3 a call, so that calls extend over two passes.
+BASE = configs.make(batch_size=5, epochs=3, log_every=3)
 LABELS = np.arange(NUMBER, dtype=np.int32) % 7
 
 
@@ -28,7 +27,7 @@ def outcome(config: Config, data, state=None) -> tuple[list, list]:
     """Metrics and states after each call."""
     loop = toy_loop(config)
     if state is None:
-        state, _ = start(config, loop, images())  # whatever is done to the images
+        state, _ = start(config, loop, images())  # the same for streamed and binarized images
     records = run(config, loop, data, state)
     return [r.metrics for r in records], [r.state for r in records]
 
@@ -64,28 +63,30 @@ def test_a_streamed_run_resumes_at_any_boundary_and_from_a_file(tmp_path):
 
 
 def test_the_batches_are_those_of_the_orders_and_the_keys_alone():
-    """By NumPy: row s of the chunk is what the pass's order says, each image by its own draw."""
+    """Compared with NumPy: rows in the order of the pass, each image binarized by its own draw."""
     calls = [(0, 3), (3, 4)]
     order = np.random.default_rng(1).permutation(NUMBER)
 
     def indices(start: int, end: int) -> np.ndarray:
         return order[5 * start : 5 * end].reshape(-1, 5)
 
-    def found(examples: Examples) -> list[Batch]:
+    def actual(examples: Examples) -> list[Batch]:
         return list(streaming.batches(examples, calls, indices))
 
     def expected(x: np.ndarray, label: np.ndarray | None) -> list[Batch]:
         rows = [indices(start, end) for start, end in calls]
         return [Batch(x[row], None if label is None else label[row]) for row in rows]
 
-    assert_identical(found(Examples(images(), "none", LABELS)), expected(images(), LABELS))
+    assert_identical(actual(Examples(images(), "none", LABELS)), expected(images(), LABELS))
     key = jax.random.key(2)
     stored = np.asarray(binarization.stored(key, jnp.asarray(images()), "fixed"))
-    fixed = found(Examples(images(), "fixed", key=key))
+    fixed = actual(Examples(images(), "fixed", key=key))
     assert_identical(fixed, expected(stored, None))
 
 
 class Device:
+    """The attributes of a `jax.Device` that `too_large` reads."""
+
     def __init__(self, platform: str, memory: int | None):
         self.platform, self.memory = platform, memory
 
@@ -105,15 +106,15 @@ def test_images_are_streamed_where_they_would_take_a_quarter_of_a_devices_memory
 def test_an_npz_is_read_from_the_file_if_it_is_not_compressed(tmp_path, save):
     x = images()
     save(tmp_path / "x.npz", x_train=x, x_test=x[:3], y_train=np.arange(NUMBER))
-    whole, found = (load(str(tmp_path / "x.npz"), in_file=in_file) for in_file in (False, True))
-    np.testing.assert_array_equal(found.x_train, x)
-    np.testing.assert_array_equal(found.x_test, whole.x_test)
-    np.testing.assert_array_equal(found.y_train, whole.y_train)
-    assert isinstance(found.x_train.base, np.memmap) == (save is np.savez)
-    assert not isinstance(whole.x_train.base, np.memmap)
+    read, mapped = (load(str(tmp_path / "x.npz"), in_file=in_file) for in_file in (False, True))
+    np.testing.assert_array_equal(mapped.x_train, x)
+    np.testing.assert_array_equal(mapped.x_test, read.x_test)
+    np.testing.assert_array_equal(mapped.y_train, read.y_train)
+    assert isinstance(mapped.x_train.base, np.memmap) == (save is np.savez)
+    assert not isinstance(read.x_train.base, np.memmap)
 
 
-def test_an_npz_that_was_cut_short_is_refused_from_the_file_too(tmp_path):
+def test_a_truncated_npz_is_refused_if_read_from_the_file(tmp_path):
     path = tmp_path / "x.npz"
     np.savez(path, x_train=images(), x_test=images())
     path.write_bytes(path.read_bytes()[:-200])

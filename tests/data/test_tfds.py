@@ -1,4 +1,4 @@
-"""Data sets through tensorflow-datasets, from tiny files in the official formats; no network."""
+"""Data sets of tensorflow-datasets, from tiny files in the official formats; without network."""
 
 import json
 import os
@@ -6,13 +6,14 @@ import runpy
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import requests
 
-from elbo_lab.data import load, tfds, tfds_builders
+from elbo_lab.data import load, tfds, tfds_builders, tfds_prepare
 from tests.data import tfds_files
 from tests.data.npz_files import refusal
 
@@ -66,13 +67,13 @@ def test_the_stock_builder_reads_what_was_prepared(mnist):
     source = tensorflow_datasets.data_source(
         "mnist", split="test", data_dir=data_dir, builder_kwargs={"file_format": "array_record"}
     )
-    # Sorted by a hash; the first pixel tells which image it is.
-    found = [(example["image"][0, 0, 0], example["label"]) for example in source]
-    assert sorted(found) == [(i, i % 10) for i in range(tfds_files.TEST)]
-    assert [i for i, _ in found] != sorted(i for i, _ in found)
+    # TFDS sorts by a hash; the first pixel is the image's number.
+    examples = [(example["image"][0, 0, 0], example["label"]) for example in source]
+    assert sorted(examples) == [(i, i % 10) for i in range(tfds_files.TEST)]
+    assert examples != sorted(examples)
 
 
-def test_a_folder_that_may_only_be_read(mnist, monkeypatch):
+def test_a_read_only_folder(mnist, monkeypatch):
     data_dir, manual_dir, arrays = mnist
 
     def refuse(*arguments, **options):
@@ -134,7 +135,7 @@ def test_a_server_that_does_not_answer(mnist, monkeypatch):
         raise requests.ConnectionError
 
     monkeypatch.setattr(requests, "get", hang)
-    monkeypatch.setattr(tfds, "PATIENCE", 0.05)
+    monkeypatch.setattr(tfds_prepare, "PATIENCE", 0.05)
     assert "cannot be downloaded (no answer)" in refusal("mnist", mnist[0])
     never.set()
 
@@ -147,7 +148,7 @@ def test_a_folder_without_the_files(mnist, tmp_path):
     assert message.startswith(f"--manual_dir={manual_dir} has no t10k-labels-idx1-ubyte.gz; it")
 
 
-def test_a_place_of_prepared_sets_that_is_a_file(tmp_path, no_network):
+def test_a_data_dir_that_is_a_file(tmp_path, no_network):
     file = tmp_path / "prepared"
     file.write_text("x")
     assert refusal("mnist", str(file)) == f"--data_dir={file} is a file, not a folder."
@@ -162,13 +163,28 @@ def test_files_that_are_not_the_official_ones(mnist):
     content = path.read_bytes()
     path.write_bytes(content[:-1] + b"?")
     message = refusal("mnist", data_dir, manual_dir)
-    assert message.startswith(f"--manual_dir={manual_dir}: not the official file of mnist")
-    assert "by its checksum: train-images-idx3-ubyte.gz. It" in message
+    assert message.startswith(
+        f"--manual_dir={manual_dir} holds files that differ from the official"
+    )
+    assert "of mnist by their checksums: train-images-idx3-ubyte.gz; they" in message
     path.write_bytes(content)
     check_mnist(load("mnist", data_dir, manual_dir), arrays)
 
 
-def test_a_copy_for_tensorflow(mnist):
+def test_a_download_that_is_not_the_official_file(mnist, monkeypatch):
+    """The files in --manual_dir are official, so that the message must not blame them."""
+    data_dir, manual_dir, _ = mnist
+
+    def refuse(*arguments, **options):
+        raise tfds_prepare.NonMatchingChecksumError("checksum")
+
+    builder_class = tfds_builders.builder_class_for("mnist")
+    monkeypatch.setattr(builder_class, "download_and_prepare", refuse)
+    message = refusal("mnist", data_dir, manual_dir)
+    assert message.startswith("A downloaded file of mnist differs from the registered file")
+
+
+def test_a_set_prepared_for_tensorflow(mnist):
     data_dir, manual_dir, _ = mnist
     load("mnist", data_dir, manual_dir)
     folder = Path(data_dir) / "mnist" / "3.0.1"
@@ -186,7 +202,7 @@ def test_a_copy_for_tensorflow(mnist):
     )
 
 
-def test_names_that_are_none(tmp_path):
+def test_unknown_names(tmp_path):
     data_dir = str(tmp_path)
     message = refusal("mnits", data_dir)
     assert "'mnits' is not a known dataset; choose from" in message and "omniglot" in message
@@ -194,7 +210,9 @@ def test_names_that_are_none(tmp_path):
     assert "'MNIST' is not a known dataset" in refusal("MNIST", data_dir)
     assert "its configurations are byclass, " in refusal("emnist/latin", data_dir)
     assert "mnist has no configuration 'x'; it has none" in refusal("mnist/x", data_dir)
-    assert refusal("imdb_reviews", data_dir) == "--dataset=imdb_reviews is no set of 8-bit images."
+    assert (
+        refusal("imdb_reviews", data_dir) == "--dataset=imdb_reviews is not a set of 8-bit images."
+    )
     assert refusal("voc", data_dir) == "--dataset=voc holds images of different sizes."
 
 
@@ -205,10 +223,10 @@ def test_a_builder_that_needs_tensorflow(tmp_path, monkeypatch):
         "find_spec",
         lambda name: None if name in ("tensorflow", "h5py") else find(name),
     )
-    # What TFDS's own code unpacks, and files of HDF5, are known before anything is downloaded.
+    # Found in the builder's code before any download: unpacking by TFDS, and files of HDF5.
     needed = {"horses_or_humans": ["tensorflow"], "patch_camelyon": ["h5py", "tensorflow"]}
     for name, packages in needed.items():
-        assert tfds_builders.lacking(tfds_builders.of_set(name)) == packages
+        assert tfds_builders.missing_packages(tfds_builders.builder_class_for(name)) == packages
     message = refusal("cifar100", str(tmp_path))
     assert "preparing it needs tensorflow, once: pip install tensorflow" in message
 
@@ -221,33 +239,35 @@ def test_a_builder_that_needs_tensorflow(tmp_path, monkeypatch):
     ],
 )
 def test_a_builder_whose_packages_are_missing(mnist, monkeypatch, error, remedy):
-    """Found when its module is imported, when it is made, or only while it prepares."""
+    """The package may be missing when the builder's module is imported, in its constructor, or only
+    while it prepares.
+    """
     data_dir, manual_dir, _ = mnist
-    builder_class = tfds_builders.of_set("mnist")
+    builder_class = tfds_builders.builder_class_for("mnist")
 
     def fail(*arguments, **options):
         raise error
 
-    def of_import():
+    def fail_on_import():
         monkeypatch.setattr(tfds_builders.tfds, "builder_cls", fail)
-        tfds_builders.of_set.cache_clear()
+        tfds_builders.builder_class_for.cache_clear()
 
     places = [
         lambda: monkeypatch.setattr(builder_class, "_split_generators", fail),
         lambda: monkeypatch.setattr(builder_class, "__init__", fail),
-        of_import,
+        fail_on_import,
     ]
-    for place in places:
-        place()
+    for make_fail in places:
+        make_fail()
         assert refusal("mnist", data_dir, manual_dir).startswith(f"--dataset=mnist needs {remedy}")
 
 
-def test_more_than_the_memory(mnist, monkeypatch):
+def test_a_set_larger_than_memory(mnist, monkeypatch):
     data_dir, manual_dir, _ = mnist
-    nothing = type("Memory", (), {"available": 1000})
-    monkeypatch.setattr(tfds.psutil, "virtual_memory", lambda: nothing)
+    memory = types.SimpleNamespace(available=1000)
+    monkeypatch.setattr(tfds.psutil, "virtual_memory", lambda: memory)
     message = refusal("mnist", data_dir, manual_dir)
-    assert message.endswith("GiB of memory, which is more than there is.")
+    assert message.endswith("GiB of memory, which is more than is available.")
 
 
 # --- interruptions ------------------------------------------------------------------------------
@@ -285,23 +305,23 @@ def test_another_process_ends_its_preparation_first(mnist, monkeypatch):
     check_mnist(load("mnist", data_dir, manual_dir), arrays)
 
 
-def test_another_process_prepares_between_the_look_and_the_preparation(mnist, monkeypatch):
+def test_another_process_prepares_just_before_the_preparation(mnist, monkeypatch):
     data_dir, manual_dir, arrays = mnist
-    missing = tfds._missing
+    missing = tfds_prepare._missing_urls
 
     def overtaken(builder, folder):
-        monkeypatch.setattr(tfds, "_missing", missing)
+        monkeypatch.setattr(tfds_prepare, "_missing_urls", missing)
         check_mnist(load("mnist", data_dir, manual_dir), arrays)
         return missing(builder, folder)
 
-    monkeypatch.setattr(tfds, "_missing", overtaken)
+    monkeypatch.setattr(tfds_prepare, "_missing_urls", overtaken)
     check_mnist(load("mnist", data_dir, manual_dir), arrays)
 
 
 # --- as a user ----------------------------------------------------------------------------------
 
 
-def test_other_sets_do_not_import_it():
+def test_other_sets_do_not_import_tensorflow_datasets():
     code = "import sys; from elbo_lab import data; data.load('mnist_small'); print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
@@ -311,7 +331,7 @@ def test_other_sets_do_not_import_it():
 
 @pytest.mark.slow
 def test_a_run_on_mnist(tmp_path):
-    """In a process of its own, which registers the small files' checksums, then is the script."""
+    """In a subprocess that registers the small files' checksums and then runs the script."""
     files, run = tmp_path / "files", tmp_path / "run"
     arguments = [
         *("--dataset=mnist", f"--manual_dir={files}", f"--data_dir={tmp_path / 'prepared'}"),

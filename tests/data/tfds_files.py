@@ -1,4 +1,4 @@
-"""Tiny files in the official formats of image sets, and their checksums where TFDS looks."""
+"""Tiny files in the official formats of image sets, and registration of their checksums."""
 
 import gzip
 import hashlib
@@ -22,6 +22,7 @@ def grey_images(number: int, seed: int) -> np.ndarray:
 
 
 def idx(array: np.ndarray) -> bytes:
+    """The content of a gzipped IDX file."""
     header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
     return gzip.compress(header + array.astype(np.uint8).tobytes(), mtime=0)
 
@@ -39,6 +40,7 @@ def write_mnist(folder: Path) -> dict[str, np.ndarray]:
 
 
 def write_binarized_mnist(folder: Path) -> dict[str, np.ndarray]:
+    """The three files of binarized MNIST, with 20, 5 and 6 images."""
     arrays = {}
     for part, number in (("train", 20), ("valid", 5), ("test", 6)):
         arrays[part] = grey_images(number, number).reshape(number, 784) % 2
@@ -48,6 +50,7 @@ def write_binarized_mnist(folder: Path) -> dict[str, np.ndarray]:
 
 
 def write_emnist(folder: Path) -> dict[str, np.ndarray]:
+    """EMNIST's zip file with the configuration "letters", 9 and 4 images."""
     arrays = {}
     with zipfile.ZipFile(folder / "gzip.zip", "w") as archive:
         for split, number in (("train", 9), ("test", 4)):
@@ -80,8 +83,15 @@ def write_cifar10(folder: Path) -> dict[str, np.ndarray]:
 
 
 def write_omniglot(path: Path, characters: dict[str, int], drawers: int) -> None:
-    """A zip file with a drawing by each drawer of each alphabet's characters: white, 105 x 105, but
-    for a black square whose place tells character and drawer.
+    """A zip file with a drawing of each character by each drawer.
+
+    A drawing is 105 x 105, white, with a black mark on the left edge for the character and one on
+    the lower edge for the drawer.
+
+    Args:
+      path: the zip file.
+      characters: alphabet -> number of its characters.
+      drawers: number of drawers.
     """
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{path.stem}/", "")
@@ -99,13 +109,13 @@ def write_omniglot(path: Path, characters: dict[str, int], drawers: int) -> None
 
 
 def register(name: str, folder: Path, monkeypatch) -> None:
-    """Makes the files of a folder the official ones of a set."""
+    """Registers the files of a folder, by their checksums, as the official files of a set."""
     from tensorflow_datasets.core import utils
     from tensorflow_datasets.core.download.checksums import UrlInfo
 
     from elbo_lab.data import tfds_builders
 
-    builder_class = tfds_builders.of_set(name)
+    builder_class = tfds_builders.builder_class_for(name)
     infos = {}
     for url in builder_class.urls:
         file = builder_class.url_infos[url].filename

@@ -1,4 +1,4 @@
-"""Several devices against one: the same draws to the bit, the same numbers to float tolerance."""
+"""Several devices compared with one: equal draws to the bit, equal results to float tolerance."""
 
 import os
 import subprocess
@@ -17,21 +17,30 @@ MESHES = {"r1": (1, 4), "r2": (2, 4), "vmap_r4": (4, 2), "beta_tcvae": (1, 4)}
 
 
 class Device:
-    """What `make_mesh` looks at."""
+    """The attributes of a `jax.Device` that `make_mesh` reads."""
 
     def __init__(self, platform="gpu", process_index=0):
         self.platform, self.process_index = platform, process_index
 
 
 def shape(*args, **options) -> tuple[int, int]:
+    """The shape of the mesh that `make_mesh` gives."""
     mesh = sharding.make_mesh(*args, **options)
     return (1, 1) if mesh is None else tuple(mesh.shape.values())
 
 
 @pytest.mark.parametrize(
     ("number", "replicates", "batch_size", "expected"),
-    [(8, 1, 20, (1, 4)), (8, 2, 20, (2, 4)), (8, 4, 20, (4, 2)), (8, 6, 20, (2, 4))]
-    + [(8, 8, 20, (8, 1)), (8, 1, 128, (1, 8)), (4, 3, 5, (1, 1)), (1, 4, 20, (1, 1))],
+    [
+        (8, 1, 20, (1, 4)),
+        (8, 2, 20, (2, 4)),
+        (8, 4, 20, (4, 2)),
+        (8, 6, 20, (2, 4)),
+        (8, 8, 20, (8, 1)),
+        (8, 1, 128, (1, 8)),
+        (4, 3, 5, (1, 1)),
+        (1, 4, 20, (1, 1)),
+    ],
 )
 def test_replicates_take_the_devices_first_and_the_batch_what_is_left(
     number, replicates, batch_size, expected

@@ -252,7 +252,7 @@ def test_a_summary_as_it_should_be(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("results", None, "results must be a list, and is null"),
+        ("results", None, "results must be a list; got null"),
         ("results", [], "results lack wall time of training"),
         ("results", [{}], "results.0.name is missing"),
         ("results", [SUMMARY["results"][0] | {"value": "fast"}], "results.0.value must be a"),
@@ -265,7 +265,7 @@ def test_a_summary_as_it_should_be(tmp_path):
         ("steps", "12", "steps must be a whole number"),
         ("terms", "bound", "terms must be a list"),
         ("measured", {"elbo": 23}, "measured.elbo must be a list"),
-        ("figures", [1], "figures.0 must be a text"),
+        ("figures", [1], "figures.0 must be a string"),
     ],
 )
 def test_a_summary_that_is_not_as_it_should_be_is_one_sentence(tmp_path, name, value, words):
