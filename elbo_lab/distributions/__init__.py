@@ -1,4 +1,4 @@
-"""What NumPyro's distributions lack: hierarchies, laws of pixels, autoregressive laws."""
+"""Distributions that NumPyro lacks: hierarchies, laws of pixels, autoregressive laws."""
 
 from elbo_lab.distributions.autoregressive import Autoregressive
 from elbo_lab.distributions.base import Chain, Distribution

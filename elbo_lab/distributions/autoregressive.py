@@ -26,13 +26,13 @@ class Autoregressive(dist.Distribution):
 
     Args:
       logits: a causal function of whole vectors; the logits at d depend on x_1, ..., x_{d-1}.
-      spec: of the values: its kind, levels and D. Values of kind "image" are v / (levels - 1),
-        those of kind "token" are v, for v = 0, ..., levels - 1.
-      batch_shape: of what `logits` is conditioned on.
+      spec: kind, levels and D of the values. Values of kind "image" are v / (levels - 1), values of
+        kind "token" are v, for v = 0, ..., levels - 1.
+      batch_shape: batch shape of the condition, if `logits` has one.
       row_logits: (x, i) -> the function from row i of x, [*any, *batch, D / num_rows], to the
-        logits of that row. What depends on the rows before i alone is computed once for the row:
-        sampling costs num_rows calls of `row_logits`, and D calls of what it returns.
-      num_rows: rows of equal length that x is made of.
+        logits of that row. It computes what depends on earlier rows once per row: sampling costs
+        num_rows calls of `row_logits`, and D calls of the functions that it returns.
+      num_rows: number of rows of equal length in x.
     """
 
     arg_constraints = {}
@@ -48,7 +48,7 @@ class Autoregressive(dist.Distribution):
         validate_args: bool | None = None,
     ):
         self._logits, self.spec, self.num_rows = logits, spec, num_rows
-        # The vector as a single row, if it is not known how to do better.
+        # By default the whole vector is a single row.
         self._row_logits = row_logits or (lambda x, i: logits)
         super().__init__(batch_shape, (spec.dim,), validate_args=validate_args)
 
@@ -56,10 +56,8 @@ class Autoregressive(dist.Distribution):
     def support(self) -> constraints.Constraint:
         if self.spec.kind == "token":
             return constraints.independent(constraints.integer_interval(0, self.spec.levels - 1), 1)
-        is_binary = self.spec.levels == 2
-        return constraints.independent(
-            constraints.boolean if is_binary else constraints.unit_interval, 1
-        )
+        values = constraints.boolean if self.spec.levels == 2 else constraints.unit_interval
+        return constraints.independent(values, 1)
 
     def log_prob(self, value: Array) -> Array:
         """The log mass of values [*any, *batch, D], nats, [*any, *batch]."""
@@ -82,11 +80,11 @@ class Autoregressive(dist.Distribution):
 
     @property
     def row_length(self) -> int:
-        """Values of a row."""
+        """Number of values in a row."""
         return self.spec.dim // self.num_rows
 
     def blank(self, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Zeros [*sample_shape, *batch, D] for `sample_in_row` to begin with."""
+        """Zeros [*sample_shape, *batch, D], the start of `sample_in_row`."""
         dtype = jnp.int32 if self.spec.kind == "token" else jnp.float32
         return jnp.zeros((*sample_shape, *self.batch_shape, self.spec.dim), dtype)
 
@@ -95,19 +93,20 @@ class Autoregressive(dist.Distribution):
     ) -> Array:
         """x with the values start, ..., stop - 1 of a row drawn, given all values before them.
 
-        Calls with one key for all values in turn, however many a call, make the draws of `sample`:
-        each value has a key of its own, folded from that one and the value's position.
+        Calls with the same key for all values in turn, however many per call, give the draws of
+        `sample`: the key of each value is folded from that key and the value's position.
 
         Args:
           key: one typed PRNG key.
-          x: [*sample_shape, *batch, D], the values before these drawn already.
+          x: [*sample_shape, *batch, D]; all values before `start` are drawn already.
           row, start, stop: integers or integer arrays [].
         """
         first = row * self.row_length
-        logits_of = self._row_logits(x, row)
+        row_logits = self._row_logits(x, row)
 
         def draw(j: Array, x_row: Array) -> Array:
-            logits = jax.lax.dynamic_index_in_dim(logits_of(x_row), j, x.ndim - 1, keepdims=False)
+            all_logits = row_logits(x_row)
+            logits = jax.lax.dynamic_index_in_dim(all_logits, j, x.ndim - 1, keepdims=False)
             value = self._draw(jax.random.fold_in(key, first + j), logits)
             return jax.lax.dynamic_update_index_in_dim(x_row, value, j, -1)
 
@@ -127,7 +126,7 @@ class Autoregressive(dist.Distribution):
         return level.astype(jnp.float32) / (self.spec.levels - 1)
 
     def _level(self, value: Array) -> Array:
-        """v = 0, ..., levels - 1 of values."""
+        """The levels v = 0, ..., levels - 1 of values."""
         if self.spec.kind == "token":
             return value
         return jnp.round(value * (self.spec.levels - 1)).astype(jnp.int32)

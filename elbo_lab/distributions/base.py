@@ -1,7 +1,7 @@
 """The protocol of distributions, and hierarchies of stochastic layers.
 
 A distribution, anywhere in this project, is an object with `sample(key, sample_shape)` and
-`log_prob(z)`; NumPyro's are the rule. Batch dimensions of a draw trail its sample dimensions.
+`log_prob(z)`, usually one of NumPyro's. Batch dimensions of a draw trail its sample dimensions.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from elbo_lab.losses.posteriors import Layered, sample_from
 
 
 class Distribution(Protocol):
-    """What `elbo_lab.losses` asks of a posterior; of a prior it asks `log_prob` alone."""
+    """Methods that `elbo_lab.losses` needs of a posterior; a prior needs `log_prob` only."""
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Any:
         """Draws [*sample_shape, *batch, ...]."""
@@ -36,7 +36,7 @@ class Chain(Layered):
       first: distribution of the first layer drawn, batch shape [*batch] or ().
       conditionals: functions from one layer's value [*any, L_i] to the next one's distribution,
         batch shape [*any], in the order of drawing.
-      downwards: whether the first layer drawn is z_n (a prior) rather than z_1.
+      downwards: True if the first layer drawn is z_n (a prior), False if it is z_1.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class Chain(Layered):
         """Log density of a tuple of values, nats, [*any, *batch]."""
         drawn = tuple(reversed(value)) if self.downwards else tuple(value)
         layers = self._layers(drawn)
-        each = [layer.log_prob(z) for layer, z in zip(layers, drawn, strict=True)]
-        # A layer whose dimensions are a batch, not an event, would be broadcast.
-        chex.assert_equal_rank(each)
-        return sum(each)
+        log_probs = [layer.log_prob(z) for layer, z in zip(layers, drawn, strict=True)]
+        # A layer with batch instead of event dimensions would be broadcast silently.
+        chex.assert_equal_rank(log_probs)
+        return sum(log_probs)
 
     def layers(self, value: tuple[Array, ...]) -> tuple[Distribution, ...]:
         """Each layer's distribution given the layer before it in `value`, from the data up."""
@@ -73,7 +73,6 @@ class Chain(Layered):
         return self._layers(value)
 
     def _layers(self, drawn: tuple[Array, ...]) -> tuple[Distribution, ...]:
-        given = (
-            conditional(z) for conditional, z in zip(self.conditionals, drawn[:-1], strict=True)
-        )
-        return (self.first, *given)
+        """Each layer's distribution, in the order of drawing."""
+        pairs = zip(self.conditionals, drawn[:-1], strict=True)
+        return (self.first, *(conditional(z) for conditional, z in pairs))

@@ -9,25 +9,25 @@ from jax import Array
 
 from elbo_lab.losses.posteriors import sample_from
 
-# The mean of so many draws is off by a variance of v / NUM_DRAWS, v that of one draw. For v = 1 it
-# adds a hundredth of the threshold above which a latent unit counts as active.
+# The mean of this many draws has the variance v / NUM_DRAWS, v being that of one draw. For v = 1
+# that is a hundredth of the threshold above which a latent unit counts as active.
 NUM_DRAWS = 10_000
-# Draws at once.
+# Draws computed at once.
 _CHUNK = 100
 
 
 def closed_form_mean(distribution: Any) -> Any | None:
-    """E[z] where the distribution gives it, else None.
+    """E[z] if the distribution has it in closed form, else None.
 
-    `mean` is a property of NumPyro's distributions and a method of Distrax's and TFP's. A class of
-    one's own may have either, or none; what it calls `mean` has to be the mean of its draws.
+    `mean` is a property of NumPyro's distributions and a method of Distrax's and TFP's. A user's
+    class may have either or none; its `mean` must be the mean of its draws.
 
     Args:
       distribution: any object; nothing is drawn from it.
 
     Returns:
-      A pytree of [*batch, ...], or None: there is no `mean`, it raises NotImplementedError (as that
-      of most flows does), it is None, or it needs arguments (a network of that name).
+      A pytree of [*batch, ...]. None if there is no `mean`, if it raises NotImplementedError (as
+      for most flows), if it is None, or if it needs arguments (a network of that name).
     """
     missing = object()
     try:
@@ -40,16 +40,16 @@ def closed_form_mean(distribution: Any) -> Any | None:
     except AttributeError:
         if inspect.getattr_static(distribution, "mean", missing) is missing:
             return None
-        raise  # A mistake inside of it is no missing mean.
+        raise  # An error inside the property does not mean that there is no mean.
 
 
 def mean_of(key: Array, distribution: Any, num_draws: int = NUM_DRAWS) -> Any:
-    """E[z], in closed form where the distribution gives it, else the mean of draws.
+    """E[z], in closed form if the distribution has it, else the mean of draws.
 
     Args:
-      key: one typed PRNG key; not used where there is a closed form.
+      key: one typed PRNG key; not used if there is a closed form.
       distribution: `sample(key, sample_shape)`, by the convention of any library.
-      num_draws: how many draws are averaged, rounded up to whole chunks of 100.
+      num_draws: number of draws that are averaged, rounded up to whole chunks of 100.
 
     Returns:
       A pytree of [*batch, ...], shaped as one draw; at least float32.
@@ -70,7 +70,7 @@ def mean_of(key: Array, distribution: Any, num_draws: int = NUM_DRAWS) -> Any:
 
 
 def mean_or_draw(key: Array, distribution: Any) -> Any:
-    """What a figure shows of p(x|z): its mean in closed form, else one draw [*batch, ...]."""
+    """The mean in closed form if there is one, else one draw, [*batch, ...]; for figures."""
     mean = closed_form_mean(distribution)
     return sample_from(distribution, key, ()) if mean is None else mean
 
@@ -84,7 +84,7 @@ def _takes_no_arguments(function: Any) -> bool:
 
 
 def _as_draws(mean: Any, distribution: Any) -> Any:
-    """The mean [or broadcastable to a draw] in the shape of a draw."""
+    """The mean, broadcast to the shape of a draw."""
     draw = jax.eval_shape(lambda key: sample_from(distribution, key, ()), jax.random.key(0))
     try:
         return jax.tree.map(lambda m, d: jnp.broadcast_to(m, d.shape), mean, draw)

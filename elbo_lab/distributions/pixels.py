@@ -1,9 +1,9 @@
 """Laws of pixels that NumPyro lacks: a fast Bernoulli, and two laws of grey levels.
 
-The laws here cast their parameters to float32 at least before they compute anything, so that those
-of half precision cost nothing; derivatives come back in the parameters' type. NumPyro, Distrax and
-TFP compute a density in its parameters' type, which for bfloat16 costs whole nats per image
-(docs/bounds.md has the numbers): cast the parameters of theirs first.
+The laws here cast their parameters to at least float32 before they compute anything, so that
+half-precision parameters cost no accuracy; derivatives have the parameters' own type. NumPyro,
+Distrax and TFP compute a density in its parameters' type, which for bfloat16 costs whole nats per
+image (docs/bounds.md has the numbers): cast the parameters of their distributions first.
 """
 
 import functools
@@ -23,17 +23,17 @@ from elbo_lab.losses.arrays import to_common_float, to_common_rank
 def bernoulli_log_prob(logits: Array, value: Array) -> Array:
     """sum_d log Bernoulli(value_d; sigmoid(logits_d)) over the last axis (textbook 13.16, 13.17).
 
-    x l - max(l, 0) - log(1 + exp(-|l|)), for any finite logit. Two things make it fast: the
-    logarithms of a few pixels are taken as one, of their product, which costs no accuracy beyond
-    that of the sum over pixels (each factor lies in [1, 2]); and its derivative is given, as
-    x - sigmoid(l), instead of being derived from the formula.
+    x l - max(l, 0) - log(1 + exp(-|l|)), for any finite logit. Two things make it fast. A few
+    pixels share one logarithm, that of their product, which costs no accuracy beyond that of the
+    sum over pixels (each factor lies in [1, 2]). And the derivative is defined as x - sigmoid(l)
+    instead of being derived from the formula.
 
     Args:
-      logits: [*batch, D]; those of half precision are cast to float32 first.
+      logits: [*batch, D]; half precision is cast to float32 first.
       value: [*batch, D], 0 or 1 (broadcastable against the logits).
 
     Returns:
-      [*batch], nats, of float32 at least.
+      [*batch], nats, at least float32.
     """
     return _bernoulli_log_prob(*to_common_rank(*to_common_float(logits, value)))
 
@@ -55,7 +55,7 @@ def _bernoulli_log_prob_jvp(primals, tangents):
     logits_dot, value_dot = tangents
     out = _bernoulli_log_prob(logits, value)
     out_dot = jnp.zeros_like(out)
-    # Symbolic zeros: nothing is computed for a constant, and integer images have no derivative.
+    # Nothing is computed for a constant argument; integer images have no derivative.
     if not isinstance(logits_dot, SymbolicZero):
         out_dot += jnp.sum((value - jax.nn.sigmoid(logits)) * logits_dot, axis=-1)
     if not isinstance(value_dot, SymbolicZero):
@@ -140,7 +140,6 @@ class DiscretizedLogistic(dist.Distribution):
     @property
     def mean(self) -> Array:
         """E[v] / 255 with E[v] = sum_{i=0}^{254} P(v > i)."""
-
         location, log_scale = to_common_rank(*to_common_float(self.location, self.log_scale))
 
         def add(total: Array, i: Array) -> tuple[Array, None]:
@@ -152,16 +151,24 @@ class DiscretizedLogistic(dist.Distribution):
         return total / 255
 
 
-# B_2n of log(sinh(l / 2) / (l / 2)) = sum_n B_2n l^2n / (2n (2n)!), whose terms fall by
-# (l / 2 pi)^2: ten reach float64's last digits for |l| < 1.
+# Bernoulli numbers B_2n: log(sinh(l / 2) / (l / 2)) = sum_n B_2n l^2n / (2n (2n)!). The terms fall
+# by (l / 2 pi)^2, so ten of them reach float64's last digits for |l| < 1.
 _BERNOULLI_NUMBERS = (
-    *(1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66),
-    *(-691 / 2730, 7 / 6, -3617 / 510, 43867 / 798, -174611 / 330),
+    1 / 6,
+    -1 / 30,
+    1 / 42,
+    -1 / 30,
+    5 / 66,
+    -691 / 2730,
+    7 / 6,
+    -3617 / 510,
+    43867 / 798,
+    -174611 / 330,
 )
 
 
 def _series(coefficients: list[float], x: Array) -> Array:
-    """c_0 + c_1 x + c_2 x^2 + ... for |x| < 1, without the terms that rounding hides."""
+    """c_0 + c_1 x + c_2 x^2 + ... for |x| < 1, without the terms below rounding errors."""
     least = jnp.finfo(x.dtype).eps * abs(coefficients[0]) / 16
     total = jnp.zeros_like(x)
     for coefficient in reversed(coefficients):
@@ -174,9 +181,9 @@ class ContinuousBernoulli(dist.Distribution):
     """Independent values in [0, 1] over the last axis, by logits [*batch, D]: the density
     p(x) = exp(l x) / int_0^1 exp(l t) dt, that is C(b) b^x (1 - b)^(1 - x) with b = sigmoid(l).
 
-    Loaiza-Ganem and Cunningham 2019: the Bernoulli's formula is no density on [0, 1]; C(b) makes it
-    one. `log_prob` is a density's, in nats: it may be positive, and does not
-    compare with that of a Bernoulli or of any other mass.
+    Loaiza-Ganem and Cunningham 2019: the Bernoulli's formula is not a density on [0, 1]; the factor
+    C(b) makes it one. `log_prob` is the logarithm of a density, in nats: it may be positive, and is
+    not comparable with that of a Bernoulli or any other mass.
     """
 
     arg_constraints = {"logits": constraints.real_vector}
@@ -187,7 +194,7 @@ class ContinuousBernoulli(dist.Distribution):
         super().__init__(logits.shape[:-1], logits.shape[-1:], validate_args=validate_args)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """By the inverse of the distribution function, log(1 + u (exp(l) - 1)) / l."""
+        """Draws, by the inverse of the distribution function, log(1 + u (exp(l) - 1)) / l."""
         (logits,) = to_common_float(self.logits)
         u = jax.random.uniform(key, (*sample_shape, *logits.shape), logits.dtype)
         logits, u = to_common_rank(logits, u)

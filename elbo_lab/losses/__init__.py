@@ -6,11 +6,11 @@ Objectives (functions of a key), bounds (functions of log-weights), estimators, 
 Accuracy of a bound, relative to the greatest |log_w| (at least 1, at most 1e6): 5e-14 for float64
 log-weights (`jax.enable_x64`), 5e-7 for float32; times the sum of the coefficients' magnitudes for
 SUMO and jackknifes of order 3 and more. First and second derivatives by log-weights: 64 roundings,
-relative to the greatest of them (at least 1). Half-precision log densities are added, and bounds of
-them taken, in float32.
+relative to the greatest of them (at least 1). Half-precision log densities are cast to float32
+before they are added and bounds are computed.
 
 Nothing here promotes ranks or types of arrays implicitly: everything runs under
-`jax.numpy_rank_promotion("raise")` and `jax.numpy_dtype_promotion("strict")`, as far as the
+`jax.numpy_rank_promotion("raise")` and `jax.numpy_dtype_promotion("strict")`, provided that the
 distributions do (NumPyro's promote ranks).
 """
 
@@ -44,7 +44,7 @@ from elbo_lab.losses.two_targets import cubo, iwae_elbo, piwae, rws, wake_sleep
 from elbo_lab.losses.weights import LogWeights, log_weights
 
 __all__ = [
-    # objectives that are one bound
+    # objectives that are one function of log-weights
     "beta_vae",
     "ciwae",
     "elbo",
@@ -56,23 +56,23 @@ __all__ = [
     "sumo",
     "sumo_log_px",
     "tvo",
-    # with a regularizer per example
+    # objectives with a regularizer per example
     "capacity_vae",
     "free_bits",
     "lambda_vae",
-    # that look at a whole batch
+    # objectives that need the whole batch
     "beta_tcvae",
     "dip_vae_i",
     "dip_vae_ii",
     "free_bits_batch",
     "info_vae",
-    # of different targets for the two networks
+    # objectives with different targets for the two networks
     "cubo",
     "iwae_elbo",
     "piwae",
     "rws",
     "wake_sleep",
-    # what objectives return, and their list
+    # return types and the list of objectives
     "Aux",
     "BatchAux",
     "CATALOGUE",

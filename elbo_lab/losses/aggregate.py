@@ -1,10 +1,10 @@
-"""Objectives that look at a whole batch: they estimate what the aggregate posterior q(z), the mean
-of q(z|x) over x, is like.
+"""Objectives that need the whole batch: their regularizers depend on the aggregate posterior q(z),
+the mean of q(z|x) over x, which is estimated from the batch.
 
-Their type says so: they return `BatchAux`, and the posterior's batch shape must be [B] with B >= 2.
-Under a `jax.vmap` over examples there is no batch to see, and they refuse. The regularizer is added
-to every example's loss, so that the mean over the batch has it once. They pair examples with each
-other, so that a batch sharded over a mesh's Explicit axes must go through `jax.sharding.auto_axes`.
+They return `BatchAux`, and the posterior's batch shape must be [B] with B >= 2. Under a `jax.vmap`
+over examples there is no batch, and they raise ValueError. The regularizer is added to every
+example's loss, so that the mean over the batch contains it once. Examples are paired with each
+other: a batch sharded over a mesh's Explicit axes must go through `jax.sharding.auto_axes`.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from elbo_lab.losses.weights import LogWeights, Problem
 
 
 class BatchAux(NamedTuple):
-    """`Aux` of an objective that needs the batch; nats."""
+    """`Aux` of an objective that needs the whole batch, in nats."""
 
     bound: Array  # [B], the quantity that is maximized, = -loss
     kl: Array  # [B], KL(q(z|x) || p(z)): closed form, or mean_k log_qz_x - log_pz
@@ -33,7 +33,14 @@ class BatchAux(NamedTuple):
     log_px_z: Array  # [K, B]
     log_pz: Array  # [K, B]
     log_qz_x: Array  # [K, B]
-    penalty: Array  # [], the batch's mean of what the loss has beyond the negative ELBO
+    penalty: Array  # [], mean over the batch of the loss minus the negative ELBO
+
+
+class DipWeights(NamedTuple):
+    """Weights of DIP-VAE's penalties."""
+
+    off: Array | float  # of squared covariances
+    diag: Array | float  # of squared deviations of the variances from 1
 
 
 def free_bits_batch(
@@ -54,7 +61,7 @@ def free_bits_batch(
     Args:
       min_kl: lambda, nats per group, may be traced.
       group_size: neighbouring latent dimensions in a group. Divides L.
-      others: as in `free_bits`, of which this is the published form.
+      others: as in `free_bits`. This is the published form.
 
     Returns:
       loss [B], nats; BatchAux. Population: the mean over the batch is at most the ELBO's.
@@ -90,17 +97,17 @@ def beta_tcvae(
 
     Args:
       dataset_size: N, training examples.
-      beta: weight of the total correlation, may be traced. 1 is the ELBO by Monte Carlo, exactly.
-      estimator: reparam alone, since the draws stand in log q(z) too.
+      beta: weight of the total correlation, may be traced. 1 is exactly the Monte Carlo ELBO.
+      estimator: reparam only, since the draws also enter log q(z).
       others: as in `elbo`; the posterior must be a product over its dimensions.
 
     Returns:
-      loss [B], nats; BatchAux. Minibatch-weighted sampling takes q(z) and q(z_l) for too small, by
-      factors of up to N, and so the total correlation for too large, by up to L log N; much of that
-      is a constant, which gradients do not see.
+      loss [B], nats; BatchAux. Minibatch-weighted sampling underestimates q(z) and q(z_l), by
+      factors of up to N, and so overestimates the total correlation, by up to L log N. Much of that
+      is a constant, which has no gradient.
 
     Raises:
-      ValueError: no batch; a posterior that is no product; as `elbo`.
+      ValueError: no batch; a posterior that is not a product over its dimensions; as `elbo`.
     """
     check_count("dataset_size", dataset_size)
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
@@ -150,8 +157,12 @@ def dip_vae_i(
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     mean, _ = moments(posterior)
-    weights = lambda_off, lambda_diag
-    return _dip(key, problem, estimator, "dip_vae_i", lambda: _covariance(mean), weights)
+
+    def covariance() -> Array:
+        return _covariance(mean)
+
+    weights = DipWeights(lambda_off, lambda_diag)
+    return _dip(key, problem, estimator, "dip_vae_i", covariance, weights)
 
 
 def dip_vae_ii(
@@ -173,13 +184,13 @@ def dip_vae_ii(
       give its variance too.
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
-    factors(posterior)  # or it is refused: the variances alone would not be the covariance
+    factors(posterior)  # Raises for dependent dimensions: their variances are not the covariance.
     mean, variance = moments(posterior)
 
     def covariance() -> Array:
         return _covariance(mean) + jnp.diag(jnp.mean(variance, axis=0))
 
-    weights = lambda_off, lambda_diag
+    weights = DipWeights(lambda_off, lambda_diag)
     return _dip(key, problem, estimator, "dip_vae_ii", covariance, weights)
 
 
@@ -198,15 +209,14 @@ def info_vae(
     """Negative InfoVAE objective: E_q[log p(x|z)] - (1 - alpha) KL(q(z|x) || p(z)) - (alpha +
     lambda - 1) MMD^2(q(z), p(z)) (Zhao et al. 2019, eq. 6, with the maximum mean discrepancy).
 
-    MMD^2 compares the batch's first draws with as many from the prior (one from each example's own
-    where it is conditional), without bias, by the kernel C / (C + |z - z'|^2), C = 2 L (Tolstikhin
-    et al. 2018, section 4).
+    MMD^2 compares one draw of q(z|x) per example with one draw of the prior per example, without
+    bias, by the kernel C / (C + |z - z'|^2), C = 2 L (Tolstikhin et al. 2018, section 4).
 
     Args:
       kl_weight: 1 - alpha, may be traced; the paper's MMD-VAE has 0.
       mmd_weight: alpha + lambda - 1, nats, may be traced.
-      estimator: reparam alone, since the draws stand in the discrepancy.
-      others: as in `elbo`; z is one array; the prior must give samples.
+      estimator: reparam only, since the draws enter the discrepancy.
+      others: as in `elbo`; z is one array; the prior must have `sample`.
 
     Returns:
       loss [B], nats; BatchAux. Not a bound on log p(x) in general.
@@ -222,15 +232,15 @@ def info_vae(
     kl = checked_kl(kl, surrogate)
     kl_weight = weight_like(surrogate, "kl_weight", kl_weight)
     mmd_weight = weight_like(surrogate, "mmd_weight", mmd_weight)
-    ours = draws.z[0].reshape(surrogate.shape[0], -1)  # [B, L]
-    theirs = one_per_example(prior, prior_key, surrogate.shape).reshape(ours.shape)
-    discrepancy = squared_mmd(*to_common_float(ours, theirs)).astype(surrogate.dtype)
+    z_q = draws.z[0].reshape(surrogate.shape[0], -1)  # [B, L]
+    z_p = one_per_example(prior, prior_key, surrogate.shape).reshape(z_q.shape)
+    discrepancy = squared_mmd(*to_common_float(z_q, z_p)).astype(surrogate.dtype)
     loss = surrogate + kl_weight * kl + mmd_weight * discrepancy
     penalty = mmd_weight * discrepancy + jnp.mean((kl_weight - 1) * kl)
     return loss, _aux(loss, draws, kl, penalty)
 
 
-def squared_mmd(one: Array, other: Array) -> Array:
+def squared_mmd(z_q: Array, z_p: Array) -> Array:
     """Unbiased estimate of MMD^2 between the laws of two samples, [A, L] and [B, L] (Gretton et al.
     2012, eq. 3), by the inverse multiquadratic kernel C / (C + d^2), C = 2 L. May be negative.
     """
@@ -243,7 +253,7 @@ def squared_mmd(one: Array, other: Array) -> Array:
         number = a.shape[0]
         return (jnp.sum(kernel(a, a)) - number) / (number * (number - 1))  # The diagonal is ones.
 
-    return within(one) + within(other) - 2 * jnp.mean(kernel(one, other))
+    return within(z_q) + within(z_p) - 2 * jnp.mean(kernel(z_q, z_p))
 
 
 def _dip(
@@ -252,8 +262,9 @@ def _dip(
     estimator: str | Estimator,
     name: str,
     covariance: Callable[[], Array],
-    weights: tuple[Array | float, Array | float],
+    weights: DipWeights,
 ) -> tuple[Array, BatchAux]:
+    """DIP-VAE with a given covariance of z, called after the batch has been checked."""
     kl = kl_divergence(problem.posterior, problem.prior)
     surrogate, draws = reconstruction(key, problem, estimator)
     _check_batch(name, surrogate)
@@ -261,13 +272,15 @@ def _dip(
     matrix = covariance().astype(surrogate.dtype)  # [L, L]
     diagonal = jnp.diagonal(matrix)
     off = jnp.sum(matrix**2) - jnp.sum(diagonal**2)
-    lambda_off, lambda_diag = (jnp.asarray(weight, surrogate.dtype) for weight in weights)
+    lambda_off = jnp.asarray(weights.off, surrogate.dtype)
+    lambda_diag = jnp.asarray(weights.diag, surrogate.dtype)
     penalty = lambda_off * off + lambda_diag * jnp.sum((diagonal - 1) ** 2)
     loss = surrogate + kl + penalty
     return loss, _aux(loss, draws, kl, penalty)
 
 
 def _covariance(values: Array) -> Array:
+    """Covariance matrix [L, L] of values [B, L], over the batch."""
     centred = values - jnp.mean(values, axis=0, keepdims=True)
     return centred.T @ centred / values.shape[0]
 

@@ -1,4 +1,4 @@
-"""Checks of arguments, each raising one sentence."""
+"""Checks of arguments; each raises a ValueError of one or two sentences."""
 
 import numbers
 
@@ -8,16 +8,16 @@ from jax import Array
 
 
 def typed_key(key: Array) -> Array:
-    """One typed PRNG key: as it is, or wrapped if it is of the legacy form (jax.random.PRNGKey).
+    """The key as one typed PRNG key; a legacy key (`jax.random.PRNGKey`) is wrapped.
 
     Raises:
-      ValueError: if it is no key, or several.
+      ValueError: if it is not a PRNG key, or an array of several.
     """
     dtype = getattr(key, "dtype", None)
     if dtype == jnp.uint32 and key.ndim > 0:
         try:
             key = jax.random.wrap_key_data(key)
-        except TypeError as error:  # Another number of words than the default implementation's.
+        except TypeError as error:  # Not as many words as the default PRNG has.
             raise ValueError(
                 f"key must be a PRNG key, made by jax.random.key; got uint32 of shape {key.shape}."
             ) from error
@@ -34,7 +34,7 @@ def typed_key(key: Array) -> Array:
 
 
 def is_integer(value: object) -> bool:
-    """Whether the value is an integer, Python's or NumPy's; a bool is none."""
+    """True if the value is an integer of Python or NumPy, and not a bool."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
@@ -54,29 +54,29 @@ def check_broadcasts(name: str, value: Array | float, shape: tuple[int, ...]) ->
 
 
 def check_per_example(name: str, value: Array, shape: tuple[int, ...], leading: int = 0) -> None:
-    """Raises ValueError unless a function of the caller's returned one value per example.
+    """Raises ValueError unless the caller's function returned one value per example.
 
     Args:
-      name: the argument.
-      value: what it returned, [*leading axes, *batch].
-      shape: the shape that is needed.
-      leading: axes of `shape` that are draws, which the caller need not know of.
+      name: the function's name, for the message.
+      value: its return value, [*leading axes, *batch].
+      shape: the required shape.
+      leading: number of leading axes of `shape` that are draws; the message leaves them out.
     """
-    got = jnp.shape(value)
-    if got == shape:
+    actual = jnp.shape(value)
+    if actual == shape:
         return
     cause = ""
-    if len(got) > len(shape):
+    if len(actual) > len(shape):
         cause = (
             " Sum over the event dimensions, e.g. by NumPyro's `.to_event(1)`; or it sees a batch "
-            "where the posterior is of one example."
+            "where the posterior is for one example."
         )
-    elif len(got) < len(shape):
+    elif len(actual) < len(shape):
         cause = (
             " It must not sum over the batch. Or the posterior is one per latent dimension: give "
             "it `.to_event(1)`."
         )
     raise ValueError(
         f"{name} must return one value per example, shape {shape[leading:]} for one draw "
-        f"(as posterior.log_prob does); got {got[leading:]}.{cause}"
+        f"(as posterior.log_prob does); got {actual[leading:]}.{cause}"
     )

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 
 def to_common_float(*values: ArrayLike) -> list[Array]:
-    """The values as arrays of their common floating-point type, of float32 at least.
+    """The values as arrays of their common floating-point type, at least float32.
 
     Derivatives flow back in each value's own type.
     """
@@ -20,6 +20,6 @@ def to_common_float(*values: ArrayLike) -> list[Array]:
 
 
 def to_common_rank(*arrays: Array) -> list[Array]:
-    """The arrays with leading dimensions of size 1, until all have as many dimensions."""
+    """The arrays reshaped to the same rank, by leading dimensions of size 1."""
     rank = max(array.ndim for array in arrays)
     return [array.reshape((1,) * (rank - array.ndim) + array.shape) for array in arrays]

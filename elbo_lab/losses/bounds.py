@@ -12,13 +12,13 @@ of magnitude up to 1e6, any distance apart, and for infinite ones:
   derivatives are those of any other K equal log-weights, the first being 1/K each.
 * Log-weights of +inf stand for +t likewise, so that they share the first derivative of `iwae`
   equally. The value is +inf, but for `renyi` with alpha > 1, which follows the least log-weights,
-  and `sumo`, which may not come to them. The mean of both infinities (`elbo`, `ciwae`, `tvo`) is
+  and `sumo`, which may stop before them. The mean of both infinities (`elbo`, `ciwae`, `tvo`) is
   NaN.
 
 Parameters that are known while tracing are checked, and raise ValueError; traced ones are used as
-they are. A bound of several parameters is a function of log-weights once these are bound, e.g.
-`functools.partial(miwae, num_outer=8)`; anything of the same type is a bound. A bound of your own
-whose derivative jumps returns its value through `once_differentiable(value, message)`, so that
+they are. A bound with parameters becomes a function of log-weights by binding them, e.g.
+`functools.partial(miwae, num_outer=8)`. Any function of the same type is a bound. A bound of your
+own whose derivative jumps returns its value through `once_differentiable(value, message)`, so that
 estimator="dreg" and Hessians raise the message instead of being wrong; see `vr_max`.
 """
 
@@ -72,7 +72,7 @@ __all__ = [
     "vr_max",
 ]
 
-# Steps that `tvo` takes: their memory is this times the log-weights'.
+# Most steps of `tvo`; it needs the log-weights' memory once per step.
 MOST_STEPS = 1000
 
 
@@ -117,7 +117,7 @@ def miwae(log_w: Array, num_outer: int) -> Array:
       for it; M lowers its variance only. M = 1 is `iwae`, K = 1 is `elbo`.
 
     Raises:
-      ValueError: M is no integer of at least 1 that divides the number of log-weights.
+      ValueError: M is not an integer of at least 1, or does not divide the number of log-weights.
     """
     log_w = as_log_weights(log_w)
     if not is_integer(num_outer) or num_outer < 1 or log_w.shape[0] % num_outer:
@@ -166,8 +166,8 @@ def renyi(log_w: Array, alpha: Array | float) -> Array:
     Args:
       log_w: log-weights [K, *batch], nats.
       alpha: the order, of either sign, a scalar or [*batch], may be traced. An infinite scalar that
-        is known while tracing has no second derivative, as `vr_max`; a traced one gives the limit
-        of value and first derivative, and a second derivative that is of no use.
+        is known while tracing has no second derivative, like `vr_max`. A traced one gives the limit
+        of value and first derivative; its second derivative is meaningless.
 
     Returns:
       [*batch], nats; falls as alpha grows. Population (K -> inf): a lower bound on log p(x) for
@@ -250,16 +250,15 @@ def tvo(log_w: Array, partition: int | Sequence[float] = 5) -> Array:
 
 def partition_points(partition: int | Sequence[float]) -> tuple[float, ...]:
     """The points of `tvo`'s partition, checked."""
-    if np.ndim(partition) == 0:
-        steps = max(partition, 0) if is_integer(partition) else 0
-        points = tuple(s / steps for s in range(steps + 1)) if 0 < steps <= MOST_STEPS else ()
-    else:
-        points = tuple(map(float, partition))
-        steps = len(points) - 1
-    if steps > MOST_STEPS:
+    is_number = np.ndim(partition) == 0
+    points = () if is_number else tuple(map(float, partition))
+    steps = partition if is_number else len(points) - 1
+    if is_integer(steps) and steps > MOST_STEPS:
         raise ValueError(f"partition must have at most {MOST_STEPS:,} steps; got {steps:,}.")
-    rising = all(left < right for left, right in itertools.pairwise(points))
-    if len(points) < 2 or points[0] != 0 or points[-1] != 1 or not rising:
+    if is_number and is_integer(steps) and steps > 0:
+        points = tuple(s / steps for s in range(steps + 1))
+    is_rising = all(left < right for left, right in itertools.pairwise(points))
+    if len(points) < 2 or points[0] != 0 or points[-1] != 1 or not is_rising:
         raise ValueError(
             "partition must be a number of steps of at least 1, or points that rise from 0 to 1; "
             f"got {points if points else partition}."
@@ -268,8 +267,9 @@ def partition_points(partition: int | Sequence[float]) -> tuple[float, ...]:
 
 
 def _mean_of_power(log_w: Array, name: str, power: Array | np.ndarray) -> Array:
-    """1/s log 1/K sum_k exp(s log_w_k) for `power` s, finite or not, known or a tracer; `name` is
-    that of the caller's parameter.
+    """1/s log 1/K sum_k exp(s log_w_k) for `power` s, finite or infinite, known or traced.
+
+    `name` is the caller's parameter, for error messages.
     """
     if is_known(power) and np.ndim(power) == 0 and np.isinf(power):
         return _greatest_or_least(log_w, "greatest" if power > 0 else "least")
@@ -279,10 +279,11 @@ def _mean_of_power(log_w: Array, name: str, power: Array | np.ndarray) -> Array:
 
 
 def _greatest_or_least(log_w: Array, which: str) -> Array:
-    value = {"greatest": jnp.max, "least": jnp.min}[which](log_w, axis=0)
+    """The greatest or the least log-weight, [*batch], whose second derivative is refused."""
+    value = jnp.max(log_w, axis=0) if which == "greatest" else jnp.min(log_w, axis=0)
     return once_differentiable(
         value,
-        f"The derivative of the {which} log-weight jumps where two tie, so that it has no second "
+        f"The derivative of the {which} log-weight jumps where two tie. It has no second "
         'derivative, which estimator="dreg" and Hessians need; estimators such as reparam, score '
-        "and vimco need the first alone.",
+        "and vimco need the first only.",
     )

@@ -6,6 +6,7 @@ sum of terms >= 0, so that divergences near zero keep their relative digits.
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,14 @@ from jax.scipy.special import digamma, gammaln
 
 from elbo_lab.losses.arrays import to_common_float
 from elbo_lab.losses.laws import PARAMETER_NDIMS, Law, broadcast_parameter, diagonal_matrix
+
+
+class FactorKL(NamedTuple):
+    """KL of each factor of two distributions, in nats."""
+
+    values: Array  # [*batch, *factors]
+    ndims: int  # number of dimensions of factors; 0: the KL is known for the whole event only
+
 
 # The functions below take parameters of one type and of the same leading dimensions.
 
@@ -31,7 +40,7 @@ def exp_excess(t: Array) -> Array:
 
 
 @exp_excess.defjvp
-def _(primals, tangents):
+def _exp_excess_jvp(primals, tangents):
     return exp_excess(*primals), jnp.expm1(*primals) * tangents[0]
 
 
@@ -44,7 +53,7 @@ def log_ratio(x: Array, y: Array) -> Array:
 
 
 @log_ratio.defjvp
-def _(primals, tangents):
+def _log_ratio_jvp(primals, tangents):
     (x, y), (x_dot, y_dot) = primals, tangents
     return log_ratio(x, y), x_dot / x - y_dot / y
 
@@ -101,7 +110,7 @@ def dirichlet(concentration_q: Array, concentration_p: Array) -> Array:
 
 
 def beta(one_q: Array, zero_q: Array, one_p: Array, zero_p: Array) -> Array:
-    """The Dirichlet's of two concentrations."""
+    """The divergence of Dirichlet distributions with two concentrations."""
     return dirichlet(jnp.stack([one_q, zero_q], -1), jnp.stack([one_p, zero_p], -1))
 
 
@@ -120,7 +129,7 @@ def poisson(rate_q: Array, rate_p: Array) -> Array:
 
 
 def categorical(logits_q: Array, logits_p: Array) -> Array:
-    """sum_c q_c log(q_c/p_c), with 0 log 0 = 0; inf where q has a state that p has not.
+    """sum_c q_c log(q_c/p_c), with 0 log 0 = 0; inf if q has mass on a state where p has none.
 
     Logits [..., C] need not be normalized, and are -inf for states of no mass. Derivatives by the
     logit or the probability of a state without mass are 0.
@@ -136,8 +145,8 @@ def categorical(logits_q: Array, logits_p: Array) -> Array:
     q, p = jnp.exp(log_q), jnp.exp(log_p)
     excesses = _mass_excess(q, p, jnp.where(both, log_p - log_q, 0))
     far = jnp.sum(jnp.where(both, excesses, p), axis=-1)
-    # With d = logits_p - logits_q, less its mean under q: log sum_c q_c exp(d_c), where no
-    # normalizer is subtracted and no term cancels.
+    # For p near q: log sum_c q_c exp(d_c), with d = logits_p - logits_q minus its mean under q. No
+    # normalizer is subtracted, and no terms cancel.
     shift = jnp.where(both, logits_p, 0) - jnp.where(both, logits_q, 0)
     shift = shift - jnp.sum(q * shift, axis=-1, keepdims=True)
     near = jnp.all((in_q == in_p) & ((jnp.abs(shift) < 1) | ~both), axis=-1)
@@ -147,7 +156,7 @@ def categorical(logits_q: Array, logits_p: Array) -> Array:
     return jnp.where(missing, jnp.inf, jnp.where(near, close, far))
 
 
-# Divergences do not change under a bijection of the variable: a log-normal's are the normal's.
+# A bijection of the variable does not change the divergence: log-normal laws have the normal's.
 DIVERGENCES: dict[tuple[str, str], Callable[..., Array]] = {
     ("normal", "normal"): normal,
     ("log_normal", "log_normal"): normal,
@@ -163,12 +172,9 @@ DIVERGENCES: dict[tuple[str, str], Callable[..., Array]] = {
 }
 
 
-def divergence(q: Law, p: Law) -> tuple[Array, int] | None:
-    """KL(q || p) of each factor, [*batch, *factors], and the number of factors' dimensions; None
-    where no closed form is known.
-    """
-    full = "multivariate_normal"
-    if full in (q.name, p.name):
+def divergence(q: Law, p: Law) -> FactorKL | None:
+    """KL(q || p) of each factor; None if no closed form is known."""
+    if "multivariate_normal" in (q.name, p.name):
         q, p = _as_multivariate(q), _as_multivariate(p)
     function = DIVERGENCES.get((q.name, p.name))
     if function is None or q.factor_ndims != p.factor_ndims:
@@ -177,10 +183,11 @@ def divergence(q: Law, p: Law) -> tuple[Array, int] | None:
     parameters = to_common_float(*q.parameters, *p.parameters)
     ndims = PARAMETER_NDIMS.get(q.name, (0,) * len(q.parameters)) * 2
     arguments = [broadcast_parameter(x, shape, n) for x, n in zip(parameters, ndims, strict=True)]
-    return function(*arguments), q.factor_ndims
+    return FactorKL(function(*arguments), q.factor_ndims)
 
 
 def _as_multivariate(law: Law) -> Law:
+    """Independent normal factors as one multivariate normal; any other law as it is."""
     if law.name != "normal" or law.factor_ndims == 0:
         return law
     mean, scale = law.parameters

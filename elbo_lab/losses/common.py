@@ -1,5 +1,6 @@
-"""What objectives are made of: an estimator's surrogate of a bound, and the `Aux` beside it."""
+"""Parts that objectives share: an estimator's surrogate of a bound, and `Aux`."""
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,18 +17,18 @@ from elbo_lab.losses.weights import LogWeights, Problem, densities, in_base_form
 
 KL_MODES = ("mc", "analytic")
 
-# Estimators by what they ask for. OVIS is the IWAE bound's alone.
+# Choices of estimators for kinds of objectives. OVIS is defined for the IWAE bound only.
 ANY_BOUND = tuple(name for name in ESTIMATORS if name != "ovis")
-# No log q enters the log-weights that are estimated: nothing there to leave out or to weigh anew.
+# For log-weights without log q: stl, dreg and the wake estimators change how log q is weighed.
 WITHOUT_LOG_Q = ("reparam", "score", "score_loo", "vimco")
-# What the two phases of wake-sleep weigh is w itself.
+# For log-weights other than log w: the wake estimators always weigh by w.
 NOT_WAKE = tuple(name for name in ANY_BOUND if not name.startswith("wake"))
-# Bounds that K - 1 draws cannot have.
+# For bounds that are not defined for K - 1 draws, as score_loo needs.
 FIXED_DRAWS = tuple(name for name in ANY_BOUND if name != "score_loo")
 
 
 class Aux(NamedTuple):
-    """What an objective computed beside its loss; nats."""
+    """Terms that an objective computes beside its loss, in nats."""
 
     bound: Array  # [*batch], the quantity that is maximized, = -loss (cubo: minimized, = loss)
     kl: Array  # [*batch], KL(q(z|x) || p(z)): closed form, or mean_k log_qz_x - log_pz
@@ -37,7 +38,7 @@ class Aux(NamedTuple):
     log_qz_x: Array  # as log_w, log q(z|x)
 
 
-def of_bound(
+def loss_of_bound(
     key: Array,
     problem: Problem,
     bound: Bound,
@@ -49,10 +50,12 @@ def of_bound(
     return loss, make_aux(-loss, draws)
 
 
-def kl_form(
+def loss_with_kl(
     key: Array, problem: Problem, beta: Array | float, kl: str, estimator: str | Estimator
 ) -> tuple[Array, Aux]:
-    """-1/K sum_k log p(x|z_k) + beta KL, the KL from the same draws or in closed form."""
+    """-1/K sum_k log p(x|z_k) + beta KL; the KL is estimated from the same draws (kl="mc") or in
+    closed form (kl="analytic").
+    """
     if kl not in KL_MODES:
         raise ValueError(f"kl must be one of {', '.join(KL_MODES)}; got {kl!r}.")
     if kl == "analytic":
@@ -72,7 +75,7 @@ def kl_form(
 
 
 def checked_kl(divergence: Array, loss: Array) -> Array:
-    """A closed-form KL, which may be the caller's, in the loss's type.
+    """A closed-form KL in the loss's type, checked because `KL_REGISTRY` has users' functions.
 
     Raises:
       ValueError: if it is not [*batch], as the loss is.
@@ -86,7 +89,7 @@ def checked_kl(divergence: Array, loss: Array) -> Array:
 
 
 def weight_like(loss: Array, name: str, value: Array | float) -> Array:
-    """A weight of the caller's, a scalar or [*batch], in the loss's type.
+    """The caller's weight, a scalar or [*batch], in the loss's type.
 
     Raises:
       ValueError: if it has another shape.
@@ -118,17 +121,17 @@ def estimate(
     estimator: str | Estimator,
     choices: Sequence[str],
 ) -> tuple[Array, LogWeights]:
-    """The estimator's surrogate; of those in `ESTIMATORS`, by name or as functions, only those
-    among the choices.
+    """The surrogate of minus the bound, [*batch], and its draws.
+
+    Args:
+      choices: names in `ESTIMATORS` that are accepted, given as names or as functions. A user's own
+        estimator is always accepted.
     """
-    name = estimator
-    if callable(estimator):
-        # functools.partial(score, baseline=b) is score.
-        bare = getattr(estimator, "func", estimator)
-        name = next((known for known in ESTIMATORS if ESTIMATORS[known] is bare), None)
-    if name not in choices and not (name is None and callable(estimator)):
-        known = "" if name not in ESTIMATORS else " here"
-        raise ValueError(f"estimator must be one of {', '.join(choices)}{known}; got {name!r}.")
+    name = _name_of(estimator)
+    is_users_own = callable(estimator) and name is None
+    if not is_users_own and name not in choices:
+        here = " here" if name in ESTIMATORS else ""
+        raise ValueError(f"estimator must be one of {', '.join(choices)}{here}; got {name!r}.")
     function = estimator if callable(estimator) else ESTIMATORS[name]
     base_problem, forward = in_base_form(problem)
     loss, draws = function(key, base_problem, bound, weigh)
@@ -139,26 +142,35 @@ def estimate(
         )
     draws = draws._replace(z=forward(draws.z))
     if name in ESTIMATORS and name != "reparam":
-        one = jax.tree.map(lambda leaf: leaf[0], draws.z)
-        message = _MOVING_SUPPORT.format(name=name)
-        loss = check_fixed_support(problem.posterior, one, loss, message)
+        first_draw = jax.tree.map(lambda leaf: leaf[0], draws.z)
+        message = (
+            f'estimator="{name}" needs a posterior whose support does not depend on parameters '
+            "that are differentiated; use reparam, which follows a moving support."
+        )
+        loss = check_fixed_support(problem.posterior, first_draw, loss, message)
     return loss, draws
 
 
-_MOVING_SUPPORT = (
-    'estimator="{name}" needs a posterior whose support does not depend on parameters that are '
-    "differentiated; use reparam, which follows a moving support."
-)
+def _name_of(estimator: str | Estimator) -> str | None:
+    """The estimator's name in `ESTIMATORS`; None for a user's own function.
+
+    `functools.partial(score, baseline=b)` has the name of score.
+    """
+    if not callable(estimator):
+        return estimator
+    is_partial = isinstance(estimator, functools.partial)
+    function = estimator.func if is_partial else estimator
+    return next((name for name, known in ESTIMATORS.items() if known is function), None)
 
 
 def make_aux(bound: Array, draws: LogWeights, kl: Array | None = None) -> Aux:
-    """Aux of draws; the KL from them if it is not given."""
+    """`Aux` of the draws; without `kl`, the Monte Carlo estimate of the KL from them."""
     if kl is None:
         kl = jnp.mean(draws.log_qz_x - draws.log_pz, axis=0)
     return Aux(bound, kl, draws.log_w, draws.log_px_z, draws.log_pz, draws.log_qz_x)
 
 
 def batch_shape(key: Array, problem: Problem) -> tuple[int, ...]:
-    """The problem's [*batch], without computing anything."""
+    """The problem's batch shape; nothing is computed."""
     draws = jax.eval_shape(lambda key: densities(problem, sample(key, problem)), key)
     return draws.log_w.shape[1:]

@@ -6,6 +6,7 @@ between the bounds of k + 1 and of k draws, each of which is one softplus with a
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +25,9 @@ from elbo_lab.losses.log_means import (
     to_finite,
 )
 
-# The jackknife's K (K - 1) .. (K - m + 1) ways to leave out m draws in turn may be at most these.
+# The jackknife leaves out m draws in turn, in at most this many ways, K (K - 1) .. (K - m + 1).
 MOST_WAYS = 10_000_000
-# Sets of draws that the jackknife computes together: its memory is this times the log-weights'.
+# Sets of draws that the jackknife computes together; it needs the log-weights' memory once per set.
 CHUNK = 16
 # Terms after which `sumo`'s roulette stops geometrically.
 ROULETTE_KNEE = 80
@@ -50,8 +51,8 @@ def jackknife(log_w: Array, order: int = 1) -> Array:
       any log-weight of +inf it is +inf.
 
     Raises:
-      ValueError: m is no integer of at least 0; K <= m; more than `MOST_WAYS` ways to leave out m
-        draws in turn.
+      ValueError: m is not an integer of at least 0; K <= m; more than `MOST_WAYS` ways to leave out
+        m draws in turn.
     """
     log_w = as_log_weights(log_w)
     check_order(order, log_w.shape[0])
@@ -65,7 +66,7 @@ def jackknife(log_w: Array, order: int = 1) -> Array:
 
 
 def check_order(order: int, number: int) -> None:
-    """Raises ValueError unless the jackknife of this order can be computed for so many draws."""
+    """Raises ValueError unless the jackknife of this order can be computed for `number` draws."""
     if not is_integer(order) or order < 0:
         raise ValueError(f"order must be an integer of at least 0; got {order!r}.")
     if number <= order:
@@ -88,8 +89,8 @@ def _jackknife_corrections(log_w: Array, order: int) -> list[Array]:
 
     With the first and second differences D_1 and D_2 below, the formula of `jackknife` is
     J_1 = L_K + (K - 1) D_1 and J_2 = L_K + (2 K - 3) D_1 + (K - 2)^2 / 2 D_2.
-    D_1 is a mean of terms of order 1 / K and D_2 of order 1 / K^2, so that the factors multiply no
-    rounding errors.
+    D_1 is a mean of terms of order 1 / K and D_2 of order 1 / K^2, so that the factors do not
+    magnify rounding errors.
     """
     number = log_w.shape[0]
     corrections = [jnp.zeros_like(log_w[0])]
@@ -111,9 +112,9 @@ def _jackknife_corrections(log_w: Array, order: int) -> list[Array]:
 
 def _first_difference(log_w: Array) -> Array:
     """L_K minus its mean over the K ways to leave out one draw, [*batch]."""
-    top, total = _sums_without_each(log_w)
+    rest = _sums_without_each(log_w)
     # log (sum w / sum_{j != k} w_j) = log (1 + w_k / sum_{j != k} w_j)
-    falls = jax.nn.softplus(log_w - top - jnp.log(total))
+    falls = jax.nn.softplus(log_w - rest.top - jnp.log(rest.total))
     return jnp.mean(falls, axis=0) + math.log1p(-1 / log_w.shape[0])
 
 
@@ -125,15 +126,15 @@ def _second_difference(log_w: Array) -> Array:
     top = greatest(log_w)
     log_sum = jnp.log(jnp.sum(jnp.exp(log_w - top), axis=0, keepdims=True))
 
-    # Computed anew in the backward pass, which would need the memory of all pairs.
+    # Recomputed in the backward pass: storing it would take the memory of all pairs.
     @jax.checkpoint
     def mean_over_l(k: Array) -> Array:
-        own, others = log_w[k][None], _without(log_w, k)
-        other_top, other_total = _sums_without_each(others)  # without k and l
-        # log (sum w sum_{not k, l} w / (sum_{not k} w sum_{not l} w)), S the sums, is
+        log_w_k, log_w_l = log_w[k][None], _without(log_w, k)
+        rest = _sums_without_each(log_w_l)  # without k and l
+        # With S the sum of all weights, log (S S_{not k, l} / (S_{not k} S_{not l})) is
         # -log (1 + w_k w_l / (S S_{not k, l})).
-        greater = jnp.maximum(own, others) - top - log_sum
-        smaller = jnp.minimum(own, others) - other_top - jnp.log(other_total)
+        greater = jnp.maximum(log_w_k, log_w_l) - top - log_sum
+        smaller = jnp.minimum(log_w_k, log_w_l) - rest.top - jnp.log(rest.total)
         return -jnp.mean(jax.nn.softplus(greater + smaller), axis=0)
 
     means = jax.lax.map(mean_over_l, jnp.arange(number), batch_size=CHUNK)
@@ -146,18 +147,27 @@ def _without(log_w: Array, k: Array) -> Array:
     return log_w[(k + jnp.arange(1, number)) % number]
 
 
-def _sums_without_each(log_w: Array) -> tuple[Array, Array]:
-    """Sums of all weights but the k-th, as pairs like those of `running_sums`, of K >= 2 finite
-    log-weights.
-    """
+class WeightSum(NamedTuple):
+    """A sum of weights, exp(top) * total, in two parts that neither overflow nor underflow."""
+
+    top: Array  # the greatest log-weight of the sum, held fixed
+    total: Array  # the sum of exp(log_w_j - top)
+
+
+def _sums_without_each(log_w: Array) -> WeightSum:
+    """Sums of all weights but the k-th, [K, *batch], of K >= 2 finite log-weights."""
     index = as_column(jnp.arange(log_w.shape[0]), log_w.ndim)
-    is_first = index == jnp.argmax(log_w, axis=0, keepdims=True)
-    others = jnp.where(is_first, -jnp.inf, log_w)
-    first, second = greatest(log_w), greatest(others)
+    is_greatest = index == jnp.argmax(log_w, axis=0, keepdims=True)
+    rest = jnp.where(is_greatest, -jnp.inf, log_w)
+    first, second = greatest(log_w), greatest(rest)
     weights = jnp.exp(log_w - first)
-    without_first = jnp.sum(jnp.exp(others - second), axis=0, keepdims=True)
+    # The greatest weight is left out before summing: a difference would lose all digits.
+    without_greatest = jnp.sum(jnp.exp(rest - second), axis=0, keepdims=True)
     without_k = jnp.sum(weights, axis=0, keepdims=True) - weights
-    return jnp.where(is_first, second, first), jnp.where(is_first, without_first, without_k)
+    return WeightSum(
+        top=jnp.where(is_greatest, second, first),
+        total=jnp.where(is_greatest, without_greatest, without_k),
+    )
 
 
 def sumo(log_w: Array, num_terms: Array | int) -> Array:
@@ -166,8 +176,8 @@ def sumo(log_w: Array, num_terms: Array | int) -> Array:
 
     Args:
       log_w: log-weights [K, *batch], nats.
-      num_terms: T >= 0, [*batch] or a scalar, integer, drawn by `roulette.draw_terms`. At most
-        K - 1 terms can be had, and no more are taken.
+      num_terms: T >= 0, [*batch] or a scalar, integer, drawn by `roulette.draw_terms`. K draws have
+        K - 1 terms; a greater T takes all of them.
 
     Returns:
       [*batch], nats. Population (over draws and T): the IWAE bound of K draws, and log p(x) itself
@@ -176,7 +186,7 @@ def sumo(log_w: Array, num_terms: Array | int) -> Array:
       if T >= n > 1. It is +inf if any of the first T + 1 log-weights is.
 
     Raises:
-      ValueError: T is no integer of at least 0.
+      ValueError: T is not an integer of at least 0.
     """
     log_w = as_log_weights(log_w)
     num_terms = as_parameter(num_terms, log_w.dtype)
@@ -185,12 +195,13 @@ def sumo(log_w: Array, num_terms: Array | int) -> Array:
     num_terms = jnp.maximum(over_batch("num_terms", num_terms, log_w), 0)
     finite = to_finite(log_w)
     counts = as_column(jnp.arange(1, log_w.shape[0] + 1, dtype=log_w.dtype), log_w.ndim)  # 1 .. K
-    top, total = running_sums(finite)
-    increments = iwae_increment(finite[1:], top[:-1], total[:-1], counts[:-1])
-    # P(terms >= 1) = 1, so that the first term makes L_2 of L_1.
+    sums = running_sums(finite)
+    before = WeightSum(sums.top[:-1], sums.total[:-1])
+    increments = iwae_increment(finite[1:], before, counts[:-1])
+    # P(terms >= 1) = 1, so L_1 plus the first term is L_2.
     value = jnp.where(num_terms >= 1, log_mean_exp(finite[:2]), finite[0])
     is_taken = (counts >= 2) & (counts <= num_terms[None])
-    # Far beyond T the probability is zero in float32.
+    # The probability of terms far beyond T is zero in float32: avoid dividing by it.
     survival = roulette_survival(jnp.where(is_taken, counts, 1))
     value += jnp.sum(jnp.where(is_taken[:-1], increments, 0) / survival[:-1], axis=0)
     used = jnp.where(counts - 1 <= num_terms[None], log_w, -jnp.inf)
@@ -208,8 +219,8 @@ def roulette_survival(term: Array) -> Array:
 def roulette_limit(used: Array, first_two: Array) -> Array:
     """SUMO where it is infinite, else 0.
 
-    The bounds L_k = -t of the first n draws, of zero weight, have coefficients that sum to 1 if
-    T < n, to 0 if n = 1, and to 1 - 1 / P(terms >= n) < 0 else.
+    If the first n draws have zero weight, their bounds are L_k = -t with t -> inf. The coefficients
+    of these bounds sum to 1 if T < n, to 0 if n = 1, and else to 1 - 1 / P(terms >= n) < 0.
 
     Args:
       used: the greatest of the first T + 1 log-weights, [*batch].
@@ -219,22 +230,22 @@ def roulette_limit(used: Array, first_two: Array) -> Array:
     return jnp.where(jnp.isneginf(used), -jnp.inf, jnp.where(positive, jnp.inf, 0))
 
 
-def iwae_increment(log_w: Array, top: Array, total: Array, count: Array) -> Array:
-    """L_{k+1} - L_k, by log_w_{k+1} and the `running_sums` of the first k = `count`."""
-    return jax.nn.softplus(log_w - top - jnp.log(total)) - jnp.log1p(1 / count)
+def iwae_increment(log_w: Array, before: WeightSum, count: Array) -> Array:
+    """L_{k+1} - L_k, from log_w_{k+1} and the sum of the first k = `count` weights."""
+    return jax.nn.softplus(log_w - before.top - jnp.log(before.total)) - jnp.log1p(1 / count)
 
 
-def running_sums(log_w: Array) -> tuple[Array, Array]:
-    """Sums of the first k weights, of finite log-weights: the greatest log-weight among them, held
-    fixed, and sum_{j <= k} exp(log_w_j - greatest), [K, *batch] each.
+def running_sums(log_w: Array) -> WeightSum:
+    """Sums of the first k weights, [K, *batch], of finite log-weights.
 
-    The difference to a greater log-weight that comes later would lose digits.
+    Each sum has a `top` of its own: relative to a greater log-weight that comes later, early sums
+    would lose digits.
     """
     top = jax.lax.stop_gradient(log_w)
-    return jax.lax.associative_scan(add_sums, (top, jnp.exp(log_w - top)), axis=0)
+    return jax.lax.associative_scan(add_sums, WeightSum(top, jnp.exp(log_w - top)), axis=0)
 
 
-def add_sums(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
-    """The sum of two sets of weights, as a pair like those of `running_sums`."""
-    top = jnp.maximum(one[0], other[0])
-    return top, one[1] * jnp.exp(one[0] - top) + other[1] * jnp.exp(other[0] - top)
+def add_sums(a: WeightSum, b: WeightSum) -> WeightSum:
+    """The sum of two sums of weights."""
+    top = jnp.maximum(a.top, b.top)
+    return WeightSum(top, a.total * jnp.exp(a.top - top) + b.total * jnp.exp(b.top - top))

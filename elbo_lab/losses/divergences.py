@@ -1,7 +1,7 @@
 """Kullback-Leibler divergences in closed form, in nats.
 
-Parameters of half precision are cast to float32 before anything is computed; derivatives come back
-in their type.
+Half-precision parameters are cast to float32 before anything is computed; derivatives have the
+parameters' own type.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from jax import Array
 
 from elbo_lab.losses import closed_forms
 from elbo_lab.losses.arrays import to_common_float, to_common_rank
+from elbo_lab.losses.closed_forms import FactorKL
 from elbo_lab.losses.laws import DISTRAX, NUMPYRO, TFP, innermost, is_a, law_of, unwrap
 from elbo_lab.losses.posteriors import sum_trailing
 
@@ -37,8 +38,8 @@ def gaussian_kl(
       mean_p, scale_p: those of p, broadcastable to [*batch, L].
 
     Returns:
-      [*batch], nats, >= 0: to the last digits near zero too (posterior collapse), value and
-      gradient.
+      [*batch], nats, >= 0. Value and gradient keep their relative digits near zero (posterior
+      collapse).
     """
     parameters = to_common_float(mean_q, scale_q, mean_p, scale_p)
     return jnp.sum(closed_forms.normal(*to_common_rank(*parameters)), axis=-1)
@@ -71,9 +72,9 @@ def kl_divergence(posterior: Any, prior: Any) -> Array:
     """Closed-form KL(posterior || prior) of two distribution objects.
 
     Looked up in this order: `KL_REGISTRY` by type; if both are `Independent` or expanded, the sum
-    over their factors, looked up in the same order; those in `closed_forms` by law, whichever of
-    NumPyro, Distrax and TFP each of the two is of; the library's own registry, where its formula is
-    exact; the posterior's own method `kl_divergence(prior)`.
+    over their factors, looked up in the same order; `closed_forms` by law, where the two may be of
+    different libraries (NumPyro, Distrax, TFP); the library's own formula, if it is exact
+    (NumPyro's registry, or the posterior's method `kl_divergence(prior)`).
 
     Args:
       posterior: q(z|x), batch shape [*batch].
@@ -83,14 +84,14 @@ def kl_divergence(posterior: Any, prior: Any) -> Array:
       [*batch], nats; +inf where q has mass outside of p's support.
 
     Raises:
-      ValueError: if no closed form is known, or the event shapes differ. Nothing falls back to
-        Monte Carlo unasked: choose kl="mc" for that.
+      ValueError: if no closed form is known, or the event shapes differ. There is no silent
+        fallback to Monte Carlo: choose kl="mc" for that.
     """
     _check_event_shapes(posterior, prior)
     kl = _kl_by_factor(posterior, prior)
     if kl is None:
         raise _unknown(posterior, prior)
-    return sum_trailing(*kl)
+    return sum_trailing(kl.values, kl.ndims)
 
 
 def kl_per_dimension(posterior: Any, prior: Any) -> Array:
@@ -101,20 +102,21 @@ def kl_per_dimension(posterior: Any, prior: Any) -> Array:
     """
     _check_event_shapes(posterior, prior)
     kl = _kl_by_factor(posterior, prior)
-    if kl is None or kl[1] != 1:
-        factors(posterior), factors(prior)  # Raise for what is not a product.
+    if kl is None or kl.ndims != 1:
+        for distribution in (posterior, prior):
+            factors(distribution)  # Raises if it is not a product, which is then the reason.
         raise _unknown(posterior, prior)
-    return kl[0]
+    return kl.values
 
 
 def factors(distribution: Any) -> Any:
     """The product's factors: a distribution whose `log_prob` is one per dimension, [*batch, L].
 
-    Known are the `Independent` of NumPyro, Distrax and TFP, and the `MultivariateNormalDiag` of the
-    last two.
+    Handles `Independent` of NumPyro, Distrax and TFP, and `MultivariateNormalDiag` of Distrax and
+    TFP.
 
     Raises:
-      ValueError: if the distribution is not seen to be a product over one event dimension.
+      ValueError: if the distribution is not known to be a product over one event dimension.
     """
     base = innermost(distribution)
     event_shape = getattr(distribution, "event_shape", ())
@@ -134,10 +136,10 @@ def factors(distribution: Any) -> Any:
 
 
 def moments(distribution: Any) -> tuple[Array, Array]:
-    """Mean and variance of each dimension, [*batch, L], where the distribution gives them.
+    """Mean and variance of each dimension, [*batch, L].
 
     Raises:
-      ValueError: if it does not.
+      ValueError: if the distribution does not have them in closed form.
     """
     law = law_of(distribution)
     if law is not None and law.name == "normal":
@@ -170,96 +172,98 @@ def _unknown(posterior: Any, prior: Any) -> ValueError:
 
 
 def _name(distribution: Any) -> str:
-    """The type's name, with that of what it wraps, e.g. Independent(Kumaraswamy)."""
+    """The type's name, with that of the distribution inside, e.g. Independent(Kumaraswamy)."""
     inner = unwrap(distribution)
     name = type(distribution).__name__
     return name if inner is distribution else f"{name}({_name(inner)})"
 
 
-def _kl_by_factor(posterior: Any, prior: Any) -> tuple[Array, int] | None:
-    """KL of each factor, [*batch, *factors], and the number of factors' dimensions, which is 0
-    where the KL is not known factor by factor; None where no closed form is known.
-    """
-    pair = posterior, prior
+def _kl_by_factor(posterior: Any, prior: Any) -> FactorKL | None:
+    """KL of each factor; None if no closed form is known."""
     registered = KL_REGISTRY.get((type(posterior), type(prior)))
     if registered is not None:
-        return registered(posterior, prior), 0
-    bases = innermost(posterior), innermost(prior)
-    if bases[0] is not posterior and bases[1] is not prior:
-        ndims = [len(d.event_shape) - len(b.event_shape) for d, b in zip(pair, bases, strict=True)]
-        if ndims[0] == ndims[1]:
-            return _broadcast(_kl_by_factor(*bases), posterior, prior, ndims[0])
-    laws = law_of(posterior), law_of(prior)
-    kl = None if None in laws else closed_forms.divergence(*laws)
-    if kl is None:
-        kl = _kl_of_parts(posterior, prior)
-    return kl
+        return FactorKL(registered(posterior, prior), 0)
+    base_q, base_p = innermost(posterior), innermost(prior)
+    if base_q is not posterior and base_p is not prior:
+        ndims_q = len(posterior.event_shape) - len(base_q.event_shape)
+        ndims_p = len(prior.event_shape) - len(base_p.event_shape)
+        if ndims_q == ndims_p:
+            return _broadcast(_kl_by_factor(base_q, base_p), posterior, prior, ndims_q)
+    law_q, law_p = law_of(posterior), law_of(prior)
+    if law_q is not None and law_p is not None:
+        kl = closed_forms.divergence(law_q, law_p)
+        if kl is not None:
+            return kl
+    value = _kl_of_parts(posterior, prior)
+    return None if value is None else FactorKL(value, 0)
 
 
-def _broadcast(
-    kl: tuple[Array, int] | None, posterior: Any, prior: Any, wrapped: int
-) -> tuple[Array, int] | None:
-    """The KL of the bases of two wrapped distributions, as one of theirs: with `wrapped` more
-    dimensions of factors, and expanded to their batch shapes.
+def _broadcast(kl: FactorKL | None, posterior: Any, prior: Any, wrapped: int) -> FactorKL | None:
+    """The KL of two wrapped distributions, from that of their bases: `wrapped` more dimensions are
+    factors, and the values are expanded to the batch shapes.
     """
     if kl is None:
         return None
-    ndims = wrapped + kl[1]
-    shapes = ((*d.batch_shape, *d.event_shape[:ndims]) for d in (posterior, prior))
-    return jnp.broadcast_to(kl[0], jnp.broadcast_shapes(*shapes, kl[0].shape)), ndims
+    ndims = wrapped + kl.ndims
+    shapes = [(*d.batch_shape, *d.event_shape[:ndims]) for d in (posterior, prior)]
+    return FactorKL(
+        jnp.broadcast_to(kl.values, jnp.broadcast_shapes(*shapes, kl.values.shape)), ndims
+    )
 
 
-def _kl_of_parts(posterior: Any, prior: Any) -> tuple[Array, int] | None:
-    """KL of distributions that are made of others, or by the library's own formula."""
+def _kl_of_parts(posterior: Any, prior: Any) -> Array | None:
+    """KL, [*batch], of distributions composed of others, or else by the library's own formula."""
     kinds = [
         (NUMPYRO, "MaskedDistribution", _masked_kl),
         (DISTRAX, "Transformed", _transformed_kl),
         (DISTRAX, "Joint", _joint_kl),
     ]
+    pair = posterior, prior
     for package, name, function in kinds:
-        pair = posterior, prior
         if any(is_a(innermost(d), package, name) for d in pair):
             both = all(is_a(d, package, name) for d in pair)
-            value = function(*pair) if both else None
-            break
-    else:
-        value = _library_kl(posterior, prior)
-    return None if value is None else (value, 0)
+            return function(posterior, prior) if both else None
+    return _library_kl(posterior, prior)
 
 
 def _masked_kl(posterior: Any, prior: Any) -> Array | None:
     # With different masks the difference of the two log-densities has no mean in closed form.
-    mask = posterior._mask
-    kl = _kl_by_factor(posterior.base_dist, prior.base_dist) if mask is prior._mask else None
-    return None if kl is None else jnp.where(mask, sum_trailing(*kl), 0)
+    if posterior._mask is not prior._mask:
+        return None
+    kl = _kl_by_factor(posterior.base_dist, prior.base_dist)
+    return None if kl is None else jnp.where(posterior._mask, sum_trailing(kl.values, kl.ndims), 0)
 
 
 def _transformed_kl(posterior: Any, prior: Any) -> Array | None:
     # Distrax takes bijectors for the same if their programs are, whatever their parameters.
-    bijectors = posterior.bijector, prior.bijector
-    if bijectors[0] is not bijectors[1] and not bijectors[0].same_as(bijectors[1]):
+    bijector_q, bijector_p = posterior.bijector, prior.bijector
+    if bijector_q is not bijector_p and not bijector_q.same_as(bijector_p):
         return None
     kl = _kl_by_factor(posterior.distribution, prior.distribution)
-    return None if kl is None else _broadcast((sum_trailing(*kl), 0), posterior, prior, 0)[0]
+    if kl is None:
+        return None
+    total = FactorKL(sum_trailing(kl.values, kl.ndims), 0)
+    return _broadcast(total, posterior, prior, 0).values
 
 
 def _joint_kl(posterior: Any, prior: Any) -> Array | None:
     is_leaf = functools.partial(is_a, package=DISTRAX, name="Distribution")
-    parts, structures = zip(
-        *(jax.tree.flatten(joint.distributions, is_leaf) for joint in (posterior, prior)),
-        strict=True,
-    )
-    if structures[0] != structures[1]:
+    parts_q, structure_q = jax.tree.flatten(posterior.distributions, is_leaf)
+    parts_p, structure_p = jax.tree.flatten(prior.distributions, is_leaf)
+    if structure_q != structure_p:
         return None
-    kls = [_kl_by_factor(*pair) for pair in zip(*parts, strict=True)]
-    return None if None in kls else sum(sum_trailing(*kl) for kl in kls)
+    kls = [_kl_by_factor(q, p) for q, p in zip(parts_q, parts_p, strict=True)]
+    if any(kl is None for kl in kls):
+        return None
+    return sum(sum_trailing(kl.values, kl.ndims) for kl in kls)
 
 
 def _library_kl(posterior: Any, prior: Any) -> Array | None:
-    """KL by the library's own formula; None where it has none, or one that is not exact."""
+    """KL by the library's own formula; None if it has none, or if the formula is not exact."""
     if _is_inexact(posterior, prior):
         return None
     if all(is_a(d, NUMPYRO, "Distribution") for d in (posterior, prior)):
+        # Imported here, since the losses need JAX only.
         from numpyro.distributions import kl_divergence as numpyro_kl
 
         with contextlib.suppress(NotImplementedError):
@@ -271,11 +275,11 @@ def _library_kl(posterior: Any, prior: Any) -> Array | None:
 
 
 def _is_inexact(posterior: Any, prior: Any) -> bool:
-    """Whether the library's formula for this pair is not the KL."""
+    """True if the library's formula for this pair is not the KL."""
     posterior, prior = innermost(posterior), innermost(prior)
     if is_a(posterior, NUMPYRO, "Kumaraswamy"):
         return is_a(prior, NUMPYRO, "Beta")  # the first terms of a series
-    # The KL from a point mass to a density is infinite; they give -log p(point).
+    # The KL from a point mass to a density is infinite; the libraries give -log p(point).
     if is_a(posterior, NUMPYRO, "Delta"):
         return not (getattr(prior, "is_discrete", False) or is_a(prior, NUMPYRO, "Delta"))
     if is_a(posterior, TFP, "_BaseDeterministic"):

@@ -15,7 +15,7 @@ ordinary bounds). With v = df / d log_w and h the diagonal of f's Hessian:
     dreg         v                   v - h               -
     score        v                   -                   f - baseline - v
     vimco        v                   -                   f - f(log_w_k replaced) - v
-    ovis         v                   -                   see there
+    ovis         v                   -                   see `ovis`
     wake         v                   -                   w
     wake_dreg    v                   w - w^2             -
 

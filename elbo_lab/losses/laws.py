@@ -1,7 +1,7 @@
-"""Laws of probability, read off the distributions of NumPyro, Distrax and TFP.
+"""Laws of probability of the distributions of NumPyro, Distrax and TFP.
 
 A `Law` is a name and parameters that do not depend on the library. No library is imported: a class
-is known by its name and by the package that defines it.
+is recognized by its name and by the package that defines it.
 """
 
 from collections.abc import Callable
@@ -14,27 +14,27 @@ from elbo_lab.losses.arrays import to_common_float, to_common_rank
 
 
 class Law(NamedTuple):
-    """Independent factors of one law."""
+    """Independent factors that follow one law."""
 
     name: str
     parameters: tuple[Array, ...]  # each [*batch, *factors, ...]
     shape: tuple[int, ...]  # (*batch, *factors)
-    factor_ndims: int  # how many trailing dimensions of `shape` are event dimensions
+    factor_ndims: int  # number of trailing dimensions of `shape` that are event dimensions
 
 
-# Dimensions of each parameter of one factor, where there are any.
+# Dimensions of each parameter of one factor; laws that are not listed have scalar parameters.
 PARAMETER_NDIMS = {
     "multivariate_normal": (1, 2),
     "dirichlet": (1,),
     "categorical": (1,),
     "one_hot": (1,),
 }
-# Event dimensions of one factor, where there are any.
+# Event dimensions of one factor; laws that are not listed are of scalars.
 EVENT_NDIMS = {"multivariate_normal": 1, "dirichlet": 1, "one_hot": 1}
 
 
 def is_a(distribution: Any, package: str, name: str) -> bool:
-    """Whether the distribution is of the package's class, or of one derived from it."""
+    """True if the distribution's class is the package's class `name`, or derived from it."""
     return any(
         cls.__name__ == name and cls.__module__.partition(".")[0] == package
         for cls in type(distribution).__mro__
@@ -45,8 +45,8 @@ NUMPYRO, DISTRAX, TFP, OURS = "numpyro", "distrax", "tensorflow_probability", "e
 
 
 def unwrap(distribution: Any) -> Any:
-    """The distribution that an `Independent` or NumPyro's `ExpandedDistribution` is made of; itself
-    if it is neither.
+    """The distribution inside an `Independent` or NumPyro's `ExpandedDistribution`; any other one
+    as it is.
     """
     if any(is_a(distribution, NUMPYRO, name) for name in ("Independent", "ExpandedDistribution")):
         return distribution.base_dist
@@ -56,27 +56,25 @@ def unwrap(distribution: Any) -> Any:
 
 
 def innermost(distribution: Any) -> Any:
-    """The distribution without any such wrappers."""
+    """The distribution without any of the wrappers that `unwrap` removes."""
     while (inner := unwrap(distribution)) is not distribution:
         distribution = inner
     return distribution
 
 
 def law_of(distribution: Any) -> Law | None:
-    """The distribution's law; None if it is not one of those known."""
+    """The distribution's law; None if its class is not in `READERS`."""
     base = innermost(distribution)
-    for cls in type(base).__mro__:
-        entry = READERS.get((cls.__module__.partition(".")[0], cls.__name__))
-        if entry is not None:
-            break
-    else:
+    classes = [(cls.__module__.partition(".")[0], cls.__name__) for cls in type(base).__mro__]
+    known = [READERS[cls] for cls in classes if cls in READERS]
+    if not known:
         return None
-    name, read = entry
+    name, read = known[0]
     parameters = [jnp.asarray(parameter) for parameter in read(base)]
     ndims = PARAMETER_NDIMS.get(name, (0,) * len(parameters))
     event_shape = tuple(distribution.event_shape)
     factor_ndims = len(event_shape) - EVENT_NDIMS.get(name, 0)
-    # The parameters may have more dimensions than a distribution says that came out of jax.vmap.
+    # A distribution returned out of jax.vmap declares fewer dimensions than its parameters have.
     shape = jnp.broadcast_shapes(
         (*distribution.batch_shape, *event_shape[:factor_ndims]),
         *(x.shape[: x.ndim - n] for x, n in zip(parameters, ndims, strict=True)),
@@ -88,7 +86,7 @@ def law_of(distribution: Any) -> Law | None:
 
 
 def broadcast_parameter(parameter: Array, shape: tuple[int, ...], ndims: int) -> Array:
-    """The parameter with leading dimensions `shape`; its last `ndims` are one factor's own."""
+    """The parameter with leading dimensions `shape`; its last `ndims` ones are a factor's own."""
     return jnp.broadcast_to(parameter, (*shape, *parameter.shape[parameter.ndim - ndims :]))
 
 
@@ -98,7 +96,7 @@ def diagonal_matrix(diagonal: Array) -> Array:
 
 
 def _attributes(*names: str) -> Callable[[Any], list[Array]]:
-    """Reads properties or methods of these names."""
+    """A function that reads properties or methods with these names."""
 
     def read(distribution: Any) -> list[Array]:
         values = (getattr(distribution, name) for name in names)
@@ -108,7 +106,7 @@ def _attributes(*names: str) -> Callable[[Any], list[Array]]:
 
 
 def _rate(distribution: Any) -> Array:
-    """TFP's distributions have the rate or its logarithm."""
+    """The rate; TFP's distributions have it or its logarithm."""
     rate = distribution.rate
     return rate if rate is not None else jnp.exp(*to_common_float(distribution.log_rate))
 
@@ -138,8 +136,10 @@ def _two_log_masses(distribution: Any) -> list[Array]:
 
 
 def _logits_and_probs(distribution: Any) -> tuple[Array | None, Array | None]:
-    """The parameter that the distribution was made of; None for the other."""
-    # The other one would be computed from it by clipping (NumPyro), or in low precision.
+    """The logits and probabilities; None for the one that the distribution was not made from.
+
+    Computing that one would clip (NumPyro), or lose precision.
+    """
     if hasattr(distribution, "_logits"):  # Distrax and TFP
         return distribution._logits, distribution._probs
     if any(is_a(distribution, NUMPYRO, name) for name in ("BernoulliProbs", "CategoricalProbs")):
@@ -169,7 +169,7 @@ def _lower_triangular(distribution: Any) -> list[Array]:
 ALL = (NUMPYRO, DISTRAX, TFP)
 _LOCATION_SCALE, _LOW_HIGH = _attributes("loc", "scale"), _attributes("low", "high")
 _CLASSES = [
-    # law, packages, class, its parameters
+    # law, packages, class, function that reads the parameters
     ("normal", ALL, "Normal", _LOCATION_SCALE),
     ("normal", (DISTRAX, TFP), "MultivariateNormalDiag", _attributes("mean", "stddev")),
     ("multivariate_normal", (NUMPYRO,), "MultivariateNormal", _attributes("loc", "scale_tril")),

@@ -1,4 +1,4 @@
-"""Logarithms of means of weights, and what else the bounds of `bounds.py` are made of."""
+"""Logarithms of means of weights, and other functions that the bounds of `bounds.py` share."""
 
 import functools
 
@@ -11,8 +11,8 @@ from jax.custom_derivatives import SymbolicZero
 from elbo_lab.losses.arguments import check_broadcasts
 from elbo_lab.losses.arrays import to_common_float
 
-# Magnitude that stands for infinity where formulas need a number: far beyond the log-weights' range
-# of 1e6, while its square, times any K, is a float32.
+# Finite stand-in for infinity: far beyond the log-weights' range of 1e6, and small enough that its
+# square times any K is finite in float32.
 LARGE = 1e15
 
 
@@ -34,7 +34,7 @@ def power_mean(log_w: Array, power: Array) -> Array:
 
 
 @functools.partial(power_mean.defjvp, symbolic_zeros=True)
-def _(primals, tangents):
+def _power_mean_jvp(primals, tangents):
     log_w, power = primals
     _, distance = _from_top(log_w, power)
     tangent = jnp.zeros_like(log_w[0])
@@ -42,11 +42,11 @@ def _(primals, tangents):
         weights = jax.nn.softmax(power[None] * distance, axis=0)
         tangent += jnp.sum(weights * tangents[0], axis=0)
     if not isinstance(tangents[1], SymbolicZero):
-        tangent += _by_power(distance, power) * tangents[1]
+        tangent += _derivative_by_power(distance, power) * tangents[1]
     return power_mean(log_w, power), tangent
 
 
-def _by_power(distance: Array, power: Array) -> Array:
+def _derivative_by_power(distance: Array, power: Array) -> Array:
     """Derivative of the power mean by s: KL(p_s || uniform) / s^2 = int_0^1 t Var_{p_ts}[log w] dt,
     where p_s is proportional to exp(s log w). Near s = 0 the quotient would lose all digits.
     """
@@ -90,12 +90,12 @@ def greatest(log_w: Array) -> Array:
 
 @jax.custom_jvp
 def to_finite(log_w: Array) -> Array:
-    """log_w with large numbers for infinities, differentiated as log_w all the same."""
+    """log_w with infinities replaced by +-`LARGE`; its derivative is that of log_w."""
     return jnp.clip(log_w, -LARGE, LARGE)
 
 
 @to_finite.defjvp
-def _(primals, tangents):
+def _to_finite_jvp(primals, tangents):
     return to_finite(primals[0]), tangents[0]
 
 
@@ -107,7 +107,7 @@ def infinite_part(value: Array) -> Array:
 def as_log_weights(log_w: Array) -> Array:
     """Log-weights [K, *batch] of at least float32, checked.
 
-    Those of images are sums of hundreds of nats: half precision would lose whole nats.
+    Log-weights of images are hundreds of nats: half precision would lose whole nats.
     """
     log_w = jnp.asarray(log_w)
     if log_w.ndim == 0 or log_w.shape[0] == 0:
@@ -116,7 +116,7 @@ def as_log_weights(log_w: Array) -> Array:
 
 
 def as_parameter(value: Array | float, dtype: jnp.dtype) -> Array | np.ndarray:
-    """A parameter in NumPy's float64 if its value is known; a tracer in the type given."""
+    """The parameter as NumPy float64 if its value is known, else as a tracer of `dtype`."""
     return np.asarray(value, np.float64) if is_known(value) else value.astype(dtype)
 
 
@@ -124,17 +124,17 @@ def over_batch(name: str, value: Array | np.ndarray, log_w: Array) -> Array:
     """A parameter, a scalar or [*batch], as [*batch] of log_w's type and sharding.
 
     Raises:
-      ValueError: a parameter of another shape.
+      ValueError: if the parameter has another shape.
     """
     check_broadcasts(name, value, log_w.shape[1:])
     return jnp.asarray(value, log_w.dtype) + jnp.zeros_like(log_w[0])
 
 
 def is_known(value: Array | float) -> bool:
-    """Whether the value is a number while JAX traces, so that it can be checked."""
+    """True if the value is known while JAX traces, and so can be checked."""
     return not isinstance(value, jax.core.Tracer)
 
 
 def as_column(values: Array, rank: int) -> Array:
     """Values [N] as [N, 1, ..., 1] of this rank."""
-    return values.reshape(-1, *(1,) * (rank - 1))
+    return jnp.expand_dims(values, range(1, rank))

@@ -16,7 +16,7 @@ from jax import Array
 
 from elbo_lab.losses import bounds
 from elbo_lab.losses.arguments import check_count
-from elbo_lab.losses.common import FIXED_DRAWS, Aux, kl_form, of_bound
+from elbo_lab.losses.common import FIXED_DRAWS, Aux, loss_of_bound, loss_with_kl
 from elbo_lab.losses.estimators import ESTIMATORS, Bound, Estimator
 from elbo_lab.losses.weights import Problem
 
@@ -47,13 +47,13 @@ def elbo(
       kl: "mc" (the default here; `beta_vae`'s is "analytic") or "analytic". Neither has the lower
         variance in general: near convergence the Monte Carlo form's errors cancel (its variance
         vanishes where q is the exact posterior).
-      estimator: a name in `ESTIMATORS`, or a function of the same type. kl="analytic" leaves no
-        log q to weigh, and takes reparam, score, score_loo and vimco.
-      vectorized: whether the functions take all draws at once; see `log_weights`.
+      estimator: a name in `ESTIMATORS`, or a function of the same type. With kl="analytic" the
+        log-weights have no log q, and the choices are reparam, score, score_loo and vimco.
+      vectorized: True if the functions take all draws at once; see `log_weights`.
 
     Returns:
       loss [*batch], nats, = -bound; Aux. Population: the bound is at most log p(x). Finite K:
-      unbiased, value and gradient (but for the wake estimators, which follow no bound).
+      unbiased, value and gradient (except for the wake estimators, which follow no bound).
 
     Raises:
       ValueError: unknown kl or estimator; no closed form known; see `log_weights`. Where the loss
@@ -62,8 +62,8 @@ def elbo(
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     if kl == "mc":
-        return of_bound(key, problem, bounds.elbo, estimator)
-    return kl_form(key, problem, 1.0, kl, estimator)
+        return loss_of_bound(key, problem, bounds.elbo, estimator)
+    return loss_with_kl(key, problem, 1.0, kl, estimator)
 
 
 def beta_vae(
@@ -82,10 +82,9 @@ def beta_vae(
     eq. 4).
 
     Args:
-      beta: weight of the KL, >= 0, one number or [*batch], may be traced. 1 gives the ELBO; draw
-        for draw it is `elbo` only where kl is the same.
-      others: as in `elbo`, but for kl, whose default is "analytic" here and "mc" there; "mc"
-        estimates the KL from the same draws.
+      beta: weight of the KL, >= 0, one number or [*batch], may be traced. 1 gives the ELBO; it is
+        equal to `elbo` draw for draw only if kl is the same.
+      others: as in `elbo`, except that the default of kl is "analytic".
 
     Returns:
       loss [*batch], nats, = -bound; Aux. Population: for beta >= 1 at most the ELBO, so a lower
@@ -93,10 +92,10 @@ def beta_vae(
       gradient.
 
     Raises:
-      ValueError: as `elbo`; a wake estimator, which would leave beta out.
+      ValueError: as `elbo`; a wake estimator, which would ignore beta.
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
-    return kl_form(key, problem, beta, kl, estimator)
+    return loss_with_kl(key, problem, beta, kl, estimator)
 
 
 def iwae(
@@ -124,7 +123,7 @@ def iwae(
       ValueError: as `elbo`.
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
-    return of_bound(key, problem, bounds.iwae, estimator, tuple(ESTIMATORS))
+    return loss_of_bound(key, problem, bounds.iwae, estimator, tuple(ESTIMATORS))
 
 
 def miwae(
@@ -154,10 +153,10 @@ def miwae(
       ValueError: as `elbo`; M < 1; estimator score_loo, since M K - 1 draws form no groups.
     """
     check_count("num_outer", num_outer)
-    check_count("num_samples", num_samples)  # Before it is multiplied: 1 * True is an integer.
+    check_count("num_samples", num_samples)  # Checked before the product: 1 * True is an integer.
     bound = functools.partial(bounds.miwae, num_outer=num_outer)
     problem = Problem(posterior, prior, log_likelihood, num_outer * num_samples, vectorized)
-    return of_bound(key, problem, bound, estimator, FIXED_DRAWS)
+    return loss_of_bound(key, problem, bound, estimator, FIXED_DRAWS)
 
 
 def ciwae(
@@ -182,7 +181,7 @@ def ciwae(
       ValueError: as `elbo`.
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
-    return of_bound(key, problem, functools.partial(bounds.ciwae, beta=beta), estimator)
+    return loss_of_bound(key, problem, functools.partial(bounds.ciwae, beta=beta), estimator)
 
 
 def renyi(
@@ -210,7 +209,7 @@ def renyi(
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     bound = functools.partial(bounds.renyi, alpha=alpha)
-    return of_bound(key, problem, bound, estimator)
+    return loss_of_bound(key, problem, bound, estimator)
 
 
 def jackknife(
@@ -234,7 +233,7 @@ def jackknife(
       ValueError: as `elbo`; K <= m (K - 1 <= m for score_loo).
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
-    return of_bound(key, problem, functools.partial(bounds.jackknife, order=order), estimator)
+    return loss_of_bound(key, problem, functools.partial(bounds.jackknife, order=order), estimator)
 
 
 def tvo(
@@ -262,7 +261,7 @@ def tvo(
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     bound = functools.partial(bounds.tvo, partition=partition)
-    return of_bound(key, problem, bound, estimator)
+    return loss_of_bound(key, problem, bound, estimator)
 
 
 def from_bound(
@@ -276,8 +275,8 @@ def from_bound(
     estimator: str | Estimator = "reparam",
     vectorized: bool = False,
 ) -> tuple[Array, Aux]:
-    """Minus a user's own function of log-weights, by any estimator but ovis, which is the IWAE
-    bound's alone.
+    """Minus a user's own function of log-weights, by any estimator but ovis, which is for the IWAE
+    bound only.
 
     Args:
       bound: function of log-weights [K, *batch], nats -> [*batch], to be maximized. dreg needs
@@ -287,10 +286,10 @@ def from_bound(
 
     Returns:
       loss [*batch] = -bound; Aux. Value and gradient are unbiased for the expected bound of K
-      draws, but for stl (unless the bound is linear in log_w) and the wake estimators.
+      draws, except for stl (unless the bound is linear in log_w) and the wake estimators.
 
     Raises:
       ValueError: as `elbo`; a bound that does not map [K, *batch] to [*batch].
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
-    return of_bound(key, problem, bound, estimator, tuple(ESTIMATORS))
+    return loss_of_bound(key, problem, bound, estimator, tuple(ESTIMATORS))

@@ -1,8 +1,8 @@
 """Gradient estimators that differentiate through the draws: reparam, stl, dreg, wake_dreg.
 
 Conventions and weights: see `estimators.py`. The posterior's draws must be differentiable by its
-parameters. Of these only reparam's second derivatives are right, so that the others refuse them,
-and only reparam allows the support of q to move with its parameters.
+parameters. Second derivatives are right for reparam only; the other estimators refuse them. Only
+reparam allows the support of q to move with its parameters.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ from elbo_lab.losses.weights import (
 
 Weigh = Callable[[Array, Array, Array], Array]
 Bound = Callable[[Array], Array]
-# The weight of each path, [K, *batch], of held draws and v.
+# (draws held fixed, v) -> the weight of each draw's path, [K, *batch].
 PathWeight = Callable[[LogWeights, Array], Array]
 
 
@@ -54,8 +54,8 @@ def reparam(key: Array, problem: Problem, bound: Bound, weigh: Weigh) -> tuple[A
 
     Unbiased for the gradient of E[f(log_w)] for every bound, and for its Hessian where the bound's
     derivative does not jump. For the IWAE bound the signal-to-noise ratio of the inference
-    network's gradient falls as 1/sqrt(K) (Rainforth et al. 2018). Where the posterior knows the
-    density of its own draw, that is used, and log q is asked of no z.
+    network's gradient falls as 1/sqrt(K) (Rainforth et al. 2018). If the posterior knows the
+    density of its own draw, that density is used, and its log_prob is not called.
 
     Args, Returns: see `estimators.py`; the surrogate is -f, [*batch], nats.
 
@@ -85,23 +85,24 @@ def stl(key: Array, problem: Problem, bound: Bound, weigh: Weigh) -> tuple[Array
 
 
 def dreg(key: Array, problem: Problem, bound: Bound, weigh: Weigh) -> tuple[Array, LogWeights]:
-    """Doubly reparameterized gradient (Tucker et al. 2019, for the IWAE bound; here for any): the
-    score term's expectation is itself reparameterized, so that paths weigh v - h and no score term
-    is left.
+    """Doubly reparameterized gradient (Tucker et al. 2019, for the IWAE bound; here for any bound).
+
+    The expectation of the score term is reparameterized too: the path of a draw has the weight
+    v - h, and no score term is left.
 
     Unbiased for every bound with absolutely continuous first derivatives, where the support of q
     does not depend on its parameters. First derivatives only. For the IWAE bound the path weights
     are w^2, and the signal-to-noise ratio does not fall with K. The networks are evaluated once,
-    and for the IWAE bound and the ELBO differentiated once; for other bounds the path weights are
-    no bounded multiple of v, and the generation network is differentiated once more, by z.
+    and for the IWAE bound and the ELBO differentiated once. For other bounds the path weight is not
+    a bounded multiple of v, and the generation network is differentiated once more, by z.
 
     Raises:
-      ValueError: if the posterior is not reparameterizable; for bounds that say that their
-        derivative jumps (`vr_max`).
+      ValueError: if the posterior is not reparameterizable; if the bound's derivative jumps
+        (`vr_max`).
     """
 
     def slope(draws: LogWeights) -> Array:
-        # How log q enters the log-weights: -1 for log_w itself, -beta for the beta-VAE's.
+        # Derivative of the log-weights by log q: -1 for log w, -beta for the beta-VAE's.
         def by_log_q(log_qz_x: Array) -> Array:
             return weigh(draws.log_px_z, draws.log_pz, log_qz_x)
 
@@ -110,22 +111,25 @@ def dreg(key: Array, problem: Problem, bound: Bound, weigh: Weigh) -> tuple[Arra
     def weight(draws: LogWeights, v: Array) -> Array:
         return v + slope(draws) * diagonal_hessian(bound, weighed(weigh, draws))
 
-    # Weight over v, where h is v times something bounded: h = v (1 - v) for the IWAE bound.
+    def iwae_ratio(draws: LogWeights, v: Array) -> Array:
+        return 1 + slope(draws) * (1 - v)  # h = v (1 - v)
+
+    def elbo_ratio(draws: LogWeights, v: Array) -> Array:
+        return jnp.ones_like(v)  # h = 0
+
     if bound is bounds.iwae:
-        ratio = lambda draws, v: 1 + slope(draws) * (1 - v)  # noqa: E731
-    elif bound is bounds.elbo:
-        ratio = lambda draws, v: jnp.ones_like(v)  # noqa: E731
-    else:
-        return _two_surrogates("dreg", key, problem, bound, weigh, weigh, weight)
-    return _one_surrogate("dreg", key, problem, bound, weigh, ratio)
+        return _one_surrogate("dreg", key, problem, bound, weigh, iwae_ratio)
+    if bound is bounds.elbo:
+        return _one_surrogate("dreg", key, problem, bound, weigh, elbo_ratio)
+    return _two_surrogates("dreg", key, problem, bound, weigh, weigh, weight)
 
 
 def wake_dreg(key: Array, problem: Problem, bound: Bound, weigh: Weigh) -> tuple[Array, LogWeights]:
     """Reweighted wake-sleep's wake-phase update of the inference network, doubly reparameterized:
     paths weigh w - w^2 (Tucker et al. 2019, eq. 12).
 
-    The same expectation as `wake`, with less variance, where the support of q does not depend on
-    its parameters. K = 1 leaves the inference network alone. First derivatives only. For bounds
+    It has the expectation of `wake` and less variance, if the support of q does not depend on its
+    parameters. K = 1 does not change the inference network. First derivatives only. For bounds
     other than the IWAE bound the generation network is differentiated once more, by z.
 
     Raises:
@@ -150,14 +154,14 @@ def weighed(weigh: Weigh, draws: LogWeights) -> Array:
 def _one_surrogate(
     name: str, key: Array, problem: Problem, bound: Bound, weigh: Weigh, ratio: PathWeight
 ) -> tuple[Array, LogWeights]:
-    """-f, whose gradient weighs the path of draw k by ratio(draws, v)_k v_k instead of v_k."""
+    """-f and the draws; its gradient has the path weights ratio(draws, v)_k v_k instead of v_k."""
     problem = traced_once(problem)
     z = sample(key, problem)
     held = jax.lax.stop_gradient(densities(problem, z, freeze_posterior=True))
     v = derivative(bound, weighed(weigh, held))
     ratios = jax.lax.stop_gradient(ratio(held, v))
-    # The value of z is what it was, so that the compiled program merges the two evaluations.
-    scaled = jax.tree.map(lambda leaf: scale_gradient(leaf, _trailing(ratios, leaf)), z)
+    # The values of z are unchanged, so that the compiled program merges the two evaluations.
+    scaled = jax.tree.map(lambda leaf: scale_gradient(leaf, _like_leaf(ratios, leaf)), z)
     draws = densities(problem, scaled, freeze_posterior=True)
     loss = once_differentiable(-evaluate(bound, weighed(weigh, draws)))
     return _checked(name, problem, draws, loss), draws
@@ -172,8 +176,11 @@ def _two_surrogates(
     path: Weigh,
     weight: PathWeight,
 ) -> tuple[Array, LogWeights]:
-    """-f, whose gradient is that of f at held draws for prior and likelihood, and weight(draws,
-    v)_k d path_k / dz_k through the draws for q: no weight is divided by another.
+    """-f and the draws; its gradient is computed in two parts.
+
+    For prior and likelihood it is the gradient at draws held fixed. For q it is the sum of
+    weight(draws, v)_k d path_k / dz_k through the draws: no weight is divided by v, as a ratio for
+    `_one_surrogate` would be.
     """
     problem = traced_once(problem)
     z = sample(key, problem)
@@ -182,19 +189,22 @@ def _two_surrogates(
     loss = -evaluate(bound, weighed(weigh, draws))
     weights = jax.lax.stop_gradient(weight(held, derivative(bound, weighed(weigh, held))))
     moved = densities(freeze_model(problem), z, freeze_posterior=True)
-    paths = frozen(lambda moved: weighed(path, moved))(moved)
+    paths = frozen(lambda draws: weighed(path, draws))(moved)
     surrogate = loss - jnp.sum(weights * paths, axis=0)
     return _checked(name, problem, moved, with_gradient_of(loss, surrogate)), draws
 
 
-def _trailing(ratio: Array, leaf: Array) -> Array:
-    ratio = ratio.reshape(*ratio.shape, *(1,) * (leaf.ndim - ratio.ndim))
+def _like_leaf(ratio: Array, leaf: Array) -> Array:
+    """A ratio per draw, [K, *batch], repeated over the event dimensions of a leaf of the draws."""
+    ratio = jnp.expand_dims(ratio, range(ratio.ndim, leaf.ndim))
     return jnp.broadcast_to(ratio, leaf.shape).astype(leaf.dtype)
 
 
 def _checked(name: str, problem: Problem, draws: LogWeights, loss: Array) -> Array:
-    """The loss, refused where the draws cannot be differentiated: by the posterior's type, or where
-    the loss is differentiated by parameters that the draws do not follow.
+    """The loss, checked for draws without a derivative.
+
+    Raises ValueError at once if the posterior's type has none, and otherwise when the loss is
+    differentiated by parameters that log q depends on and the draws do not.
     """
     posterior, z = problem.posterior, draws.z
     message = (
@@ -202,18 +212,20 @@ def _checked(name: str, problem: Problem, draws: LogWeights, loss: Array) -> Arr
         f"those of {type(posterior).__name__} cannot. Estimators that work for it: score, "
         "score_loo, vimco, ovis, wake."
     )
-    one = jax.tree.map(lambda leaf: leaf[0], z)
-    if not is_reparameterizable(posterior, one):
+    first_draw = jax.tree.map(lambda leaf: leaf[0], z)
+    if not is_reparameterizable(posterior, first_draw):
         raise ValueError(message)
     message += (
-        " (Its draws have no derivative by parameters of its log_prob. If that is meant, let it "
-        "say so by an attribute reparameterized = True.)"
+        " (Its draws have no derivative by parameters of its log_prob. If that is intended, give "
+        "it an attribute reparameterized = True.)"
     )
     if name == "reparam" and sampler_with_density(posterior) is not None:
         return check_draws(posterior, loss, z, draws.log_qz_x, message)
-    # Each layer by itself: some may be held fixed, or have no parameters, while others move.
-    is_layered = isinstance(posterior, Layered)
-    layers = zip(posterior.layers(one), one, strict=True) if is_layered else [(posterior, one)]
+    # Each layer is checked by itself: some may be held fixed or have no parameters.
+    if isinstance(posterior, Layered):
+        layers = zip(posterior.layers(first_draw), first_draw, strict=True)
+    else:
+        layers = [(posterior, first_draw)]
     for layer, draw in layers:
         _, parameters = jax.closure_convert(layer.log_prob, draw)
         loss = check_draws(posterior, loss, draw, parameters, message)

@@ -1,7 +1,7 @@
-"""What a posterior offers: draws, the density of a draw, and what of them can be differentiated.
+"""Draws of a posterior, the density of a draw, and checks that they can be differentiated.
 
-NumPyro's, Distrax's and TFP's conventions are known here, in `laws.py` and in `squashed.py`. Any
-other object with `sample(key, sample_shape)` and `log_prob(z)` is a user's own.
+This file, `laws.py` and `squashed.py` know the conventions of NumPyro, Distrax and TFP. Any other
+object with `sample(key, sample_shape)` and `log_prob(z)` is a user's own.
 """
 
 import inspect
@@ -11,10 +11,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from elbo_lab.losses.derivatives import inspect_tangents
 from elbo_lab.losses.laws import NUMPYRO, is_a
+from elbo_lab.losses.log_means import is_known
 
 
 class Layered:
@@ -25,8 +27,8 @@ class Layered:
         raise NotImplementedError(f"{type(self).__name__} must define layers.")
 
 
-# Distrax's distributions do not say whether they are reparameterizable. Draws of these may be
-# floating point, and yet jump, or have no derivative by some of the parameters.
+# Distrax's distributions do not declare whether they are reparameterizable. Draws of these may be
+# floating point and still jump, or have no derivative by some of the parameters.
 NOT_SMOOTH = frozenset(
     {
         "Bernoulli",
@@ -77,26 +79,27 @@ def one_per_example(distribution: Any, key: Array, batch_shape: tuple[int, ...])
     def density(key: Array) -> Array:
         return distribution.log_prob(sample_from(distribution, key, ()))
 
-    own = jax.eval_shape(density, jax.random.key(0)).shape
-    if own == batch_shape[len(batch_shape) - len(own) :]:
-        return sample_from(distribution, key, batch_shape[: len(batch_shape) - len(own)])
-    if math.prod(own) == 1:
+    prior_shape = jax.eval_shape(density, jax.random.key(0)).shape
+    missing = len(batch_shape) - len(prior_shape)
+    if prior_shape == batch_shape[missing:]:
+        return sample_from(distribution, key, batch_shape[:missing])
+    if math.prod(prior_shape) == 1:
         draws = sample_from(distribution, key, batch_shape)
-        return jax.tree.map(
-            lambda z: z.reshape(*batch_shape, *z.shape[len(batch_shape) + len(own) :]), draws
-        )
+        event_start = len(batch_shape) + len(prior_shape)
+        return jax.tree.map(lambda z: z.reshape(*batch_shape, *z.shape[event_start:]), draws)
     raise ValueError(
-        f"prior has batch shape {own}, which must be () or that of the posterior, {batch_shape}."
+        f"prior has batch shape {prior_shape}, which must be () or that of the posterior, "
+        f"{batch_shape}."
     )
 
 
 def sampler_with_density(distribution: Any) -> Callable[[Array, tuple[int, ...]], Any] | None:
-    """(key, sample_shape) -> draws and their log density, [*sample_shape, *batch], where the
-    distribution knows the density of its own draw; None where it does not.
+    """(key, sample_shape) -> draws and their log density, [*sample_shape, *batch], if the
+    distribution knows the density of its own draw; else None.
 
-    The density has the total derivative by the distribution's parameters, through the draw and
-    beside it. No inverse is taken, and no digits are lost where a draw is rounded to the edge of
-    the support. Looked up: `sample_and_log_prob` (Distrax, a user's own),
+    The density has the total derivative by the distribution's parameters: through the draw, and
+    directly. No inverse is taken, and no digits are lost where a draw is rounded to the edge of the
+    support. Looked up in this order: `sample_and_log_prob` (Distrax, a user's own),
     `experimental_sample_and_log_prob` (TFP), `sample_with_intermediates` of a transformed
     distribution (NumPyro).
     """
@@ -121,12 +124,12 @@ def sampler_with_density(distribution: Any) -> Callable[[Array, tuple[int, ...]]
 
 
 def is_reparameterizable(posterior: Any, z: Any) -> bool:
-    """Whether a posterior's type lets draws carry derivatives.
+    """True if a posterior's type lets draws carry derivatives.
 
-    Its own word `reparameterized` is taken first; of a `Layered` posterior all layers must; else
-    `has_rsample` (NumPyro), `reparameterization_type` (TFP), or whether every leaf of the draw z is
-    floating point and the type is not in `NOT_SMOOTH` (Distrax). What a type cannot tell, e.g. of a
-    user's own floating-point Bernoulli draws, shows under differentiation: `check_draws`.
+    Looked up in this order: its attribute `reparameterized`; all layers of a `Layered` posterior;
+    `has_rsample` (NumPyro); `reparameterization_type` (TFP). Otherwise every leaf of the draw z
+    must be floating point and the type not in `NOT_SMOOTH` (Distrax). The type does not always
+    tell, e.g. a user's class with floating-point Bernoulli draws: `check_draws` finds those.
     """
     if getattr(posterior, "reparameterized", None) is not None:
         return bool(posterior.reparameterized)
@@ -141,16 +144,16 @@ def is_reparameterizable(posterior: Any, z: Any) -> bool:
 
 
 def check_draws(posterior: Any, loss: Array, z: Any, parameters: Any, message: str) -> Array:
-    """The loss, which refuses to be differentiated where some draw has no derivative by what log q
-    depends on: draws that jump, whatever their type says.
+    """The loss, which raises ValueError when it is differentiated by parameters of log q that some
+    draw has no derivative by. So draws that jump are refused, whatever their type declares.
 
     Args:
-      posterior: not checked if it says `reparameterized = True`, as one may whose noise is drawn
-        uniformly beside other draws, or whose parameters are held fixed in its draws on purpose.
-      loss: [*batch], of these draws.
+      posterior: not checked if it declares `reparameterized = True`, for example because some of
+        its draws are noise without parameters, or its draws hold parameters fixed on purpose.
+      loss: [*batch], computed from these draws.
       z: pytree of draws, of the whole posterior or of one layer.
       parameters: pytree of arrays that their log density depends on beside z.
-      message: the sentence of the ValueError.
+      message: the message of the ValueError.
     """
     if getattr(posterior, "reparameterized", None):
         return loss
@@ -164,29 +167,30 @@ def check_draws(posterior: Any, loss: Array, z: Any, parameters: Any, message: s
 
 
 def check_fixed_support(posterior: Any, z: Any, loss: Array, message: str) -> Array:
-    """The loss, which refuses to be differentiated by what bounds the posterior's support: e.g.
-    Uniform(0, s) by s, while data may bound it, as Uniform(x, x + 1).
+    """The loss, which raises ValueError when it is differentiated by parameters that bound the
+    posterior's support: e.g. Uniform(0, s) by s. Data may bound it, as in Uniform(x, x + 1).
 
     Args:
-      posterior: its support is looked at, and those of its layers if it has any.
+      posterior: its support is checked, and those of its layers if it has any.
       z: one draw, pytree of [*batch, ...].
-      loss: [*batch], of such draws.
-      message: the sentence of the ValueError.
+      loss: [*batch], computed from such draws.
+      message: the message of the ValueError.
     """
 
     def check(is_moving: list[bool]) -> None:
         if any(is_moving):
             raise ValueError(message)
 
-    laws = posterior.layers(z) if isinstance(posterior, Layered) else (posterior,)
-    return inspect_tangents(loss, [end for law in laws for end in _support_bounds(law)], check)
+    layers = posterior.layers(z) if isinstance(posterior, Layered) else (posterior,)
+    ends = [end for layer in layers for end in _support_bounds(layer)]
+    return inspect_tangents(loss, ends, check)
 
 
 def check_batch_shape(distribution: Any) -> None:
     """Raises ValueError if a distribution declares another batch shape than its parameters have.
 
-    One of NumPyro's that was returned out of `jax.vmap` keeps the batch shape that it had inside;
-    those of the other libraries compute it.
+    A NumPyro distribution that was returned out of `jax.vmap` keeps the batch shape that it had
+    inside; the other libraries compute the batch shape from the parameters.
     """
     if not is_a(distribution, NUMPYRO, "Distribution"):
         return
@@ -198,23 +202,23 @@ def check_batch_shape(distribution: Any) -> None:
         z = jax.ShapeDtypeStruct((*batch, *base.event_shape), jnp.float32)
         shape = jax.eval_shape(base.log_prob, z).shape
     except (TypeError, ValueError, NotImplementedError):
-        return  # Such as of integers alone.
+        return  # Not checked, e.g. because log_prob takes integers only.
     if shape != batch:
         raise ValueError(
             f"posterior, a {type(distribution).__name__}, declares the batch shape "
-            f"{distribution.batch_shape}, and its parameters, of shape {shape}, have another: a "
+            f"{distribution.batch_shape}, but its parameters have the shape {shape}: a "
             "distribution that is returned out of jax.vmap keeps the batch shape that it had "
-            "inside. Return parameters out of jax.vmap, and make the distribution of them outside."
+            "inside. Return the parameters out of jax.vmap and make the distribution outside."
         )
 
 
 def sum_trailing(values: Array, number: int) -> Array:
-    """The sum over so many trailing axes."""
+    """The sum over the last `number` axes."""
     return jnp.sum(values, axis=tuple(range(-number, 0))) if number else values
 
 
 def inner_distribution(distribution: Any) -> Any | None:
-    """What an Independent, expanded or transformed distribution is made of; None of others."""
+    """The distribution inside an Independent, expanded or transformed one; None for others."""
     for name in ("base_dist", "distribution"):  # NumPyro's; Distrax's and TFP's
         inner = getattr(distribution, name, None)
         if hasattr(inner, "log_prob"):
@@ -228,6 +232,7 @@ def _has_jumps(distribution: Any) -> bool:
 
 
 def _support_bounds(distribution: Any) -> list[Array]:
+    """Arrays that bound the distribution's support, or the support of a distribution inside it."""
     names = SUPPORT_BOUNDS.get(type(distribution).__name__, ())
     inner = inner_distribution(distribution)
     bounds = [getattr(distribution, name, None) for name in ("support", *names)]
@@ -243,14 +248,21 @@ def _moved_ends(distribution: Any) -> list[Any]:
     support = distribution.base_dist.support
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
-    has_ends = [hasattr(support, name) for name in ("lower_bound", "upper_bound")]
+    ends = [getattr(support, name, None) for name in ("lower_bound", "upper_bound")]
+    ends = [end for end in ends if end is not None]
+    if not ends:
+        return []
     # An end at zero stays there, whatever the scale.
-    names = {0: (), 1: ("loc",), 2: ("loc", "scale")}[sum(has_ends)]
+    is_at_zero = all(is_known(end) and np.all(np.asarray(end) == 0) for end in ends)
+    names = ("loc",) if is_at_zero else ("loc", "scale")
     affine = [t for t in distribution.transforms if type(t).__name__ == "AffineTransform"]
     return [getattr(transform, name) for transform in affine for name in names]
 
 
-def _summed(sampler: Callable[[Array, tuple[int, ...]], Any] | None, independent: Any):
+def _summed(
+    sampler: Callable[[Array, tuple[int, ...]], Any] | None, independent: Any
+) -> Callable[[Array, tuple[int, ...]], Any] | None:
+    """The sampler of an Independent, from that of its base distribution."""
     if sampler is None:
         return None
 

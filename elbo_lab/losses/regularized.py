@@ -1,5 +1,5 @@
-"""Objectives of a reconstruction term and a regularizer per example: capacity, free bits, the
-textbook's lambda. Conventions as in `objectives.py`; those that look at a whole batch are in
+"""Objectives with a reconstruction term and a regularizer per example: capacity, free bits, the
+textbook's lambda. Conventions as in `objectives.py`; regularizers of a whole batch are in
 `aggregate.py`.
 """
 
@@ -14,7 +14,7 @@ from elbo_lab.losses.arrays import to_common_float
 from elbo_lab.losses.common import (
     Aux,
     checked_kl,
-    kl_form,
+    loss_with_kl,
     make_aux,
     reconstruction,
     weight_like,
@@ -41,7 +41,7 @@ def capacity_vae(
 
     Args:
       gamma: weight of the constraint, >= 0, may be traced.
-      capacity: C, nats, may be traced: annealed upwards during training, in the paper.
+      capacity: C, nats, may be traced. The paper raises it during training.
       estimator: of the reconstruction term: reparam, score, score_loo or vimco.
       others: as in `elbo`.
 
@@ -73,8 +73,8 @@ def free_bits(
     estimator: str | Estimator = "reparam",
     vectorized: bool = False,
 ) -> tuple[Array, Aux]:
-    """Negative ELBO whose KL costs nothing below a floor: E_q[log p(x|z)] - sum_g max(lambda,
-    KL_g(x)), per example (after Kingma et al. 2016, appendix C.8, whose KL is the batch's mean:
+    """Negative ELBO with a floor under the KL: E_q[log p(x|z)] - sum_g max(lambda, KL_g(x)), per
+    example (after Kingma et al. 2016, appendix C.8, who take the batch's mean of the KL:
     `free_bits_batch`).
 
     Args:
@@ -84,7 +84,7 @@ def free_bits(
       others: as in `elbo`; posterior and prior must be products over their dimensions.
 
     Returns:
-      loss [*batch], nats; Aux, whose `kl` is the true one. Population: at most the ELBO, so a lower
+      loss [*batch], nats; Aux, whose `kl` has no floor. Population: at most the ELBO, so a lower
       bound on log p(x). Unbiased, value and gradient.
 
     Raises:
@@ -123,8 +123,8 @@ def lambda_vae(
       others: as in `beta_vae`.
 
     Returns:
-      loss [*batch], nats times lambda; Aux, whose log_px_z is -1/2 |x - mu_G|^2. Not a bound on
-      log p(x) but for the constants above. Unbiased, value and gradient.
+      loss [*batch], nats times lambda; Aux, whose log_px_z is -1/2 |x - mu_G|^2. A bound on
+      log p(x) only up to the constants above. Unbiased, value and gradient.
 
     Raises:
       ValueError: a mean of another shape than x; as `beta_vae`.
@@ -141,7 +141,7 @@ def lambda_vae(
         return -0.5 * jnp.sum((target - mean) ** 2, axis=-1)
 
     problem = Problem(posterior, prior, half_squares, num_samples, vectorized)
-    return kl_form(key, problem, regularization, kl, estimator)
+    return loss_with_kl(key, problem, regularization, kl, estimator)
 
 
 def grouped_kl(posterior: Any, prior: Any, group_size: int) -> Array:
@@ -157,7 +157,7 @@ def grouped_kl(posterior: Any, prior: Any, group_size: int) -> Array:
 
 
 def floored(groups: Array, min_kl: Array | float) -> Array:
-    """max(lambda, KL_g) of each group, in the type of the KLs.
+    """max(lambda, KL_g) of each group, in the type of `groups`.
 
     Raises:
       ValueError: lambda is neither one number nor one for each group.

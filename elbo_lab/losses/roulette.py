@@ -1,12 +1,12 @@
 """SUMO: log p(x) without bias, by Russian roulette over IWAE bounds (Luo et al. 2020).
 
 Its price is its variance. For many draws the increments L_{k+1} - L_k are uncorrelated, with the
-mean square Var[w / p(x)] / (k (k + 1)), and each adds that times 1 / P(T >= k) - 1: some Var[w /
-p(x)] / k up to the knee at 80 terms, and a ninth more with every term beyond it. The variance of at
-most 81 draws is some three times Var[w / p(x)], and that of the whole is **infinite**: values
-thousands of nats away occur. No other law of T has both a finite variance and a finite mean, since
-sum_k 1/k is infinite. Maximizing the estimate is stable where minimizing log p(x) is not (their
-section 3.4).
+mean square Var[w / p(x)] / (k (k + 1)). Each adds that times 1 / P(T >= k) - 1 to the variance:
+about Var[w / p(x)] / k up to the knee at 80 terms, and a ninth more with every term beyond it. The
+variance of at most 81 draws is about three times Var[w / p(x)]; without a limit on the draws it is
+**infinite**, and values thousands of nats away occur. No other law of T has both a finite variance
+and a finite mean, since sum_k 1/k is infinite. Maximizing the estimate is stable where minimizing
+log p(x) is not (their section 3.4).
 """
 
 from collections.abc import Callable
@@ -16,17 +16,24 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from elbo_lab.losses import bounds, debiased
+from elbo_lab.losses import bounds
 from elbo_lab.losses.arguments import check_count, typed_key
-from elbo_lab.losses.common import FIXED_DRAWS, Aux, batch_shape, of_bound
+from elbo_lab.losses.common import FIXED_DRAWS, Aux, batch_shape, loss_of_bound
+from elbo_lab.losses.debiased import (
+    WeightSum,
+    add_sums,
+    iwae_increment,
+    roulette_limit,
+    running_sums,
+)
 from elbo_lab.losses.estimators import Estimator
 from elbo_lab.losses.log_means import LARGE, as_column, over_batch, to_finite
 from elbo_lab.losses.weights import Problem, log_weights
 
 
 def draw_terms(key: Array, shape: tuple[int, ...] = ()) -> Array:
-    """T, the terms that the roulette allows: P(T >= k) = `bounds.roulette_survival`(k). Integers of
-    at least 1, as float32.
+    """T, the number of terms of the roulette, with P(T >= k) = `bounds.roulette_survival`(k): an
+    integer of at least 1, as float32.
     """
     uniform = 1 - jax.random.uniform(key, shape)  # in (0, 1]
     knee = float(bounds.ROULETTE_KNEE)
@@ -46,14 +53,14 @@ def sumo(
     estimator: str | Estimator = "reparam",
     vectorized: bool = False,
 ) -> tuple[Array, Aux]:
-    """Negative SUMO of at most K draws: `bounds.sumo` with T drawn by key, for each example.
+    """Negative SUMO of at most K draws: `bounds.sumo` with T drawn for each example.
 
-    A compiled program has one shape, so that all K draws are made whatever T is, and the roulette
-    is cut at K - 1 terms: the estimate is unbiased for the IWAE bound of K draws, not for log p(x).
-    `sumo_log_px` has no such end, and no gradient.
+    A compiled program has fixed shapes, so all K draws are made whatever T is, and the roulette
+    stops at K - 1 terms: the estimate is unbiased for the IWAE bound of K draws, not for log p(x).
+    `sumo_log_px` has no such limit, and no gradient.
 
     Args:
-      num_samples: K, the most draws.
+      num_samples: K, the greatest number of draws.
       others: as in `iwae`.
 
     Returns:
@@ -71,7 +78,7 @@ def sumo(
     def bound(log_w: Array) -> Array:
         return bounds.sumo(log_w, terms)
 
-    return of_bound(draws_key, problem, bound, estimator, FIXED_DRAWS)
+    return loss_of_bound(draws_key, problem, bound, estimator, FIXED_DRAWS)
 
 
 def sumo_log_px(
@@ -93,9 +100,9 @@ def sumo_log_px(
       others: as in `iwae`.
 
     Returns:
-      [*batch], nats. Unbiased for log p(x) where E|log w| is finite; of infinite variance (see the
-      module's docstring), so that means of many converge slowly and their standard errors say too
-      little. Where the first draws have zero weight it may be infinite, as `bounds.sumo`.
+      [*batch], nats. Unbiased for log p(x) where E|log w| is finite. The variance is infinite (see
+      the module's docstring): means of many estimates converge slowly, and their standard errors
+      are too small. Where the first draws have zero weight it may be infinite, as `bounds.sumo`.
 
     Raises:
       ValueError: see `log_weights`.
@@ -108,56 +115,55 @@ def sumo_log_px(
     def draw(index: Array | int) -> Array:
         return log_weights(jax.random.fold_in(draws_key, index), *problem).log_w
 
-    def is_short(carry: tuple[Array, Sums]) -> Array:
-        done = carry[0] * chunk
-        return jnp.any(done.astype(terms.dtype) < terms + 1)
+    def needs_draws(carry: tuple[Array, Sums]) -> Array:
+        index, _ = carry
+        num_draws = index * chunk
+        return jnp.any(num_draws.astype(terms.dtype) < terms + 1)
 
     def add(carry: tuple[Array, Sums]) -> tuple[Array, Sums]:
         index, sums = carry
         return index + 1, _add_chunk(sums, draw(index), index * chunk, terms)
 
-    # The first chunk is added before the loop: so the carry has the log-weights' type, and in
-    # `jax.shard_map` varies over the devices that they vary over.
+    # The first chunk is added before the loop, so that the carry has the log-weights' type and, in
+    # `jax.shard_map`, varies over the same devices.
     first = draw(0)
     terms = over_batch("terms", terms, first)
     sums = _add_chunk(_no_draws(first[0]), first, 0, terms)
-    _, sums = jax.lax.while_loop(is_short, add, (1, sums))
-    return sums.value + debiased.roulette_limit(sums.used, sums.first_two)
+    _, sums = jax.lax.while_loop(needs_draws, add, (1, sums))
+    return sums.value + roulette_limit(sums.used, sums.first_two)
 
 
 class Sums(NamedTuple):
-    """What `sumo_log_px` keeps of the draws so far; [*batch] each."""
+    """State of `sumo_log_px` after some draws; all arrays are [*batch]."""
 
     value: Array  # the finite terms of the estimate
-    top: Array  # the sum of the weights is exp(top) * total; see `debiased.running_sums`
-    total: Array
+    weights: WeightSum  # the sum of all weights
     used: Array  # the greatest of the first T + 1 log-weights
     first_two: Array  # the greatest of the first two
 
 
 def _no_draws(like: Array) -> Sums:
-    """The sums of no draws: one weight that is nothing beside any other."""
+    """The state before any draws; the sum of weights is negligible beside any weight."""
     zero = jnp.zeros_like(like)
-    return Sums(zero, zero - 2 * LARGE, zero + 1, zero - jnp.inf, zero - jnp.inf)
+    no_weight = WeightSum(top=zero - 2 * LARGE, total=zero + 1)
+    return Sums(value=zero, weights=no_weight, used=zero - jnp.inf, first_two=zero - jnp.inf)
 
 
-def _add_chunk(sums: Sums, log_w: Array, done: Array | int, terms: Array) -> Sums:
-    """The sums with the draws `done` + 1 .. `done` + C, whose log-weights are [C, *batch]."""
-    count = (done + 1 + jnp.arange(log_w.shape[0])).astype(log_w.dtype)
+def _add_chunk(sums: Sums, log_w: Array, num_draws: Array | int, terms: Array) -> Sums:
+    """The state after C more draws, whose log-weights are [C, *batch]."""
+    count = (num_draws + 1 + jnp.arange(log_w.shape[0])).astype(log_w.dtype)
     count = as_column(count, log_w.ndim)
     finite = to_finite(log_w)
-    # Sums with and without each of the draws, [C, *batch].
-    top, total = debiased.add_sums(
-        (sums.top[None], sums.total[None]), debiased.running_sums(finite)
-    )
-    top_before = jnp.concatenate([sums.top[None], top[:-1]])
-    total_before = jnp.concatenate([sums.total[None], total[:-1]])
-    # Draw k + 1 adds L_{k+1} - L_k, and the second L_2, since P(terms >= 1) = 1.
+    # Sums of the weights up to and including each draw, and before it, [C, *batch].
+    start = jax.tree.map(lambda leaf: leaf[None], sums.weights)
+    up_to = add_sums(start, running_sums(finite))
+    before = jax.tree.map(lambda s, leaf: jnp.concatenate([s, leaf[:-1]]), start, up_to)
+    # Draw k + 1 adds L_{k+1} - L_k. The second draw adds L_2, since P(terms >= 1) = 1.
     term = jnp.maximum(count - 1, 1)
-    increment = debiased.iwae_increment(finite, top_before, total_before, term)
-    second = top + jnp.log(total) - jnp.log(count)
+    increment = iwae_increment(finite, before, term)
+    second = up_to.top + jnp.log(up_to.total) - jnp.log(count)
     is_taken = count - 1 <= terms[None]
-    survival = debiased.roulette_survival(jnp.where(is_taken, term, 1))
+    survival = bounds.roulette_survival(jnp.where(is_taken, term, 1))
     added = jnp.where(count == 2, second, increment / survival)
     added = jnp.where(is_taken & (count >= 2), added, 0)
 
@@ -165,9 +171,8 @@ def _add_chunk(sums: Sums, log_w: Array, done: Array | int, terms: Array) -> Sum
         return jnp.max(jnp.where(mask, log_w, -jnp.inf), axis=0)
 
     return Sums(
-        sums.value + jnp.sum(added, axis=0),
-        top[-1],
-        total[-1],
-        jnp.maximum(sums.used, greatest(is_taken)),
-        jnp.maximum(sums.first_two, greatest(count <= 2)),
+        value=sums.value + jnp.sum(added, axis=0),
+        weights=jax.tree.map(lambda leaf: leaf[-1], up_to),
+        used=jnp.maximum(sums.used, greatest(is_taken)),
+        first_two=jnp.maximum(sums.first_two, greatest(count <= 2)),
     )

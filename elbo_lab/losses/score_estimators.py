@@ -1,8 +1,8 @@
 """Gradient estimators whose draws need no derivative: score function, VIMCO, OVIS, wake.
 
 Conventions and weights: see `estimators.py`. The support of q must not depend on its parameters
-(a probability that becomes zero has no score), and second derivatives are refused, since the
-surrogates' are not the Hessian's.
+(a probability that becomes zero has no score). Second derivatives are refused, since those of the
+surrogates are not the Hessian.
 """
 
 from collections.abc import Callable
@@ -28,16 +28,16 @@ def score(
     """Score-function gradient (REINFORCE): (f - baseline) sum_k d log q(z_k) for the sampling, and
     -v_k d log q(z_k) for log q inside the log-weights. Draws need no derivative.
 
-    Unbiased for every bound, whatever the baseline, as long as it does not depend on the draws, and
-    the support of q not on its parameters. First derivatives only.
+    Unbiased for every bound and any baseline that does not depend on the draws, if the support of q
+    does not depend on its parameters. First derivatives only.
 
     Args:
-      baseline: subtracted from f, [*batch] or a scalar, nats; the caller's, who may keep a running
-        mean or train a network for it. Not differentiated here. Pass it by functools.partial(score,
-        baseline=b) as the objective's `estimator`.
+      baseline: subtracted from f, [*batch] or a scalar, nats, e.g. a running mean or the output of
+        a network that the caller trains. Not differentiated here. To pass it, give the objective
+        functools.partial(score, baseline=b) as its `estimator`.
 
     Raises:
-      ValueError: a baseline of another shape.
+      ValueError: if the baseline has another shape.
     """
 
     def learning_signal(f: Array, log_w: Array) -> Array:
@@ -53,10 +53,10 @@ def score_loo(key: Array, problem: Problem, bound: Bound, weigh: Weigh) -> tuple
     """Score-function gradient whose baseline for draw k is f of the K - 1 other draws (Kool et al.
     2019 for the ELBO).
 
-    Unbiased, as `score` is. For bounds that are defined for any number of draws.
+    Unbiased, as `score`. The bound must be defined for K - 1 draws too.
 
     Raises:
-      ValueError: K = 1, or a bound that K - 1 draws cannot have (MIWAE, SUMO).
+      ValueError: K = 1, or a bound that is not defined for K - 1 draws (MIWAE, SUMO).
     """
     _check_several("score_loo", problem)
 
@@ -69,7 +69,7 @@ def score_loo(key: Array, problem: Problem, bound: Bound, weigh: Weigh) -> tuple
                 f'estimator="score_loo" leaves out one draw, and needs a bound of K - 1 = {number} '
                 f"log-weights too, which raised: {error} Use vimco."
             ) from error
-        return jnp.broadcast_to(f, log_w.shape) - jax.vmap(bound)(_others(log_w))
+        return jnp.broadcast_to(f, log_w.shape) - jax.vmap(bound)(_without_each(log_w))
 
     return _scored(key, problem, bound, weigh, learning_signal)
 
@@ -78,8 +78,8 @@ def vimco(key: Array, problem: Problem, bound: Bound, weigh: Weigh) -> tuple[Arr
     """VIMCO: the baseline for draw k is f with log_w_k replaced by the mean of the other
     log-weights (Mnih and Rezende 2016, eq. 7 to 9).
 
-    Unbiased for every bound, as `score` is; draws need no derivative. f is evaluated K times, on K
-    numbers each.
+    Unbiased for every bound, as `score`; draws need no derivative. f is evaluated K times, on K
+    log-weights each.
 
     Raises:
       ValueError: K = 1.
@@ -88,12 +88,12 @@ def vimco(key: Array, problem: Problem, bound: Bound, weigh: Weigh) -> tuple[Arr
 
     def learning_signal(f: Array, log_w: Array) -> Array:
         number = log_w.shape[0]
-        own = jnp.eye(number, dtype=bool).reshape(number, number, *(1,) * (log_w.ndim - 1))
-        every = jnp.broadcast_to(log_w[None], (number, *log_w.shape))  # [K, K, *batch]
-        own = own & jnp.ones_like(every, dtype=bool)  # ones_like keeps the sharding of log_w.
-        others = jnp.where(own, jnp.zeros_like(every), every)
-        mean = jnp.sum(others, axis=1, keepdims=True) / (number - 1)
-        replaced = jnp.where(own, jnp.broadcast_to(mean, every.shape), every)
+        rows = jnp.broadcast_to(log_w[None], (number, *log_w.shape))  # [K, K, *batch]
+        is_k = jnp.expand_dims(jnp.eye(number, dtype=bool), range(2, rows.ndim))
+        is_k = is_k & jnp.ones_like(rows, dtype=bool)  # ones_like keeps the sharding of log_w.
+        without_k = jnp.where(is_k, jnp.zeros_like(rows), rows)
+        mean = jnp.sum(without_k, axis=1, keepdims=True) / (number - 1)
+        replaced = jnp.where(is_k, jnp.broadcast_to(mean, rows.shape), rows)
         return jnp.broadcast_to(f, log_w.shape) - jax.vmap(bound)(replaced)
 
     return _scored(key, problem, bound, weigh, learning_signal)
@@ -123,12 +123,12 @@ def ovis(
 
     def learning_signal(f: Array, log_w: Array) -> Array:
         v, number = derivative(bound, log_w), log_w.shape[0]
-        # log Z - log Z_{-k} - log(1 - 1/K), by the others' sum where 1 - v would cancel.
+        # -log(1 - v_k), for large v_k from the sums of weights: 1 - v_k would lose digits.
         log_sum = jax.nn.logsumexp(log_w, axis=0, keepdims=True)
-        by_others = log_sum - jax.nn.logsumexp(_others(log_w), axis=1)
-        rest = jnp.where(v < 0.5, -jnp.log1p(-jnp.minimum(v, 0.5)), by_others)
-        # v is subtracted again by log q's own place in log_w.
-        return rest + gamma * (v + jnp.log1p(-1 / number))
+        by_sums = log_sum - jax.nn.logsumexp(_without_each(log_w), axis=1)
+        increase = jnp.where(v < 0.5, -jnp.log1p(-jnp.minimum(v, 0.5)), by_sums)
+        # The -v of the weight comes from log q inside log_w, not from here.
+        return increase + gamma * (v + jnp.log1p(-1 / number))
 
     return _scored(key, problem, bound, weigh, learning_signal)
 
@@ -137,9 +137,9 @@ def wake(key: Array, problem: Problem, bound: Bound, weigh: Weigh) -> tuple[Arra
     """Reweighted wake-sleep's wake phase (Bornschein and Bengio 2015, eq. 4 and 6): the generation
     network follows f, the inference network sum_k w_k d log q(z_k), w the normalized weights.
 
-    The second is not the gradient of a bound: it estimates minus the gradient of KL(p(z|x) ||
-    q(z|x)), with a bias that vanishes as K grows. Draws need no derivative. K = 1 gives the
-    inference network no signal on average. First derivatives only.
+    The inference network's update is not the gradient of a bound: it estimates minus the gradient
+    of KL(p(z|x) || q(z|x)), with a bias that vanishes as K grows. With K = 1 its expectation is
+    zero. Draws need no derivative. First derivatives only.
     """
     draws = densities(problem, jax.lax.stop_gradient(sample(key, problem)))
     held = jax.lax.stop_gradient(draws.log_qz_x)
@@ -148,8 +148,9 @@ def wake(key: Array, problem: Problem, bound: Bound, weigh: Weigh) -> tuple[Arra
 
 
 def wake_surrogate(draws: LogWeights) -> Array:
-    """-sum_k w_k log q(z_k|x), [*batch], whose gradient is the wake phase's for q."""
-    return -_inner(derivative(bounds.iwae, jax.lax.stop_gradient(draws.log_w)), draws.log_qz_x)
+    """-sum_k w_k log q(z_k|x), [*batch]; its gradient is the wake phase's update of q, negated."""
+    w = derivative(bounds.iwae, jax.lax.stop_gradient(draws.log_w))
+    return -_weighted_sum(w, draws.log_qz_x)
 
 
 def _scored(
@@ -159,21 +160,21 @@ def _scored(
     weigh: Weigh,
     learning_signal: Callable[[Array, Array], Array],
 ) -> tuple[Array, LogWeights]:
-    """-f, whose gradient has learning_signal(f, log_w)_k d log q(z_k) for sampling draw k."""
+    """-f and the draws; sampling draw k contributes learning_signal(f, log_w)_k d log q(z_k)."""
     draws = densities(problem, jax.lax.stop_gradient(sample(key, problem)))
     log_w = weighed(weigh, draws)
     f = evaluate(bound, log_w)
     signal = learning_signal(*jax.lax.stop_gradient((f, log_w)))
-    return with_gradient_of(-f, -f - _inner(signal, draws.log_qz_x)), draws
+    return with_gradient_of(-f, -f - _weighted_sum(signal, draws.log_qz_x)), draws
 
 
-def _others(log_w: Array) -> Array:
-    """[K, K - 1, *batch], whose row k lacks log_w_k."""
+def _without_each(log_w: Array) -> Array:
+    """Log-weights [K, K - 1, *batch]; row k has all but log_w_k."""
     k = jnp.arange(log_w.shape[0])
     return log_w[(k[:, None] + k[None, 1:]) % len(k)]
 
 
-def _inner(weights: Array, log_qz_x: Array) -> Array:
+def _weighted_sum(weights: Array, log_qz_x: Array) -> Array:
     return jnp.sum(jax.lax.stop_gradient(weights) * log_qz_x, axis=0)
 
 

@@ -1,9 +1,8 @@
 """Posteriors that squash their draws: z = T(y), T free of parameters, e.g. tanh of a Gaussian.
 
-log q(z) asked of a rounded z is wrong: tanh(10) is 1 in float32, and its inverse infinite. So such
-a posterior is taken for the law of y, with log q(z) = log q_0(y) - log |det dT / dy| as a function
-of y, while prior and likelihood see T(y). T has no parameters, so that no estimator's gradient
-changes.
+log q(z) of a rounded z is wrong: tanh(10) is 1 in float32, and its inverse infinite. So such a
+posterior is replaced by the law of y, with log q(z) = log q_0(y) - log |det dT / dy| as a function
+of y, while prior and likelihood see T(y). T has no parameters, so no estimator's gradient changes.
 """
 
 import functools
@@ -23,17 +22,17 @@ from elbo_lab.losses.posteriors import (
     sum_trailing,
 )
 
-# y -> (z, log |det dz / dy|), the second summed over as many trailing axes as the map couples.
+# y -> (z, log |det dz / dy|); the latter is summed over the trailing axes that the map couples.
 Map = Callable[[Array], tuple[Array, Array]]
 
 
 class Unsquashed:
-    """The law of y where z = T(y) is the posterior's draw; its log densities are those of z.
+    """The law of y, z = T(y) being the posterior's draw; its log densities are those of z.
 
     Args:
       posterior: q(z|x).
       base: distribution of y.
-      maps: what T is made of, the first applied first.
+      maps: the maps that T is composed of, in the order of application.
     """
 
     def __init__(self, posterior: Any, base: Any, maps: list[Map]):
@@ -44,7 +43,7 @@ class Unsquashed:
 
     @property
     def has_rsample(self) -> bool:
-        """Whether the type of the base distribution lets draws carry derivatives."""
+        """True if the type of the base distribution lets draws carry derivatives."""
         return is_reparameterizable(self.base_dist, jax.eval_shape(self.sample, jax.random.key(0)))
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
@@ -53,24 +52,26 @@ class Unsquashed:
 
     def log_prob(self, y: Array) -> Array:
         """log q(z) at z = T(y), nats, [*any, *batch]."""
-        return self._at(y, self.base_dist.log_prob(y))
+        return self._log_prob_of_z(y, self.base_dist.log_prob(y))
 
     def forward(self, y: Array) -> Array:
         """z = T(y)."""
+        z = y
         for apply in self.maps:
-            y, _ = apply(y)
-        return y
+            z, _ = apply(z)
+        return z
 
     def sample_and_log_prob(self, key: Array, sample_shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """y and log q(z) of it, with the base distribution's own density where it knows one."""
+        """y and log q(z), by the base distribution's `sample_and_log_prob` if it has one."""
         sampler = sampler_with_density(self.base_dist)
         if sampler is not None:
             y, log_prob = sampler(key, sample_shape)
-            return y, self._at(y, log_prob)
+            return y, self._log_prob_of_z(y, log_prob)
         y = self.sample(key, sample_shape)
         return y, self.log_prob(y)
 
-    def _at(self, y: Array, log_prob: Array) -> Array:
+    def _log_prob_of_z(self, y: Array, log_prob: Array) -> Array:
+        """log q(z) at z = T(y), from the base distribution's log_prob of y."""
         batch_ndim = y.ndim - self.event_ndim
         log_prob = sum_trailing(log_prob, log_prob.ndim - batch_ndim)
         for apply in self.maps:
@@ -80,26 +81,26 @@ class Unsquashed:
 
 
 def unsquashed(posterior: Any) -> Unsquashed | None:
-    """The posterior as the law of its unsquashed draw; None where it squashes nothing.
+    """The posterior as the law of its unsquashed draw; None if it squashes nothing.
 
-    Known are NumPyro's, Distrax's and TFP's transformed distributions, also inside Independent or
-    expanded ones. Taken off are the outermost maps that keep the shape and have no parameters,
-    which are arrays under a JAX transformation: an affine map by constants has none.
+    Handles transformed distributions of NumPyro, Distrax and TFP, also inside Independent or
+    expanded ones. The outermost maps that keep the shape and have no parameters are removed.
+    Parameters are arrays under a JAX transformation: an affine map by constants has none.
     """
     parts = _take_apart(posterior)
     return None if parts is None else Unsquashed(posterior, *parts)
 
 
 class _Library(NamedTuple):
-    """How a library's transformed distributions are taken apart and put together."""
+    """Functions that take a library's transformed distributions apart and put them together."""
 
-    maps: Callable[[Any], list[Any]]  # of a distribution, the first applied first
-    apply: Callable[[Any, Array], tuple[Array, Array]]
+    maps: Callable[[Any], list[Any]]  # distribution -> maps, in the order of application
+    apply: Callable[[Any, Array], tuple[Array, Array]]  # (map, y) -> z, log |det dz / dy|
     transformed: Callable[[Any, list[Any]], Any]  # (base, maps) -> distribution
 
 
 def _library(distribution: Any) -> _Library | None:
-    # Whoever holds a library's distribution has imported the library.
+    # The library of an existing distribution is imported already, so sys.modules has it.
     if is_a(distribution, NUMPYRO, "Distribution"):
         return _numpyro()
     if is_a(distribution, DISTRAX, "Distribution"):
@@ -117,10 +118,11 @@ def _library(distribution: Any) -> _Library | None:
 def _numpyro() -> _Library:
     dist = sys.modules["numpyro.distributions"]
 
-    def flat(transforms) -> list[Any]:
-        return [
-            part for t in transforms for part in (flat(t.parts) if hasattr(t, "parts") else [t])
-        ]
+    def flat(transforms: list[Any]) -> list[Any]:
+        parts = []
+        for transform in transforms:
+            parts += flat(transform.parts) if hasattr(transform, "parts") else [transform]
+        return parts
 
     def maps(distribution: Any) -> list[Any]:
         # A folded distribution has a log_prob of its own, since its transform has no inverse.
@@ -138,7 +140,7 @@ def _tfp() -> _Library:
     tfp = sys.modules["tensorflow_probability.substrates.jax"]
 
     def maps(distribution: Any) -> list[Any]:
-        is_bijective = distribution.bijector._is_injective  # Public under no other name.
+        is_bijective = distribution.bijector._is_injective  # It has no public name.
         return _chained(distribution) if is_bijective else []
 
     def apply(bijector: Any, y: Array) -> tuple[Array, Array]:
@@ -152,9 +154,11 @@ def _tfp() -> _Library:
 
 
 def _chained(distribution: Any) -> list[Any]:
+    """Bijectors of a transformed distribution of Distrax or TFP, in the order of application."""
+
     def flat(bijector: Any) -> list[Any]:
         kind = type(bijector)
-        if kind.__name__ == "Block":  # Distrax's, of a chain: a chain of blocks
+        if kind.__name__ == "Block":  # Distrax: a block of a chain is a chain of blocks.
             return [kind(part, bijector.ndims) for part in flat(bijector.bijector)]
         if kind.__name__ != "Chain":
             return [bijector]
@@ -164,7 +168,7 @@ def _chained(distribution: Any) -> list[Any]:
 
 
 def _take_apart(distribution: Any) -> tuple[Any, list[Map]] | None:
-    """The law of y and the maps that make z of it; None if there is none."""
+    """The law of y and the maps from y to z; None if there are no maps to remove."""
     inner = unwrap(distribution)
     if inner is not distribution:
         parts = _take_apart(inner)
@@ -187,14 +191,16 @@ def _take_apart(distribution: Any) -> tuple[Any, list[Map]] | None:
 
 
 def _count_kept(library: _Library, base: Any, maps: list[Any]) -> int:
-    """How many of the maps stay with the base: up to the last that has parameters or changes the
-    shape.
+    """The number of maps that stay with the base: all up to the last that has parameters or changes
+    the shape.
     """
-    kept, shape = 0, jax.eval_shape(lambda key: sample_from(base, key, ()), jax.random.key(0))
-    for i, apply in enumerate(maps):
-        _, parameters = jax.closure_convert(functools.partial(library.apply, apply), shape)
-        image, _ = jax.eval_shape(functools.partial(library.apply, apply), shape)
+    kept = 0
+    shape = jax.eval_shape(lambda key: sample_from(base, key, ()), jax.random.key(0))
+    for number, bijector in enumerate(maps, start=1):
+        apply = functools.partial(library.apply, bijector)
+        _, parameters = jax.closure_convert(apply, shape)
+        image, _ = jax.eval_shape(apply, shape)
         if parameters or image.shape != shape.shape:
-            kept = i + 1
+            kept = number
         shape = image
     return kept

@@ -1,9 +1,10 @@
-"""Objectives whose two networks follow different targets.
+"""Objectives with different targets for the two networks.
 
-The generation network's part is evaluated with the draws and q held fixed, the inference network's
-with p held fixed, so that each gradient reaches its own network alone. That is a second backward
-pass. The *value* of the loss is the generation network's (the inference network's for `cubo`, the
-upper bound). No loss has these gradients, so that second derivatives are refused.
+The generation network's loss is evaluated with the draws and q held fixed, the inference network's
+with p held fixed, so that each gradient reaches its own network only. That takes a second backward
+pass. The *value* of the objective is the generation network's loss (the inference network's for
+`cubo`, the upper bound). It is not the function that has these gradients, so second derivatives are
+refused.
 """
 
 import functools
@@ -22,8 +23,8 @@ from elbo_lab.losses.common import (
     NOT_WAKE,
     Aux,
     estimate,
+    loss_of_bound,
     make_aux,
-    of_bound,
 )
 from elbo_lab.losses.derivatives import evaluate, with_gradient_of
 from elbo_lab.losses.estimators import Bound, Estimator, log_w_of
@@ -64,7 +65,7 @@ def piwae(
 
     Returns:
       loss [*batch], nats, = minus the IWAE bound of M K draws; Aux with log-weights [M * K,
-      *batch]. A lower bound on log p(x), of which the loss's gradient is one part.
+      *batch]. A lower bound on log p(x); its gradient is the generation network's.
 
     Raises:
       ValueError: as `miwae`.
@@ -87,10 +88,10 @@ def iwae_elbo(
     vectorized: bool = False,
 ) -> tuple[Array, Aux]:
     """The lecture notes' pair: the generation network ascends the importance-weighted likelihood
-    log 1/K sum_k w_k, the inference network descends KL(q(z|x) || p(z|x)), which is to ascend the
-    ELBO (textbook 13.11 to 13.15).
+    log 1/K sum_k w_k, the inference network descends KL(q(z|x) || p(z|x)), i.e. ascends the ELBO
+    (textbook 13.11 to 13.15).
 
-    Args: as `iwae`; `estimator` is of the inference network's gradient.
+    Args: as `iwae`; `estimator` is that of the inference network's gradient.
 
     Returns:
       loss [*batch], nats, = minus the IWAE bound; Aux. A lower bound on log p(x).
@@ -116,7 +117,7 @@ def cubo(
     """Chi upper bound (Dieng et al. 2017), `bounds.cubo`: q descends it.
 
     A generation network that descended an upper bound would make its data unlikely, so it ascends
-    the IWAE bound of the same draws. Where p has no parameters, as in the paper, that is nothing.
+    the IWAE bound of the same draws. If p has no parameters, as in the paper, q alone is trained.
 
     Args:
       power: n >= 1, may be traced; infinite: the greatest log-weight.
@@ -125,19 +126,18 @@ def cubo(
     Returns:
       loss [*batch], nats, = **plus** the bound; Aux, whose `bound` is minimized, as an upper bound
       on log p(x). Population (K -> inf): an upper bound. Finite K: biased downwards, and may lie
-      below log p(x). Descending it is sound only where K is large for the spread of the weights: at
-      K = 1 it is to descend the ELBO, and where one draw outweighs all others q can run away from
-      the posterior.
+      below log p(x). Descending it is sound only if K is large for the spread of the weights: at
+      K = 1 it descends the ELBO, and if one draw outweighs all others q can diverge from the
+      posterior.
 
     Raises:
       ValueError: as `elbo`; a wake estimator.
     """
-    problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
+    problem = traced_once(Problem(posterior, prior, log_likelihood, num_samples, vectorized))
     bound = functools.partial(bounds.cubo, power=power)
-    problem = traced_once(problem)
     minus_bound, draws = estimate(key, freeze_model(problem), bound, log_w_of, estimator, NOT_WAKE)
-    by_p = _generation_part(problem, draws, bounds.iwae)
-    loss = with_gradient_of(-minus_bound, by_p - minus_bound)
+    generation_loss = _generation_loss(problem, draws, bounds.iwae)
+    loss = with_gradient_of(-minus_bound, generation_loss - minus_bound)
     return loss, make_aux(loss, draws)
 
 
@@ -164,9 +164,9 @@ def rws(
     reparameterized form.
 
     Args:
-      phase: of the inference network.
-      inference: x [*batch, ...] -> q(z|x); sleep needs it, to see what it dreams.
-      generation: z [*batch, ...] -> p(x|z), with `sample`; sleep needs it.
+      phase: "wake", "sleep" or "both", the inference network's target.
+      inference: x [*batch, ...] -> q(z|x); needed for sleep.
+      generation: z [*batch, ...] -> p(x|z), with `sample`; needed for sleep.
       others: as in `iwae`. Draws need no derivative.
 
     Returns:
@@ -179,7 +179,7 @@ def rws(
         raise ValueError(f"phase must be one of {', '.join(RWS_PHASES)}; got {phase!r}.")
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     if phase == "wake":
-        return of_bound(key, problem, bounds.iwae, "wake")
+        return loss_of_bound(key, problem, bounds.iwae, "wake")
     return _with_sleep(key, problem, bounds.iwae, inference, generation, phase == "both")
 
 
@@ -219,13 +219,15 @@ def _two_targets(
 ) -> tuple[Array, Aux]:
     problem = traced_once(problem)
     frozen_model = freeze_model(problem)
-    by_q, draws = estimate(key, frozen_model, inference_bound, log_w_of, estimator, choices)
-    by_p = _generation_part(problem, draws, generation_bound)
-    loss = with_gradient_of(by_p, by_p + by_q)
+    inference_loss, draws = estimate(
+        key, frozen_model, inference_bound, log_w_of, estimator, choices
+    )
+    generation_loss = _generation_loss(problem, draws, generation_bound)
+    loss = with_gradient_of(generation_loss, generation_loss + inference_loss)
     return loss, make_aux(-loss, draws)
 
 
-def _generation_part(problem: Problem, draws: LogWeights, bound: Bound) -> Array:
+def _generation_loss(problem: Problem, draws: LogWeights, bound: Bound) -> Array:
     """-f, differentiated by the parameters of prior and log_likelihood alone."""
     held = jax.lax.stop_gradient(draws)
     return -evaluate(bound, densities(problem, held.z, log_qz_x=held.log_qz_x).log_w)
@@ -239,33 +241,34 @@ def _with_sleep(
     generation: Callable[[Any], Any] | None,
     with_wake: bool,
 ) -> tuple[Array, Aux]:
+    """The generation network ascends the bound, the inference network log q(z|x) of a dream per
+    example; with the wake phase, the mean of both phases.
+    """
     if inference is None or generation is None:
         raise ValueError(
-            "The sleep phase needs inference (x -> q(z|x)) and generation (z -> p(x|z)), to dream "
-            "examples and to recognize them."
+            "The sleep phase needs inference (x -> q(z|x)) and generation (z -> p(x|z)), to sample "
+            "examples from the model and to infer their z."
         )
-    draws_key, *dream_keys = jax.random.split(typed_key(key), 3)
+    draws_key, z_key, x_key = jax.random.split(typed_key(key), 3)
     base_problem, forward = in_base_form(problem)
     y = jax.lax.stop_gradient(sample(draws_key, base_problem))
     draws = densities(base_problem, y)
     held = jax.lax.stop_gradient(draws.log_qz_x)
-    by_p = -evaluate(bound, log_w_of(draws.log_px_z, draws.log_pz, held))
-    by_q = _sleep(dream_keys, problem.prior, inference, generation, by_p)
+    generation_loss = -evaluate(bound, log_w_of(draws.log_px_z, draws.log_pz, held))
+    batch = generation_loss.shape
+    # A dream per example.
+    z = jax.lax.stop_gradient(one_per_example(problem.prior, z_key, batch))
+    x = jax.lax.stop_gradient(sample_from(generation(z), x_key, ()))
+    (x,) = to_common_float(x)
+    log_q_dream = inference(x).log_prob(z)
+    if log_q_dream.shape != batch:
+        raise ValueError(
+            f"inference must give log q(z|x) of shape {batch} for dreams of that batch shape; got "
+            f"{log_q_dream.shape}."
+        )
+    inference_loss = -log_q_dream.astype(generation_loss.dtype)
     if with_wake:
-        by_q = (wake_surrogate(draws) + by_q) / 2
-    loss = with_gradient_of(by_p, by_p + by_q)
+        inference_loss = (wake_surrogate(draws) + inference_loss) / 2
+    loss = with_gradient_of(generation_loss, generation_loss + inference_loss)
     draws = draws._replace(z=forward(y))
     return loss, make_aux(-loss, draws)
-
-
-def _sleep(keys, prior: Any, inference, generation, loss: Array) -> Array:
-    """-log q(z|x) of a dream per example, nats, of the loss's shape and type."""
-    z = jax.lax.stop_gradient(one_per_example(prior, keys[0], loss.shape))
-    x = jax.lax.stop_gradient(sample_from(generation(z), keys[1], ()))
-    log_qz_x = inference(*to_common_float(x)).log_prob(z)
-    if log_qz_x.shape != loss.shape:
-        raise ValueError(
-            f"inference must give log q(z|x) of shape {loss.shape} for dreams of that batch shape; "
-            f"got {log_qz_x.shape}."
-        )
-    return -log_qz_x.astype(loss.dtype)

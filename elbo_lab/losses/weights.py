@@ -1,4 +1,4 @@
-"""Draws from q(z|x) and their log-weights: sampling, densities, and what may be held fixed."""
+"""Draws from q(z|x) and their log-weights, and log densities held fixed under differentiation."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ class LogWeights(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What an estimator draws from and weighs with; the arguments of `log_weights`."""
+    """The arguments of `log_weights` after the key, as estimators take them."""
 
     posterior: Any
     prior: Any
@@ -34,7 +34,7 @@ class Problem(NamedTuple):
 
 
 class Prior(NamedTuple):
-    """A prior by its density alone."""
+    """A prior with a density and no sampler."""
 
     log_prob: Callable[[Any], Array]
 
@@ -53,29 +53,29 @@ def log_weights(
 
     Args:
       key: one PRNG key (`jax.random.key`), consumed here.
-      posterior: q(z|x), batch shape [*batch]: `sample(key, sample_shape)` and `log_prob(z)`. One
-        that knows the density of its own draw, by `sample_and_log_prob(key, sample_shape)` or by
-        what its library has for it, is asked for both at once.
+      posterior: q(z|x), batch shape [*batch]: `sample(key, sample_shape)` and `log_prob(z)`. If it
+        knows the density of its own draw, by `sample_and_log_prob(key, sample_shape)` or its
+        library's equivalent, one call gives both.
       prior: p(z), with `log_prob(z)`; its batch shape broadcasts to [*batch].
       log_likelihood: function of one draw z [*batch, ...] -> log p(x|z) [*batch], nats, summed
-        over data dimensions. It must be a function: of equal z it returns equal values. A decoder
-        with dropout takes its key from outside, drawn once for a loss (e.g.
-        `lambda z: decoder.apply(params, z, rngs={"dropout": mask_key})`; in Flax NNX,
+        over data dimensions. It must be deterministic: equal z give equal values. A decoder with
+        dropout takes its key from outside, drawn once for a loss, e.g.
+        `lambda z: decoder.apply(params, z, rngs={"dropout": mask_key})`. Under
+        `jax_debug_key_reuse`, pass jax.random.clone(mask_key). In Flax NNX, call
         `nnx.merge(graphdef, state, copy=True)` inside the function, so that every call starts from
-        the same state; where `jax_debug_key_reuse` is on, with jax.random.clone(mask_key)).
-        Objectives and estimators that need it at the draws more than once trace it once.
+        the same state. Objectives and estimators that evaluate it more than once trace it once.
       num_samples: K >= 1, static.
-      vectorized: whether log_likelihood and both log_prob take all draws at once, [K, *batch, ...]
-        -> [K, *batch], as functions valid for any leading dimensions do. Otherwise they are
-        vmapped over the draws. Equal results (random masks of a decoder, whose key is given, are
-        shared by the draws if vmapped, and drawn for each if not); networks that flatten leading
-        dimensions into rows run 7 to 26% faster when not vmapped (K = 5 to 50, on a CPU).
+      vectorized: True if log_likelihood and both log_prob take all draws at once, [K, *batch, ...]
+        -> [K, *batch], as functions valid for any leading dimensions do. If False, they are vmapped
+        over the draws. Results are equal, except that a decoder's random mask is shared by all
+        draws if vmapped, and drawn for each if not. Networks that flatten leading dimensions into
+        rows run 7 to 26% faster when not vmapped (K = 5 to 50, on a CPU).
 
     Returns:
       LogWeights; draws lead, batch dimensions trail. Differentiable as the posterior's sampler is.
 
     Raises:
-      ValueError: for a key that is not one key, K < 1, or draws or densities of other shapes.
+      ValueError: for a key that is not one key, K < 1, or draws or densities of wrong shape.
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     base_problem, forward = in_base_form(problem)
@@ -99,17 +99,20 @@ def in_base_form(problem: Problem) -> tuple[Problem, Callable[[Any], Any]]:
     def log_likelihood(y: Any) -> Array:
         return problem.log_likelihood(base.forward(y))
 
-    changed = problem._replace(
+    base_problem = problem._replace(
         posterior=base, prior=Prior(log_prior), log_likelihood=log_likelihood
     )
-    return changed, base.forward
+    return base_problem, base.forward
 
 
 def sampled_densities(key: Array, problem: Problem) -> LogWeights:
-    """Draws and their densities, with the total derivative where the posterior knows its own."""
-    if sampler_with_density(problem.posterior) is None:
+    """Draws and their densities. A posterior that knows the density of its own draw gives both at
+    once, and log q(z|x) has the total derivative.
+    """
+    sampler = sampler_with_density(problem.posterior)
+    if sampler is None:
         return densities(problem, sample(key, problem))
-    z, log_qz_x = _checked_sample(key, problem, sampler_with_density(problem.posterior))
+    z, log_qz_x = _checked_sample(key, problem, sampler)
     return densities(problem, z, log_qz_x=log_qz_x)
 
 
@@ -123,11 +126,12 @@ def sample(key: Array, problem: Problem) -> Any:
 
 
 def _checked_sample(key: Array, problem: Problem, sampler: Callable) -> tuple[Any, Array | None]:
+    """K draws and what else `sampler` returns; the draws must have K as their first dimension."""
     key = typed_key(key)
     check_count("num_samples", problem.num_samples)
     number = problem.num_samples
     z, log_qz_x = sampler(key, (number,))
-    # A sampler of one's own that overlooks sample_shape would turn its batch into draws, unseen.
+    # If a user's sampler ignores sample_shape, its batch would silently be taken for draws.
     if any(jnp.shape(leaf)[:1] != (number,) for leaf in jax.tree.leaves(z)):
         raise ValueError(
             f"posterior.sample must return draws of shape [{number}, *batch, ...] for "
@@ -144,26 +148,26 @@ def densities(
     Args:
       problem: its posterior, prior and log_likelihood are evaluated.
       z: pytree of [K, *batch, ...].
-      freeze_posterior: whether log q(z|x) is differentiated by z alone, and not by the
-        posterior's parameters.
-      log_qz_x: [K, *batch], log q(z|x) where it is known.
+      freeze_posterior: True to differentiate log q(z|x) by z only, not by the posterior's
+        parameters.
+      log_qz_x: [K, *batch], log q(z|x) if it is known already.
     """
     if log_qz_x is None:
         log_q = over_draws(problem, problem.posterior.log_prob)
         try:
             log_qz_x = frozen(log_q)(z) if freeze_posterior else log_q(z)
-        except NotImplementedError as error:  # A flow that is given in one direction alone.
+        except NotImplementedError as error:  # A flow without an inverse.
             raise ValueError(
                 f"{type(problem.posterior).__name__} cannot evaluate log_prob at a given z, which "
-                "this estimator needs. A flow must have an inverse, as an inverse autoregressive "
-                f"or a coupling flow has; reparam does without. ({error})"
+                "this estimator needs. Use a flow with an inverse, such as an inverse "
+                f"autoregressive or a coupling flow, or reparam, which needs none. ({error})"
             ) from error
     log_pz = over_draws(problem, problem.prior.log_prob)(z)
     log_px_z = over_draws(problem, problem.log_likelihood)(z)
     _check_draws(problem.posterior, z, log_qz_x)
     check_per_example("prior.log_prob", log_pz, log_qz_x.shape, leading=1)
     check_per_example("log_likelihood", log_px_z, log_qz_x.shape, leading=1)
-    # Each is a sum of many terms: half precision would lose more where they are added.
+    # Each is a sum of many terms, hence large: adding them in half precision would lose digits.
     log_px_z, log_pz, log_qz_x = to_common_float(log_px_z, log_pz, log_qz_x)
     return LogWeights(log_px_z + log_pz - log_qz_x, log_px_z, log_pz, log_qz_x, z)
 
@@ -177,10 +181,10 @@ def _check_draws(posterior: Any, z: Any, log_qz_x: Array) -> None:
     """Raises ValueError unless draws have the batch shape of their density."""
     shape = log_qz_x.shape
     event = getattr(posterior, "event_shape", None)
-    ndim = len(shape) + len(event) if isinstance(event, tuple) else None
+    is_array_event = isinstance(event, tuple) and isinstance(z, Array)
+    ndim = len(shape) + len(event) if is_array_event else None
     for leaf in jax.tree.leaves(z):
-        is_array_event = ndim is not None and isinstance(z, Array)
-        if leaf.shape[: len(shape)] != shape or (is_array_event and leaf.ndim != ndim):
+        if leaf.shape[: len(shape)] != shape or ndim not in (None, leaf.ndim):
             raise ValueError(
                 f"posterior.sample must return draws of shape [K, *batch, ...], here "
                 f"({', '.join(map(str, shape))}, ...) by posterior.log_prob; got {leaf.shape}."
@@ -190,8 +194,8 @@ def _check_draws(posterior: Any, z: Any, log_qz_x: Array) -> None:
 def frozen(function: Callable[[Any], Array]) -> Callable[[Any], Array]:
     """The function with everything that it closes over held fixed under differentiation.
 
-    The closure is converted to arguments, whose gradient is stopped. Stopping a distribution's own
-    leaves instead misses what flows and couplings keep in closures, silently.
+    The closure is converted to arguments, whose gradient is stopped. Stopping the gradient of a
+    distribution's leaves instead would silently miss what flows and couplings keep in closures.
     """
 
     def call(z: Any) -> Array:
@@ -202,17 +206,14 @@ def frozen(function: Callable[[Any], Array]) -> Callable[[Any], Array]:
 
 
 def freeze_model(problem: Problem) -> Problem:
-    """The problem with the generation network's parameters, those of prior and log_likelihood, held
-    fixed.
-    """
+    """The problem with the generation network, i.e. prior and log_likelihood, held fixed."""
     prior = Prior(frozen(problem.prior.log_prob))
     return problem._replace(prior=prior, log_likelihood=frozen(problem.log_likelihood))
 
 
 def traced_once(problem: Problem) -> Problem:
-    """The problem with a log_likelihood that may be evaluated many times at draws of one shape: the
-    caller's function runs once, so that a decoder which draws a new mask at each call has one mask
-    all the same.
+    """The problem with a log_likelihood that runs the caller's function once per shape of draws,
+    however often it is evaluated. So a decoder that draws a new mask at each call uses one mask.
     """
     traced = {}
 

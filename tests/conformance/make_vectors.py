@@ -1,12 +1,11 @@
 """Writes the conformance vectors beside this file: `python tests/conformance/make_vectors.py`.
 
 Values, first derivatives v and path weights v - h (h the diagonal of the Hessian) of every bound,
-by mpmath with 50 digits. v and h are analytic, below; `numerical_derivatives` has them by mpmath's
-own differentiation, against which the tests hold the formulas. Nothing here imports JAX or
-elbo_lab.
+by mpmath with 50 digits. v and h are analytic; the tests compare them with `numerical_derivatives`,
+which differentiates the value by mpmath. Nothing here imports JAX or elbo_lab.
 
-Log-weights of -inf are one number -t that all of them share, those of +inf one number t, and
-everything is the limit of t to infinity: README.md.
+Log-weights of -inf stand for one shared number -t, those of +inf for one number t. Values and
+derivatives are the limits as t goes to infinity; see README.md.
 """
 
 import itertools
@@ -20,7 +19,7 @@ from mpmath import mpf
 mpmath.mp.dps = 50
 HERE = pathlib.Path(__file__).parent
 ZERO_WEIGHT = -mpmath.inf
-# Stands for a log-weight of +inf: so far above the others that all derivatives are at their limit.
+# Stand-in for a log-weight of +inf, so far above the others that derivatives are at their limit.
 FAR_ABOVE = mpf(10) ** 12
 
 
@@ -88,37 +87,38 @@ def cubo(log_w, power):
 def jackknife(log_w, order):
     """sum_j (-1)^j (K - j)^m / (j! (m - j)!) times the mean IWAE bound of subsets of K - j."""
     number = len(log_w)
-    shares = {}
+    coefficients = {}
     for j in range(order + 1):
-        share = mpf((-1) ** j * (number - j) ** order) / math.comb(number, j)
-        share /= math.factorial(j) * math.factorial(order - j)
-        shares |= dict.fromkeys(itertools.combinations(range(number), number - j), share)
-    return of_subsets(log_w, shares)
+        coefficient = mpf((-1) ** j * (number - j) ** order) / math.comb(number, j)
+        coefficient /= math.factorial(j) * math.factorial(order - j)
+        subsets = itertools.combinations(range(number), number - j)
+        coefficients |= dict.fromkeys(subsets, coefficient)
+    return combine_subsets(log_w, coefficients)
 
 
 def sumo(log_w, num_terms):
     """L_1 + sum_{k=1}^T k (L_{k+1} - L_k), L_k the IWAE bound of the first k: at most 80 terms."""
     terms = min(num_terms, len(log_w) - 1)
     # L_k is added by the term k - 1 (L_1 by itself) and subtracted by the term k.
-    shares = {
+    coefficients = {
         tuple(range(k)): mpf(max(k - 1, 1) - (k if k <= terms else 0)) for k in range(1, terms + 2)
     }
-    return of_subsets(log_w, shares)
+    return combine_subsets(log_w, coefficients)
 
 
-def of_subsets(log_w, shares):
-    """sum of share * IWAE bound, by the subset of draws."""
+def combine_subsets(log_w, coefficients):
+    """sum of coefficient * IWAE bound, by the subset of draws."""
     value, slope = mpf(0), mpf(0)
     v, h = ([mpf(0)] * len(log_w) for _ in range(2))
-    for kept, share in shares.items():
+    for kept, coefficient in coefficients.items():
         part, part_v, part_h = iwae([log_w[k] for k in kept])
         if part == ZERO_WEIGHT:  # log w = -t gives -t.
-            slope += share
+            slope += coefficient
         else:
-            value += share * part
+            value += coefficient * part
         for k, v_k, h_k in zip(kept, part_v, part_h, strict=True):
-            v[k] += share * v_k
-            h[k] += share * h_k
+            v[k] += coefficient * v_k
+            h[k] += coefficient * h_k
     if abs(slope) > mpf(10) ** -30:
         value = -slope * mpmath.inf
     return value, v, h
@@ -150,7 +150,7 @@ def tvo(log_w, partition):
 
 
 def combine(parts):
-    """sum of share * (value, v, h); a share of zero takes nothing, be the value infinite."""
+    """sum of share * (value, v, h). Parts with a share of zero are dropped: 0 * inf is NaN."""
     parts = [(share, part) for share, part in parts if share]
     value = mpmath.fsum(share * part[0] for share, part in parts)
     columns = (zip(*(part[i] for _, part in parts), strict=True) for i in (1, 2))
@@ -212,12 +212,12 @@ LOG_WEIGHTS = {
 
 
 def applies(parameters, number):
-    """Whether a bound is defined for so many log-weights."""
+    """True if the bound is defined for `number` log-weights."""
     return number % parameters.get("num_outer", 1) == 0 and number > parameters.get("order", 0)
 
 
 def vector(name, parameters, case):
-    """One vector, as it stands in the file."""
+    """One vector, as stored in the file."""
     log_w = [FAR_ABOVE if x == math.inf else mpf(x) for x in LOG_WEIGHTS[case]]
     value, v, h = BOUNDS[name][0](log_w, **parameters)
     if mpmath.isfinite(value) and abs(value) > FAR_ABOVE / 1000:
@@ -242,7 +242,7 @@ def numerical_derivatives(name, parameters, log_w, k):
 
 
 def plain(x):
-    """As JSON has it: finite numbers as the nearest float64, infinite ones as strings."""
+    """JSON form: finite numbers as the nearest float64, infinite ones as strings."""
     if isinstance(x, dict):
         return {key: plain(item) for key, item in x.items()}
     if isinstance(x, list):

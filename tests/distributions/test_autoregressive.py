@@ -54,7 +54,7 @@ def linear_law(kind: str) -> SimpleNamespace:
 
 
 def index_of(spec: Spec, x) -> np.ndarray:
-    """The place of each draw among all vectors."""
+    """The index of each draw in the list of all vectors."""
     level = np.asarray(x) * (spec.levels - 1) if spec.kind == "image" else np.asarray(x)
     return np.round(level).astype(int) @ spec.levels ** np.arange(spec.dim)[::-1]
 
@@ -75,7 +75,7 @@ def test_draws_have_the_masses(kind):
     frequency = np.bincount(index_of(case.spec, draws), minlength=len(case.x)) / NUM_DRAWS
     mass = np.exp(case.log_mass)
     standard_error = np.sqrt(mass * (1 - mass) / NUM_DRAWS)
-    # A count of one is not rare where the mass is below 1 / NUM_DRAWS.
+    # Where the mass is below 1 / NUM_DRAWS, a count of one is not rare.
     assert np.all(np.abs(frequency - mass) < 4.5 * standard_error + 2 / NUM_DRAWS)
 
 

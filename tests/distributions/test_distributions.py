@@ -56,13 +56,13 @@ def test_bernoulli_log_prob_sums_the_last_axis(size):
     )
 
 
-def test_defect_7_the_log_probability_is_a_sum_over_pixels():
+def test_the_log_probability_is_a_sum_over_pixels():
     value = bernoulli_log_prob(jnp.zeros(784), jnp.ones(784))
     np.testing.assert_allclose(value, -784 * np.log(2), rtol=1e-6)
 
 
 @pytest.mark.parametrize("pixel", [0.0, 1.0])
-def test_defect_6_derivatives_at_any_logit(pixel):
+def test_bernoulli_derivatives_at_any_logit(pixel):
     logits, data = jnp.asarray(LOGITS, jnp.float32), jnp.full(len(LOGITS), pixel)
     first = pixel - expit(LOGITS)
     reverse = jax.jit(jax.grad(bernoulli_log_prob))(logits, data)
@@ -105,11 +105,10 @@ def test_bernoulli_log_prob_broadcasts_the_value():
     np.testing.assert_allclose(bernoulli_log_prob(logits, value), expected, rtol=1e-6)
     gradient = jax.grad(lambda logits: jnp.sum(bernoulli_log_prob(logits, value)))(logits)
     np.testing.assert_allclose(gradient, value - expit(logits), rtol=1e-5, atol=1e-6)
-    # And logits against values.
-    one = jax.grad(lambda logits: jnp.sum(bernoulli_log_prob(logits, value)))(logits[0, 0])
-    np.testing.assert_allclose(
-        one, np.sum(value - expit(logits[0, 0]), axis=0), rtol=1e-5, atol=1e-6
-    )
+    # Logits broadcast against values too.
+    gradient = jax.grad(lambda logits: jnp.sum(bernoulli_log_prob(logits, value)))(logits[0, 0])
+    expected = np.sum(value - expit(logits[0, 0]), axis=0)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_bernoulli_log_prob_under_vmap():
@@ -166,7 +165,7 @@ def test_bernoulli_vector_samples():
 
 
 def test_log_scales_for_more_than_the_locations_are_refused():
-    """Else draws would be of fewer than the log-probabilities."""
+    """Otherwise draws would have fewer dimensions than log-probabilities."""
     with pytest.raises(AssertionError, match="broadcast"):
         DiscretizedLogistic(jnp.zeros(3), jnp.zeros((2, 3)))
 
@@ -181,24 +180,23 @@ LAWS = {
 }
 
 
-def test_half_precision_costs_nothing_and_strict_settings_are_met():
-    """Density, mean and draws are those of the parameters cast to float32; derivatives come back in
-    the parameters' type.
+def test_half_precision_costs_no_accuracy_and_strict_settings_are_met():
+    """Density, mean and draws are those of the parameters cast to float32; derivatives have the
+    parameters' type.
     """
     rng = np.random.default_rng(4)
     a, b = (jnp.asarray(rng.normal(size=size), jnp.bfloat16) for size in ((2, 3), (3,)))
-    images = {
-        "BernoulliVector": rng.integers(0, 2, size=(5, 2, 3)).astype(np.uint8),
-    }
+    binary = rng.integers(0, 2, size=(5, 2, 3)).astype(np.uint8)
     grey = jnp.asarray(rng.integers(0, 256, size=(5, 2, 3)) / 255, jnp.float32)
+    images = {name: binary if name == "BernoulliVector" else grey for name in LAWS}
 
     def compute(name, a, b):
         def summed(a, b):
-            return jnp.sum(LAWS[name](a, b).log_prob(images.get(name, grey)))
+            return jnp.sum(LAWS[name](a, b).log_prob(images[name]))
 
         law, slopes = LAWS[name](a, b), jax.grad(summed, (0, 1))(a, b)
         draws = law.sample(jax.random.key(0), (5,)).astype(jnp.float32)
-        return law.log_prob(images.get(name, grey)), law.mean, draws, slopes
+        return (law.log_prob(images[name]), law.mean, draws), slopes
 
     @jax.jit
     def both():
@@ -215,12 +213,13 @@ def test_half_precision_costs_nothing_and_strict_settings_are_met():
         return values
 
     for name, (half, single) in both().items():
-        for one, other in zip(half[:3], single[:3], strict=True):
-            assert one.dtype == jnp.float32, name
-            np.testing.assert_array_equal(one, other, err_msg=name)
-        for one, other in zip(half[3], single[3], strict=True):
-            assert one.dtype == jnp.bfloat16, name
-            np.testing.assert_array_equal(one, other.astype(jnp.bfloat16), err_msg=name)
+        (values, slopes), (expected_values, expected_slopes) = half, single
+        for value, expected in zip(values, expected_values, strict=True):
+            assert value.dtype == jnp.float32, name
+            np.testing.assert_array_equal(value, expected, err_msg=name)
+        for slope, expected in zip(slopes, expected_slopes, strict=True):
+            assert slope.dtype == jnp.bfloat16, name
+            np.testing.assert_array_equal(slope, expected.astype(jnp.bfloat16), err_msg=name)
 
 
 # Chain: z_1 ~ N(x, .5), z_2 ~ N(2 z_1[:1] + 1, .3) upwards; z_2 ~ N(.2, 1), z_1 ~ N(-z_2, .7)

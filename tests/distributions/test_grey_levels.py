@@ -1,4 +1,4 @@
-"""Likelihoods of grey levels, against SciPy and NumPy float64, and by summing to one."""
+"""Likelihoods of grey levels, against SciPy and NumPy float64; masses sum to one."""
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ def logistic_log_masses(location, log_scale):
 
 
 def log_masses(location: float, log_scale: float) -> np.ndarray:
-    """Masses of all levels, float64: the smaller tail is taken, so that no difference cancels."""
+    """Log masses of all levels, float64, from the smaller tail, so that no difference cancels."""
     law = stats.logistic(location, np.exp(log_scale))
     edges = np.concatenate([[-np.inf], (LEVELS[:-1] + 0.5) / 255, [np.inf]])
     low, high = edges[:-1], edges[1:]
@@ -54,21 +54,21 @@ def log_masses(location: float, log_scale: float) -> np.ndarray:
 @pytest.mark.parametrize("location", LOCATIONS)
 @pytest.mark.parametrize("log_scale", LOG_SCALES)
 def test_discretized_logistic_is_a_mass(location, log_scale):
-    found = logistic_log_masses(jnp.float32(location), jnp.float32(log_scale))
-    assert np.all(found <= 0) and np.all(np.isfinite(found))
-    assert np.sum(np.exp(np.asarray(found, np.float64))) == pytest.approx(1, abs=2e-4)
+    computed = logistic_log_masses(jnp.float32(location), jnp.float32(log_scale))
+    assert np.all(computed <= 0) and np.all(np.isfinite(computed))
+    assert np.sum(np.exp(np.asarray(computed, np.float64))) == pytest.approx(1, abs=2e-4)
     expected = log_masses(location, log_scale)
-    shown = expected > -600  # float64 has no smaller masses
+    in_range = expected > -600  # Smaller masses underflow in the float64 reference.
     # Float32 rounds v / 255 - location by 1e-7, which the least scale, exp(-7.7), magnifies.
     error = 1e-6 * np.abs(expected) + 3e-7 * np.exp(-log_scale) + 1e-5
-    assert np.all(np.abs(found - expected)[shown] <= error[shown])
+    assert np.all(np.abs(computed - expected)[in_range] <= error[in_range])
 
 
 def test_a_level_can_have_nearly_all_of_the_mass():
     # sigmoid(h / s) - sigmoid(-h / s) = tanh(h / 2s), h being half a level.
     expected = np.tanh(0.5 / 255 / 2 / np.exp(LEAST_LOG_SCALE))
-    found = logistic_log_masses(jnp.float32(100 / 255), jnp.float32(LEAST_LOG_SCALE))
-    assert np.exp(found[100]) == pytest.approx(expected, rel=1e-3) and expected > 0.97
+    computed = logistic_log_masses(jnp.float32(100 / 255), jnp.float32(LEAST_LOG_SCALE))
+    assert np.exp(computed[100]) == pytest.approx(expected, rel=1e-3) and expected > 0.97
 
 
 def test_discretized_logistic_has_finite_gradients(fast_compilation):
@@ -103,7 +103,7 @@ def test_discretized_logistic_mean_and_samples(log_scale):
 
 
 def density(x, logit: float):
-    """exp(l x) l / (exp(l) - 1), with |l| so that nothing overflows."""
+    """exp(l x) l / (exp(l) - 1), computed for -|l| so that nothing overflows."""
     if logit == 0:
         return np.ones_like(x)
     if logit > 0:
@@ -125,28 +125,28 @@ def continuous(logits, x):
 
 
 @pytest.fixture(scope="module")
-def found_of_logits():
+def computed_of_logits():
     """The points x, and `continuous` for all LOGITS there."""
-    # Close where the density is steep, at the ends.
+    # The points are dense at the ends, where the density is steep.
     x = (0.5 - 0.5 * np.cos(np.linspace(0, np.pi, 4001))).astype(np.float32)
-    return x, [np.asarray(f, np.float64) for f in continuous(jnp.asarray(LOGITS), x)]
+    return x, [np.asarray(values, np.float64) for values in continuous(jnp.asarray(LOGITS), x)]
 
 
 @pytest.mark.parametrize("i", range(len(LOGITS)))
-def test_continuous_bernoulli_is_a_density(i, found_of_logits):
-    x, (log_densities, *_) = found_of_logits
+def test_continuous_bernoulli_is_a_density(i, computed_of_logits):
+    x, (log_densities, *_) = computed_of_logits
     x = x.astype(np.float64)
     with np.errstate(divide="ignore"):
         expected = np.log(density(x, LOGITS[i]))
-    shown = expected > -600
-    np.testing.assert_allclose(log_densities[shown, i], expected[shown], rtol=2e-6, atol=1e-5)
+    in_range = expected > -600  # Smaller masses underflow in the float64 reference.
+    np.testing.assert_allclose(log_densities[in_range, i], expected[in_range], rtol=2e-6, atol=1e-5)
     total = integrate.simpson(np.exp(log_densities[:, i]), x=x)
     assert total == pytest.approx(1, abs=2e-4)
 
 
 @pytest.mark.parametrize("i", range(len(LOGITS)))
-def test_continuous_bernoulli_mean_samples_and_gradient(i, found_of_logits):
-    _, (_, means, draws, gradients) = found_of_logits
+def test_continuous_bernoulli_mean_samples_and_gradient(i, computed_of_logits):
+    _, (_, means, draws, gradients) = computed_of_logits
     logit = LOGITS[i]
     width = 30 / max(abs(logit), 30)  # beyond which there is no mass
     ends = (0, width) if logit <= 0 else (1 - width, 1)
@@ -171,7 +171,7 @@ def mp_continuous(logit, x):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_digits_of_the_continuous_bernoulli(dtype):
-    """At every logit, on both sides of where the formula changes and far out."""
+    """Logits on both sides of the points where the formula changes, and extreme ones."""
     sizes = [0, 1e-8, 1e-3, 0.1, 0.4999, 0.5001, 0.9999, 1.0001, 3, 20, 88, 1e3, 1e4]
     logits, x = np.meshgrid(np.array([*sizes, *(-s for s in sizes)]), [0, 0.25, 1])
     logits, x = logits.ravel().astype(dtype), x.ravel().astype(dtype)
@@ -230,7 +230,7 @@ def test_the_gaussians_one_scale_has_a_floor():
     assert law.log_prob(law.mean) == pytest.approx(expected, rel=1e-5)
 
 
-# --- which images, which results --------------------------------------------------------------
+# --- data that a likelihood accepts, names of results -------------------------------------------
 
 
 def dataset(images) -> Dataset:
@@ -264,12 +264,12 @@ def test_likelihoods_of_grey_levels_need_those(likelihood):
 
 def test_results_say_what_is_a_density():
     values = np.array([-784.0, -392.0])
-    found = dict.fromkeys(MEASURED, values) | {"means_1": np.zeros((2, 3))}
+    measured = dict.fromkeys(MEASURED, values) | {"means_1": np.zeros((2, 3))}
     names = {}
     for likelihood, law in LIKELIHOODS.items():
         config = configs.make(likelihood=likelihood, k=1, eval_k=7)
         spec = Spec("image", (28, 28), 2 if law.binary else 256)
-        names[likelihood] = {r.name: r for r in results.test_results(config, found, spec)}
+        names[likelihood] = {r.name: r for r in results.test_results(config, measured, spec)}
     for likelihood in ("gaussian", "continuous_bernoulli"):
         for name in ("ELBO", "IWAE bound", "log-likelihood", "reconstruction"):
             assert f"{name}, density" in names[likelihood] and name not in names[likelihood]

@@ -1,4 +1,4 @@
-"""Means of NumPyro's flows, of Distrax's and TFP's distributions, and of classes of one's own."""
+"""Means of NumPyro's flows, of Distrax's and TFP's distributions, and of users' classes."""
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ FLOW_SD = np.stack(
 
 
 class Own:
-    """A class of one's own; subclasses say how they give a mean, if they do."""
+    """A user's class without a mean; subclasses define one in different ways."""
 
     def __init__(self, mean=MEAN):
         self.location = jnp.asarray(mean)
@@ -75,7 +75,7 @@ class OwnMethod(Own):
 
 
 class OwnNetwork(Own):
-    """With a layer that has the name."""
+    """Has a network layer called `mean`."""
 
     def mean(self, inputs):
         raise AssertionError("a layer is not the mean")
@@ -92,7 +92,7 @@ class OwnMistake(Own):
 
 
 class OwnSmall(Own):
-    """Its mean is the same for the whole batch, and not repeated."""
+    """Its mean is shared by the whole batch and has no batch dimension."""
 
     mean = jnp.asarray(MEAN[0])
 
@@ -101,7 +101,7 @@ class OwnSmall(Own):
 
 
 class OwnPair(Own):
-    """Whose draws are a tuple of two layers."""
+    """Its draws are tuples of two layers."""
 
     def sample(self, key, sample_shape=()):
         z = super().sample(key, sample_shape)
@@ -109,20 +109,21 @@ class OwnPair(Own):
 
 
 @jax.jit
-def _of_draws(key):
+def _means_of_draws(key):
     laws = {"flow": flow(jnp.asarray(MEAN)), "none": Own(), "refusal": OwnRefusal()}
     laws |= {"network": OwnNetwork(), "pair": OwnPair()}
     keys = jax.random.split(key, len(laws))
-    return {n: means.mean_of(k, law) for k, (n, law) in zip(keys, laws.items(), strict=True)}
+    pairs = zip(laws.items(), keys, strict=True)
+    return {name: means.mean_of(law_key, law) for (name, law), law_key in pairs}
 
 
-def test_without_a_closed_form_it_is_the_mean_of_draws():
-    found = _of_draws(jax.random.key(0))
+def test_without_a_closed_form_the_mean_is_that_of_draws():
+    computed = _means_of_draws(jax.random.key(0))
     error = 1 / np.sqrt(means.NUM_DRAWS)
-    assert np.all(np.abs(found["flow"] - FLOW_MEAN) < 5 * FLOW_SD * error)
-    assert np.any(np.abs(found["flow"] - FLOW_MEAN) > 1e-6)
-    pair, positive = found["pair"]
-    for value in (found["none"], found["refusal"], found["network"], pair):
+    assert np.all(np.abs(computed["flow"] - FLOW_MEAN) < 5 * FLOW_SD * error)
+    assert np.any(np.abs(computed["flow"] - FLOW_MEAN) > 1e-6)
+    pair, positive = computed["pair"]
+    for value in (computed["none"], computed["refusal"], computed["network"], pair):
         assert value.shape == MEAN.shape
         assert np.all(np.abs(value - MEAN) < 5 * SCALE * error)
     # P(z_1 > 0) = (1 + erf(mean / (scale sqrt 2))) / 2
@@ -157,7 +158,7 @@ def test_a_mean_of_another_shape_is_refused():
         means.mean_of(jax.random.key(0), law)
 
 
-def test_what_a_figure_shows():
+def test_a_figure_shows_the_mean_or_else_a_draw():
     np.testing.assert_array_equal(means.mean_or_draw(jax.random.key(1), OwnMethod()), MEAN)
     drawn, expected = means.mean_or_draw(jax.random.key(1), Own()), Own().sample(jax.random.key(1))
     np.testing.assert_array_equal(drawn, expected)
@@ -186,8 +187,8 @@ def test_means_of_distrax_and_tfp():
     values = np.tanh(MEAN[..., None].astype(float) + SCALE[:, None] * nodes)
     exact = values @ weights / np.sqrt(2 * np.pi)
     for law in squashed.values():
-        found = jax.jit(lambda key: means.mean_of(key, law))(jax.random.key(0))  # noqa: B023
-        assert np.all(np.abs(found - exact) < 4 / np.sqrt(means.NUM_DRAWS))
+        computed = jax.jit(lambda key: means.mean_of(key, law))(jax.random.key(0))  # noqa: B023
+        assert np.all(np.abs(computed - exact) < 4 / np.sqrt(means.NUM_DRAWS))
 
 
 # --- where means are used ---------------------------------------------------------------------
@@ -211,8 +212,8 @@ def test_an_evaluation_by_a_flow():
 
 def test_layer_means_of_a_hierarchy_without_closed_forms():
     chain = Chain(OwnMethod(), [lambda z: Own(2 * z), lambda z: OwnProperty(z + 1)])
-    found = jax.jit(lambda key: importance.layer_means(key, chain))(jax.random.key(0))
-    below, middle, above = quantities.layers(found)
+    computed = jax.jit(lambda key: importance.layer_means(key, chain))(jax.random.key(0))
+    below, middle, above = quantities.layers(computed)
     np.testing.assert_array_equal(below, MEAN)
     # Means given one draw of the layer below: 2 z_1 with z_1 ~ N(MEAN, SCALE^2).
     assert np.all(np.abs(middle - 2 * MEAN) < 2 * 5 * SCALE)

@@ -78,8 +78,8 @@ def test_closed_form_kl_between_its_two_forms_of_independent_normals():
 
 
 def jumping():
-    """Draws that are floating point and have no derivative by all parameters; Distrax does not say
-    so.
+    """Posteriors whose draws are floating point but have no derivative by some of the parameters;
+    Distrax does not declare this.
     """
     half, logits = jnp.full((4, 2), 0.5), jnp.zeros((4, 3))
     normals = distrax.MultivariateNormalDiag(jnp.zeros((4, 3, 2)), jnp.ones((4, 3, 2)))
@@ -98,11 +98,12 @@ def jumping():
 def test_floating_point_draws_that_jump_are_refused_by_path_estimators(name):
     posterior = jumping()[name]
 
+    def log_likelihood(z):
+        return -jnp.sum(z**2, axis=-1)
+
     def call(estimator):
-        key = jax.random.key(0)
-        log_likelihood = lambda z: -jnp.sum(z**2, axis=-1)  # noqa: E731
-        options = {"estimator": estimator}
-        return losses.iwae(key, posterior, posterior, log_likelihood, **options)[0]
+        arguments = posterior, posterior, log_likelihood
+        return losses.iwae(jax.random.key(0), *arguments, estimator=estimator)[0]
 
     draw = jax.eval_shape(lambda: posterior.sample(seed=jax.random.key(0)))
     assert draw.dtype == jnp.float32
@@ -112,7 +113,7 @@ def test_floating_point_draws_that_jump_are_refused_by_path_estimators(name):
     assert jax.eval_shape(lambda: call("vimco")).shape == (4,)
 
 
-def test_mixed_libraries_have_no_closed_form_unasked():
+def test_mixed_libraries_without_a_closed_form_are_refused():
     import numpyro.distributions as dist
 
     posterior = distrax.Independent(distrax.Gumbel(np.zeros(guests.L), 1.0), 1)

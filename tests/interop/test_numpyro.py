@@ -27,7 +27,7 @@ def autoregressive(mean, scale, matrix):
 
 
 def affine_chain(mean, scale, matrix):
-    """All in the transformations, which the base distribution knows nothing of."""
+    """All parameters are in the transformations, none in the base distribution."""
     tril = jnp.eye(guests.L).at[1, 0].set(matrix[0, 1])
     base = dist.Normal(jnp.zeros(mean.shape), 1.0).to_event(1)
     shift = jnp.zeros(guests.L)
@@ -65,6 +65,21 @@ def test_normals_and_the_model_reach_the_greatest_likelihood(kl):
 @pytest.mark.parametrize(("guest", "estimator"), guests.flow_cases(*FLOWS))
 def test_flows_reach_log_px(guest, estimator):
     guests.check_flow(guest, PRIOR, estimator)
+
+
+@pytest.mark.parametrize("estimator", ["dreg", "score"])
+def test_a_support_whose_end_is_scaled_is_refused(estimator):
+    """s y lies in (s, inf) for y in (1, inf), and in (0, inf) for y in (0, inf)."""
+
+    def loss(scale, low):
+        base = dist.TruncatedNormal(0.0, 1.0, low=low)
+        posterior = dist.TransformedDistribution(base, transforms.AffineTransform(0.0, scale))
+        arguments = posterior, dist.Normal(0.0, 3.0), lambda z: -(z**2)
+        return losses.iwae(jax.random.key(0), *arguments, num_samples=3, estimator=estimator)[0]
+
+    with pytest.raises(ValueError, match=f'"{estimator}" needs .*support .*use reparam'):
+        jax.eval_shape(jax.grad(lambda scale: loss(scale, 1.0)), 2.0)
+    assert jax.eval_shape(jax.grad(lambda scale: loss(scale, 0.0)), 2.0).shape == ()
 
 
 class OneDirection(transforms.Transform):

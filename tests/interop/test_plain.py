@@ -1,4 +1,4 @@
-"""A user's own class with `sample` and `log_prob`, of no library."""
+"""A user's own class with `sample` and `log_prob`, independent of any library."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 
 class Plain:
-    """A normal, whose second dimension is shifted by the first; no pytree, no shapes declared."""
+    """A normal whose second dimension is shifted by the first; no pytree, no declared shapes."""
 
     def __init__(self, mean, scale, matrix):
         self.mean, self.scale = mean, scale

@@ -35,7 +35,7 @@ def autoregressive(mean, scale, matrix):
 
 
 def coupling(mean, scale, matrix):
-    """Real NVP, the base distribution apart from the last affine step's parameters."""
+    """Real NVP and an affine map; the base distribution has no parameters."""
 
     def conditioner(z, size, **kwargs):
         shift, log_scale = guests.conditioner(
@@ -81,9 +81,9 @@ def test_closed_form_kl_between_its_two_forms_of_independent_normals():
     guests.check_closed_forms(normal, diagonal)
 
 
-def test_remembered_inverses_change_no_gradient():
-    """Bijectors keep what they were given and gave; log_prob of the very array that was sampled,
-    as vectorized evaluation has it, may be taken from there.
+def test_cached_inverses_change_no_gradient():
+    """Bijectors cache inputs and outputs. With vectorized=True, log_prob gets the array that was
+    sampled, and may read its inverse from the cache.
     """
     state = guests.PARAMS, np.full((guests.L, 2 * guests.L), 0.1, np.float32)
 
@@ -126,7 +126,8 @@ def test_joint_distributions_of_two_layers():
         return losses.log_weights(jax.random.key(0), *arguments, num_samples=3)
 
     draws = draw()
-    one, other = (np.float64(z) for z in draws.z)
-    assert one.shape == other.shape == (3, 4, 2)
-    log_w = np.sum(0.5 * (one - mean) ** 2 - 0.5 * one**2 - one * other, axis=-1)
+    z_1, z_2 = (np.float64(z) for z in draws.z)
+    assert z_1.shape == z_2.shape == (3, 4, 2)
+    # The second layer has the same law in q and p, and cancels.
+    log_w = np.sum(0.5 * (z_1 - mean) ** 2 - 0.5 * z_1**2 - z_1 * z_2, axis=-1)
     np.testing.assert_allclose(draws.log_w, log_w, rtol=1e-5, atol=1e-5)
