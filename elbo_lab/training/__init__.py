@@ -17,9 +17,9 @@ _MODULE_OF = {
     "fit": "loop",
     "make_loop": "loop",
     "replicas": "loop",
-    "steps_per_call": "loop",
-    "steps_per_epoch": "loop",
-    "total_steps": "loop",
+    "steps_per_call": "lengths",
+    "steps_per_epoch": "lengths",
+    "total_steps": "lengths",
 }
 
 __all__ = list(_MODULE_OF)

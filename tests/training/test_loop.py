@@ -17,7 +17,8 @@ from elbo_lab import configs, methods, training
 from elbo_lab.configs import Config
 from elbo_lab.data import Batch, Spec
 from elbo_lab.training import checkpoint, hyper
-from elbo_lab.training.loop import Own, _Calls
+from elbo_lab.training.lengths import Calls
+from elbo_lab.training.loop import PerReplicate
 from tests.training.toys import (
     DIMS,
     NUMBER,
@@ -222,13 +223,13 @@ def test_the_types_of_the_state_are_those_before_a_call(setting, options):
         assert state.failure.step.dtype == np.int32
         flags = jax.tree.leaves(state.failure.is_finite)
         assert {leaf.dtype for leaf in flags} == {np.dtype("bool")} and len(flags) == 3 + 3
-        own = Own(None, base_keys, hparams)
+        inputs = PerReplicate(None, base_keys, hparams)
         orders = jax.eval_shape(loop.orders, base_keys, 0)
         images = jax.ShapeDtypeStruct((NUMBER, DIMS), jnp.uint8)
         lead = (2,) if config.replicates > 1 else ()
         batches = jax.ShapeDtypeStruct((*lead, 3, 5, DIMS), jnp.uint8)
-        in_memory = own._replace(orders=orders), Batch(images)
-        streamed = own._replace(batches=Batch(batches)), None
+        in_memory = inputs._replace(orders=orders), Batch(images)
+        streamed = inputs._replace(batches=Batch(batches)), None
         for data in (in_memory, streamed):
             call = functools.partial(loop.run, num_steps=3)
             after, _ = jax.eval_shape(call, state, *data)
@@ -318,7 +319,7 @@ def test_replicates_sharded_over_two_devices_equal_single_runs(tmp_path):
 
 @pytest.mark.parametrize("step", [0, 1, 5, 6, 11, 16, 17])
 def test_calls_end_at_multiples_and_at_the_end(step):
-    calls = _Calls(step, 17, 6)
+    calls = Calls(step, 17, 6)
     assert len(calls) == len(list(calls))
     ends = [end for _, end in calls]
     assert ends == [end for end in (6, 12, 17) if end > step]
