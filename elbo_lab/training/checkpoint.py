@@ -265,7 +265,7 @@ def _orbax():
     logger.addFilter(is_foreign)
     _silence_late_writes()
     try:
-        import orbax.checkpoint as ocp  # Takes half a second; a run that starts anew does without it.
+        import orbax.checkpoint as ocp  # half a second that a fresh run does not need
 
         # With several processes, this one saves alone and waits for no other.
         this_process = jax.process_index()
