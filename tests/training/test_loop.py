@@ -1,4 +1,4 @@
-"""The training loop on models so small that NumPy can follow: visits, exactness, replicates."""
+"""The training loop on toy models: visits, calls, exactness, JAX's settings, replicates."""
 
 import contextlib
 import functools
@@ -47,7 +47,7 @@ SPEC = Spec("image", (4, 4), 2)
 
 @functools.cache
 def toy_run(seed: int = 0) -> list:
-    # A loop does not depend on the seed, so that one is compiled for all of them.
+    # A loop does not depend on the seed: one is compiled for all seeds.
     return run(configs.replace(TINY, seed=seed), toy_loop(TINY), striped_images())
 
 
@@ -55,7 +55,7 @@ def toy_run(seed: int = 0) -> list:
 
 
 def visits(config: Config, number: int) -> np.ndarray:
-    """How often each step visits each image, [steps, N], where every call is one step."""
+    """How often each step visits each image, [steps, N]; every call is one step."""
     one_hot = np.eye(number, dtype=np.uint8) * 255
     names = [f"image_{i:02d}" for i in range(number)]
 
@@ -125,7 +125,7 @@ def test_calls_lie_on_boundaries_counted_from_step_0_and_end_with_the_run():
 
 
 def test_the_step_is_traced_a_fixed_number_of_times():
-    """Traces depend neither on calls, nor on resuming, nor on hyper-parameters' values."""
+    """New calls, resuming and other values of hyper-parameters cause no new trace."""
     config, images = configs.replace(TINY, objective="beta_vae", beta=2.0), striped_images()
     traces = 0
 
@@ -212,7 +212,7 @@ SETTINGS = {
     ids=["defaults", "replicates", "course"],
 )
 def test_the_types_of_the_state_are_those_before_a_call(setting, options):
-    """What is saved after any call is what a run starts from."""
+    """A state saved after any call can start a run."""
     config = configs.replace(TINY, **options)
     with SETTINGS.get(setting, contextlib.nullcontext)():
         loop = training.make_loop(config, TOY, NUMBER)
@@ -282,8 +282,8 @@ def test_replicates_equal_single_runs_of_consecutive_seeds():
     for r in range(3):
         for a, b in zip(together, toy_run(r), strict=True):
             assert a.step == b.step
-            own = jax.tree.map(lambda leaf, r=r: leaf[r], a.state._replace(step=np.zeros(3)))
-            assert_close(own[1:], b.state[1:])
+            replicate = jax.tree.map(lambda leaf, r=r: leaf[r], a.state._replace(step=np.zeros(3)))
+            assert_close(replicate[1:], b.state[1:])
             for name, values in b.metrics.items():
                 assert a.metrics[name].shape == (3,)
                 np.testing.assert_allclose(a.metrics[name][r], values, rtol=1e-5)
