@@ -2,8 +2,8 @@
 
 Randomness is stateless: each key is fold_in(fold_in(base_key, STREAM), index), so a run that was
 stopped and resumed computes the same bits as one that was not. Many steps run inside one jitted
-`lax.scan` with a donated state. The data lie on the device, and each call makes one transfer to the
-host.
+`lax.scan` with a donated state. Data lie on the device, or are streamed to it. Each call makes one
+transfer to the host.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ BINARIZED_TOGETHER = 320
 
 
 class Record(NamedTuple):
-    """What `fit` yields after a compiled call: the state, and means over its steps and batches."""
+    """The state after a compiled call of `fit`, and means over the call's steps and batches."""
 
     state: TrainState
     step: int  # steps taken
@@ -90,7 +90,7 @@ class Loop(NamedTuple):
 
 
 class Program(NamedTuple):
-    """What is compiled into the steps of a run."""
+    """The settings and functions that are compiled into the steps of a run."""
 
     config: Config
     kind: str  # of the examples, `Spec.kind`

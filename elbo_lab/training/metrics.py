@@ -260,7 +260,7 @@ def _checked(record: dict[str, Any]) -> dict[str, Any]:
     """The record in JSON's types, "step" first.
 
     Raises:
-      ValueError: it is no record.
+      ValueError: it is not a valid record.
     """
     try:
         plain = {"step": operator.index(record["step"])}
@@ -285,7 +285,7 @@ def _is_number_or_null(value: Any) -> bool:
 def _check_follows(
     record: dict[str, Any], earlier: list[dict[str, Any]], names: Sequence[str]
 ) -> None:
-    """Raises ValueError if a name is missing or the record does not follow on the earlier ones."""
+    """Raises ValueError if a name is missing or the record cannot follow the earlier ones."""
     if missing := [name for name in names if name not in record]:
         raise ValueError(f"it has no {missing[0]}")
     if not earlier:
