@@ -69,7 +69,7 @@ class Statistics(NamedTuple):
 
 
 class Bias(NamedTuple):
-    """The difference of an estimator's mean gradient from the oracle's, in units of the latter."""
+    """An estimator's mean gradient minus the oracle's, in lengths of the oracle's."""
 
     along: float  # component of the difference along the oracle's gradient
     along_error: float  # standard error of `along`
