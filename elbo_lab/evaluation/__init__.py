@@ -1,4 +1,4 @@
-"""Trustworthy numbers over a whole split, with every example's value kept."""
+"""Evaluation of a method over a whole split, with every example's value kept."""
 
 from elbo_lab.evaluation.active_units import ACTIVE_THRESHOLD, activity
 from elbo_lab.evaluation.evaluator import Evaluation, Evaluator, evaluate, make_evaluator

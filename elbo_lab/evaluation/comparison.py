@@ -1,15 +1,16 @@
-"""Differences between two configurations, with confidence intervals that say what they cover.
+"""Differences between two configurations, with confidence intervals.
 
-A configuration has values per test image, v_r [N], of replicates r; two of them are compared on the
-same test images. What varies is the training (another seed trains another model) and the choice of
-test images, and which of them an interval covers depends on what there is:
+A configuration has values v_r [N] of the test images for each replicate r. Two configurations are
+compared on the same test images. Their difference varies with the seed, which trains another model,
+and with the choice of test images. The numbers of replicates decide which of the two an interval
+covers:
 
-    PAIRED     common seeds, at least two: the replicates' mean differences, Student's t
-    WELCH      at least two replicates each but no two common seeds: Welch's t
-    IMAGES     one replicate each: the images' differences; nothing is known about other seeds
+    PAIRED     two or more common seeds: Student's t of the replicates' mean differences
+    WELCH      fewer than two common seeds, two or more replicates on each side: Welch's t
+    IMAGES     otherwise: Student's t of the images' differences
 
-The first two hold for these test images and say what another seed may change; the third holds for
-these two trained models and says what other test images may change.
+The first two cover other seeds, for these test images. The third covers other test images, for
+these trained models.
 """
 
 import math
@@ -21,7 +22,7 @@ from scipy import special
 
 PAIRED, WELCH, IMAGES = "seeds", "replicates", "images"
 
-# What each kind of interval says, and what it does not.
+# Descriptions of the kinds, for notes below tables: "Intervals ...".
 COVERS = {
     PAIRED: "over seeds, each seed's difference on the same test images (Student's t); it does not "
     "cover the choice of test images",
@@ -41,7 +42,7 @@ class Difference(NamedTuple):
     high: float
     kind: str  # PAIRED, WELCH or IMAGES
     count: int  # pairs of seeds, replicates of both sides together, or images
-    degrees: float  # of freedom of Student's t
+    degrees: float  # degrees of freedom of Student's t
 
 
 def difference(
@@ -53,39 +54,46 @@ def difference(
 
         mean_r d_r +- t(R - 1) s_d / sqrt(R)
 
-    Without them, with v_r = mean_i v_ri, variances s^2 / R of both sides added and the degrees of
-    freedom of Welch (1947). With one replicate on either side, the same as the first formula over
-    images, d_i = mean_r v_ri - mean_r b_ri.
+    Without them it is the difference of the means of v_r = mean_i v_ri, with the variances s^2 / R
+    of both sides added and the degrees of freedom of Welch (1947). If one side has a single
+    replicate, the first formula is used over images, d_i = mean_r v_ri - mean_r b_ri, with the
+    common seed alone if there is one.
 
     Args:
       values: seed -> [N], each test image's value.
-      baseline: the same of the other side, of the same images in the same order.
-      level: of the interval.
+      baseline: seed -> [N], the other side's values of the same images in the same order.
+      level: probability that the interval covers the true difference.
 
     Raises:
-      ValueError: a side has no replicate, the images are not equally many, or a lone image.
+      ValueError: a side has no replicate, the numbers of images differ, or there is only one image
+        where images are compared.
     """
-    sizes = {len(v) for side in (values, baseline) for v in side.values()}
+    sizes = {len(array) for side in (values, baseline) for array in side.values()}
     if not values or not baseline or len(sizes) != 1:
         raise ValueError(f"need values of equally many images on both sides, not {sizes}")
     common = sorted(set(values) & set(baseline))
     if len(common) >= 2:
-        own, other = _means(values, common), _means(baseline, common)
-        return _student(own - other, PAIRED, level)
-    own, other = _means(values, sorted(values)), _means(baseline, sorted(baseline))
-    if len(own) >= 2 and len(other) >= 2:
-        return _welch(own, other, level)
-    # A common seed is compared with itself, though the other side may have more.
-    mine, theirs = (common, common) if common else (sorted(values), sorted(baseline))
-    images = _average(values, mine) - _average(baseline, theirs)
+        return _student(_means(values, common) - _means(baseline, common), PAIRED, level)
+    if len(values) >= 2 and len(baseline) >= 2:
+        return _welch(_means(values, sorted(values)), _means(baseline, sorted(baseline)), level)
+    # Two models of one seed are compared with each other, even if one side has further seeds.
+    value_seeds, baseline_seeds = common or sorted(values), common or sorted(baseline)
+    images = _average(values, value_seeds) - _average(baseline, baseline_seeds)
     return _student(images, IMAGES, level)
 
 
 def mean_and_error(values: Mapping[int, np.ndarray]) -> tuple[float, float | None, str | None]:
-    """The mean over replicates and images, its standard error, and what that is over.
+    """The mean over replicates and images, and its standard error.
 
-    Over R >= 2 replicates it is s / sqrt(R) of the replicates' means, with their sample standard
-    deviation s; for one replicate the same over its images; None of a single image.
+    For R >= 2 replicates the error is s / sqrt(R), with s the sample standard deviation of the
+    replicates' means; for one replicate it is the same over its images.
+
+    Args:
+      values: seed -> [N], each image's value.
+
+    Returns:
+      Mean, error, and "replicates" or "images", over which the error is; None and None instead of
+      these for a single image.
     """
     means = _means(values, sorted(values))
     over, spread = "replicates", means
@@ -99,31 +107,36 @@ def mean_and_error(values: Mapping[int, np.ndarray]) -> tuple[float, float | Non
 def _student(differences: np.ndarray, kind: str, level: float) -> Difference:
     count = len(differences)
     if count < 2:
-        raise ValueError("one image and one replicate have no spread to judge a difference by")
+        raise ValueError("a single image has no spread to judge the difference by")
     error = float(differences.std(ddof=1) / math.sqrt(count))
     return _interval(float(differences.mean()), error, kind, count, count - 1, level)
 
 
-def _welch(own: np.ndarray, other: np.ndarray, level: float) -> Difference:
-    shares = np.array([side.var(ddof=1) / len(side) for side in (own, other)])  # s^2 / R
-    error = math.sqrt(shares.sum())
-    weights = shares**2 / np.array([len(own) - 1, len(other) - 1])
-    # Without any spread on either side, the degrees of freedom of the smaller one.
-    degrees = error**4 / weights.sum() if error else min(len(own), len(other)) - 1
-    mean = float(own.mean() - other.mean())
-    return _interval(mean, error, WELCH, len(own) + len(other), float(degrees), level)
+def _welch(means: np.ndarray, baseline: np.ndarray, level: float) -> Difference:
+    """Welch's interval for the difference of two sides' replicate means, [R_1] and [R_2]."""
+    counts = np.array([len(means), len(baseline)])
+    variances = np.array([means.var(ddof=1), baseline.var(ddof=1)]) / counts  # s^2 / R
+    error = math.sqrt(variances.sum())
+    # If neither side has any spread, Welch's formula is 0 / 0; take the smaller side's degrees.
+    degrees = counts.min() - 1
+    if error:
+        degrees = error**4 / np.sum(variances**2 / (counts - 1))
+    mean = float(means.mean() - baseline.mean())
+    return _interval(mean, error, WELCH, int(counts.sum()), float(degrees), level)
 
 
-def _interval(mean, error, kind, count, degrees, level) -> Difference:
-    half = float(special.stdtrit(degrees, (1 + level) / 2)) * error
-    return Difference(mean, error, mean - half, mean + half, kind, count, degrees)
+def _interval(
+    mean: float, error: float, kind: str, count: int, degrees: float, level: float
+) -> Difference:
+    half_width = float(special.stdtrit(degrees, (1 + level) / 2)) * error
+    return Difference(mean, error, mean - half_width, mean + half_width, kind, count, degrees)
 
 
 def _means(values: Mapping[int, np.ndarray], seeds: list[int]) -> np.ndarray:
     """[R], each replicate's mean over images."""
-    return np.array([np.mean(values[s], dtype=np.float64) for s in seeds])
+    return np.array([np.mean(values[seed], dtype=np.float64) for seed in seeds])
 
 
 def _average(values: Mapping[int, np.ndarray], seeds: list[int]) -> np.ndarray:
     """[N], each image's mean over replicates."""
-    return np.mean([np.asarray(values[s], np.float64) for s in seeds], axis=0)
+    return np.mean([np.asarray(values[seed], np.float64) for seed in seeds], axis=0)

@@ -1,7 +1,7 @@
-"""What `experiments.evaluate --measures` can measure on a trained method, by name."""
+"""The measurements of `experiments.evaluate --measures`, by name."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -11,20 +11,20 @@ from elbo_lab.distributions.means import closed_form_mean
 from elbo_lab.methods.base import Method
 from elbo_lab.models.base import given_of
 
-
-class Measure(NamedTuple):
-    """One measurement of a batch."""
-
-    # method -> (key, params, stats, batch) -> {quantity: [B, ...]}, as `Method.measure`
-    of: Callable[[Method], Callable[..., dict[str, Array]]]
-    about: str
+# (key, params, stats, batch) -> {quantity: [B, ...]}, as `Method.measure`
+Measure = Callable[..., dict[str, Array]]
 
 
-def squared_error(method: Method) -> Callable[..., dict[str, Array]]:
+def quantities(method: Method) -> Measure:
+    """The quantities that a run reports of its test split."""
+    return method.measure
+
+
+def squared_error(method: Method) -> Measure:
     """|x - E[x|z]|^2 / D for z the method's encoding of x (the mean of q(z|x), or the codes).
 
     Raises:
-      ValueError: the method encodes or decodes nothing, or p(x|z) has no mean in closed form.
+      ValueError: the method has no encoder or no decoder, or p(x|z) has no mean in closed form.
     """
     if method.encode is None or method.decode is None:
         raise ValueError("squared_error needs a method that encodes and decodes.")
@@ -32,8 +32,8 @@ def squared_error(method: Method) -> Callable[..., dict[str, Array]]:
     def measure(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
         del key
         code = method.encode(params, stats, batch)
-        law = method.decode(params, stats, code, given_of(batch))
-        mean = closed_form_mean(law)
+        likelihood = method.decode(params, stats, code, given_of(batch))
+        mean = closed_form_mean(likelihood)
         if mean is None:
             raise ValueError("squared_error needs a p(x|z) with a closed-form mean.")
         return {"squared_error": jnp.mean(jnp.square(batch.x - mean), axis=-1)}
@@ -41,20 +41,21 @@ def squared_error(method: Method) -> Callable[..., dict[str, Array]]:
     return measure
 
 
-MEASURES: dict[str, Measure] = {
-    "quantities": Measure(lambda method: method.measure, "what a run reports of its test split"),
-    "squared_error": Measure(squared_error, "squared error of the decoded encoding"),
+# Name -> the measurement of a method.
+MEASURES: dict[str, Callable[[Method], Measure]] = {
+    "quantities": quantities,
+    "squared_error": squared_error,
 }
 
 
-def combined(names: list[str], method: Method) -> Callable[..., dict[str, Array]]:
-    """One measurement that gives the quantities of several, by the same key."""
-    measures = [MEASURES[name].of(method) for name in names]
+def combined(names: list[str], method: Method) -> Measure:
+    """One measurement that gives the quantities of several; all use the same key."""
+    measures = [MEASURES[name](method) for name in names]
 
     def measure(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
-        found: dict[str, Array] = {}
-        for one in measures:
-            found |= one(key, params, stats, batch)
-        return found
+        values: dict[str, Array] = {}
+        for measure_part in measures:
+            values |= measure_part(key, params, stats, batch)
+        return values
 
     return measure

@@ -1,8 +1,8 @@
-"""What the measured quantities are: their titles, symbols, units and directions.
+"""Titles, symbols, units and directions of the measured quantities.
 
-A method's `measure` gives arrays by name; tables, files, sweeps, pages and figures iterate over
-`QUANTITIES` for those that are there, in this order. Arrays of several numbers an example (means of
-layers, codes) are representations, and are in no table of means.
+A method's `measure` gives arrays by name. Tables, files, sweeps, pages and figures show those that
+`QUANTITIES` lists, in its order. Arrays with several numbers for each example (means of layers,
+codes) are representations; they are not listed.
 """
 
 from collections.abc import Mapping
@@ -17,16 +17,18 @@ LOWER_BOUND, UPPER_BOUND = "lower bound in expectation", "upper bound in expecta
 
 
 class Quantity(NamedTuple):
-    """What is known of a measured quantity."""
+    """Description of a measured quantity."""
 
     title: str
-    symbol: str  # "{k}" and "{eval_k}" stand for the configuration's
+    symbol: str  # "{k}" and "{eval_k}" stand for the configuration's settings
     unit: str = NATS
-    direction: str | None = None  # EXACT, ESTIMATE, LOWER_BOUND, UPPER_BOUND; None: no bound
+    # EXACT, ESTIMATE, LOWER_BOUND, UPPER_BOUND, or other words; None: no bound
+    direction: str | None = None
     better: str | None = None  # "higher" or "lower"; None: neither
-    draws: str | int | None = None  # K of a bound, or the setting that holds it
-    compared: bool = False  # whether the cells of a sweep are compared by it
-    of_x: bool = False  # log p(x|.) is a part of it: of densities it does not compare with masses
+    draws: str | int | None = None  # K of a bound, or the name of the setting that holds it
+    compared: bool = False  # True: cells of a sweep are compared by it
+    # True: it contains log p(x|.), so that values for densities and for masses do not compare
+    of_x: bool = False
 
 
 QUANTITIES: dict[str, Quantity] = {
@@ -36,7 +38,11 @@ QUANTITIES: dict[str, Quantity] = {
     "elbo": Quantity("ELBO", "ELBO", NATS, LOWER_BOUND, "higher", 1, compared=True, of_x=True),
     "iwae": Quantity("IWAE bound", "L_{k}", NATS, LOWER_BOUND, "higher", "k", of_x=True),
     "log_likelihood": Quantity(
-        *("log-likelihood", "L_{eval_k}", NATS, LOWER_BOUND, "higher", "eval_k"),
+        title="log-likelihood",
+        symbol="L_{eval_k}",
+        direction=LOWER_BOUND,
+        better="higher",
+        draws="eval_k",
         compared=True,
         of_x=True,
     ),
@@ -49,7 +55,10 @@ QUANTITIES: dict[str, Quantity] = {
         "reconstruction", "log p(x|codes)", NATS, None, "higher", compared=True, of_x=True
     ),
     "pair_bound": Quantity(
-        *("codes and their density", "log p(x|codes) p(codes)", NATS, "lower bound", "higher"),
+        title="codes and their density",
+        symbol="log p(x|codes) p(codes)",
+        direction="lower bound",  # for every x, not only in expectation
+        better="higher",
         compared=True,
         of_x=True,
     ),
@@ -61,7 +70,7 @@ QUANTITIES: dict[str, Quantity] = {
 
 
 class Term(NamedTuple):
-    """A term of a loss, in the training curves."""
+    """Description of a term of a loss, for the training curves."""
 
     title: str
     unit: str = NATS
@@ -81,26 +90,40 @@ TERMS = {
 
 
 def term(name: str, density: bool = False) -> Term:
-    """A term of a loss; its title says so where log p(x|z) is that of a density."""
-    found = TERMS.get(name, Term(name.replace("_", " ")))
-    if density and found.unit == NATS and name != "kl":
-        return found._replace(title=f"{found.title}, density")
-    return found
+    """The description of a loss's term.
+
+    Args:
+      name: of the term; one that TERMS does not list is its own title.
+      density: True if p(x|z) is a density; titles of terms that contain log p(x|z) then say so.
+    """
+    described = TERMS.get(name, Term(name.replace("_", " ")))
+    if density and described.unit == NATS and name != "kl":
+        return described._replace(title=f"{described.title}, density")
+    return described
 
 
 def present(evaluation: Mapping[str, Any]) -> dict[str, Quantity]:
-    """The quantities of an evaluation, in the order of tables."""
-    return {name: q for name, q in QUANTITIES.items() if name in evaluation}
+    """The listed quantities of an evaluation, in the order of tables."""
+    return {name: quantity for name, quantity in QUANTITIES.items() if name in evaluation}
 
 
 def symbol(quantity: Quantity, settings: Mapping[str, Any]) -> str:
-    """The symbol, with the numbers of draws that it has in a configuration."""
+    """The symbol with a configuration's numbers of draws; `settings` has "k" and "eval_k"."""
     return quantity.symbol.format_map(settings)
 
 
 def target(quantity: Quantity, density: bool = False) -> str | None:
-    """What a compared quantity is the value, a bound or an estimate of: log p(x), of masses or of
-    densities, in nats; None for any other quantity. Quantities of one target compare.
+    """Names the number that a quantity measures, bounds or estimates.
+
+    Quantities with the same target can be compared with each other.
+
+    Args:
+      quantity: one of QUANTITIES.
+      density: True if p is a density, False if it is a mass.
+
+    Returns:
+      LOG_PX, with ", density" after it for a density, if sweeps compare by the quantity and it has
+      a direction, is in nats and contains log p(x|.); None for any other quantity.
     """
     if not (quantity.compared and quantity.of_x and quantity.direction and quantity.unit == NATS):
         return None
@@ -108,14 +131,24 @@ def target(quantity: Quantity, density: bool = False) -> str | None:
 
 
 def num_draws(quantity: Quantity, settings: Mapping[str, Any]) -> int | None:
-    """K of a bound, in a configuration; None where there is none."""
+    """K of a bound in a configuration; None if the quantity has no K."""
     return settings[quantity.draws] if isinstance(quantity.draws, str) else quantity.draws
 
 
 def layers(evaluation: Mapping[str, np.ndarray], split: str = "test") -> list[np.ndarray]:
-    """E_q[z_i|x] of each stochastic layer, [N, L_i], over the split's examples; [] if there are
-    none.
+    """E_q[z_i|x] of each stochastic layer i = 1, 2, ..., [N, L_i] over the examples of a split.
+
+    Args:
+      evaluation: name -> array; layers are "means_1", ... and "train_means_1", ...
+      split: "test" or "train".
+
+    Returns:
+      The layers in their order; [] if the evaluation has none.
     """
     prefix = {"test": "means_", "train": "train_means_"}[split]
-    found = {int(n.removeprefix(prefix)): a for n, a in evaluation.items() if n.startswith(prefix)}
-    return [found[i] for i in sorted(found)]
+    by_number = {
+        int(name.removeprefix(prefix)): array
+        for name, array in evaluation.items()
+        if name.startswith(prefix)
+    }
+    return [by_number[number] for number in sorted(by_number)]

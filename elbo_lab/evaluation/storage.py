@@ -1,4 +1,4 @@
-"""Evaluations on disk: every example's values, for paired comparisons later."""
+"""Evaluations as files, with every example's values, for paired comparisons later."""
 
 import io
 from collections.abc import Mapping
@@ -8,17 +8,24 @@ import numpy as np
 from elbo_lab.evaluation.evaluator import Evaluation
 from elbo_lab.files import DAMAGE, write_atomically
 
-# Arrays of training examples, whose number is another one.
+# Prefix of arrays over training examples; their number differs from that of the test examples.
 TRAIN = "train_"
 
 
 def write_evaluations(path, evaluations: Mapping[int, Evaluation]) -> None:
-    """Writes evaluations by replicate as one .npz: `<quantity>_<replicate>`, [N, ...] each.
+    """Writes evaluations as one .npz with arrays `<quantity>_<replicate>`, [N, ...] each.
+
+    Args:
+      path: the file.
+      evaluations: replicate -> its evaluation.
 
     Raises:
-      UserError: the disk refuses, with its reason.
+      UserError: the file cannot be written, with the system's reason.
     """
-    arrays = {f"{name}_{r}": a for r, found in evaluations.items() for name, a in found.items()}
+    arrays = {}
+    for replicate, evaluation in evaluations.items():
+        for name, array in evaluation.items():
+            arrays[f"{name}_{replicate}"] = array
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     write_atomically(path, buffer.getvalue())
@@ -29,27 +36,35 @@ def read_evaluations(
     num_examples: int | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> dict[int, Evaluation]:
-    """Reads what `write_evaluations` wrote; {} where there is no file or it is damaged (it can be
-    computed again). An evaluation whose arrays do not fit together is left out.
+    """Reads a file of `write_evaluations`.
+
+    An evaluation whose arrays do not fit together is left out, since it can be computed again.
 
     Args:
       path: the file.
       num_examples: N, examples of the split; evaluations of another number are left out.
       shapes: quantity -> the shape of its whole array; evaluations of other quantities or of other
         shapes are left out.
+
+    Returns:
+      Replicate -> its evaluation, in rising order; {} if the file is missing or damaged.
     """
     try:
         with open(path, "rb") as file:
-            # An archive by its own name: np.load takes other files for other things.
+            # Not np.load, which reads a file that is no zip archive as a bare array or a pickle.
             with np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
                 arrays = dict(archive)
-        found: dict[int, Evaluation] = {}
+        evaluations: dict[int, Evaluation] = {}
         for stored_name, array in arrays.items():
             name, replicate = stored_name.rsplit("_", 1)
-            found.setdefault(int(replicate), {})[name] = array
+            evaluations.setdefault(int(replicate), {})[name] = array
     except DAMAGE:
         return {}
-    return {r: found[r] for r in sorted(found) if _fits(found[r], num_examples, shapes)}
+    return {
+        replicate: evaluation
+        for replicate, evaluation in sorted(evaluations.items())
+        if _fits(evaluation, num_examples, shapes)
+    }
 
 
 def _fits(
@@ -57,14 +72,15 @@ def _fits(
     num_examples: int | None,
     shapes: Mapping[str, tuple[int, ...]] | None,
 ) -> bool:
-    """Whether the arrays are numbers of one split, and of the given shapes where any are given."""
+    """True if all arrays are numbers, those of test examples have one length, and it and the shapes
+    are the expected ones where these are given.
+    """
     if shapes is not None and {n: a.shape for n, a in evaluation.items()} != dict(shapes):
         return False
-    tested = [array for name, array in evaluation.items() if not name.startswith(TRAIN)]
-    numbers = {array.shape[:1] for array in tested}
-    return (
-        all(array.dtype.kind in "fi" for array in evaluation.values())
-        and len(numbers) == 1
-        and numbers <= ({(num_examples,)} if num_examples is not None else numbers)
-        and numbers not in ({(0,)}, {()})
-    )
+    if any(array.dtype.kind not in "fi" for array in evaluation.values()):
+        return False
+    leading = {array.shape[:1] for name, array in evaluation.items() if not name.startswith(TRAIN)}
+    if len(leading) != 1 or leading == {()}:
+        return False
+    (length,) = leading.pop()
+    return length > 0 and num_examples in (None, length)

@@ -6,11 +6,11 @@
                                 "files": {path: SHA-256 of every other file}}
         note.json              what the caller wants to find beside the state
 
-Typed keys are saved as their key data, and arrays without elements not at all. A folder with such a
-name is complete: it is renamed when all of it is on the disk. What happened to it later the digests
-tell, those of the files before Orbax reads them (it returns wrong values from damaged files, or
-fails in ways that look like failures of the machine), the other one of what it returned.
-One process at a time may save into a directory.
+Typed keys are saved as their key data. Arrays without elements are not saved. A folder with such a
+name is complete: it gets its name when all of it is on the disk. Later damage is found by the
+digests. Those of the files are checked before Orbax reads them, because from damaged files it
+returns wrong values, or fails in ways that look like failures of the machine; the digest of the
+arrays is checked on what it returned. Only one process at a time may save into a directory.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ _MANIFEST_KIND = {"leaves": list[list], "digest": str, "files": dict[str, str]}
 
 
 class CheckpointWarning(DamageWarning):
-    """A checkpoint was damaged and deleted, or is not of this run and was set aside."""
+    """A checkpoint was damaged and deleted, or belongs to another run and was renamed."""
 
 
 class _DamagedError(Exception):
@@ -47,19 +47,19 @@ class _DamagedError(Exception):
 def save(directory, step: int, state, *, keep: int = 2, note: dict[str, Any] | None = None) -> None:
     """Writes `state` as the checkpoint of `step`; on return it is complete and on the disk.
 
-    Whatever interrupts it, the directory holds the old checkpoints or the new ones. Saving a step
-    again replaces it.
+    Whenever it is interrupted, the directory holds the old checkpoints or the new ones, complete.
+    Saving a step again replaces it.
 
     Args:
-      directory: where the checkpoints lie; created if need be.
+      directory: the folder of checkpoints; created if need be.
       step: number of steps done, at least 0 and not below the newest checkpoint's.
-      state: pytree of JAX or numpy arrays, typed PRNG keys among them.
-      keep: how many of the newest steps stay.
-      note: for `read_note`: what JSON can hold, see `files.jsonable`.
+      state: pytree of JAX or numpy arrays, including typed PRNG keys.
+      keep: number of newest steps whose checkpoints stay.
+      note: what `read_note` returns later, of types that `files.jsonable` takes.
 
     Raises:
       UserError: the directory cannot be written (the earlier checkpoints stay), it holds a later
-        step, or a leaf is no array that JAX can hold.
+        step, or a leaf is not an array that JAX can hold.
     """
     step, root = operator.index(step), os.path.abspath(directory)
     if step < 0 or keep < 1:
@@ -96,19 +96,19 @@ def restore(
     """Reads the newest checkpoint that is whole; deletes damaged ones, with a warning for each.
 
     Args:
-      directory: where the checkpoints lie; it need not exist.
+      directory: the folder of checkpoints; it need not exist.
       like: pytree of arrays or ShapeDtypeStructs with the structure, shapes and types of the state.
-      others: what a state may be like instead, such as those of earlier versions. Each checkpoint
-        is read like the first whose arrays have the same names.
-      refusal: (step, state) -> why a whole checkpoint cannot be of this run, "" if it can. Such a
-        one is renamed, so that it is in the way of none, with a warning.
+      others: other structures that the state may have, such as those of earlier versions. A
+        checkpoint is read as the first of `like` and `others` whose arrays have the same names.
+      refusal: (step, state) -> the reason why a whole checkpoint cannot belong to this run, "" if
+        it can. A refused checkpoint is renamed, with a warning, and the next one is read.
 
     Returns:
       (step, state): JAX arrays on the default device; None if there is no checkpoint.
 
     Raises:
-      UserError: the checkpoint is whole but like none of these, or it cannot be read
-        for reasons other than damage. Nothing is deleted then.
+      UserError: the checkpoint is whole but has none of these structures, or it cannot be read for
+        a reason other than damage. Nothing is deleted then.
     """
     root = os.path.abspath(directory)
     while folders := checkpoint_folders.listed(root):
@@ -123,22 +123,21 @@ def restore(
             if checkpoint_folders.os_code(error) is None:
                 raise
             raise UserError(f"cannot read {folder}: {checkpoint_folders.reason(error)}") from error
-        own = _same_names(manifest["leaves"], like, *others)
-        state = _to_device(folder, manifest["leaves"], arrays, own)
+        template = _with_same_names(manifest["leaves"], [like, *others])
+        state = _to_device(folder, manifest["leaves"], arrays, template)
         reason = refusal(step, state)
         if not reason:
             return step, state
-        _warn(
-            f"set aside the checkpoint {folder} as {checkpoint_folders.set_aside(folder)}: {reason}"
-        )
+        new_name = checkpoint_folders.set_aside(folder)
+        _warn(f"set aside the checkpoint {folder} as {new_name}: {reason}")
     return None
 
 
 def read_note(directory) -> dict[str, Any] | None:
-    """The note of the newest checkpoint whose manifest is sound; {} if it was saved without one.
+    """Reads the note of the newest checkpoint whose manifest and note are undamaged.
 
     Returns:
-      None if there is no such checkpoint: what is in the directory need not be checkpoints.
+      The note, {} if the checkpoint was saved without one; None if there is no such checkpoint.
 
     Raises:
       UserError: the directory cannot be listed.
@@ -158,14 +157,10 @@ def read_note(directory) -> dict[str, Any] | None:
 
 def newest_digest(directory) -> str:
     """The digest of the arrays in the newest checkpoint whose manifest can be read; "" if none."""
-    return _newest_manifest(directory).get("digest", "")
-
-
-def _newest_manifest(directory) -> dict[str, Any]:
     for _, _, folder in checkpoint_folders.listed(os.path.abspath(directory)):
         with contextlib.suppress(UserError):
-            return json_files.read(os.path.join(folder, _MANIFEST), _MANIFEST_KIND)
-    return {}
+            return json_files.read(os.path.join(folder, _MANIFEST), _MANIFEST_KIND)["digest"]
+    return ""
 
 
 def _warn(sentence: str) -> None:
@@ -177,7 +172,7 @@ def _is_key(dtype) -> bool:
 
 
 def _describe(tree):
-    """Flattens to leaves and their [path, type, shape], the canonical order of the digest."""
+    """Returns a tree's leaves and their [path, type, shape], in the order that the digest uses."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     specs = []
     for path, leaf in flat:
@@ -200,73 +195,84 @@ def _digest(specs, arrays) -> str:
 
 
 def _to_host(state):
-    """Returns the manifest and, by number, all arrays that have elements (Orbax refuses others)."""
+    """Returns the manifest without its files, and {leaf number: array}.
+
+    Arrays without elements are left out, since Orbax refuses them.
+    """
     leaves, specs = _describe(state)
     leaves = [jax.random.key_data(leaf) if _is_key(leaf.dtype) else leaf for leaf in leaves]
-    # numpy arrays, for which Orbax needs no sharding files.
+    # For numpy arrays Orbax writes no sharding files.
     arrays = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.device_get(leaves))}
     arrays = {number: array for number, array in arrays.items() if array.size}
     return {"leaves": specs, "digest": _digest(specs, arrays)}, arrays
 
 
-def _same_names(specs, *trees):
-    """The first of some trees that has arrays of these names; the first of all if none has."""
+def _with_same_names(specs, trees):
+    """The first tree whose leaves have the paths in `specs`; the first of all if none has."""
     names = {name for name, _, _ in specs}
-    same = (tree for tree in trees if {name for name, _, _ in _describe(tree)[1]} == names)
-    return next(same, trees[0])
+    for tree in trees:
+        if {name for name, _, _ in _describe(tree)[1]} == names:
+            return tree
+    return trees[0]
 
 
 def _to_device(folder, specs, arrays, like):
-    """Puts what was read into the structure of `like`, or says what does not fit."""
-    templates, wanted = _describe(like)
-    there, here = ({name: f"{kind}{shape}" for name, kind, shape in s} for s in (specs, wanted))
-    for name in here | there:
-        found, expected = there.get(name, "absent"), here.get(name, "absent")
-        if found != expected:
+    """Returns the arrays on the device in the structure of `like`.
+
+    Raises:
+      UserError: a leaf is missing or has another type or shape.
+    """
+    templates, like_specs = _describe(like)
+    stored = {name: f"{dtype}{shape}" for name, dtype, shape in specs}
+    expected = {name: f"{dtype}{shape}" for name, dtype, shape in like_specs}
+    for name in expected | stored:
+        there, here = stored.get(name, "absent"), expected.get(name, "absent")
+        if there != here:
             raise UserError(
-                f"checkpoint {folder} is of another state: "
-                f"{name} is {found} there and {expected} here"
+                f"checkpoint {folder} has another structure than this run's state: "
+                f"{name} is {there} there and {here} here"
             )
     numbers = {name: str(i) for i, (name, _, _) in enumerate(specs)}
     leaves = [
         _place(arrays.get(numbers[name]), template)
-        for (name, _, _), template in zip(wanted, templates, strict=True)
+        for (name, _, _), template in zip(like_specs, templates, strict=True)
     ]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def _place(array, template):
+    """Returns a stored array (None: it has no elements) on the device, with the template's type."""
     if array is None:
         return jnp.empty(template.shape, template.dtype)
-    # A true copy: the training loop donates its state, and numpy's memory must not be donated.
+    # A copy, since the training loop donates its state and numpy's memory must not be donated.
     array = jax.device_put(array, may_alias=False)
     if not _is_key(template.dtype):
         return array
-    # A ShapeDtypeStruct does not tell its key implementation, an array of its type does.
+    # key_impl takes an array, and the template may be a ShapeDtypeStruct.
     impl = jax.random.key_impl(jnp.empty((), template.dtype))
     return jax.random.wrap_key_data(array, impl=impl)
 
 
 @contextlib.contextmanager
 def _orbax():
-    """Yields a checkpointer that prints nothing of its own (its errors arrive as exceptions)."""
+    """Yields a checkpointer without log lines; its errors arrive as exceptions."""
     logger = logging.getLogger("absl")
 
-    def keep(record):
-        # Some lines of Orbax's threads carry the path of absl itself.
+    def is_foreign(record):
+        # Some log lines of Orbax's threads carry the path of absl itself.
         return not any(f"{os.sep}{name}{os.sep}" in record.pathname for name in ("orbax", "absl"))
 
-    logger.addFilter(keep)
+    logger.addFilter(is_foreign)
     _silence_late_writes()
     try:
-        import orbax.checkpoint as ocp  # Half a second that starting a run does not have.
+        import orbax.checkpoint as ocp  # half a second that a fresh run does not need
 
-        # With several processes, the one that is here saves alone, and waits for no other.
-        this = jax.process_index()
+        # With several processes, this one saves alone and waits for no other.
+        this_process = jax.process_index()
         alone = ocp.options.MultiprocessingOptions(
-            primary_host=this,
-            active_processes={this} if jax.process_count() > 1 else None,
-            barrier_sync_key_prefix=f"process_{this}",
+            primary_host=this_process,
+            active_processes={this_process} if jax.process_count() > 1 else None,
+            barrier_sync_key_prefix=f"process_{this_process}",
         )
         handler = ocp.PyTreeCheckpointHandler(
             use_ocdbt=True, use_zarr3=True, use_compression=False, multiprocessing_options=alone
@@ -274,17 +280,17 @@ def _orbax():
         with ocp.Checkpointer(handler, multiprocessing_options=alone) as orbax:
             yield orbax
     finally:
-        logger.removeFilter(keep)
+        logger.removeFilter(is_foreign)
 
 
 def _silence_late_writes():
-    """Drops what TensorStore's threads print about writes that end after Orbax gave up on them."""
+    """Silences errors of TensorStore's writes that end after Orbax has given up on them."""
     inner = sys.unraisablehook
     if getattr(inner, "silences_late_writes", False):
         return
 
     def hook(unraisable):
-        # The loop of a failed save is closed before all of its writes have ended.
+        # Orbax closes the event loop of a failed save before all of its writes have ended.
         if str(unraisable.exc_value) != "Event loop is closed":
             inner(unraisable)
 
@@ -316,7 +322,12 @@ def _write(folder, manifest, arrays, note):
 
 
 def _read(folder):
-    """Returns manifest and arrays, verified; raises _DamagedError, or the machine's errors."""
+    """Returns the verified manifest and arrays of a checkpoint.
+
+    Raises:
+      _DamagedError: a file is missing, or is not as it was written.
+      OSError, ValueError: the machine failed, as Python or Orbax reports it.
+    """
     try:
         with open(os.path.join(folder, _MANIFEST), "rb") as file:
             manifest = files.parse_json(file.read())

@@ -25,12 +25,12 @@ def version_event(wall_time: float) -> bytes:
 
 
 def scalars_event(wall_time: float, step: int, scalars: Sequence[tuple[str, float]]) -> bytes:
-    """A record of scalars at one step.
+    """The record of the scalars of one step.
 
     Args:
       wall_time: seconds since 1970.
       step: at least 0.
-      scalars: (tag, value) each; values beyond the range of float32 become infinite.
+      scalars: pairs (tag, value); values beyond the range of float32 become infinite.
     """
     values = [_bytes(1, tag.encode()) + _float(2, value) for tag, value in scalars]
     summary = b"".join(_bytes(1, value) for value in values)
@@ -60,7 +60,10 @@ def _crc_of_byte(byte: int) -> int:
 _TABLE = tuple(map(_crc_of_byte, range(256)))
 
 
-# Protobuf's wire format: a key, field number << 3 | wire type, before each value.
+# Protobuf's wire format: each value follows its key, field number << 3 | wire type. Wire types are
+# 0 for a varint, 1 for 64 bits, 2 for bytes with their length before them, 5 for 32 bits.
+
+
 def _varint(number: int) -> bytes:
     groups = bytearray()
     while number > 0x7F:

@@ -1,12 +1,13 @@
-"""Training curves: JSON lines, which are the record, and TensorBoard events, which follow it.
+"""Training curves: JSON lines, and TensorBoard events that are made from them.
 
-    workdir/metrics.jsonl   {"step": 1000, "bound": -101.5, "kl": 19.5}      one line a record,
-                            {"step": 1000, "bound": [-101.5, -101.7], ...}   or a number a replicate
-    workdir/tensorboard/    one event file, made anew from the lines when a run is resumed
+    workdir/metrics.jsonl   one record a line, with a number for each name, or one per replicate:
+                            {"step": 1000, "bound": -101.5, "kl": 19.5}
+                            {"step": 1000, "bound": [-101.5, -101.7], "kl": [19.5, 19.4]}
+    workdir/tensorboard/    one event file, written anew from the lines when a run is resumed
 
-A number that is NaN or infinite is written as null, since JSON has no word for it, and is read back
-as NaN; TensorBoard shows it as NaN as well. Lines that are lost or damaged are left out, and
-`missing_steps` tells which steps they were of.
+NaN and infinite numbers, which JSON cannot hold, are written as null and read back as NaN;
+TensorBoard shows them as NaN too. Lines that are damaged are left out; `missing_steps` gives the
+steps that no line covers.
 """
 
 import contextlib
@@ -25,28 +26,28 @@ from elbo_lab.training import events
 
 _LINES = "metrics.jsonl"
 _EVENTS = "tensorboard"
-# Event files are flushed to the disk at most this often; what a kill costs is made anew.
+# Event files are flushed at most this often: events that a kill loses are written anew on resuming.
 _FLUSH_SECONDS = 2.0
 _LARGEST_STEP = 2**62
 
 
 class MetricLog:
-    """Writes the training curves of one run; one process at a time may.
+    """Writes the training curves of one run; only one process at a time may.
 
-    Write a step's record before its checkpoint is saved: then a run resumed there has it.
+    Write a step's record before saving its checkpoint, so that a run resumed there has the record.
     """
 
     def __init__(
         self, workdir, resume_step: int, tensorboard: bool = True, names: Sequence[str] = ()
     ):
-        """Opens the log of a run at a step, and forgets what an earlier process wrote after it.
+        """Opens the log of a run that is resumed at a step; removes records of later steps.
 
         Args:
           workdir: the run's folder; created if need be.
           resume_step: records of later steps are removed, and so is a line that a kill cut short.
             -1 removes all.
           tensorboard: whether to write event files too.
-          names: what every record has; see `read_metrics`.
+          names: the names that every record has; see `read_metrics`.
 
         Raises:
           UserError: the folder or a file in it cannot be written or read.
@@ -56,41 +57,41 @@ class MetricLog:
         self._events = _EventFile(os.path.join(self._workdir, _EVENTS)) if tensorboard else None
         _make_folder(self._events.folder if self._events else self._workdir)
         earlier = read_metrics(self._workdir, names)
-        self._kept = [record for record in earlier if record["step"] <= resume_step]
-        lines = b"".join(_line(record) for record in self._kept)
+        kept = [record for record in earlier if record["step"] <= resume_step]
+        self._unwritten_events = kept  # until the event file is begun
+        lines = b"".join(_line(record) for record in kept)
         if lines != _read(self._path):
             write_atomically(self._path, lines)
         self._size = len(lines)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Adds one record, which is in the file when this returns.
+        """Appends one record; it is in the file when this returns.
 
         Args:
-          record: "step" (int) and any names with a number or, one per replicate, R numbers.
+          record: "step" (int), and name -> a number, or R numbers, one per replicate.
 
         Raises:
           ValueError: no step, or a value is neither a number nor a sequence of numbers.
-          UserError: the disk refuses, with its reason.
+          UserError: the file cannot be written, with the system's reason.
         """
-        record = _checked(record)
-        line = _line(record)
+        line = _line(_checked(record))
         try:
-            # Opened each time: nothing is left in a buffer that could be written twice or later.
+            # Opened for each record, so that no buffer is written later or twice.
             with open(self._path, "ab+") as file:
                 if file.tell() != self._size:
                     # Another program has changed the file, and may have cut a line short.
-                    file.write(_end_of_line(file))
+                    file.write(_missing_line_end(file))
                 file.write(line)
                 self._size = file.tell()
         except OSError as error:
             raise UserError(f"cannot write {self._path}: {error.strerror}") from error
-        self._write_events([_numbers(json.loads(line))], last=False)
+        self._write_events([_nulls_to_nan(json.loads(line))], last=False)
 
     def sync(self) -> None:
-        """Returns when all records are on the disk.
+        """Forces all records to the disk.
 
         Raises:
-          UserError: the disk refuses, with its reason.
+          UserError: the file cannot be written, with the system's reason.
         """
         try:
             with open(self._path, "ab") as file:
@@ -113,11 +114,11 @@ class MetricLog:
         if not self._events:
             return
         try:
-            self._events.write(self._kept + records, last)
+            self._events.write(self._unwritten_events + records, last)
         except UserError:
-            self._events = None  # it cannot be completed: `close` must not try again
+            self._events = None  # `close` must not try again to complete the file
             raise
-        self._kept = []
+        self._unwritten_events = []
 
 
 def read_metrics(workdir, names: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -125,12 +126,12 @@ def read_metrics(workdir, names: Sequence[str] = ()) -> list[dict[str, Any]]:
 
     Args:
       workdir: the run's folder.
-      names: what every record has besides its step: numbers, or lists of R numbers.
+      names: the names that every record has besides "step", with a number or a list of R numbers.
 
     Returns:
-      One dict per record, of rising steps: "step" (int) and numbers or lists of R numbers, NaN for
-      null; [] if there is no file. A last line that is cut short is left out; other lines that are
-      damaged are too, with a warning.
+      One dict per record, steps rising: "step" (int) and numbers or lists of R numbers, NaN for
+      null; [] if there is no file. A last line that is cut short is left out; other damaged lines
+      are left out with a warning.
 
     Raises:
       UserError: the file cannot be read.
@@ -140,29 +141,35 @@ def read_metrics(workdir, names: Sequence[str] = ()) -> list[dict[str, Any]]:
     if not lines[-1].strip():
         lines.pop()
     records: list[dict[str, Any]] = []
-    damaged = []
+    damaged = []  # line numbers
     for number, line in enumerate(lines, start=1):
         try:
-            record = _numbers(_checked(parse_json(line)))
+            record = _nulls_to_nan(_checked(parse_json(line)))
             _check_follows(record, records, names)
-            records.append(record)
         except (ValueError, OverflowError):
-            damaged += [number] * (number < len(lines))
+            is_last = number == len(lines)
+            if not is_last:
+                damaged.append(number)
+        else:
+            records.append(record)
     if damaged:
-        words = f"line {damaged[0]} is damaged and left out"
+        message = f"line {damaged[0]} is damaged and left out"
         if len(damaged) > 1:
-            words = f"{len(damaged)} lines are damaged and left out, the first is line {damaged[0]}"
-        warnings.warn(f"{path}: {words}", DamageWarning, stacklevel=1)
+            message = (
+                f"{len(damaged)} lines are damaged and left out, the first is line {damaged[0]}"
+            )
+        warnings.warn(f"{path}: {message}", DamageWarning, stacklevel=1)
     return records
 
 
 def covered_steps(records: list[dict[str, Any]], steps_per_line: int) -> list[tuple[int, int]]:
-    """The steps that each record tells of, those of one compiled call, as ranges (first, last) of
-    steps counted from 1.
+    """The steps that each record covers, as ranges (first, last) of steps counted from 1.
+
+    A record covers one compiled call, and its "step" is the last of them.
 
     Args:
-      records: of rising steps.
-      steps_per_line: steps of a call; the last one may have fewer.
+      records: with rising steps.
+      steps_per_line: steps of a call; the last call may have fewer.
     """
     ends = [record["step"] for record in records]
     starts = [(end - 1) // steps_per_line * steps_per_line + 1 for end in ends]
@@ -172,11 +179,11 @@ def covered_steps(records: list[dict[str, Any]], steps_per_line: int) -> list[tu
 def missing_steps(
     records: list[dict[str, Any]], last_step: int, steps_per_line: int
 ) -> list[tuple[int, int]]:
-    """The steps that no record tells of, as ranges (first, last) of steps counted from 1.
+    """The steps that no record covers, as ranges (first, last) of steps counted from 1.
 
     Args:
-      records: of rising steps.
-      last_step: how many steps have been done.
+      records: with rising steps.
+      last_step: number of steps done.
       steps_per_line: see `covered_steps`.
     """
     covered = [(0, 0), *covered_steps(records, steps_per_line), (last_step + 1, last_step + 1)]
@@ -185,19 +192,20 @@ def missing_steps(
 
 
 def warn_of_missing(workdir, missing: Sequence[tuple[int, int]]) -> None:
-    """Says which steps of `missing_steps` a run's curves lack."""
+    """Warns of the steps that a run's curves lack, as `missing_steps` gives them."""
     ranges = [f"{first:,} to {last:,}" for first, last in missing[:5]]
-    ranges += [f"{len(missing) - 5} more ranges"] if len(missing) > 5 else []
+    if len(missing) > 5:
+        ranges.append(f"{len(missing) - 5} more ranges")
     warnings.warn(
         f"{os.path.join(workdir, _LINES)} has lost the lines of steps {', '.join(ranges)}: curves "
-        "lack them, and so does the training bound if they are of the last pass",
+        "lack these steps, and the training bound too if they belong to the last pass",
         DamageWarning,
         stacklevel=1,
     )
 
 
 class _EventFile:
-    """One TensorBoard event file; begun, and older ones deleted, at the first write."""
+    """One TensorBoard event file. The first write deletes older files and begins this one."""
 
     def __init__(self, folder: str):
         self.folder = folder
@@ -231,44 +239,53 @@ class _EventFile:
 
 
 def _event(record: dict[str, Any]) -> bytes:
-    scalars = [
-        scalar for name, item in record.items() if name != "step" for scalar in _scalars(name, item)
-    ]
+    scalars: list[tuple[str, float]] = []
+    for name, item in record.items():
+        if name != "step":
+            scalars += _scalars(name, item)
     return events.scalars_event(time.time(), record["step"], scalars)
 
 
 def _scalars(name: str, item: float | list[float]) -> list[tuple[str, float]]:
-    """A value under its name; replicates under name/replicate_0, ..., their mean under the name."""
+    """(tag, value) of a number; of R numbers those of each replicate, and their mean as `name`."""
     if not isinstance(item, list):
         return [(name, item)]
-    # A replicate that failed stays visible as NaN in its own curve, and is left out of the mean.
+    # A replicate that failed stays visible as NaN in its own curve and is left out of the mean.
     finite = [value for value in item if math.isfinite(value)]
     mean = sum(finite) / len(finite) if finite else math.nan
     return [(name, mean)] + [(f"{name}/replicate_{i}", value) for i, value in enumerate(item)]
 
 
 def _checked(record: dict[str, Any]) -> dict[str, Any]:
-    """The record as JSON has it, or ValueError."""
+    """The record in JSON's types, "step" first.
+
+    Raises:
+      ValueError: it is not a valid record.
+    """
     try:
         plain = {"step": operator.index(record["step"])}
         plain |= {name: item for name, item in jsonable(dict(record)).items() if name != "step"}
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"a record needs a step and numbers, not {record!r}") from error
     if not 0 <= plain["step"] <= _LARGEST_STEP:
-        raise ValueError(f"step has to be at least 0, not {plain['step']}")
+        raise ValueError(f"step must lie in 0..{_LARGEST_STEP}, not {plain['step']}")
     for name, item in plain.items():
-        for value in item if isinstance(item, list) else [item]:
-            if value is not None and (
-                not isinstance(value, int | float) or isinstance(value, bool)
-            ):
-                raise ValueError(f"{name} has to be a number or R numbers, not {item!r}")
+        values = item if isinstance(item, list) else [item]
+        if not all(_is_number_or_null(value) for value in values):
+            raise ValueError(f"{name} must be a number or a list of R numbers, not {item!r}")
     return plain
+
+
+def _is_number_or_null(value: Any) -> bool:
+    if isinstance(value, bool):  # bool is a subclass of int
+        return False
+    return value is None or isinstance(value, int | float)
 
 
 def _check_follows(
     record: dict[str, Any], earlier: list[dict[str, Any]], names: Sequence[str]
 ) -> None:
-    """Raises ValueError if the record does not go on where the earlier ones ended."""
+    """Raises ValueError if a name is missing or the record cannot follow the earlier ones."""
     if missing := [name for name in names if name not in record]:
         raise ValueError(f"it has no {missing[0]}")
     if not earlier:
@@ -276,16 +293,18 @@ def _check_follows(
     if record["step"] <= earlier[-1]["step"]:
         raise ValueError("its step is not above the one before")
     for name in names:
-        if _replicates(record[name]) != _replicates(earlier[-1][name]):
-            raise ValueError(f"its {name} is of other replicates")
+        if _num_replicates(record[name]) != _num_replicates(earlier[-1][name]):
+            raise ValueError(f"its {name} has another number of replicates than the one before")
 
 
-def _replicates(item: float | list[float]) -> int:
+def _num_replicates(item: float | list[float]) -> int:
     return len(item) if isinstance(item, list) else 1
 
 
-def _numbers(plain: dict[str, Any]) -> dict[str, Any]:
-    def number(value):
+def _nulls_to_nan(plain: dict[str, Any]) -> dict[str, Any]:
+    """The record with floats for all numbers, NaN for null."""
+
+    def number(value: float | None) -> float:
         return math.nan if value is None else float(value)
 
     step = {"step": plain["step"]}
@@ -310,8 +329,8 @@ def _read(path: str) -> bytes:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _end_of_line(file) -> bytes:
-    """What has to be written before a new line."""
+def _missing_line_end(file) -> bytes:
+    """The line end that a file lacks: b"" if it is empty or ends with one."""
     if not file.tell():
         return b""
     file.seek(-1, os.SEEK_END)

@@ -8,7 +8,7 @@ from elbo_lab.configs import Config
 
 
 def make(config: Config) -> optax.GradientTransformation:
-    """Adam's direction (the learning rate is the step's to apply), gradients clipped if asked.
+    """Returns Adam, after clipping if configured; `step.train_step` applies the learning rate.
 
     m <- b1 m + (1 - b1) g and nu <- b2 nu + (1 - b2) g^2, from m = 0 and nu = adam_nu_start. With
     the biases corrected, m^ = m / (1 - b1^t) and nu^ = nu / (1 - b2^t), the direction is
@@ -28,9 +28,9 @@ def make(config: Config) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
 
 
-def _eps_before_correction(config: Config):
+def _eps_before_correction(config: Config) -> optax.TransformUpdateFn:
     def update(grads, state, params=None):
-        # Dividing root and epsilon alike by sqrt(1 - b2^t) makes it Optax's form.
+        # Dividing both sqrt(nu) and eps by sqrt(1 - b2^t) gives Optax's form, with this eps.
         correction = jnp.sqrt(1 - config.adam_b2 ** (state.count + 1.0))
         adam = optax.scale_by_adam(config.adam_b1, config.adam_b2, config.adam_eps / correction)
         return adam.update(grads, state, params)
@@ -38,7 +38,7 @@ def _eps_before_correction(config: Config):
     return update
 
 
-def _nu_from(start: float, adam: optax.GradientTransformation):
+def _nu_from(start: float, adam: optax.GradientTransformation) -> optax.TransformInitFn:
     def init(params):
         state = adam.init(params)
         return state._replace(nu=jax.tree.map(lambda p: jnp.full_like(p, start), params))

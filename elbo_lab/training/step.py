@@ -1,4 +1,4 @@
-"""One optimizer step on one batch, and the record of the first that is not finite."""
+"""One optimizer step on one batch, and the record of the first step that is not finite."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -12,19 +12,19 @@ from jax import Array
 from elbo_lab.data.dataset import Batch
 from elbo_lab.methods.base import Loss
 
-# What a step differentiates, of the batch's losses [B].
+# Reductions of the batch's losses [B] to the scalar that a step differentiates.
 BATCH_GRADIENTS: dict[str, Callable[[Array], Array]] = {"mean": jnp.mean, "sum": jnp.sum}
 
-# What is checked besides the terms of the loss: the gradient at every step, the others at the end
-# of a compiled call.
+# Checked to be finite besides the loss's terms: the gradient at every step, parameters and stats at
+# the end of a compiled call.
 GRADIENT, PARAMETERS, STATS = "gradient", "parameters", "stats"
 
 
 class Failure(NamedTuple):
     """The first step at which something was not finite."""
 
-    step: Array  # [], int32, -1 while all is well
-    is_finite: dict[str, Array]  # name -> [], bool, at that step; all True while all is well
+    step: Array  # [], int32; -1 if nothing has failed
+    is_finite: dict[str, Array]  # name -> [], bool, at that step; all True if nothing has failed
 
     @classmethod
     def none(cls, terms: Iterable[str]) -> "Failure":
@@ -33,7 +33,12 @@ class Failure(NamedTuple):
         return cls(jnp.int32(-1), {name: jnp.bool_(True) for name in names})
 
     def updated(self, step: Array, is_finite: dict[str, Array]) -> "Failure":
-        """The record after a step (or a call) at which some things were finite and others not."""
+        """Returns the record after a check; the first failure stays.
+
+        Args:
+          step: [], int32, the step that was checked.
+          is_finite: name -> [], bool, for the names that were checked at that step.
+        """
         all_finite = jnp.all(jnp.stack(list(is_finite.values())))
         is_first = (self.step < 0) & ~all_finite
         return Failure(
@@ -46,7 +51,7 @@ class Failure(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """What a step changes. With R replicates all but `step` has a leading axis [R]."""
+    """The state that a step changes. With R replicates all but `step` has a leading axis [R]."""
 
     step: Array | None  # [], int32, steps taken; None where it travels beside the state
     params: Any
@@ -56,24 +61,33 @@ class TrainState(NamedTuple):
 
 
 class Stepper(NamedTuple):
-    """What every step of a run has in common."""
+    """The functions that all steps of a run share."""
 
     loss: Callable[..., Loss]  # `Method.loss`
     optimizer: optax.GradientTransformation
-    at_step: Callable[[dict[str, Array], Array], dict[str, Array]]  # `hyper.courses`
-    reduce: Callable[[Array], Array]  # one of BATCH_GRADIENTS
+    # (hyper-parameters, step) -> hyper-parameters at that step: `hyper.courses`
+    at_step: Callable[[dict[str, Array], Array], dict[str, Array]]
+    reduce: Callable[[Array], Array]  # losses [B] -> []: one of BATCH_GRADIENTS
 
 
 def train_step(
     stepper: Stepper, hparams: dict[str, Array], state: TrainState, key: Array, batch: Batch
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One optimizer step on one batch, for one replicate.
+    """Takes one optimizer step on one batch, for one replicate.
 
-    Takes the only mean (or sum: `Stepper.reduce`) over the batch. The first step whose loss terms
-    or gradient are not finite is recorded with those terms; `loop.many_steps` undoes what follows.
+    Losses are reduced over the batch here and nowhere else. The first step whose loss terms or
+    gradient are not finite is recorded with the names of those terms; `loop.many_steps` then undoes
+    its whole call.
+
+    Args:
+      stepper: functions of the run.
+      hparams: name -> [], hyper-parameters before their courses.
+      state: with its step.
+      key: one typed PRNG key, for the loss.
+      batch: of B examples, as the model sees them.
 
     Returns:
-      The new state, and the means over the batch of the loss's terms.
+      The new state, and each term's mean over the batch, [].
     """
     hparams = stepper.at_step(hparams, state.step)
 
@@ -89,33 +103,36 @@ def train_step(
     rate = hparams["learning_rate"]
     params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
     is_finite = {name: jnp.isfinite(term) for name, term in terms.items()}
-    failure = state.failure.updated(state.step, is_finite | {GRADIENT: _finite(grads)})
+    is_finite[GRADIENT] = _gradient_is_finite(grads)
+    failure = state.failure.updated(state.step, is_finite)
     return TrainState(state.step + 1, params, opt_state, failure, stats), terms
 
 
 def failed_terms(is_finite: dict[str, Any]) -> list[str]:
-    """What was not finite by a `Failure.is_finite`: terms of the loss, then the others."""
-    others = (GRADIENT, PARAMETERS, STATS)
-    names = [*sorted(set(is_finite) - set(others)), *others]
+    """Names the entries of a `Failure.is_finite` that are False: first terms of the loss, sorted,
+    then gradient, parameters and stats.
+    """
+    after_terms = (GRADIENT, PARAMETERS, STATS)
+    names = [*sorted(set(is_finite) - set(after_terms)), *after_terms]
     return [name for name in names if not is_finite[name]]
 
 
 def all_finite(tree: Any) -> Array:
-    """[], whether every number of a tree is finite; True of an empty tree."""
+    """[], True if every number of a tree is finite; True for an empty tree."""
     leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
     return jnp.all(jnp.stack(leaves)) if leaves else jnp.bool_(True)
 
 
-def _finite(grads: Any) -> Array:
-    """Whether a gradient is finite, judged by its vectors where it has any.
+def _gradient_is_finite(grads: Any) -> Array:
+    """[], True if a gradient's vectors and scalars are finite; if it has none, its other arrays.
 
-    A bias's gradient is the sum over rows of what its layer's weight gradient is a product with, so
-    a layer's shows in its bias; looking at the matrices as well would cost a small step a tenth of
-    its time. What only they show makes the next step's loss not finite, or is found in
-    the parameters at the end of the compiled call.
+    A layer's bias gradient sums the same backpropagated errors that its weight gradient multiplies
+    with the layer's inputs, so errors that are not finite show in the bias. Checking the matrices
+    too would make a small step a tenth slower. A value that is not finite in a matrix alone makes
+    the next step's loss not finite, or is found in the parameters at the end of the compiled call.
     """
     leaves = jax.tree.leaves(grads)
     vectors = [leaf for leaf in leaves if leaf.ndim <= 1]
-    # Not by their sum, which the compiler joins with the sums over rows that made them, and so goes
-    # through every layer's output once more.
+    # Not isfinite(sum): XLA fuses that sum with the bias gradients' own sums over rows, and then
+    # reads every layer's output once more.
     return jnp.all(jnp.isfinite(jnp.concatenate([leaf.ravel() for leaf in vectors or leaves])))

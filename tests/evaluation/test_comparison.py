@@ -1,4 +1,4 @@
-"""Differences of configurations: against scipy.stats, and what they cover."""
+"""Differences of configurations, against scipy.stats."""
 
 import math
 
@@ -10,26 +10,26 @@ from elbo_lab.evaluation import comparison
 
 
 def replicates(rng, seeds, shift=0.0, images=40) -> dict[int, np.ndarray]:
-    own = rng.normal(size=len(seeds))
-    return {s: shift + own[i] + rng.normal(size=images) for i, s in enumerate(seeds)}
+    centres = rng.normal(size=len(seeds))
+    return {s: shift + centres[i] + rng.normal(size=images) for i, s in enumerate(seeds)}
 
 
 def means(values, seeds=None):
     return [np.mean(values[s]) for s in (sorted(values) if seeds is None else seeds)]
 
 
-def assert_interval(found, interval):
-    np.testing.assert_allclose((found.low, found.high), interval, rtol=1e-10)
+def assert_interval(difference, interval):
+    np.testing.assert_allclose((difference.low, difference.high), interval, rtol=1e-10)
 
 
 def test_common_seeds_are_paired():
     rng = np.random.default_rng(0)
     a, b = replicates(rng, range(5), 1.0), replicates(rng, range(5))
-    found = comparison.difference(a, b)
+    difference = comparison.difference(a, b)
     expected = stats.ttest_rel(means(a), means(b)).confidence_interval(0.95)
-    assert_interval(found, expected)
-    assert (found.kind, found.count, found.degrees) == (comparison.PAIRED, 5, 4)
-    assert math.isclose(found.mean, np.mean(means(a)) - np.mean(means(b)))
+    assert_interval(difference, expected)
+    assert (difference.kind, difference.count, difference.degrees) == (comparison.PAIRED, 5, 4)
+    assert math.isclose(difference.mean, np.mean(means(a)) - np.mean(means(b)))
 
 
 def test_only_common_seeds_are_paired_where_a_replicate_failed():
@@ -37,30 +37,30 @@ def test_only_common_seeds_are_paired_where_a_replicate_failed():
     a, b = replicates(rng, [0, 2, 3, 4]), replicates(rng, [0, 1, 2, 3])
     common = [0, 2, 3]
     expected = stats.ttest_rel(means(a, common), means(b, common)).confidence_interval(0.9)
-    found = comparison.difference(a, b, level=0.9)
-    assert_interval(found, expected)
-    assert found.count == 3
+    difference = comparison.difference(a, b, level=0.9)
+    assert_interval(difference, expected)
+    assert difference.count == 3
 
 
 def test_other_seeds_are_compared_by_welch():
     rng = np.random.default_rng(2)
     a, b = replicates(rng, [0, 1, 2]), replicates(rng, [7, 8, 9, 10, 11], 2.0)
     t = stats.ttest_ind(means(a), means(b), equal_var=False)
-    found = comparison.difference(a, b)
-    assert_interval(found, t.confidence_interval(0.95))
-    assert math.isclose(found.degrees, t.df, rel_tol=1e-10)
-    assert found.kind == comparison.WELCH
+    difference = comparison.difference(a, b)
+    assert_interval(difference, t.confidence_interval(0.95))
+    assert math.isclose(difference.degrees, t.df, rel_tol=1e-10)
+    assert difference.kind == comparison.WELCH
 
 
 @pytest.mark.parametrize("seeds", [([3], [3]), ([3], [4]), ([3], [3, 5])])
 def test_one_replicate_is_compared_image_by_image(seeds):
     rng = np.random.default_rng(3)
     a, b = (replicates(rng, s) for s in seeds)
-    found = comparison.difference(a, b)
-    other = b[seeds[1][0]]
-    expected = stats.ttest_rel(a[3], other).confidence_interval(0.95)
-    assert_interval(found, expected)
-    assert (found.kind, found.count) == (comparison.IMAGES, 40)
+    difference = comparison.difference(a, b)
+    baseline = b[seeds[1][0]]
+    expected = stats.ttest_rel(a[3], baseline).confidence_interval(0.95)
+    assert_interval(difference, expected)
+    assert (difference.kind, difference.count) == (comparison.IMAGES, 40)
 
 
 def test_the_interval_holds_as_often_as_it_says():
@@ -68,8 +68,8 @@ def test_the_interval_holds_as_often_as_it_says():
     rng, held = np.random.default_rng(4), 0
     for _ in range(400):
         a, b = replicates(rng, range(3), 0.5, 10), replicates(rng, range(3), 0.0, 10)
-        found = comparison.difference(a, b)
-        held += found.low <= 0.5 <= found.high
+        difference = comparison.difference(a, b)
+        held += difference.low <= 0.5 <= difference.high
     assert abs(held / 400 - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 400)
 
 
@@ -77,8 +77,8 @@ def test_a_cell_does_not_differ_from_itself():
     a = replicates(np.random.default_rng(5), range(3))
     assert comparison.difference(a, a)[:4] == (0.0, 0.0, 0.0, 0.0)
     constant = {0: np.ones(4), 1: np.ones(4)}
-    found = comparison.difference(constant, {2: np.zeros(4), 3: np.zeros(4)})
-    assert (found.mean, found.low, found.high) == (1.0, 1.0, 1.0)
+    difference = comparison.difference(constant, {2: np.zeros(4), 3: np.zeros(4)})
+    assert (difference.mean, difference.low, difference.high) == (1.0, 1.0, 1.0)
 
 
 def test_mean_and_error():
@@ -94,7 +94,7 @@ def test_mean_and_error():
     assert comparison.mean_and_error({0: np.ones(1)}) == (1.0, None, None)
 
 
-def test_what_cannot_be_compared():
+def test_sides_that_cannot_be_compared_are_refused():
     for values, baseline in [({}, {0: np.ones(2)}), ({0: np.ones(3)}, {0: np.ones(2)})]:
         with pytest.raises(ValueError, match="equally many"):
             comparison.difference(values, baseline)

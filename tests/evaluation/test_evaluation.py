@@ -1,4 +1,4 @@
-"""Evaluation against closed forms, and against NumPy on the very draws that it used."""
+"""Evaluation against closed forms, and against NumPy on the same draws."""
 
 import functools
 import math
@@ -111,7 +111,7 @@ def test_the_iwae_bound_is_that_of_k_draws():
 
 
 class Recording:
-    """A posterior over one latent dimension that hands its draws to the test, chunk after chunk."""
+    """A posterior over one latent dimension that appends its draws to `chunks`."""
 
     has_rsample = True
 
@@ -128,7 +128,7 @@ class Recording:
 
 
 class Known:
-    """A likelihood whose value is known already."""
+    """A likelihood with a given log-probability."""
 
     def __init__(self, value: jax.Array):
         self.value = value
@@ -138,7 +138,7 @@ class Known:
 
 
 class Prior:
-    """A standard normal prior, without its constant as in `Recording`."""
+    """A standard normal prior without its constant, which `Recording` lacks too."""
 
     def log_prob(self, z) -> jax.Array:
         return -0.5 * jnp.square(z[..., 0])
@@ -229,7 +229,7 @@ def test_draws_of_zero_weight_count_as_draws():
 
 @pytest.mark.parametrize("num_draws", [5, 53, 1000])
 def test_the_effective_sample_size_of_constant_weights_is_the_number_of_draws(num_draws):
-    # q = p(z) and a likelihood that is 1: every weight is 1, and the sum counts the draws.
+    # q(z|x) = p(z) and p(x|z) = 1: every weight is 1, so that their sum is the number of draws.
     model = Model(
         None,
         lambda params, given: dist.Normal(jnp.zeros(1), 1.0).to_event(1),
@@ -255,7 +255,7 @@ def test_memory_does_not_grow_with_the_number_of_draws():
 
 
 @pytest.mark.parametrize("k", [0, 21])
-def test_a_bound_of_more_draws_than_there_are_is_refused(k):
+def test_k_above_the_number_of_draws_is_refused(k):
     with pytest.raises(ValueError, match=f"k must lie in 1..num_draws = 20; got {k}"):
         importance_evaluator(linear_gaussian(), k, 20)
 
@@ -275,19 +275,19 @@ def test_a_ragged_last_batch_changes_no_value_and_no_image_is_left_out_or_counte
         assert len(values) == number
         np.testing.assert_array_equal(values, full[name][:number])
     assert done == [size, 2 * size, number]
-    # Each image in its own place: E_q[z|x] is a function of the image alone.
+    # Images are in order: E_q[z|x] is a function of the image alone.
     mean = x[:number] @ W @ np.linalg.inv(PRECISION) / NOISE**2 + 0.6
     np.testing.assert_allclose(ragged["means_1"], mean, atol=1e-4)
 
 
 def test_images_and_posteriors_of_other_shapes_are_refused():
-    """Five draws of a posterior that does not see the images would be one for each of five."""
+    """A posterior that ignores the batch has five draws, which would count for five images."""
     model, images = linear_gaussian(0.6), jnp.asarray(X[:5], jnp.float32)
     blind = model._replace(
         posterior=lambda params, x, given: model.posterior(params, images[0], given)
     )
-    for one, x, message in ((model, images[0], "rank"), (blind, images, "shape")):
-        evaluator = importance_evaluator(one, 5, 5)
+    for refused, x, message in ((model, images[0], "rank"), (blind, images, "shape")):
+        evaluator = importance_evaluator(refused, 5, 5)
         with pytest.raises(AssertionError, match=message):
             jax.eval_shape(evaluator.run, jax.random.key(0), {}, (), Batch(x))
 
@@ -322,11 +322,11 @@ def test_activity_of_float32_means_far_from_zero_keeps_its_digits():
 def test_layer_means_of_one_and_of_two_layers():
     x = jnp.asarray([[1.0, -2.0], [3.0, 0.0]])
     first = dist.Normal(x, 1e-6).to_event(1)
-    found = importance.layer_means(jax.random.key(0), first)
-    assert list(found) == ["means_1"]
-    np.testing.assert_array_equal(found["means_1"], x)
+    layers = importance.layer_means(jax.random.key(0), first)
+    assert list(layers) == ["means_1"]
+    np.testing.assert_array_equal(layers["means_1"], x)
     chain = Chain(first, [lambda z: dist.Normal(2 * z[..., :1] + 1, 1.0).to_event(1)])
-    found = importance.layer_means(jax.random.key(0), chain)
-    assert list(found) == ["means_1", "means_2"]
-    np.testing.assert_array_equal(found["means_1"], x)
-    np.testing.assert_allclose(found["means_2"], [[3.0], [7.0]], atol=1e-4)
+    layers = importance.layer_means(jax.random.key(0), chain)
+    assert list(layers) == ["means_1", "means_2"]
+    np.testing.assert_array_equal(layers["means_1"], x)
+    np.testing.assert_allclose(layers["means_2"], [[3.0], [7.0]], atol=1e-4)

@@ -92,21 +92,23 @@ def test_another_array_is_no_evaluation(tmp_path):
 
 def test_an_evaluation_of_other_images_or_dimensions_is_left_out(tmp_path):
     path, whole = tmp_path / "evaluation.npz", make_evaluation(layers=2)
-    own = np.zeros((4, 3), np.float32)
-    trained = whole | {"train_means_1": own, "train_means_2": own}
+    train_means = np.zeros((4, 3), np.float32)
+    trained = whole | {"train_means_1": train_means, "train_means_2": train_means}
     shorter = whole | {"kl": whole["kl"][:5]}
     wider = whole | {"means_2": whole["means_2"][:5]}
     texts = whole | {"elbo": whole["elbo"].astype(str)}
     empty = make_evaluation(number=0)
-    found = dict(enumerate([whole, trained, shorter, wider, texts, empty, make_evaluation(0, 5)]))
-    write_evaluations(path, found)
+    evaluations = dict(
+        enumerate([whole, trained, shorter, wider, texts, empty, make_evaluation(0, 5)])
+    )
+    write_evaluations(path, evaluations)
     assert list(read_evaluations(path)) == [0, 1, 6]
     assert list(read_evaluations(path, 7)) == [0, 1]
     assert list(read_evaluations(path, 40)) == []
     shapes = shapes_of(whole)
     assert list(read_evaluations(path, 7, shapes)) == [0]
-    of_training = {"train_means_1": (4, 3), "train_means_2": (4, 3)}
-    assert list(read_evaluations(path, 7, shapes | of_training)) == [1]
+    train_shapes = {"train_means_1": (4, 3), "train_means_2": (4, 3)}
+    assert list(read_evaluations(path, 7, shapes | train_shapes)) == [1]
     assert list(read_evaluations(path, 7, shapes | {"means_2": (7, 4)})) == []
     assert list(read_evaluations(path, 7, shapes | {"codes": (7, 4)})) == []
 
@@ -128,7 +130,7 @@ def simple_evaluation(*layers: np.ndarray) -> Evaluation:
 
 def test_means_and_standard_errors_over_images():
     config = configs.make(k=4, eval_k=77)
-    found = by_name(config, simple_evaluation(np.zeros((3, 2))))
+    by_title = by_name(config, simple_evaluation(np.zeros((3, 2))))
     expected = {
         "log-likelihood": (-3, "L_77", "nats per image", 77),
         "IWAE bound": (-4, "L_4", "nats per image", 4),
@@ -138,12 +140,12 @@ def test_means_and_standard_errors_over_images():
         "effective sample size": (-8, "ESS of 77", "draws", None),
     }
     for name, (value, symbol, unit, k) in expected.items():
-        result = found[name]
+        result = by_title[name]
         assert result.value == pytest.approx(value)
         assert result.standard_error == pytest.approx(ERROR)
         assert (result.symbol, result.unit, result.k) == (symbol, unit, k)
         assert (result.over, result.count, result.split) == ("images", 3, "test")
-    bounds = {name for name, result in found.items() if result.bound}
+    bounds = {name for name, result in by_title.items() if result.bound}
     assert bounds == {"log-likelihood", "IWAE bound", "ELBO"}
 
 
@@ -158,9 +160,9 @@ def test_active_units_are_counted_per_layer():
     sign = np.array([[1.0], [-1.0], [1.0], [-1.0]])
     below = sign * np.sqrt([0.02, 0.009, 0.0, 1.0])
     above = 5 + sign * np.sqrt([0.011, 0.0099])
-    found = by_name(Config(), simple_evaluation(below, above))
-    assert found["active units, layer 1 of 4"].value == 2
-    assert found["active units, layer 2 of 2"].value == 1
+    by_title = by_name(Config(), simple_evaluation(below, above))
+    assert by_title["active units, layer 1 of 4"].value == 2
+    assert by_title["active units, layer 2 of 2"].value == 1
     alone = by_name(Config(), simple_evaluation(below))
     assert alone["active units of 4"].value == 2
     assert alone["active units of 4"].unit == "units"

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 NUMBER, BATCH_SIZE = 12, 4
 INT, FLOAT = np.dtype("int32"), np.dtype("float32")
-# As they are stored, and as a method sees them: neither scaled nor rounded.
+# Kind -> stored examples, and the type in which a method sees them.
 KINDS = {
     "token": (np.arange(36, dtype=np.int32).reshape(NUMBER, 3) * 1000, INT),
     "real": (np.linspace(-300, 300, 36, dtype=np.float32).reshape(NUMBER, 3), FLOAT),
@@ -33,7 +33,7 @@ ORDERED = configs.make(
 
 
 def seeing(seen: list) -> Method:
-    """Terms and quantities are what the batch holds; `seen` gets the types."""
+    """A method whose terms and quantities are the batch's; appends the batch's types to `seen`."""
 
     def look(batch: Batch) -> dict:
         seen.append((batch.x.dtype, batch.label.dtype))
@@ -83,21 +83,21 @@ def test_labels_reach_the_loss_beside_their_examples(kind, streamed, replicates)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_labels_and_stats_reach_the_evaluation(kind):
-    """In batches of five of twelve examples."""
+    """Twelve examples in batches of five."""
     seen = []
     stored, dtype = KINDS[kind]
     x = stored.astype(dtype)
     evaluator = evaluation.make_evaluator(seeing(seen))
     examples = Batch(jnp.asarray(x), jnp.asarray(LABELS))
-    found = evaluation.evaluate(evaluator, jax.random.key(0), {}, jnp.float32(7.5), examples)
+    values = evaluation.evaluate(evaluator, jax.random.key(0), {}, jnp.float32(7.5), examples)
     assert seen == [(dtype, INT)]
-    np.testing.assert_array_equal(found["label"], LABELS)
-    np.testing.assert_array_equal(found["first"], x[:, 0])
-    np.testing.assert_array_equal(found["stats"], np.full(NUMBER, 7.5))
+    np.testing.assert_array_equal(values["label"], LABELS)
+    np.testing.assert_array_equal(values["first"], x[:, 0])
+    np.testing.assert_array_equal(values["stats"], np.full(NUMBER, 7.5))
 
 
-# Stats: a count of steps, and a moving average of x. What `bad` names is not finite in the
-# replicate of seed 1, from the step on that is the sixth of the run.
+# Stats are a count of steps and a moving average of x. In the replicate of seed 1 the term or stats
+# named by `bad` are not finite from step FAILS_AT on, counted from 0.
 
 FAILS_AT = 5
 
@@ -128,11 +128,11 @@ def moving(bad: str) -> Method:
 
 def averages(x: np.ndarray, steps: int) -> np.ndarray:
     """The moving average before each step and after the last, [steps + 1, 3], by NumPy."""
-    found = [np.zeros(3)]
+    history = [np.zeros(3)]
     for s in range(steps):
         rows = np.arange(BATCH_SIZE) + s % 3 * BATCH_SIZE
-        found.append(0.5 * found[-1] + 0.5 * x[rows].mean(axis=0, dtype=np.float64))
-    return np.array(found)
+        history.append(0.5 * history[-1] + 0.5 * x[rows].mean(axis=0, dtype=np.float64))
+    return np.array(history)
 
 
 @pytest.mark.parametrize("log_every", [1, 3])
@@ -148,11 +148,11 @@ def test_stats_travel_through_the_scan_and_are_undone_after_a_failure(bad, log_e
         stats = record.state.stats
         assert stats["count"].tolist() == counts and stats["count"].dtype == np.int32
         np.testing.assert_allclose(stats["average"], expected[counts], rtol=1e-5, atol=1e-4)
-        # The loss sees what the step before left.
+        # The loss sees the stats of the step before.
         before = expected[record.step - log_every : record.step].sum(axis=-1).mean()
         np.testing.assert_allclose(record.metrics["bound"][0], before, rtol=1e-5, atol=1e-4)
         np.testing.assert_array_equal(np.isnan(record.metrics["bound"]), record.failed_at >= 0)
-    # A term is looked at at every step, stats at the end of a compiled call.
+    # Terms are checked at every step, stats at the end of a compiled call.
     failed_at = FAILS_AT if bad == "kl" else last_good + log_every - 1
     assert record.failed_at.tolist() == [-1, failed_at]
     failed = [
@@ -161,7 +161,11 @@ def test_stats_travel_through_the_scan_and_are_undone_after_a_failure(bad, log_e
     ]
     assert failed == [[], [bad]]
     assert np.all(np.isfinite(record.state.stats["average"]))
-    # Params and the optimizer's moments stay with their stats.
-    at = [r.state for r in records if r.step == last_good][0]
-    one = lambda state: jax.tree.map(lambda leaf: leaf[1], state[1:3])  # noqa: E731
-    toys.assert_identical(one(record.state), one(at))
+
+    # Params and the optimizer's moments are undone together with the stats.
+    def params_and_moments(state: training.TrainState):
+        """Those of the replicate that failed."""
+        return jax.tree.map(lambda leaf: leaf[1], (state.params, state.opt_state))
+
+    (good,) = [r.state for r in records if r.step == last_good]
+    toys.assert_identical(params_and_moments(record.state), params_and_moments(good))

@@ -1,4 +1,4 @@
-"""Checkpoints: exact round trips, which ones stay, other structures, and errors of the machine."""
+"""Checkpoints: exact round trips, pruning, other structures, and errors of the machine."""
 
 import errno
 import logging
@@ -140,7 +140,7 @@ def test_saving_below_the_newest_step_is_refused(tmp_path):
     assert_same(checkpoint.restore(tmp_path, small(0))[1], small(5))
 
 
-def test_a_checkpoint_of_another_run_is_set_aside_and_in_the_way_of_none(tmp_path):
+def test_a_refused_checkpoint_is_set_aside_and_blocks_no_other(tmp_path):
     for step in (5, 99):
         checkpoint.save(tmp_path, step, small(step))
 
@@ -178,7 +178,7 @@ def test_a_note_lies_beside_the_state(tmp_path):
         note = {"seconds": np.float32(step), "config": {"dims": (1, 2)}}
         checkpoint.save(tmp_path, step, small(step), note=note)
     assert checkpoint.read_note(tmp_path) == {"seconds": 3.0, "config": {"dims": [1, 2]}}
-    # A note is as verified as the state: where it has changed, the one before counts.
+    # A note is verified like the state: if it has changed, the previous checkpoint's is read.
     newest = tmp_path / "step_00000003" / "note.json"
     newest.write_text(newest.read_text().replace("3.0", "4.0"))
     assert checkpoint.read_note(tmp_path)["seconds"] == 2.0
@@ -228,9 +228,9 @@ def test_each_checkpoint_is_read_like_the_first_that_has_its_arrays(tmp_path):
     assert_same(checkpoint.restore(tmp_path, **forms)[1], small(2))
     (tmp_path / "step_00000002" / "manifest.json").write_text("{}")
     with pytest.warns(checkpoint.CheckpointWarning, match="deleted the damaged checkpoint"):
-        step, found = checkpoint.restore(tmp_path, **forms)
+        step, got = checkpoint.restore(tmp_path, **forms)
     assert step == 1
-    assert_same(found, older)
+    assert_same(got, older)
     with pytest.raises(UserError, match=r"\['key'\] is absent there and key<fry>\[\] here"):
         checkpoint.restore(tmp_path, small(0), others=[{"other": jnp.zeros(1)}])
 

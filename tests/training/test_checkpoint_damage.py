@@ -22,7 +22,7 @@ REPOSITORY = Path(checkpoint.__file__).resolve().parents[2]
 
 
 def state(step: int) -> dict:
-    """All of its numbers are the step; `restore` itself compares types and shapes."""
+    """A state whose numbers are all the step; `restore` itself compares types and shapes."""
     return {"w": jnp.full((20, 30), step, jnp.float32), "n": jnp.full(2, step, jnp.uint32)}
 
 
@@ -61,7 +61,7 @@ def two_checkpoints(tmp_path_factory):
 
 
 def restore_after_damage(directory) -> bool:
-    """True if the newest came back right; False if it was dropped for the one before."""
+    """True if the newest checkpoint came back right; False if the one before it did."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         step, got = checkpoint.restore(directory, state(0))
@@ -93,7 +93,7 @@ def same_bytes(directory, other, file) -> bool:
 
 
 def test_what_orbax_returns_is_verified_too(tmp_path, two_checkpoints):
-    # The file digests are made to agree, so that only the digest of the arrays is left to tell.
+    # The file's digest is made to agree, so that only the digest of the arrays shows the change.
     shutil.copytree(two_checkpoints, tmp_path / "copy")
     newest = tmp_path / "copy" / "step_00000002"
     value = np.full((20, 30), 2, np.float32).tobytes()
@@ -218,7 +218,7 @@ def test_killed_while_saving(tmp_path):
             time.sleep(0.01)
             finished = int(lines(log)[-1])
             step, got = checkpoint.restore(directory, like)
-            # What was reported as saved is there, and at most the interrupted one beyond it.
+            # The last step reported as saved, or the one whose save was interrupted.
             assert step in (finished, finished + 1)
             assert holds(got, step)
             checkpoint.save(directory, step + 1, got)

@@ -1,4 +1,4 @@
-"""The training loop on models so small that NumPy can follow: visits, exactness, replicates."""
+"""The training loop on toy models: visits, calls, exactness, JAX's settings, replicates."""
 
 import contextlib
 import functools
@@ -17,7 +17,8 @@ from elbo_lab import configs, methods, training
 from elbo_lab.configs import Config
 from elbo_lab.data import Batch, Spec
 from elbo_lab.training import checkpoint, hyper
-from elbo_lab.training.loop import Own, _Calls
+from elbo_lab.training.lengths import Calls
+from elbo_lab.training.loop import PerReplicate
 from tests.training.toys import (
     DIMS,
     NUMBER,
@@ -46,7 +47,7 @@ SPEC = Spec("image", (4, 4), 2)
 
 @functools.cache
 def toy_run(seed: int = 0) -> list:
-    # A loop does not depend on the seed, so that one is compiled for all of them.
+    # A loop does not depend on the seed: one is compiled for all seeds.
     return run(configs.replace(TINY, seed=seed), toy_loop(TINY), striped_images())
 
 
@@ -54,7 +55,7 @@ def toy_run(seed: int = 0) -> list:
 
 
 def visits(config: Config, number: int) -> np.ndarray:
-    """How often each step visits each image, [steps, N], where every call is one step."""
+    """How often each step visits each image, [steps, N]; every call is one step."""
     one_hot = np.eye(number, dtype=np.uint8) * 255
     names = [f"image_{i:02d}" for i in range(number)]
 
@@ -124,7 +125,7 @@ def test_calls_lie_on_boundaries_counted_from_step_0_and_end_with_the_run():
 
 
 def test_the_step_is_traced_a_fixed_number_of_times():
-    """Traces depend neither on calls, nor on resuming, nor on hyper-parameters' values."""
+    """New calls, resuming and other values of hyper-parameters cause no new trace."""
     config, images = configs.replace(TINY, objective="beta_vae", beta=2.0), striped_images()
     traces = 0
 
@@ -211,7 +212,7 @@ SETTINGS = {
     ids=["defaults", "replicates", "course"],
 )
 def test_the_types_of_the_state_are_those_before_a_call(setting, options):
-    """What is saved after any call is what a run starts from."""
+    """A state saved after any call can start a run."""
     config = configs.replace(TINY, **options)
     with SETTINGS.get(setting, contextlib.nullcontext)():
         loop = training.make_loop(config, TOY, NUMBER)
@@ -222,13 +223,13 @@ def test_the_types_of_the_state_are_those_before_a_call(setting, options):
         assert state.failure.step.dtype == np.int32
         flags = jax.tree.leaves(state.failure.is_finite)
         assert {leaf.dtype for leaf in flags} == {np.dtype("bool")} and len(flags) == 3 + 3
-        own = Own(None, base_keys, hparams)
+        inputs = PerReplicate(None, base_keys, hparams)
         orders = jax.eval_shape(loop.orders, base_keys, 0)
         images = jax.ShapeDtypeStruct((NUMBER, DIMS), jnp.uint8)
         lead = (2,) if config.replicates > 1 else ()
         batches = jax.ShapeDtypeStruct((*lead, 3, 5, DIMS), jnp.uint8)
-        in_memory = own._replace(orders=orders), Batch(images)
-        streamed = own._replace(batches=Batch(batches)), None
+        in_memory = inputs._replace(orders=orders), Batch(images)
+        streamed = inputs._replace(batches=Batch(batches)), None
         for data in (in_memory, streamed):
             call = functools.partial(loop.run, num_steps=3)
             after, _ = jax.eval_shape(call, state, *data)
@@ -281,8 +282,8 @@ def test_replicates_equal_single_runs_of_consecutive_seeds():
     for r in range(3):
         for a, b in zip(together, toy_run(r), strict=True):
             assert a.step == b.step
-            own = jax.tree.map(lambda leaf, r=r: leaf[r], a.state._replace(step=np.zeros(3)))
-            assert_close(own[1:], b.state[1:])
+            replicate = jax.tree.map(lambda leaf, r=r: leaf[r], a.state._replace(step=np.zeros(3)))
+            assert_close(replicate[1:], b.state[1:])
             for name, values in b.metrics.items():
                 assert a.metrics[name].shape == (3,)
                 np.testing.assert_allclose(a.metrics[name][r], values, rtol=1e-5)
@@ -318,7 +319,7 @@ def test_replicates_sharded_over_two_devices_equal_single_runs(tmp_path):
 
 @pytest.mark.parametrize("step", [0, 1, 5, 6, 11, 16, 17])
 def test_calls_end_at_multiples_and_at_the_end(step):
-    calls = _Calls(step, 17, 6)
+    calls = Calls(step, 17, 6)
     assert len(calls) == len(list(calls))
     ends = [end for _, end in calls]
     assert ends == [end for end in (6, 12, 17) if end > step]

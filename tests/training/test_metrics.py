@@ -26,7 +26,7 @@ def write(workdir, resume_step: int, new: list[dict], tensorboard: bool = False)
 
 
 def scalars(workdir) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard's own reader finds."""
+    """Tag -> (step, value) of each event, by TensorBoard's own reader."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     accumulator = EventAccumulator(str(workdir / "tensorboard"), size_guidance={"scalars": 0})
@@ -71,7 +71,7 @@ def test_non_finite_numbers_are_null_in_the_file_and_nan_when_read(tmp_path):
     "record",
     [{"bound": 1.0}, {"step": 1.5}, {"step": 1, "bound": "low"}, {"step": 1, "bound": [[1.0]]}, 3],
 )
-def test_what_is_no_record_is_refused_and_not_written(tmp_path, record):
+def test_malformed_records_are_refused_and_not_written(tmp_path, record):
     with MetricLog(tmp_path, -1, tensorboard=False) as log, pytest.raises(ValueError):
         log.write(record)
     assert read_metrics(tmp_path) == []
@@ -126,7 +126,7 @@ def test_a_damaged_line_among_others_is_left_out_with_a_warning(tmp_path, damage
         assert read_metrics(tmp_path, ("bound", "kl")) == records(1, 4)
 
 
-def test_many_damaged_lines_are_said_once(tmp_path):
+def test_many_damaged_lines_give_one_warning(tmp_path):
     write(tmp_path, -1, records(1, 9))
     with pytest.warns(DamageWarning, match="7 lines .* the first is line 1") as caught:
         assert read_metrics(tmp_path, ("seconds",)) == []
@@ -135,7 +135,7 @@ def test_many_damaged_lines_are_said_once(tmp_path):
 
 @pytest.mark.parametrize("lost", [(), (1,), (1, 2, 5), (3, 4), (5,), (4, 5), range(1, 6)])
 @pytest.mark.parametrize("last", [20, 18])
-def test_steps_that_no_line_tells_of(lost, last):
+def test_steps_that_no_line_covers(lost, last):
     """Five lines of four steps each, the last one perhaps of two."""
     ends = [4, 8, 12, 16, last]
     kept = [{"step": end} for line, end in enumerate(ends, start=1) if line not in lost]
@@ -164,16 +164,16 @@ def test_a_file_that_is_damaged_while_it_is_written_loses_no_later_line(tmp_path
         assert read_metrics(tmp_path) == records(5, 8)
         return
     with pytest.warns(DamageWarning, match="line 4 is damaged"):
-        found = read_metrics(tmp_path)
-    assert found == records(1, 4) + records(5, 8)
-    assert missing_steps(found, 7, 1) == [(4, 4)]
+        remaining = read_metrics(tmp_path)
+    assert remaining == records(1, 4) + records(5, 8)
+    assert missing_steps(remaining, 7, 1) == [(4, 4)]
 
 
 def test_tensorboard_reads_the_same_numbers(tmp_path):
     write(tmp_path, -1, records(1, 20), tensorboard=True)
-    found = scalars(tmp_path)
-    assert set(found) == {"bound", "kl"}
-    assert found["bound"] == [(r["step"], pytest.approx(r["bound"])) for r in records(1, 20)]
+    curves = scalars(tmp_path)
+    assert set(curves) == {"bound", "kl"}
+    assert curves["bound"] == [(r["step"], pytest.approx(r["bound"])) for r in records(1, 20)]
 
 
 def test_tensorboard_has_no_duplicates_after_resuming_twice(tmp_path):
@@ -193,11 +193,11 @@ def test_resuming_a_complete_run_keeps_its_events(tmp_path):
 def test_replicates_are_events_beside_their_mean(tmp_path):
     new = [{"step": 1, "bound": [-1.0, -3.0]}, {"step": 2, "bound": [-1.0, math.nan]}]
     write(tmp_path, -1, new, tensorboard=True)
-    found = scalars(tmp_path)
-    assert set(found) == {"bound", "bound/replicate_0", "bound/replicate_1"}
-    assert found["bound"] == [(1, -2.0), (2, -1.0)]
-    assert found["bound/replicate_0"] == [(1, -1.0), (2, -1.0)]
-    np.testing.assert_array_equal(found["bound/replicate_1"], [(1, -3.0), (2, math.nan)])
+    curves = scalars(tmp_path)
+    assert set(curves) == {"bound", "bound/replicate_0", "bound/replicate_1"}
+    assert curves["bound"] == [(1, -2.0), (2, -1.0)]
+    assert curves["bound/replicate_0"] == [(1, -1.0), (2, -1.0)]
+    np.testing.assert_array_equal(curves["bound/replicate_1"], [(1, -3.0), (2, math.nan)])
 
 
 def test_other_files_beside_the_events_stay(tmp_path):
@@ -238,7 +238,7 @@ def test_a_full_disk_is_one_sentence_and_can_be_resumed_from(
 def test_a_disk_that_fills_in_the_event_file_is_one_sentence(tmp_path, file_size_limit):
     with MetricLog(tmp_path, -1) as log:
         with file_size_limit(100), pytest.raises(UserError) as caught:
-            # One short line, and events of many bytes.
+            # A short line in the file of records, but more than 100 bytes of events.
             log.write({"step": 1, "a_name_of_thirty_characters_00": [1, 2, 3, 4]})
     assert str(caught.value) == f"cannot write in {tmp_path}/tensorboard: File too large"
     assert len(read_metrics(tmp_path)) == 1
@@ -250,7 +250,7 @@ import sys
 from elbo_lab.training.metrics import MetricLog
 with MetricLog({str(tmp_path)!r}, -1) as log:
     log.write({{"step": 1, "bound": -1.0}})
-heavy = ("tensorflow", "tensorboard", "tensorboardX", "torch", "google.protobuf", "orbax")
+heavy = ("jax", "tensorflow", "tensorboard", "tensorboardX", "torch", "google.protobuf", "orbax")
 print([m for m in heavy if m in sys.modules])
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -268,9 +268,9 @@ def test_events_are_tensorboards_messages_in_tensorflows_framing():
     assert len(data) == length
     event = Event.FromString(data)
     assert (event.wall_time, event.step) == (1e9 + 0.5, 2**40 + 3)
-    found = [(value.tag, value.simple_value) for value in event.summary.value]
+    got = [(value.tag, value.simple_value) for value in event.summary.value]
     expected = [("bound/réplique_0", -1.25), ("kl", math.nan), ("high", math.inf)]
-    np.testing.assert_equal(found, [*expected, ("low", -math.inf)])
+    np.testing.assert_equal(got, [*expected, ("low", -math.inf)])
     # CRC-32C of "123456789" is 0xE3069283 in every table of check values; TensorFlow's mask rotates
     # it to the right by 15 bits and adds a constant.
     crc = 0xE3069283

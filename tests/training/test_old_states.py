@@ -1,4 +1,4 @@
-"""States as the version before saved them: a failure's terms were the bits of a number."""
+"""States that the previous version saved, with the terms of a failure as bits of an integer."""
 
 from typing import NamedTuple
 
@@ -14,14 +14,14 @@ TERMS = ("bound", "kl", "reconstruction")
 
 
 class Failure(NamedTuple):
-    """As it was."""
+    """`training.Failure` of the previous version."""
 
     step: jax.Array
     terms: jax.Array
 
 
 def failed_by_bits(bits: int) -> list[str]:
-    """As it was read: one bit for each term in alphabetical order, the gradient, the parameters."""
+    """Names of the set bits: terms in alphabetical order, the gradient, the parameters."""
     checked = [*sorted(TERMS), "gradient", "parameters"]
     return [name for i, name in enumerate(checked) if bits >> i & 1]
 

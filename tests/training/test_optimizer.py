@@ -13,25 +13,26 @@ STEPS = 30
 
 
 def directions(config: Config, gradients: np.ndarray) -> np.ndarray:
+    """The library's updates for a sequence of gradients, both [STEPS, P]."""
     tx = optimizer.make(config)
     params = {"w": jnp.zeros(gradients.shape[1:])}
-    state, update, found = tx.init(params), jax.jit(tx.update), []
+    state, update, steps = tx.init(params), jax.jit(tx.update), []
     for gradient in gradients:
         updates, state = update({"w": jnp.asarray(gradient, jnp.float32)}, state, params)
-        found.append(np.asarray(updates["w"]))
-    return np.stack(found)
+        steps.append(np.asarray(updates["w"]))
+    return np.stack(steps)
 
 
 def adam(gradients: np.ndarray, b1: float, b2: float, eps: float, hat: bool, nu: float):
     """Kingma and Ba (2015): algorithm 1, or the form at the end of its section 2."""
-    m, nu, found = np.zeros(gradients.shape[1:]), np.full(gradients.shape[1:], nu), []
+    m, nu, steps = np.zeros(gradients.shape[1:]), np.full(gradients.shape[1:], nu), []
     for t, g in enumerate(np.asarray(gradients, np.float64), 1):
         m, nu = b1 * m + (1 - b1) * g, b2 * nu + (1 - b2) * g**2
         if hat:
-            found.append(np.sqrt(1 - b2**t) / (1 - b1**t) * m / (np.sqrt(nu) + eps))
+            steps.append(np.sqrt(1 - b2**t) / (1 - b1**t) * m / (np.sqrt(nu) + eps))
         else:
-            found.append(m / (1 - b1**t) / (np.sqrt(nu / (1 - b2**t)) + eps))
-    return np.stack(found)
+            steps.append(m / (1 - b1**t) / (np.sqrt(nu / (1 - b2**t)) + eps))
+    return np.stack(steps)
 
 
 @pytest.mark.parametrize("hat", [False, True])
@@ -42,9 +43,9 @@ def test_every_form_of_adam(hat, nu, b1):
     config = configs.replace(
         Config(), adam_b1=b1, adam_eps=1e-4, adam_eps_hat=hat, adam_nu_start=nu
     )
-    found = directions(config, gradients)
+    got = directions(config, gradients)
     # 1 - b2^t in float32 is known to 1e-7 / 1e-3 at the first step.
-    np.testing.assert_allclose(found, adam(gradients, b1, 0.999, 1e-4, hat, nu), rtol=5e-4)
+    np.testing.assert_allclose(got, adam(gradients, b1, 0.999, 1e-4, hat, nu), rtol=5e-4)
 
 
 def test_the_forms_differ():

@@ -1,4 +1,4 @@
-"""One step at a time: Adam by hand in float64, failures at known steps, what reaches the loss."""
+"""Single steps: Adam in NumPy float64, failures at known steps, settings that reach the loss."""
 
 import jax
 import jax.numpy as jnp
@@ -25,15 +25,16 @@ FULL_BATCH = configs.make(
 
 
 def train(config: Config, method: Method) -> list:
-    """All records of a run, with copies of their states; the state before it first."""
+    """(record, state) after each call of a run; first (None, the state before the run)."""
     loop = training.make_loop(config, method, len(IMAGES))
     state, _ = toys.start(config, loop, IMAGES)
-    first = copied(state)
-    return [(None, first), *((r, r.state) for r in toys.run(config, loop, IMAGES, state))]
+    before = copied(state)
+    records = toys.run(config, loop, IMAGES, state)
+    return [(None, before), *((record, record.state) for record in records)]
 
 
-def test_a_loss_is_one_number_an_image():
-    """A mean over the images would be taken for the loss of each."""
+def test_a_loss_without_a_batch_axis_is_refused():
+    """By broadcasting, a mean over the images would count as the loss of each."""
 
     def mean_loss(*arguments):
         loss, terms = quadratic_loss(*arguments)
@@ -53,7 +54,7 @@ def quadratic_init(key, mean):
 
 
 def quadratic_loss(key, params, x, hparams):
-    """1/2 (w . x + b)^2 per image, plus the images' share of 2 |w|^2."""
+    """1/2 (w . x + b)^2 + 2 |w|^2 for each image."""
     del key
     residual = x @ params["w"] + params["b"]
     loss = 0.5 * jnp.square(residual) + 2 * jnp.sum(jnp.square(params["w"]))
@@ -64,7 +65,7 @@ QUADRATIC = method_of(quadratic_init, quadratic_loss)
 
 
 def quadratic_gradient(w: np.ndarray, b: float) -> np.ndarray:
-    """The gradient of the mean loss, [4]: by w, then by b."""
+    """The gradient of the mean loss by (w, b), [4]."""
     x = IMAGES / 255
     residual = x @ w + b
     return np.append((residual[:, None] * x).mean(axis=0) + 4 * w, residual.mean())
@@ -112,22 +113,25 @@ def test_the_metrics_are_means_over_the_batch_at_the_params_before_the_step():
     np.testing.assert_allclose(record.metrics["bound"], -loss.mean(), rtol=1e-6)
 
 
-# Failures. The loss -w has the gradient -1, so that Adam raises w by the learning rate each step.
+# Failures. The loss -w has gradient -1, so that Adam raises w by the learning rate at each step.
 
 COUNTING = configs.replace(FULL_BATCH, learning_rate=1.0, adam_eps=1e-8, epochs=10)
-BAD_FROM = 4.5  # w first exceeds it at step 5
+BAD_FROM = 4.5  # a w that starts at 0 first exceeds it at step 5
 
 
 def counter(starts: dict[int, float], bad: str) -> Method:
-    """Starts w at starts[seed] for seeds 0, 1, ...; -w per image, and from BAD_FROM on a NaN in the
-    named place.
+    """A method with loss -w for each image, and a NaN in the place named `bad` if w > BAD_FROM.
+
+    Args:
+      starts: seed -> the first w.
+      bad: "loss", "gradient" or "kl".
     """
     values = jnp.asarray([starts[seed] for seed in sorted(starts)], jnp.float32)
-    of_seeds = [keys.stream_key(jax.random.key(s), keys.INITIALIZATION) for s in sorted(starts)]
-    known = jnp.stack([jax.random.key_data(key) for key in of_seeds])
+    init_keys = [keys.stream_key(jax.random.key(s), keys.INITIALIZATION) for s in sorted(starts)]
+    key_data = jnp.stack([jax.random.key_data(key) for key in init_keys])
 
     def init(key, mean):
-        same = jnp.all(jax.random.key_data(key) == known, axis=-1)
+        same = jnp.all(jax.random.key_data(key) == key_data, axis=-1)
         return {"w": jnp.sum(jnp.where(same, values, 0.0))}
 
     def loss(key, params, x, hparams):
@@ -137,7 +141,7 @@ def counter(starts: dict[int, float], bad: str) -> Method:
         if bad == "loss":
             value = value + w * nan
         if bad == "gradient":
-            # Finite for every w, with the derivative infinity * 0 above the limit.
+            # Finite for every w, but its derivative above the limit is infinity * 0.
             value = value + 1e-3 * jnp.sqrt(jnp.maximum(BAD_FROM - w, 0.0))
         kl = ones + (nan if bad == "kl" else 0.0)
         return value * ones, {"bound": -value * ones, "kl": kl, "reconstruction": ones}
@@ -146,7 +150,7 @@ def counter(starts: dict[int, float], bad: str) -> Method:
 
 
 def failed_terms(failure, r: int | None = None) -> list[str]:
-    """What failed in one run, or in replicate r."""
+    """The names of what failed in a single run, or in replicate r."""
     is_finite = failure.is_finite if r is None else {n: f[r] for n, f in failure.is_finite.items()}
     return training.failed_terms(is_finite)
 
@@ -203,7 +207,7 @@ def test_a_loss_that_is_bad_at_step_0_leaves_the_initial_params():
 
 
 def spied(config: Config, shapes: list) -> Model:
-    """The configured model, noting the shapes of the draws that the generation network sees."""
+    """The configured model; appends the shapes of draws that its generation network sees."""
     model = models.make(config, Spec("image", (3,), 2))
 
     def likelihood(params, z, given):
@@ -301,9 +305,9 @@ def test_a_course_moves_over_the_steps_of_the_compiled_loop():
 
 def test_hyperparameters_are_float32_scalars_and_beta_only_where_the_objective_has_it():
     config = configs.replace(SMALL, objective="beta_vae", beta=0.5, learning_rate=0.01)
-    given = hyper.hyperparameters([config])
-    assert {name: float(value) for name, value in given.items()} == pytest.approx(
+    values = hyper.hyperparameters([config])
+    assert {name: float(value) for name, value in values.items()} == pytest.approx(
         {"learning_rate": 0.01, "beta": 0.5}
     )
-    assert {value.dtype for value in given.values()} == {np.dtype("float32")}
+    assert {value.dtype for value in values.values()} == {np.dtype("float32")}
     assert set(hyper.hyperparameters([SMALL])) == {"learning_rate"}

@@ -1,4 +1,4 @@
-"""Methods of a few lines that NumPy can follow, and what tests do with runs of them."""
+"""Toy methods that NumPy can reproduce, and helpers of tests that run them."""
 
 import functools
 
@@ -13,17 +13,17 @@ from elbo_lab.methods import Loss, Method, importance
 from elbo_lab.models import Model
 
 NUMBER, DIMS = 24, 16
-# What an evaluation by importance sampling gives, a number an example each.
+# Quantities of an evaluation by importance sampling that are one number for each example.
 MEASURED = ("log_likelihood", "iwae", "elbo", "kl", "reconstruction", "effective_sample_size")
 
 
 def method_of(init, loss, terms=("bound",)) -> Method:
-    """A method that is trained alone, without stats.
+    """A method without stats that can only be trained.
 
     Args:
       init: (key, mean) -> params.
       loss: (key, params, x, hparams) -> (loss [B], terms).
-      terms: their names.
+      terms: names of the terms.
     """
 
     def batch_loss(key, params, stats, batch, hparams):
@@ -47,8 +47,9 @@ def toy_init(key: jax.Array, mean: jax.Array) -> dict:
 
 
 def toy_loss(key, params, x, hparams):
-    """Squared distance to noisy images: small to compile, with randomness and a term "kl"; "lit" is
-    the sum of each pixel's place where it is lit.
+    """Squared distance to noisy images, which is quick to compile and random.
+
+    The term "lit" encodes a binary image: pixel i adds 2^i if it is lit.
     """
     noise = 0.1 * jax.random.normal(key, x.shape)
     distance = jnp.sum(jnp.square(params["w"] + params["b"] + noise - x), axis=-1)
@@ -62,12 +63,12 @@ TOY = method_of(toy_init, toy_loss, ("bound", "kl", "lit"))
 
 
 def striped_images() -> np.ndarray:
-    """uint8 [24, 16]: the left or the right half is lit, mostly."""
+    """uint8 [24, 16] images, each bright in its first or its last eight pixels."""
     rng = np.random.default_rng(0)
-    lit = np.arange(DIMS)[None] // 8 == rng.integers(0, 2, (NUMBER, 1))
-    return np.where(lit, rng.integers(200, 256, lit.shape), rng.integers(0, 40, lit.shape)).astype(
-        np.uint8
-    )
+    is_bright = np.arange(DIMS)[None] // 8 == rng.integers(0, 2, (NUMBER, 1))
+    bright = rng.integers(200, 256, is_bright.shape)
+    dark = rng.integers(0, 40, is_bright.shape)
+    return np.where(is_bright, bright, dark).astype(np.uint8)
 
 
 @functools.cache
@@ -76,7 +77,7 @@ def toy_loop(config: Config) -> training.Loop:
 
 
 def copied(tree):
-    """A copy on the host, which no donation touches."""
+    """A copy on the host, which donation leaves intact."""
     return jax.tree.map(lambda leaf: np.array(leaf), tree)
 
 
@@ -94,21 +95,21 @@ def start(
 
 
 def run(config: Config, loop: training.Loop, data, state=None) -> list[training.Record]:
-    """All records of a run (the rest of it, if a state is given), their states copied.
+    """All records of a run, or of the rest of it, with their states copied.
 
     Args:
       config: the run's.
       loop: the run's.
       data: images [N, D], a `Batch` of them with labels, or `streaming.Examples`.
-      state: where to go on from.
+      state: the state to go on from; the run's first if not given.
     """
     if not isinstance(data, Batch | streaming.Examples):
         data = Batch(np.asarray(data))
     x = data.array if isinstance(data, streaming.Examples) else data.x
-    begun, base_keys = start(config, loop, np.asarray(x))
+    first_state, base_keys = start(config, loop, np.asarray(x))
     if isinstance(data, Batch):
         data = on_device(data)
-    records = training.fit(config, loop, data, begun if state is None else state, base_keys)
+    records = training.fit(config, loop, data, first_state if state is None else state, base_keys)
     return [record._replace(state=copied(record.state)) for record in records]
 
 

@@ -1,1 +1,1 @@
-"""Signal-to-noise, bias and cost of gradient estimators at one point of parameter space."""
+"""Signal-to-noise ratio, bias and cost of gradient estimators at fixed parameters."""

@@ -1,4 +1,4 @@
-"""A study of gradient estimators: one objective at one point, by several estimators, K and M."""
+"""A study of gradient estimators: one objective at one point, for several estimators, K and M."""
 
 import inspect
 import time
@@ -15,34 +15,36 @@ from elbo_lab.evaluation.gradients.gradient_statistics import LossFn
 from elbo_lab.losses import catalogue, estimators
 from elbo_lab.models.base import NOTHING_GIVEN, Model
 
-# Objectives that are functions of log-weights, of one target or of two.
+# Objectives that are functions of log-weights, with one target or two.
 OBJECTIVES = tuple(
     name
     for name, entry in losses.CATALOGUE.items()
     if entry.estimators and entry.kind in (catalogue.LOG_WEIGHTS, catalogue.TWO_TARGETS)
 )
-# Their inference network's gradient is not that of a bound.
+# Estimators whose gradient of the inference network is not the gradient of a bound.
 BOUNDLESS = ("wake", "wake_dreg")
-# Probability that a study finds any bias where there is none.
+# Largest probability that a study of unbiased estimators calls any of them biased.
 LEVEL = 0.01
-# Uses of keys.
+# One constant for each use of keys.
 _DIRECTIONS, _ORACLE, _PILOT, _MAIN, _TIMING = range(5)
-# What one round of timing takes for each estimator.
+# Duration of one timing round of one estimator.
 _TIMED_SECONDS = 0.05
+
+GroupMoments = dict[str, gradient_statistics.Moments]
 
 
 class Subject(NamedTuple):
-    """Where gradients are taken."""
+    """A model, the point at which gradients are taken, and the examples."""
 
     model: Model
     params: Any
     x: Array  # [B, D], the examples, float32
     groups: gradient_statistics.Groups
-    inference: tuple[str, ...]  # which groups are the inference network's
+    inference: tuple[str, ...]  # names of the groups that belong to the inference network
 
 
 class Study(NamedTuple):
-    """What is measured there."""
+    """Settings of a study."""
 
     objective: str
     estimators: tuple[str, ...]
@@ -54,7 +56,7 @@ class Study(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One estimator at one M and K, for one group of parameters."""
+    """Results of one estimator at one M and K, for one group of parameters."""
 
     estimator: str
     m: int
@@ -62,93 +64,114 @@ class Row(NamedTuple):
     group: str
     statistics: gradient_statistics.Statistics
     bias: gradient_statistics.Bias
-    verdict: str  # "biased", "none found", or "no bound" to be unbiased for
+    verdict: str  # "biased"; "none found"; "no bound": it estimates no bound's gradient
     oracle: str  # the estimator that it was compared with
-    seconds: float  # per gradient (of all groups together)
+    seconds: float  # per gradient of all groups together
     efficiency: float  # SNR^2 per second
 
 
 def make_loss(model: Model, objective: str, estimator: str, m: int, k: int) -> LossFn:
-    """(key, params, x [B, D]) -> loss [B], with the objective's own defaults for all else."""
+    """Returns the loss (key, params, x [B, D]) -> [B]; further options have their defaults."""
     function = losses.OBJECTIVES[objective]
     accepted = inspect.signature(function).parameters
     options: dict[str, Any] = {"num_samples": k, "estimator": estimator, "vectorized": True}
     if "num_outer" in accepted:
         options["num_outer"] = m
     if "kl" in accepted:
-        options["kl"] = "mc"  # In closed form, the KL would be no function of log-weights.
-
-    given = NOTHING_GIVEN
+        options["kl"] = "mc"  # The closed-form KL is not a function of log-weights.
 
     def loss_fn(key: Array, params: Any, x: Array) -> Array:
         def log_likelihood(z: Any) -> Array:
-            return model.likelihood(params, z, given).log_prob(x)
+            return model.likelihood(params, z, NOTHING_GIVEN).log_prob(x)
 
-        posterior, prior = model.posterior(params, x, given), model.prior(params, given)
-        return function(key, posterior, prior, log_likelihood, **options)[0]
+        posterior = model.posterior(params, x, NOTHING_GIVEN)
+        prior = model.prior(params, NOTHING_GIVEN)
+        loss, _ = function(key, posterior, prior, log_likelihood, **options)
+        return loss
 
     return loss_fn
 
 
 def oracle_of(estimator: str) -> str:
-    """The unbiased estimator that another one is compared with: dreg for its low variance, and for
-    dreg itself reparam.
+    """Names the unbiased estimator that another one is compared with.
+
+    It is dreg, for its low variance; dreg itself is compared with reparam.
     """
     return "reparam" if estimator == "dreg" else "dreg"
 
 
 def able(estimator: str, m: int, k: int) -> bool:
-    """Whether an estimator has enough draws."""
+    """True if an estimator has enough draws: some compare draws, and need more than one."""
     return m * k > 1 or estimator not in estimators.COMPARING_ESTIMATORS
 
 
 def check(study: Study, subject: Subject) -> None:
-    """Raises the library's own ValueError for what cannot be computed, without computing."""
+    """Traces every loss without computing it.
+
+    Raises:
+      ValueError: the library refuses the objective, estimator or model.
+    """
     for m, k in study.cells:
-        for name in study.estimators:
-            if able(name, m, k):
-                loss_fn = make_loss(subject.model, study.objective, name, m, k)
-                jax.eval_shape(loss_fn, jax.random.key(0), subject.params, subject.x)
+        for name in _measured_estimators(study, m, k):
+            loss_fn = make_loss(subject.model, study.objective, name, m, k)
+            jax.eval_shape(loss_fn, jax.random.key(0), subject.params, subject.x)
 
 
 def total_gradients(study: Study) -> int:
-    """How many gradients `measure` draws, but for those that it times."""
+    """Number of gradients that `measure` draws, without those for timing."""
     total = 0
     for m, k in study.cells:
-        names = [name for name in study.estimators if able(name, m, k)]
-        oracles = len(set(map(oracle_of, names)))
+        names = _measured_estimators(study, m, k)
         total += len(names) * (study.num_gradients + _pilot_size(study))
-        total += oracles * (study.num_gradients + study.oracle_gradients)
+        total += len(_oracles(names)) * (study.num_gradients + study.oracle_gradients)
     return total
 
 
 def measure(
     study: Study, subject: Subject, on_gradients: Callable[[int], None] = lambda more: None
 ) -> Iterator[list[Row]]:
-    """Yields the rows of each cell; `on_gradients` is called with the number of new gradients.
+    """Measures the cells, one after the other.
 
-    A cell's oracles are drawn twice, for directions and for comparison, and its estimators twice,
-    as pilots and for the statistics: what is tested is independent of what it is tested along.
+    In each cell oracles are drawn twice, for directions and for comparison. Estimators are drawn
+    twice too, as pilots for directions and for the statistics. So the tests' draws are independent
+    of their directions.
+
+    Args:
+      study: the settings.
+      subject: the model, its parameters and the examples.
+      on_gradients: called with the number of new gradients after each chunk.
+
+    Yields:
+      The rows of each cell in which an estimator can be measured, for all groups.
     """
-    names = [n for m, k in study.cells for n in study.estimators if able(n, m, k)]
     groups = gradient_statistics.flat(subject.groups(subject.params))
-    tests = sum(not _boundless(name, group, subject) for name in names for group in groups)
+    num_tests = 0
+    for m, k in study.cells:
+        for name in _measured_estimators(study, m, k):
+            num_tests += sum(not _boundless(name, group, subject) for group in groups)
     for index, (m, k) in enumerate(study.cells):
         key = jax.random.fold_in(jax.random.key(study.seed), index)
         cell = _Cell(study, subject, m, k, key, on_gradients)
         if cell.names:
-            yield cell.rows(LEVEL / max(1, tests))
+            yield cell.rows(LEVEL / max(1, num_tests))
 
 
 class _Cell:
-    """The programs of one M and K, and what is drawn with them."""
+    """The programs of one M and K, and their results."""
 
-    def __init__(self, study: Study, subject: Subject, m: int, k: int, key: Array, on_gradients):
+    def __init__(
+        self,
+        study: Study,
+        subject: Subject,
+        m: int,
+        k: int,
+        key: Array,
+        on_gradients: Callable[[int], None],
+    ):
         self.study, self.subject, self.m, self.k = study, subject, m, k
         self.key, self.on_gradients = key, on_gradients
-        self.names = [name for name in study.estimators if able(name, m, k)]
-        # In the order of the estimators' list, so that numbers do not depend on the process.
-        self.oracles = sorted(set(map(oracle_of, self.names)))
+        self.names = _measured_estimators(study, m, k)
+        self.oracles = _oracles(self.names)
         self.samplers = {
             name: gradient_statistics.make_sampler(
                 make_loss(subject.model, study.objective, name, m, k), subject.groups
@@ -157,106 +180,149 @@ class _Cell:
         }
 
     def rows(self, level: float) -> list[Row]:
+        """Draws and times all gradients; the rows of all groups and estimators.
+
+        Args:
+          level: probability of each test to find a bias where there is none.
+        """
         study = self.study
-        sizes = {
-            n: len(v)
-            for n, v in gradient_statistics.flat(self.subject.groups(self.subject.params)).items()
-        }
-        number = len(gradient_statistics.rows_of(0, 1)) - 1 + len(self.names)
-        nowhere = {name: np.zeros((number, size)) for name, size in sizes.items()}
-        found = {
-            name: self._draw(name, _DIRECTIONS, study.num_gradients, nowhere)
-            for name in self.oracles
-        }
-        pilots = {
-            name: self._draw(name, _PILOT, _pilot_size(study), nowhere) for name in self.names
-        }
-        rng = np.random.default_rng(study.seed)
-        directions = {
-            group: gradient_statistics.bias_directions(
-                found[self.oracles[0]][group],
-                [(pilots[name][group], found[oracle_of(name)][group]) for name in self.names],
-                rng,
-            )
-            for group in sizes
-        }
+        directions = self._directions()
         oracles = {
             name: self._draw(name, _ORACLE, study.oracle_gradients, directions)
             for name in self.oracles
         }
-        drawn, pace = {}, {}
+        moments: dict[str, GroupMoments] = {}
+        rough_seconds = {}  # per gradient, with the compilation
         for name in self.names:
             start = time.perf_counter()
-            drawn[name] = self._draw(name, _MAIN, study.num_gradients, directions)
-            pace[name] = (time.perf_counter() - start) / study.num_gradients
-        seconds = self._time(directions, pace)
+            moments[name] = self._draw(name, _MAIN, study.num_gradients, directions)
+            rough_seconds[name] = (time.perf_counter() - start) / study.num_gradients
+        seconds = self._time(directions, rough_seconds)
         return [
-            self._row(name, group, drawn[name][group], oracles, seconds[name], level)
-            for group in sizes
+            self._row(
+                name, group, moments[name][group], oracles[oracle_of(name)][group], seconds, level
+            )
+            for group in directions
             for name in self.names
         ]
 
+    def _directions(self) -> dict[str, np.ndarray]:
+        """Group -> directions of its tests, [J, P], from draws of oracles and pilots."""
+        study, subject = self.study, self.subject
+        # Zeros in the directions' shapes: one compiled program serves all draws.
+        num_directions = gradient_statistics.num_directions(len(self.names))
+        zeros = {
+            group: np.zeros((num_directions, len(vector)))
+            for group, vector in gradient_statistics.flat(subject.groups(subject.params)).items()
+        }
+        oracles = {
+            name: self._draw(name, _DIRECTIONS, study.num_gradients, zeros) for name in self.oracles
+        }
+        pilots = {name: self._draw(name, _PILOT, _pilot_size(study), zeros) for name in self.names}
+        rng = np.random.default_rng(study.seed)
+        directions = {}
+        for group in zeros:
+            pairs = [(pilots[name][group], oracles[oracle_of(name)][group]) for name in self.names]
+            signal = oracles[self.oracles[0]][group]
+            directions[group] = gradient_statistics.bias_directions(signal, pairs, rng)
+        return directions
+
     def _draw(
-        self, name: str, use: int, number: int, directions
-    ) -> dict[str, gradient_statistics.Moments]:
+        self, name: str, use: int, number: int, directions: dict[str, np.ndarray]
+    ) -> GroupMoments:
+        """Moments of `number` gradients of an estimator, with the keys of one use."""
         done = 0
 
-        def on_chunk(now: int) -> None:
+        def on_chunk(now_done: int) -> None:
             nonlocal done
-            self.on_gradients(now - done)
-            done = now
+            self.on_gradients(now_done - done)
+            done = now_done
 
         subject, key = self.subject, self._key(name, use)
-        sampler = self.samplers[name]
         return gradient_statistics.sample(
-            sampler, key, subject.params, subject.x, directions, number, on_chunk
+            self.samplers[name], key, subject.params, subject.x, directions, number, on_chunk
         )
 
     def _key(self, name: str, use: int) -> Array:
-        which = tuple(losses.ESTIMATORS).index(name)
-        return jax.random.fold_in(jax.random.fold_in(self.key, use), which)
+        estimator_index = tuple(losses.ESTIMATORS).index(name)
+        return jax.random.fold_in(jax.random.fold_in(self.key, use), estimator_index)
 
-    def _time(self, directions, pace: dict[str, float]) -> dict[str, float]:
+    def _time(
+        self, directions: dict[str, np.ndarray], rough_seconds: dict[str, float]
+    ) -> dict[str, float]:
+        """Seconds per gradient of each estimator; `rough_seconds` sizes the timing rounds."""
         subject = self.subject
         rows = jax.tree.map(lambda row: jax.numpy.asarray(row, np.float32), directions)
 
-        def call_of(name: str) -> Callable[[int], Any]:
+        def sampler_call(name: str) -> Callable[[int], Any]:
             sampler, key = self.samplers[name], self._key(name, _TIMING)
             return lambda number: sampler(key, subject.params, subject.x, rows, 0, number, True)
 
-        calls = {name: call_of(name) for name in self.names}
-        numbers = {name: max(1, round(_TIMED_SECONDS / pace[name])) for name in self.names}
+        calls = {name: sampler_call(name) for name in self.names}
+        numbers = {name: max(1, round(_TIMED_SECONDS / rough_seconds[name])) for name in self.names}
         return gradient_statistics.seconds_each(calls, numbers, self.study.timing_rounds)
 
-    def _row(self, name: str, group: str, moments, oracles, seconds: float, level: float) -> Row:
+    def _row(
+        self,
+        name: str,
+        group: str,
+        moments: gradient_statistics.Moments,
+        oracle_moments: gradient_statistics.Moments,
+        seconds: dict[str, float],
+        level: float,
+    ) -> Row:
         statistics = gradient_statistics.describe(moments)
-        oracle = oracle_of(name)
-        rows = gradient_statistics.rows_of(self.names.index(name), len(self.names))
-        bias = gradient_statistics.bias_test(moments, oracles[oracle][group], rows, level)
+        tested = gradient_statistics.rows_of(self.names.index(name), len(self.names))
+        bias = gradient_statistics.bias_test(moments, oracle_moments, tested, level)
         verdict = "biased" if bias.p_value < level else "none found"
         if _boundless(name, group, self.subject):
             verdict = "no bound"
-        efficiency = statistics.snr**2 / seconds
         return Row(
-            name, self.m, self.k, group, statistics, bias, verdict, oracle, seconds, efficiency
+            estimator=name,
+            m=self.m,
+            k=self.k,
+            group=group,
+            statistics=statistics,
+            bias=bias,
+            verdict=verdict,
+            oracle=oracle_of(name),
+            seconds=seconds[name],
+            efficiency=statistics.snr**2 / seconds[name],
         )
 
 
 def slopes(rows: Sequence[Row], by: str) -> dict[tuple[str, str], float]:
-    """The power of K (by="k") or M (by="m") as which the SNR changes, by (group, estimator).
+    """Exponents p of the SNR's power law K^p or M^p, for each group and estimator.
 
-    Fitted to log SNR by least squares over all cells whose SNR is at least three times the floor;
-    NaN for fewer than two. The other letter has to be the same in all rows.
+    They are slopes of log SNR by least squares, over cells whose SNR is at least three times the
+    floor.
+
+    Args:
+      rows: with equal M if `by` is "k", and with equal K if it is "m".
+      by: "k" or "m".
+
+    Returns:
+      (group, estimator) -> exponent; NaN for fewer than two cells.
     """
-    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    points: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for row in rows:
-        points = found.setdefault((row.group, row.estimator), [])
+        curve = points.setdefault((row.group, row.estimator), [])
         if row.statistics.snr >= 3 * row.statistics.snr_floor:
-            points.append((getattr(row, by), row.statistics.snr))
+            curve.append((getattr(row, by), row.statistics.snr))
     return {
-        which: gradient_statistics.slope([x for x, _ in points], [y for _, y in points])
-        for which, points in found.items()
+        group_and_estimator: gradient_statistics.slope([x for x, _ in curve], [y for _, y in curve])
+        for group_and_estimator, curve in points.items()
     }
+
+
+def _measured_estimators(study: Study, m: int, k: int) -> list[str]:
+    """The study's estimators that have enough draws at M and K."""
+    return [name for name in study.estimators if able(name, m, k)]
+
+
+def _oracles(names: Sequence[str]) -> list[str]:
+    """The oracles of some estimators, sorted: a set's order differs between processes."""
+    return sorted({oracle_of(name) for name in names})
 
 
 def _pilot_size(study: Study) -> int:
