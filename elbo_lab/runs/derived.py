@@ -40,7 +40,7 @@ class Source(NamedTuple):
 
     kind: str  # FEATURES or CODES
     run: str
-    is_sample: bool  # whether features are drawn from q(z|x) instead of its means
+    is_sample: bool  # features are draws from q(z|x) instead of its means
 
 
 def parse(name: str) -> Source | None:

@@ -53,7 +53,7 @@ def evaluate(
       The table, which names the folder of the evaluation.
 
     Raises:
-      UserError: the data do not fit the model, or the disk refuses.
+      UserError: the data do not fit the model, or a file cannot be written.
       ValueError: a measure does not go with the method.
     """
     config = _config(trained, settings)

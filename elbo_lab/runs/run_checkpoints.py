@@ -1,4 +1,4 @@
-"""Checkpoints of a run: saved while it trains, restored when it goes on.
+"""Checkpoints of a run: saved while it trains, restored when it resumes.
 
 A run is a `stages.Run`. With several processes, the first one reads and writes the files.
 """

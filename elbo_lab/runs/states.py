@@ -28,7 +28,7 @@ def restore(
 ) -> tuple[int, TrainState, Array] | None:
     """The step, the state and the base keys of a run's newest checkpoint; None if there is none.
 
-    For a run that goes on: damaged checkpoints are deleted, and refused ones are set aside.
+    For a run that resumes: damaged checkpoints are deleted, and refused ones are set aside.
 
     Args:
       path: the run's directory.
