@@ -14,6 +14,8 @@ NATS, BITS = "nats per image", "bits per dimension"
 EXACT, ESTIMATE = "exact", "estimate"
 LOG_PX = "log p(x)"
 LOWER_BOUND, UPPER_BOUND = "lower bound in expectation", "upper bound in expectation"
+# Names of the log-likelihoods, which masses of 256 grey levels have in bits per dimension too.
+IN_BITS = ("log_px", "log_likelihood")
 
 
 class Quantity(NamedTuple):

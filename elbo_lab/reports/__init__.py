@@ -1,1 +1,1 @@
-"""Numbers and pictures from what is stored; nothing is computed anew."""
+"""Numbers and pictures made from stored values; nothing is computed anew."""

@@ -1,18 +1,26 @@
 """Figures of a run: arrays in, a PNG file out. Matplotlib is imported when one is drawn."""
 
-import io
-import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from elbo_lab.files import write_atomically
+from elbo_lab.reports.figure_style import (
+    BLUE,
+    GREEN,
+    GREY,
+    LABEL_SIZE,
+    ORANGE,
+    PALE,
+    TEXT,
+    TICK_SIZE,
+    TITLE_SIZE,
+    clean_axes,
+    new_figure,
+    save_png,
+)
 
-_DPI = 150
-# Okabe and Ito's colours, which people with any colour vision can tell apart.
-_BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
-_GREY, _PALE, _TEXT = "#999999", "#DDDDDD", "#222222"
 # Ten classes: M. Petroff, "Accessible color sequences for data visualization", 2021.
 _TEN = [
     "#3f90da",
@@ -26,41 +34,47 @@ _TEN = [
     "#717581",
     "#92dadd",
 ]
-_TITLE, _LABEL, _TICK = 11, 10, 9
-_MIDDLE = {"ha": "center", "va": "center", "fontsize": 14, "fontweight": "bold", "color": _TEXT}
+_CENTRED = {"ha": "center", "va": "center", "fontsize": 14, "fontweight": "bold", "color": TEXT}
+
+
+class Curve(NamedTuple):
+    """A term of the loss over training, averaged over replicates."""
+
+    steps: np.ndarray  # [T]
+    mean: np.ndarray  # [T]
+    error: np.ndarray | None  # [T], standard errors; None for a single replicate
+    replicates: int
 
 
 def learning_curves(path, records: list[dict], curves: Mapping[str, tuple[str, str]]) -> None:
-    """Draws the first curve against the step, beside it the others below each other.
+    """Draws the first curve on the left, and the others below each other on the right.
 
-    The values of the first steps are far below the others, so the vertical axes show the range of
-    the last nine tenths of the records.
+    The values of the first steps are far from the later ones, so the vertical axes show the range
+    of the last nine tenths of the records.
 
     Args:
       path: the PNG file.
-      records: as `metrics.read_metrics` gives them, each with "step" and the curves' names; values
-        that are lists of R replicates are drawn as mean and standard error over the finite ones.
+      records: as `metrics.read_metrics` returns them, each with "step" and the curves' names;
+        values that are lists of R replicates are drawn as mean and standard error over the finite
+        ones.
       curves: name -> title and unit.
     """
-    first, *others = curves
-    figure = _figure(1440, max(630, 270 * len(others)))
-    grid = figure.add_gridspec(max(1, len(others)), 2 if others else 1)
-    if others:
+    first, *right = curves
+    figure = new_figure(1440, max(630, 270 * len(right)))
+    grid = figure.add_gridspec(max(1, len(right)), 2 if right else 1)
+    if right:
         grid.set_width_ratios([3, 2])
-    colours = itertools.cycle([_ORANGE, _GREEN])
-    for name, (title, unit) in curves.items():
-        row = others.index(name) if name != first else slice(None)
-        axes = figure.add_subplot(grid[row, int(name != first)])
-        curve = _curve(records, name)
-        _draw_curve(axes, *curve, _BLUE if name == first else next(colours))
-        _set_robust_limits(axes, curve)
-        axes.set_title(title, loc="left", fontsize=_TITLE, color=_TEXT)
-        axes.set_ylabel(unit, fontsize=_LABEL)
-        if name in (first, list(curves)[-1]):  # The panels above have the same steps.
-            axes.set_xlabel("step", fontsize=_LABEL)
-        if name == first and axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=_TICK, frameon=False, loc="lower right")
-    _save(figure, path)
+    axes = figure.add_subplot(grid[:, 0])
+    _draw_panel(axes, _curve(records, first), curves[first], BLUE)
+    axes.set_xlabel("step", fontsize=LABEL_SIZE)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=TICK_SIZE, frameon=False, loc="lower right")
+    for row, name in enumerate(right):
+        axes = figure.add_subplot(grid[row, 1])
+        _draw_panel(axes, _curve(records, name), curves[name], (ORANGE, GREEN)[row % 2])
+        if row == len(right) - 1:  # The panels above have the same steps.
+            axes.set_xlabel("step", fontsize=LABEL_SIZE)
+    save_png(figure, path)
 
 
 def image_grid(path, images, columns: int, title: str) -> None:
@@ -70,7 +84,7 @@ def image_grid(path, images, columns: int, title: str) -> None:
       path: the PNG file.
       images: [n, H, W] from black to white, or [n, H, W, 3] in colours: uint8, or floats from 0
         to 1.
-      columns: how many stand beside each other.
+      columns: number of images in a row.
       title: above them, e.g. "means of 100 samples from the prior".
     """
     images = _levels(images)
@@ -78,12 +92,12 @@ def image_grid(path, images, columns: int, title: str) -> None:
     tiles = _enlarge(_mosaic(images, min(columns, len(images)), gap=1), scale)
     figure, axes = _image_figure(tiles, left=24, right=24, bottom=24, top=60, min_width=480)
     axes.set_axis_off()
-    axes.set_title(title, fontsize=_TITLE, color=_TEXT)
-    _save(figure, path)
+    axes.set_title(title, fontsize=TITLE_SIZE, color=TEXT)
+    save_png(figure, path)
 
 
 def reconstructions(path, inputs, outputs, columns: int = 10) -> None:
-    """Draws images and below each its reconstruction.
+    """Draws images, and the reconstruction of each below it.
 
     Args:
       path: the PNG file.
@@ -91,27 +105,28 @@ def reconstructions(path, inputs, outputs, columns: int = 10) -> None:
         to 1.
       outputs: of the same shape, the means of p(x|z) (draws, where it has no mean in closed
         form), each for one draw z from its input's posterior.
-      columns: how many pairs stand beside each other.
+      columns: number of pairs in a row.
     """
     inputs, outputs = _levels(inputs), _levels(outputs)
     scale, columns = _scale(inputs), min(columns, len(inputs))
     height = inputs.shape[1]
     bands, centres, top = [], [], 0
     for start in range(0, len(inputs), columns):
-        pair = [_mosaic(part[start : start + columns], columns, 1) for part in (inputs, outputs)]
+        upper = _mosaic(inputs[start : start + columns], columns, gap=1)
+        lower = _mosaic(outputs[start : start + columns], columns, gap=1)
         if bands:
-            bands.append(np.ones((height // 4, *pair[0].shape[1:])))
+            bands.append(np.ones((height // 4, *upper.shape[1:])))
             top += height // 4
-        bands += [pair[0], np.ones((1, *pair[0].shape[1:])), pair[1]]
+        bands += [upper, np.ones((1, *upper.shape[1:])), lower]
         centres += [top + height / 2, top + height + 1 + height / 2]
         top += 2 * height + 1
     tiles = _enlarge(np.concatenate(bands), scale)
     figure, axes = _image_figure(tiles, left=190, right=24, bottom=24, top=24)
     labels = ["input", "reconstruction"] * (len(centres) // 2)
-    axes.set_yticks(np.array(centres) * scale - 0.5, labels, fontsize=_LABEL)
+    axes.set_yticks(np.array(centres) * scale - 0.5, labels, fontsize=LABEL_SIZE)
     axes.set_xticks([])
     axes.tick_params(length=0)
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def active_units(path, activity: Sequence[np.ndarray], threshold: float = 0.01) -> None:
@@ -120,13 +135,13 @@ def active_units(path, activity: Sequence[np.ndarray], threshold: float = 0.01) 
     Args:
       path: the PNG file.
       activity: an array [L] for each stochastic layer, from the data upwards.
-      threshold: a unit above it counts as active.
+      threshold: units above it count as active.
     """
     activity = [np.sort(np.asarray(layer, np.float64).ravel())[::-1] for layer in activity]
     positive = np.concatenate([layer[layer > 0] for layer in activity] + [[threshold]])
     bottom = 10 ** math.floor(math.log10(max(min(positive.min(), threshold / 10), 1e-8)))
     top = 10 ** (math.log10(positive.max()) + 0.25)
-    figure = _figure(900 if len(activity) == 1 else 690 * len(activity), 540)
+    figure = new_figure(900 if len(activity) == 1 else 690 * len(activity), 540)
     for index, layer in enumerate(activity):
         axes = figure.add_subplot(1, len(activity), index + 1)
         active = layer > threshold
@@ -135,21 +150,23 @@ def active_units(path, activity: Sequence[np.ndarray], threshold: float = 0.01) 
             np.maximum(layer, bottom) - bottom,
             bottom=bottom,
             width=0.8 if len(layer) <= 60 else 1.0,
-            color=np.where(active, _BLUE, _GREY),
+            color=np.where(active, BLUE, GREY),
         )
         axes.set_yscale("log")
         axes.set_ylim(bottom, top)
         axes.set_xlim(0.25, len(layer) + 0.75)
-        axes.axhline(threshold, color=_ORANGE, linewidth=1.2, linestyle="--")
+        axes.axhline(threshold, color=ORANGE, linewidth=1.2, linestyle="--")
         name = f"layer {index + 1}: " if len(activity) > 1 else ""
         title = f"{name}{active.sum()} of {len(layer)} units active (above {threshold:g})"
-        axes.set_title(title, loc="left", fontsize=_TITLE, color=_TEXT)
-        axes.set_xlabel("latent unit, sorted by activity", fontsize=_LABEL)
+        axes.set_title(title, loc="left", fontsize=TITLE_SIZE, color=TEXT)
+        axes.set_xlabel("latent unit, sorted by activity", fontsize=LABEL_SIZE)
         if index == 0:
-            axes.set_ylabel(r"activity $\mathrm{Var}_x\,\mathrm{E}_q[z\,|\,x]$", fontsize=_LABEL)
+            axes.set_ylabel(
+                r"activity $\mathrm{Var}_x\,\mathrm{E}_q[z\,|\,x]$", fontsize=LABEL_SIZE
+            )
         axes.xaxis.get_major_locator().set_params(integer=True)
-        _clean(axes)
-    _save(figure, path)
+        clean_axes(axes)
+    save_png(figure, path)
 
 
 def latent_scatter(path, means, labels=None) -> None:
@@ -161,12 +178,12 @@ def latent_scatter(path, means, labels=None) -> None:
       labels: [N] classes, or None.
     """
     means = np.asarray(means, np.float64)
-    figure = _figure(1020 if labels is not None else 930, 900)
+    figure = new_figure(1020 if labels is not None else 930, 900)
     axes = figure.add_subplot()
     size = float(np.clip(20_000 / max(1, len(means)), 3, 20))
     style = {"s": size, "linewidths": 0, "alpha": 0.75}
     if labels is None:
-        axes.scatter(means[:, 0], means[:, 1], color=_BLUE, **style)
+        axes.scatter(means[:, 0], means[:, 1], color=BLUE, **style)
     else:
         classes, index = np.unique(np.asarray(labels), return_inverse=True)
         colours = _class_colours(len(classes))
@@ -174,25 +191,26 @@ def latent_scatter(path, means, labels=None) -> None:
         axes.scatter(means[:, 0], means[:, 1], color=[colours[i] for i in index], **style)
         for name, colour in zip(classes, colours, strict=True):
             axes.scatter([], [], s=40, color=colour, linewidths=0, label=str(name))
-            # Also in the middle of its points: some eyes do not tell all the colours apart.
-            middle = np.median(means[np.asarray(labels) == name], axis=0)
-            axes.annotate(str(name), middle, path_effects=_halo(), **_MIDDLE)
+            # The name also stands at the median of its points, for readers who cannot tell all
+            # the colours apart.
+            median = np.median(means[np.asarray(labels) == name], axis=0)
+            axes.annotate(str(name), median, path_effects=_halo(), **_CENTRED)
         axes.legend(
             title="class",
             loc="upper left",
             bbox_to_anchor=(1.01, 1.0),
             borderaxespad=0,
             frameon=False,
-            fontsize=_LABEL,
-            title_fontsize=_LABEL,
+            fontsize=LABEL_SIZE,
+            title_fontsize=LABEL_SIZE,
             ncols=1 + (len(classes) - 1) // 20,
             handletextpad=0.2,
         )
     axes.set_aspect("equal", adjustable="datalim")
-    axes.set_xlabel(r"$z_1$ (posterior mean)", fontsize=_LABEL)
-    axes.set_ylabel(r"$z_2$ (posterior mean)", fontsize=_LABEL)
-    _clean(axes)
-    _save(figure, path)
+    axes.set_xlabel(r"$z_1$ (posterior mean)", fontsize=LABEL_SIZE)
+    axes.set_ylabel(r"$z_2$ (posterior mean)", fontsize=LABEL_SIZE)
+    clean_axes(axes)
+    save_png(figure, path)
 
 
 def latent_grid(path, images, n: int, quantiles) -> None:
@@ -206,14 +224,15 @@ def latent_grid(path, images, n: int, quantiles) -> None:
       quantiles: [n] ascending, the values of z, e.g. the prior's quantiles.
 
     Raises:
-      ValueError: the numbers of images or quantiles do not fit n.
+      ValueError: there are not n * n images, or not n quantiles.
     """
     images = _levels(images)
     height, width, channels = images.shape[1:]
     quantiles = np.asarray(quantiles, np.float64)
     if len(images) != n * n or quantiles.shape != (n,):
         raise ValueError(
-            f"{n} x {n} images need {n} quantiles, not {len(images)}, {quantiles.shape}"
+            f"{n} x {n} images and {n} quantiles are needed; got {len(images)} images and "
+            f"quantiles of shape {quantiles.shape}"
         )
     # [z_1, z_2] -> rows from the top down (z_2 falling), columns z_1
     rows = images.reshape(n, n, height, width, channels).transpose(1, 0, 2, 3, 4)[::-1]
@@ -223,29 +242,39 @@ def latent_grid(path, images, n: int, quantiles) -> None:
     shown = np.arange(n)[:: math.ceil(n * 70 / tiles.shape[1])]
     shown += (n - 1 - shown[-1]) // 2
     texts = [f"{value:.2f}".replace("-", "\N{MINUS SIGN}") for value in quantiles[shown]]
-    axes.set_xticks((shown + 0.5) * width * scale - 0.5, texts, fontsize=_TICK)
-    axes.set_yticks((n - shown - 0.5) * height * scale - 0.5, texts, fontsize=_TICK)
-    axes.tick_params(length=3, color=_GREY)
-    axes.set_xlabel(r"$z_1$ (quantiles of the prior)", fontsize=_LABEL)
-    axes.set_ylabel(r"$z_2$ (quantiles of the prior)", fontsize=_LABEL)
-    _save(figure, path)
+    axes.set_xticks((shown + 0.5) * width * scale - 0.5, texts, fontsize=TICK_SIZE)
+    axes.set_yticks((n - shown - 0.5) * height * scale - 0.5, texts, fontsize=TICK_SIZE)
+    axes.tick_params(length=3, color=GREY)
+    axes.set_xlabel(r"$z_1$ (quantiles of the prior)", fontsize=LABEL_SIZE)
+    axes.set_ylabel(r"$z_2$ (quantiles of the prior)", fontsize=LABEL_SIZE)
+    save_png(figure, path)
 
 
-def _curve(records: list[dict], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, int]:
-    """steps [T], means [T], standard errors [T] or None, R."""
+def _curve(records: list[dict], name: str) -> Curve:
+    """The curve of a term, its mean and standard error over the finite replicates."""
     steps = np.array([record["step"] for record in records], np.int64)
     values = np.array([np.atleast_1d(record[name]) for record in records], np.float64)  # [T, R]
     if values.ndim < 2 or values.shape[1] < 2:
-        return steps, values.ravel(), None, 1
+        return Curve(steps, values.ravel(), None, 1)
     finite = np.isfinite(values)
     count = np.maximum(finite.sum(1), 1)
     mean = np.where(finite.any(1), np.where(finite, values, 0).sum(1) / count, np.nan)
     squares = np.where(finite, values - mean[:, None], 0) ** 2
     error = np.sqrt(squares.sum(1) / np.maximum(count - 1, 1) / count)
-    return steps, mean, error, values.shape[1]
+    return Curve(steps, mean, error, values.shape[1])
 
 
-def _draw_curve(axes, steps, mean, error, replicates: int, colour: str) -> None:
+def _draw_panel(axes, curve: Curve, title_and_unit: tuple[str, str], colour: str) -> None:
+    """Draws a curve with its title, its unit and the limits of its later part."""
+    _draw_curve(axes, curve, colour)
+    _set_robust_limits(axes, curve)
+    title, unit = title_and_unit
+    axes.set_title(title, loc="left", fontsize=TITLE_SIZE, color=TEXT)
+    axes.set_ylabel(unit, fontsize=LABEL_SIZE)
+
+
+def _draw_curve(axes, curve: Curve, colour: str) -> None:
+    steps, mean, error, replicates = curve
     label = None
     if error is not None:
         label = f"mean of {replicates} replicates, \N{PLUS-MINUS SIGN} 1 standard error"
@@ -254,16 +283,17 @@ def _draw_curve(axes, steps, mean, error, replicates: int, colour: str) -> None:
     axes.plot(steps, mean, color=colour, linewidth=1.4, marker=marker, markersize=4, label=label)
     axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
     axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
-    axes.grid(axis="y", color=_PALE, linewidth=0.6)
+    axes.grid(axis="y", color=PALE, linewidth=0.6)
     axes.margins(x=0.02)
-    _clean(axes)
+    clean_axes(axes)
 
 
-def _set_robust_limits(axes, curve) -> None:
-    _, mean, error, _ = curve
-    late = slice(len(mean) // 10, None)
-    spread = 0 if error is None else error[late]
-    values = np.concatenate([mean[late] - spread, mean[late] + spread])
+def _set_robust_limits(axes, curve: Curve) -> None:
+    """Limits the vertical axis to the last nine tenths of a curve, without its outliers."""
+    late = slice(len(curve.mean) // 10, None)
+    mean = curve.mean[late]
+    spread = 0 if curve.error is None else curve.error[late]
+    values = np.concatenate([mean - spread, mean + spread])
     values = values[np.isfinite(values)]
     if not len(values):
         return
@@ -273,6 +303,7 @@ def _set_robust_limits(axes, curve) -> None:
 
 
 def _class_colours(count: int) -> list:
+    """A colour for each of so many classes."""
     if count <= len(_TEN):
         return list(_TEN[:count])
     from matplotlib import colormaps
@@ -283,24 +314,24 @@ def _class_colours(count: int) -> list:
 def _levels(images) -> np.ndarray:
     """[n, H, W] or [n, H, W, 3] -> floats from 0 to 1, [n, H, W, 1 or 3]."""
     images = np.asarray(images)
-    grey, coloured = images.ndim == 3, images.ndim == 4 and images.shape[3] == 3
-    if not (grey or coloured) or not len(images):
+    is_grey, is_coloured = images.ndim == 3, images.ndim == 4 and images.shape[3] == 3
+    if not (is_grey or is_coloured) or not len(images):
         raise ValueError(
-            f"images need the shape [n, H, W] or [n, H, W, 3] with n > 0, not {images.shape}"
+            f"images must have the shape [n, H, W] or [n, H, W, 3] with n > 0; got {images.shape}"
         )
-    floats = (images[..., None] if grey else images).astype(np.float64)
+    floats = (images[..., None] if is_grey else images).astype(np.float64)
     return np.clip(floats / 255 if images.dtype == np.uint8 else floats, 0, 1)
 
 
 def _scale(images: np.ndarray) -> int:
-    """Pixels of the figure per pixel of an image: whole, so that nothing is blurred."""
+    """Pixels of the figure per pixel of an image, a whole number so that nothing is blurred."""
     return max(1, 84 // max(images.shape[1:3]))
 
 
 def _mosaic(images: np.ndarray, columns: int, gap: int) -> np.ndarray:
     """[n, H, W, C] -> one array with white lines of `gap` pixels between the images."""
     count, height, width, channels = images.shape
-    rows = -(-count // columns)
+    rows = math.ceil(count / columns)
     cells = np.ones((rows * columns, height + gap, width + gap, channels))
     cells[:count, :height, :width] = images
     cells = cells.reshape(rows, columns, height + gap, width + gap, channels)
@@ -314,23 +345,13 @@ def _enlarge(image: np.ndarray, scale: int) -> np.ndarray:
     return image.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
-def _figure(width: int, height: int):
-    from matplotlib.figure import Figure
-
-    # The tiny addition keeps a whole number of pixels from being rounded down.
-    size = ((width + 1e-3) / _DPI, (height + 1e-3) / _DPI)
-    figure = Figure(figsize=size, dpi=_DPI, layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # inches
-    return figure
-
-
 def _image_figure(tiles, *, left: int, right: int, bottom: int, top: int, min_width: int = 0):
     """A figure that shows every pixel of `tiles` once, with margins in pixels."""
     height, width = tiles.shape[:2]
     spare = max(0, min_width - width - left - right)
     left, right = left + spare // 2, right + spare - spare // 2
     full_width, full_height = width + left + right, height + bottom + top
-    figure = _figure(full_width, full_height)
+    figure = new_figure(full_width, full_height)
     figure.set_layout_engine("none")
     axes = figure.add_axes(
         [left / full_width, bottom / full_height, width / full_width, height / full_height]
@@ -349,22 +370,7 @@ def _image_figure(tiles, *, left: int, right: int, bottom: int, top: int, min_wi
 
 
 def _halo() -> list:
+    """A white outline around letters."""
     from matplotlib.patheffects import withStroke
 
     return [withStroke(linewidth=3, foreground="white")]
-
-
-def _clean(axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_GREY)
-    axes.tick_params(which="both", labelsize=_TICK, color=_GREY, labelcolor=_TEXT)
-    axes.set_axisbelow(True)
-
-
-def _save(figure, path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    content = io.BytesIO()
-    # The same arrays give the same bytes: no date and no version inside.
-    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
-    write_atomically(path, content.getvalue())

@@ -1,4 +1,4 @@
-"""What a study of gradient estimators shows: a table, a summary for JSON, and figures."""
+"""A study of gradient estimators as a table, as a summary for JSON, and as figures."""
 
 import math
 from pathlib import Path
@@ -10,33 +10,26 @@ from elbo_lab.evaluation.gradients.gradient_statistics import rows_of
 from elbo_lab.evaluation.gradients.gradient_study import Row, Study, Subject
 from elbo_lab.reports.gradient_figures import Panel, panels
 
-HEAD = ("", "K", "M", "SNR", "DSNR", "variance", "bias, %", "p", "bias?", "ms", "SNR^2/s")
+_HEAD = ("", "K", "M", "SNR", "DSNR", "variance", "bias, %", "p", "bias?", "ms", "SNR^2/s")
 
 
 def table(name: str, study: Study, subject: Subject, rows: list[Row]) -> str:
-    """Text for a terminal: one block per group of parameters, and what its columns mean."""
-    blocks = [f"{study.objective} at {name}, {len(subject.x)} examples; {setup.describe()}"]
+    """Text for a terminal: one block per group of parameters, and a legend of the columns."""
+    lines = [f"{study.objective} at {name}, {len(subject.x)} examples; {setup.describe()}"]
     for group in _groups(rows):
-        found = [row for row in rows if row.group == group]
-        lines = [HEAD, *(_cells(row) for row in found)]
-        kept = [i for i in range(len(HEAD)) if HEAD[i] != "M" or _varied(study) == "m"]
-        widths = [max(len(line[i]) for line in lines) for i in kept]
-        number = found[0].statistics.num_parameters
-        blocks.append(f"{group}, {number:,} parameters")
-        blocks += [
-            "  ".join(
-                line[i].ljust(width) if i == 0 else line[i].rjust(width)
-                for i, width in zip(kept, widths, strict=True)
-            ).rstrip()
-            for line in lines
-        ]
-        blocks.append(_slope_line(study, rows, group))
-    return "\n".join([*filter(None, blocks), "", *_legend(study, rows)])
+        own = [row for row in rows if row.group == group]
+        lines.append(f"{group}, {own[0].statistics.num_parameters:,} parameters")
+        lines += _aligned([_HEAD, *(_cells(row) for row in own)], has_m=_varied(study) == "m")
+        slopes = _slope_line(study, rows, group)
+        if slopes:
+            lines.append(slopes)
+    return "\n".join([*lines, "", *_legend(study, rows)])
 
 
 def summary(name: str, study: Study, subject: Subject, rows: list[Row]) -> dict[str, Any]:
-    """All figures, for JSON."""
+    """Settings and numbers of a study, for JSON."""
     by = _varied(study)
+    slopes = _slopes(study, rows) if by else {}
     return {
         "subject": name,
         "study": study._asdict(),
@@ -46,23 +39,27 @@ def summary(name: str, study: Study, subject: Subject, rows: list[Row]) -> dict[
         "rows": [row._asdict() for row in rows],
         "snr_slopes": [
             {"group": group, "estimator": estimator, "by": by, "slope": slope}
-            for (group, estimator), slope in (_slopes(study, rows) if by else {}).items()
+            for (group, estimator), slope in slopes.items()
         ],
     }
 
 
 def figures(folder: Path, study: Study, rows: list[Row]) -> None:
-    """SNR, directional SNR, variance and efficiency against K (or M), as PNG."""
+    """Draws SNR, directional SNR, variance and efficiency against K (or M) as PNG files.
+
+    If both vary, K is the horizontal axis and the rows of the smallest M are shown.
+    """
     by = _varied(study) or "k"
-    first = {row.m if by == "k" else row.k for row in rows}
-    shown = [row for row in rows if (row.m if by == "k" else row.k) == min(first)]
-    drawn = {
+    fixed = "m" if by == "k" else "k"
+    least = min(getattr(row, fixed) for row in rows)
+    shown = [row for row in rows if getattr(row, fixed) == least]
+    statistics = {
         "snr": ("signal-to-noise ratio", lambda row: row.statistics.snr),
         "dsnr": ("directional SNR", lambda row: row.statistics.dsnr),
         "variance": ("variance, summed", lambda row: row.statistics.variance),
         "efficiency": ("SNR\N{SUPERSCRIPT TWO} per second", lambda row: row.efficiency),
     }
-    for file, (label, value) in drawn.items():
+    for file, (label, value) in statistics.items():
         parts = []
         for group in _groups(shown):
             own = [row for row in shown if row.group == group]
@@ -76,16 +73,31 @@ def figures(folder: Path, study: Study, rows: list[Row]) -> None:
         panels(folder / f"{file}.png", parts, by.upper(), label)
 
 
+def _aligned(lines: list[tuple[str, ...]], has_m: bool) -> list[str]:
+    """Lines of cells as texts with aligned columns, without the column of M unless it varies."""
+    columns = list(zip(*lines, strict=True))
+    if not has_m:
+        del columns[_HEAD.index("M")]
+    widths = [max(map(len, column)) for column in columns]
+    texts = []
+    for first, *numbers in zip(*columns, strict=True):
+        cells = [first.ljust(widths[0])]
+        cells += [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True)]
+        texts.append("  ".join(cells).rstrip())
+    return texts
+
+
 def _cells(row: Row) -> tuple[str, ...]:
-    found, bias = row.statistics, row.bias
+    """A row as texts in the columns of _HEAD."""
+    statistics, bias = row.statistics, row.bias
     share = f"{100 * bias.along:+.1f} +- {100 * bias.along_error:.1f}"
     return (
         row.estimator,
         str(row.k),
         str(row.m),
-        _number(found.snr) + ("*" if found.snr < 3 * found.snr_floor else ""),
-        _number(found.dsnr),
-        _number(found.variance),
+        _number(statistics.snr) + ("*" if statistics.snr < 3 * statistics.snr_floor else ""),
+        _number(statistics.dsnr),
+        _number(statistics.variance),
         share,
         f"{bias.p_value:.1g}",
         row.verdict,
@@ -95,11 +107,12 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _number(value: float) -> str:
-    """Three digits; nothing where there is no such number, as the SNR of a gradient of zeros."""
+    """Three significant digits; "" for NaN, such as the SNR of a gradient of zeros."""
     return "" if math.isnan(value) else f"{value:.3g}"
 
 
 def _legend(study: Study, rows: list[Row]) -> list[str]:
+    """The meaning of the columns, in lines."""
     oracles = {row.oracle for row in rows}
     against = " (dreg with reparam, others with dreg)" if len(oracles) > 1 else f", {oracles.pop()}"
     finest = [row.bias.resolution for row in rows if math.isfinite(row.bias.resolution)]
@@ -119,15 +132,23 @@ def _legend(study: Study, rows: list[Row]) -> list[str]:
             f"{100 * max(finest):.2g}% of it are found in 9 of 10"
         )
     if any(row.verdict == "no bound" for row in rows):
-        lines.append("      no bound: it follows none, and its distance to this one is shown")
+        lines.append(
+            "      no bound: it follows no bound's gradient; its distance to this one is shown"
+        )
     return lines
 
 
 def _slope_line(study: Study, rows: list[Row], group: str) -> str:
+    """The exponents of K (or M) in the SNR of each estimator; "" if neither or both vary."""
     by = _varied(study)
-    found = {n: s for (g, n), s in _slopes(study, rows).items() if g == group} if by else {}
-    known = [f"{name} {slope:+.2f}" for name, slope in found.items() if math.isfinite(slope)]
-    return f"SNR as a power of {by.upper()}: {', '.join(known)}" if known else ""
+    if by is None:
+        return ""
+    texts = [
+        f"{estimator} {slope:+.2f}"
+        for (slope_group, estimator), slope in _slopes(study, rows).items()
+        if slope_group == group and math.isfinite(slope)
+    ]
+    return f"SNR as a power of {by.upper()}: {', '.join(texts)}" if texts else ""
 
 
 def _slopes(study: Study, rows: list[Row]) -> dict[tuple[str, str], float]:
@@ -135,12 +156,15 @@ def _slopes(study: Study, rows: list[Row]) -> dict[tuple[str, str], float]:
 
 
 def _varied(study: Study) -> str | None:
-    """The letter that changes while the other does not."""
-    ms, ks = ({cell[i] for cell in study.cells} for i in (0, 1))
+    """ "k" or "m", if it varies over the study's cells and the other does not; else None."""
+    ms, ks = {m for m, _ in study.cells}, {k for _, k in study.cells}
     if len(ks) > 1 and len(ms) == 1:
         return "k"
-    return "m" if len(ms) > 1 and len(ks) == 1 else None
+    if len(ms) > 1 and len(ks) == 1:
+        return "m"
+    return None
 
 
 def _groups(rows: list[Row]) -> list[str]:
+    """The groups of parameters, in their order."""
     return list(dict.fromkeys(row.group for row in rows))

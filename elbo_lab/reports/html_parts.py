@@ -1,4 +1,4 @@
-"""Parts of a sweep's page: its style sheet, and pieces of HTML of texts and numbers."""
+"""Parts of a sweep's page: its style sheet, and texts and numbers as HTML."""
 
 import html
 import re
@@ -8,7 +8,7 @@ from typing import Any
 from elbo_lab.reports import sweep_cells, sweep_figures
 from elbo_lab.reports.tables import number_and_error
 
-# What stands where a cell has nothing of a column.
+# The text of a cell of a table without a value.
 NOTHING = "–"
 
 STYLE = """
@@ -68,21 +68,21 @@ summary { cursor: pointer; }
 
 
 def section(name: str, title: str, content: str) -> str:
-    """A part of the page with a heading of its own."""
+    """A part of the page with a heading; `name` is the heading's id."""
     return (
         f'<section aria-labelledby="{name}"><h2 id="{name}">{text(title)}</h2>{content}</section>'
     )
 
 
 def figure(svg: str, caption: str, values: str) -> str:
-    """A figure whose description gives its values."""
+    """A figure with its caption; screen readers hear the caption and the values."""
     alt = html.escape(f"{caption} {values}.", quote=True)
     labelled = svg.replace("<svg ", f'<svg role="img" aria-label="{alt}" ', 1)
     return f"<figure>{labelled}<figcaption>{text(caption)}</figcaption></figure>"
 
 
 def table(caption: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of HTML texts, whose rows begin with their heading."""
+    """A table of HTML: rows are a heading, then whole <td> elements."""
     head = "".join(f'<th scope="col">{title}</th>' for title in titles)
     body = "".join(f'<tr><th scope="row">{first}</th>{"".join(rest)}</tr>' for first, *rest in rows)
     return (
@@ -101,26 +101,26 @@ def symbol(plain: str) -> str:
     return re.sub(r"_(\w+)", r"<sub>\1</sub>", text(plain))
 
 
-def value(found: dict[str, Any] | None, unit: str = "") -> str:
-    """A mean with its standard error."""
-    if found is None:
+def value(entry: dict[str, Any] | None, unit: str = "") -> str:
+    """A mean with its standard error; NOTHING for None."""
+    if entry is None:
         return NOTHING
-    mean, error = number_and_error(found["mean"], found["standard_error"], unit)
+    mean, error = number_and_error(entry["mean"], entry["standard_error"], unit)
     return f'{signed(mean)} <span class="pair">± {error}</span>' if error else signed(mean)
 
 
 def difference(cell: dict[str, Any]) -> str:
-    """A cell minus the baseline, or why they are not compared."""
-    found = sweep_cells.difference(cell)
-    if not found:
+    """A cell minus the baseline with its interval, or the reason why they are not compared."""
+    compared = sweep_cells.difference(cell)
+    if not compared:
         reason = cell.get("difference", {"reason": "the baseline has no results"})["reason"]
         return f'<span class="soft">{text(reason)}</span>'
-    first, rest = interval(found).split(" ", 1)
-    return f'{first} <span class="pair">{rest}</span>'
+    mean, limits = interval(compared).split(" ", 1)
+    return f'{mean} <span class="pair">{limits}</span>'
 
 
 def interval(difference: dict[str, Any]) -> str:
-    """ "+1.74 (1.60, 1.88)", to the digits that the interval leaves."""
+    """ "+1.74 (1.60, 1.88)", to the digits that the interval leaves significant."""
     half = (difference["high"] - difference["low"]) / 2
     _, error = number_and_error(difference["mean"], half)
     decimals = len(error.partition(".")[2]) if half else 2
@@ -130,10 +130,10 @@ def interval(difference: dict[str, Any]) -> str:
 
 
 def signed(number: str) -> str:
-    """A number with a minus sign in the place of a hyphen."""
+    """A number with a minus sign in place of its hyphen."""
     return number.replace("-", "\N{MINUS SIGN}")
 
 
 def text(plain: Any) -> str:
-    """A text for HTML."""
+    """Plain text, escaped for HTML."""
     return html.escape(str(plain), quote=False)

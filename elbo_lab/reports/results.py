@@ -14,8 +14,16 @@ from elbo_lab.evaluation.evaluator import Evaluation
 from elbo_lab.evaluation.quantities import BITS, LOWER_BOUND, NATS, UPPER_BOUND
 from elbo_lab.methods import codebook
 from elbo_lab.models.laws import LIKELIHOODS
+from elbo_lab.reports import words
 from elbo_lab.reports.tables import Result
 from elbo_lab.training.metrics import covered_steps
+
+# Objectives that are lower bounds by the symbol of the bound; K is inside it.
+_ELBO_OBJECTIVES = ("elbo", "wake_sleep")
+_IWAE_OBJECTIVES = ("iwae", "miwae", "rws", "iwae_elbo")
+# Lower bounds without a symbol. The other objectives are no bound at any setting, or none of a
+# known direction at every K.
+_NAMELESS_BOUNDS = ("ciwae", "free_bits", "free_bits_batch")
 
 
 def test_results(config: Config, evaluation: Evaluation, spec: Spec | None = None) -> list[Result]:
@@ -28,71 +36,80 @@ def test_results(config: Config, evaluation: Evaluation, spec: Spec | None = Non
     Args:
       config: the run's; it names the bounds' numbers of draws.
       evaluation: values per test example.
-      spec: of the data; without it nothing is given in bits per dimension.
+      spec: of the data. Without it the examples are called images, and nothing is given in bits per
+        dimension.
 
     Returns:
-      The means of `quantities.QUANTITIES` that there are, active units per layer, and the use of
-      the codebook.
+      The mean of each of `quantities.QUANTITIES` that was measured, active units per layer, and the
+      use of the codebook.
     """
-    settings, density = configs.to_dict(config), is_density(config)
+    settings, has_density = configs.to_dict(config), is_density(config)
+    kind = "image" if spec is None else spec.kind
     results = []
     for name, quantity in quantities.present(evaluation).items():
-        of = ", density" if quantity.of_x and density else ""
+        title = quantity.title + (", density" if quantity.of_x and has_density else "")
         results.append(
             _mean(
-                quantity.title + of,
+                title,
                 quantities.symbol(quantity, settings),
                 evaluation[name],
-                quantity.unit,
-                quantity.direction,
-                quantities.num_draws(quantity, settings),
+                words.for_kind(quantity.unit, kind),
+                bound=quantity.direction,
+                k=quantities.num_draws(quantity, settings),
+                over=words.for_kind("images", kind),
             )
         )
-    if spec is not None and spec.kind == "image" and spec.levels == 256 and not density:
+    if kind == "image" and spec is not None and spec.levels == 256 and not has_density:
         results += _bits(evaluation, spec.dim, settings)
     return results + active_units(evaluation) + code_use(evaluation, settings)
 
 
 def from_json(rows: list[dict[str, Any]]) -> list[Result]:
     """The results that a summary's rows describe; null, which stands for NaN in JSON, is NaN."""
-    found = [Result(**{name: row[name] for name in Result._fields}) for row in rows]
-    return [r._replace(value=math.nan) if r.value is None else r for r in found]
+    results = [Result(**{name: row[name] for name in Result._fields}) for row in rows]
+    return [r._replace(value=math.nan) if r.value is None else r for r in results]
 
 
 def is_density(config: Config) -> bool:
-    """Whether log p(x|.) is that of a density; a family without laws to choose from has masses."""
+    """True if log p(x|.) is that of a density; a family without laws to choose from has masses."""
     likelihood = configs.own_settings(config).get("likelihood")
     return likelihood is not None and LIKELIHOODS[likelihood].density
 
 
 def _bits(evaluation: Evaluation, dim: int, settings: dict[str, Any]) -> list[Result]:
     """The log-likelihoods in bits per dimension."""
-    found = []
-    for name in ("log_px", "log_likelihood", "pair_bound"):
-        if name in evaluation:
-            quantity = quantities.QUANTITIES[name]
-            bits = -evaluation[name].astype(np.float64) / (dim * math.log(2))
-            direction = {LOWER_BOUND: UPPER_BOUND}.get(quantity.direction, quantity.direction)
-            symbol = f"-{quantities.symbol(quantity, settings)} / D"
-            draws = quantities.num_draws(quantity, settings)
-            found.append(_mean(BITS, symbol, bits, BITS, direction, draws))
-    return found
+    results = []
+    for name, quantity in quantities.present(evaluation).items():
+        if name in quantities.IN_BITS:
+            results.append(
+                _mean(
+                    BITS,
+                    f"-{quantities.symbol(quantity, settings)} / D",
+                    -evaluation[name].astype(np.float64) / (dim * math.log(2)),
+                    BITS,
+                    # The sign is turned.
+                    bound=UPPER_BOUND if quantity.direction == LOWER_BOUND else quantity.direction,
+                    k=quantities.num_draws(quantity, settings),
+                )
+            )
+    return results
 
 
 def code_use(evaluation: Evaluation, settings: dict[str, Any]) -> list[Result]:
-    """Perplexity and use of the codebook over the split, of a method with codes."""
+    """Perplexity and use of the codebook over the split; [] for a method without codes."""
     if "codes" not in evaluation:
         return []
-    number = settings["num_codes"]
-    perplexity, usage = map(float, codebook.codebook_use(evaluation["codes"], number))
+    num_codes = settings["num_codes"]
+    perplexity, usage = map(float, codebook.codebook_use(evaluation["codes"], num_codes))
+    used = round(usage * num_codes)
     return [
-        Result(f"perplexity of {number} codes", "exp H", perplexity, unit="codes", split="test"),
-        Result(f"used codes of {number}", "", round(usage * number), unit="codes", split="test"),
+        Result(f"perplexity of {num_codes} codes", "exp H", perplexity, unit="codes", split="test"),
+        Result(f"used codes of {num_codes}", "", used, unit="codes", split="test"),
     ]
 
 
 def active_units(evaluation: Evaluation) -> list[Result]:
-    """How many units of each layer are active, over training examples if those were measured."""
+    """Numbers of active units of each layer, over training examples if those were measured."""
     split = "train" if quantities.layers(evaluation, "train") else "test"
     layers = quantities.layers(evaluation, split)
     results = []
@@ -105,13 +122,19 @@ def active_units(evaluation: Evaluation) -> list[Result]:
     return results
 
 
-def not_finite(evaluation: Evaluation) -> str:
-    """Which values per example are not finite, in words; "" if all are."""
+def not_finite(evaluation: Evaluation, kind: str = "image") -> str:
+    """A sentence that names the quantities which are not finite on some examples; "" if all are.
+
+    Args:
+      evaluation: values per test example.
+      kind: of the data, for the noun.
+    """
     counts = {
         name: int(np.sum(~np.isfinite(evaluation[name]))) for name in quantities.present(evaluation)
     }
-    found = [f"{name} on {count}" for name, count in counts.items() if count]
-    return f"not finite: {', '.join(found)} test images" if found else ""
+    texts = [f"{name} on {count}" for name, count in counts.items() if count]
+    noun = words.for_kind("images", kind)
+    return f"not finite: {', '.join(texts)} test {noun}" if texts else ""
 
 
 def train_result(
@@ -121,6 +144,7 @@ def train_result(
     replicate: int,
     steps_per_line: int | None = None,
     term: str = "bound",
+    kind: str = "image",
 ) -> Result:
     """The training bound of one replicate: the mean over the steps of the lines of metrics that end
     after `first_step`; NaN if there are none.
@@ -129,60 +153,82 @@ def train_result(
       config: the run's.
       records: of `metrics.read_metrics`.
       first_step: the last step that does not count.
-      replicate: which of R.
+      replicate: index of the replicate, in 0..R-1.
       steps_per_line: see `metrics.covered_steps`; all steps since the line before
         if not given.
       term: the term of the loss that is averaged.
+      kind: of the data, for the unit.
     """
-    steps = np.diff([0, *(r["step"] for r in records)])  # of each line: the last may be shorter
-    if steps_per_line is not None:
-        covered = covered_steps(records, steps_per_line)
-        steps = np.array([last - first + 1 for first, last in covered], int)
-    late = [i for i, r in enumerate(records) if r["step"] > first_step]
-    bounds = [np.ravel(records[i][term])[replicate] for i in late]
-    of = ", density" if is_density(config) else ""
+    value = _mean_after(records, first_step, replicate, steps_per_line, term)
     if term != "bound":
         title, unit = quantities.term(term, is_density(config))
-        value = float(np.average(bounds, weights=steps[late])) if late else math.nan
-        return Result(title, "", value, unit=unit, split="train")
-    iwae = (f"L_{config.k}", config.k)
-    symbol, k = {
-        **dict.fromkeys(("elbo", "wake_sleep"), ("ELBO", 1)),
-        **dict.fromkeys(("iwae", "miwae", "rws", "iwae_elbo"), iwae),
-        "piwae": (f"L_{config.m * config.k}", config.m * config.k),
-    }.get(config.objective, ("", None))
-    # What else is trained by is no bound at any setting, or none of a known direction at every K.
-    is_bound = symbol or config.objective in ("ciwae", "free_bits", "free_bits_batch")
+        return Result(title, "", value, unit=words.for_kind(unit, kind), split="train")
+    symbol, k = _bound_of(config)
+    is_bound = symbol != "" or config.objective in _NAMELESS_BOUNDS
+    title = "training bound" if is_bound else "training objective"
     return Result(
-        ("training bound" if is_bound else "training objective") + of,
+        title + (", density" if is_density(config) else ""),
         symbol,
-        float(np.average(bounds, weights=steps[late])) if late else math.nan,
-        unit=NATS,
+        value,
+        unit=words.for_kind(NATS, kind),
         bound=LOWER_BOUND if is_bound else None,
         k=k,
         split="train",
     )
 
 
+def _mean_after(
+    records: list[dict],
+    first_step: int,
+    replicate: int,
+    steps_per_line: int | None,
+    term: str,
+) -> float:
+    """The mean of a term over the steps of the lines that end after `first_step`."""
+    late = [i for i, record in enumerate(records) if record["step"] > first_step]
+    if not late:
+        return math.nan
+    # Steps of each line: the last one may cover fewer.
+    steps = np.diff([0, *(record["step"] for record in records)])
+    if steps_per_line is not None:
+        covered = covered_steps(records, steps_per_line)
+        steps = np.array([last - first + 1 for first, last in covered], int)
+    values = [np.ravel(records[i][term])[replicate] for i in late]
+    return float(np.average(values, weights=steps[late]))
+
+
+def _bound_of(config: Config) -> tuple[str, int | None]:
+    """Symbol and K of the bound that an objective maximizes; ("", None) if it has no symbol."""
+    if config.objective in _ELBO_OBJECTIVES:
+        return "ELBO", 1
+    if config.objective in _IWAE_OBJECTIVES:
+        return f"L_{config.k}", config.k
+    if config.objective == "piwae":
+        return f"L_{config.m * config.k}", config.m * config.k
+    return "", None
+
+
 def _mean(
     name: str,
     symbol: str,
     values: np.ndarray,
-    unit: str = NATS,
-    bound: str | None = None,
-    k: int | None = None,
+    unit: str,
+    bound: str | None,
+    k: int | None,
+    over: str = "images",
 ) -> Result:
+    """The mean of values per test example [N], with its standard error."""
     values = np.asarray(values, np.float64)
     error = float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
     return Result(
         name,
         symbol,
         float(np.mean(values)),
-        error,
-        "images" if error is not None else None,
-        unit,
-        bound,
-        k,
-        "test",
-        len(values),
+        standard_error=error,
+        over=over if error is not None else None,
+        unit=unit,
+        bound=bound,
+        k=k,
+        split="test",
+        count=len(values),
     )

@@ -1,14 +1,15 @@
-"""What cells of sweep.json hold, as tables, the page and figures read it.
+"""Readers of the cells of sweep.json, for tables, the page and figures.
 
-What is read of a quantity (title, symbol, unit, direction) stands beside its values.
+A quantity's title, symbol, unit and direction stand beside its values.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from elbo_lab.evaluation.quantities import LOG_PX
+from elbo_lab.reports import words
 
-# Stands where a cell has no value of an axis, or nothing of a column.
+# The text of a cell of a table without a value.
 NOT_APPLICABLE = "-"
 
 Cell = dict[str, Any]
@@ -16,7 +17,7 @@ Entry = dict[str, Any]  # a quantity of a cell: mean, standard error, title, sym
 
 
 def headline(cell: Cell) -> Entry | None:
-    """The quantity that a cell with results is compared by, if there is one."""
+    """The quantity that a cell with results is compared by; None if there is none."""
     return cell["results"][cell["headline"]] if cell["headline"] else None
 
 
@@ -26,7 +27,7 @@ def headlines(cells: Iterable[Cell]) -> list[Entry]:
 
 
 def difference(cell: Cell) -> dict[str, Any] | None:
-    """A cell's headline minus the baseline's, where they compare."""
+    """A cell's headline minus the baseline's; None if they do not compare."""
     return cell.get("difference", {}).get("headline")
 
 
@@ -36,37 +37,32 @@ def compared(cells: Iterable[Cell]) -> list[Cell]:
 
 
 def other_quantities(cells: Sequence[Cell]) -> list[str]:
-    """The quantities beside the headlines, those that are compared first."""
-    found = {
-        name: entry
-        for cell in cells
-        for name, entry in cell["results"].items()
-        if name != cell["headline"]
-    }
-    return sorted(found, key=lambda name: not found[name]["compared"])
+    """The names of the quantities beside the headlines; those that are compared come first."""
+    others: dict[str, Entry] = {}
+    for cell in cells:
+        others |= {n: entry for n, entry in cell["results"].items() if n != cell["headline"]}
+    return sorted(others, key=lambda name: not others[name]["compared"])
 
 
 def entries(cells: Iterable[Cell], name: str) -> list[Entry]:
-    """A quantity of the cells that have it."""
+    """The entries of a quantity, of the cells that have it."""
     return [cell["results"][name] for cell in cells if name in cell["results"]]
 
 
-def each(found: Iterable[Entry], key: str) -> list[str]:
-    """The different texts of a key, in their order."""
-    return list(dict.fromkeys(entry[key] for entry in found if entry[key]))
+def each(results: Iterable[Entry], key: str) -> list[str]:
+    """The distinct texts of a key, in their order."""
+    return list(dict.fromkeys(entry[key] for entry in results if entry[key]))
 
 
-def heading(found: Sequence[Entry]) -> str:
-    """The symbol of a quantity in several cells, or its title where their numbers of draws
-    differ.
-    """
-    symbols = each(found, "symbol")
-    return symbols[0] if len(symbols) == 1 else each(found, "title")[0]
+def heading(results: Sequence[Entry]) -> str:
+    """The symbol of a quantity in several cells; its title if their numbers of draws differ."""
+    symbols = each(results, "symbol")
+    return symbols[0] if len(symbols) == 1 else each(results, "title")[0]
 
 
-def unit(found: Iterable[Entry]) -> str:
-    """The unit beside a number: nats per image are just nats."""
-    return " or ".join(text.removesuffix(" per image") for text in each(found, "unit"))
+def unit(results: Iterable[Entry]) -> str:
+    """The unit beside a number, e.g. "nats" of "nats per image"."""
+    return " or ".join(dict.fromkeys(map(words.short_unit, each(results, "unit"))))
 
 
 def with_layers(cells: Iterable[Cell]) -> list[Cell]:
@@ -74,28 +70,28 @@ def with_layers(cells: Iterable[Cell]) -> list[Cell]:
     return [cell for cell in cells if cell.get("active_units")]
 
 
-def over(found: Iterable[Entry]) -> str:
-    """What standard errors are over."""
-    return " or ".join(each(found, "over")) or "nothing"
+def over(results: Iterable[Entry]) -> str:
+    """The noun of what standard errors are over, e.g. "replicates"."""
+    return " or ".join(each(results, "over")) or "nothing"
 
 
-def glossary(found: Iterable[Entry]) -> list[str]:
+def glossary(results: Iterable[Entry]) -> list[str]:
     """ "L_5000: log-likelihood, lower bound in expectation" for each symbol."""
     texts = {}
-    for entry in found:
-        words = [entry["title"]] if entry["title"] != entry["symbol"] else []
-        words += [entry["direction"]] if entry["direction"] else []
-        if words:
-            texts[entry["symbol"]] = ", ".join(words)
+    for entry in results:
+        parts = [entry["title"]] if entry["title"] != entry["symbol"] else []
+        parts += [entry["direction"]] if entry["direction"] else []
+        if parts:
+            texts[entry["symbol"]] = ", ".join(parts)
     return [f"{symbol}: {text}" for symbol, text in texts.items()]
 
 
 def bounds_beside_values(sweep: dict[str, Any], done: Iterable[Cell]) -> list[str]:
-    """Where compared headlines are different quantities: which are bounds, and which are exact."""
+    """A note on which of the compared headlines are bounds; [] if all are the same quantity."""
     cells = [c for c in done if difference(c) or c["name"] == sweep["baseline"]]
-    found = {entry["symbol"]: entry["direction"] for entry in headlines(cells)}
-    if len(found) < 2:
+    directions = {entry["symbol"]: entry["direction"] for entry in headlines(cells)}
+    if len(directions) < 2:
         return []
-    listed = ", ".join(f"{symbol} ({direction})" for symbol, direction in found.items())
+    listed = ", ".join(f"{symbol} ({direction})" for symbol, direction in directions.items())
     note = f"Compared are {listed}, all of {LOG_PX}"
     return [f"{note}: a model that is measured by a lower bound may be better than its number."]

@@ -1,4 +1,4 @@
-"""Figures of a sweep as SVG text to stand inside a page, whose style sheet colours them.
+"""Figures of a sweep as SVG text for a page, whose style sheet gives the colours.
 
 They are narrow, so that their text stays legible where a phone shrinks them. All take the `cells`
 of sweep.json that have results.
@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from elbo_lab.reports import sweep_cells
-from elbo_lab.reports.figures import _clean
+from elbo_lab.reports import sweep_cells, words
+from elbo_lab.reports.figure_style import clean_axes
 from elbo_lab.reports.sweep_cells import NOT_APPLICABLE
 
-# Colours by the names of the page's style sheet. Series: Okabe and Ito's, and a grey.
+# Colours by their names in the page's style sheet. The series are Okabe and Ito's and a grey.
 PALETTE = {
     "ink": "#222222",
     "axis": "#999999",
@@ -33,29 +33,32 @@ _SERIES = [colour for name, colour in PALETTE.items() if name.startswith("series
 _MARKERS, _LINES = "osD^vP<", ("-", "--", ":", "-.")
 _WIDTH, _HEIGHT = 4.4, 3.3  # inches
 _SMALL, _MEDIUM = 9.5, 10.5
-_BARE = ("objective", "estimator", "dataset", "binarization", "likelihood", "model")
+# Axes of a grid whose values need no name beside them.
+_NAMELESS = ("objective", "estimator", "dataset", "binarization", "likelihood", "model")
 
 
 def short_name(values: dict[str, str]) -> str:
-    """ "iwae, k = 5, dreg" of a cell's values; axes that do not apply to it are left out."""
-    own = {name: v for name, v in values.items() if v != NOT_APPLICABLE}
-    texts = [v if name in _BARE else f"{name} = {v}" for name, v in own.items()]
-    return ", ".join(texts)
+    """A cell's values as "iwae, k = 5, dreg"; axes that do not apply to the cell are left out."""
+    applicable = {name: value for name, value in values.items() if value != NOT_APPLICABLE}
+    return ", ".join(
+        value if name in _NAMELESS else f"{name} = {value}" for name, value in applicable.items()
+    )
 
 
 def cell_label(cell: dict[str, Any]) -> str:
-    """A cell's short name; of a grid without axes its objective and K."""
+    """A cell's short name; in a grid without axes its name, by objective and K."""
     return short_name(cell["values"]) or cell["name"]
 
 
 def has_several_k(cells: Sequence[dict[str, Any]]) -> bool:
-    """Whether a figure against k has more than one point in a line."""
+    """True if a figure against k has more than one point in a line."""
     return len(_ks(cells)) > 1
 
 
 def bound_against_k(cells: Sequence[dict[str, Any]]) -> str:
-    """The headline and what else is compared, against k: a line for each choice of the other axes,
-    bars of one standard error. Cells without k or without a headline are left out.
+    """The headline and the other compared quantities against k, a panel each: a line for each
+    choice of the other axes, with bars of one standard error. Cells without k or without a headline
+    are left out.
     """
     styles = _styles(cells)
     cells = [cell for cell in cells if cell["config"]["k"] is not None and cell["headline"]]
@@ -65,11 +68,11 @@ def bound_against_k(cells: Sequence[dict[str, Any]]) -> str:
     for axes, name in zip(panels, names, strict=True):
         for text, same in _series(cells).items():
             points = [cell for cell in _by_k(same) if name in cell["results"]]
-            found = [cell["results"][name] for cell in points]
+            entries = sweep_cells.entries(points, name)
             axes.errorbar(
                 [cell["config"]["k"] for cell in points],
-                [value["mean"] for value in found],
-                [value["standard_error"] or 0.0 for value in found],
+                [entry["mean"] for entry in entries],
+                [entry["standard_error"] or 0.0 for entry in entries],
                 **styles[text],
                 linewidth=1.3,
                 capsize=2,
@@ -85,35 +88,32 @@ def bound_against_k(cells: Sequence[dict[str, Any]]) -> str:
 
 
 def bound_against_time(cells: Sequence[dict[str, Any]]) -> str:
-    """The headline against the seconds that training one replicate took, in a panel for each kind
-    of headlines that compare. Cells without one are left out.
+    """The headline against the seconds that training one replicate took, in a panel for each group
+    of headlines that compare. Cells without a headline are left out.
     """
     styles = _styles(cells)
     cells = [cell for cell in cells if cell["headline"]]
-    kinds: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:
-        kinds.setdefault(sweep_cells.headline(cell)["target"] or cell["headline"], []).append(cell)
-    figure = _figure((0.35 + 0.65 * len(kinds)) * _HEIGHT, len(_series(cells)))
-    panels = figure.subplots(len(kinds), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, own in zip(panels, kinds.values(), strict=True):
+        target = sweep_cells.headline(cell)["target"] or cell["headline"]
+        groups.setdefault(target, []).append(cell)
+    figure = _figure((0.35 + 0.65 * len(groups)) * _HEIGHT, len(_series(cells)))
+    panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, own in zip(panels, groups.values(), strict=True):
         for text, same in _series(own).items():
             points = _by_k(same)
-            found = sweep_cells.headlines(points)
+            entries = sweep_cells.headlines(points)
             axes.errorbar(
                 [cell["training_seconds"] for cell in points],
-                [value["mean"] for value in found],
-                [value["standard_error"] or 0.0 for value in found],
+                [entry["mean"] for entry in entries],
+                [entry["standard_error"] or 0.0 for entry in entries],
                 **styles[text],
                 linewidth=0.8,
                 capsize=2,
                 label=text,
             )
-            for cell, value in zip(points, found, strict=True):
-                if has_several_k(cells) and cell["config"]["k"] is not None:
-                    offset = {"xytext": (4, 5), "textcoords": "offset points"}
-                    font = {"fontsize": _SMALL, "color": PALETTE["ink"]}
-                    point = (cell["training_seconds"], value["mean"])
-                    axes.annotate(str(cell["config"]["k"]), point, **offset, **font)
+            if has_several_k(cells):
+                _annotate_k(axes, points)
         axes.set_ylabel(_label(sweep_cells.headlines(own)), fontsize=_MEDIUM)
         axes.margins(x=0.1, y=0.12)
         _finish(axes)
@@ -122,6 +122,21 @@ def bound_against_time(cells: Sequence[dict[str, Any]]) -> str:
     panels[-1].set_xlabel(f"wall time of training a replicate, s{numbers}", fontsize=_MEDIUM)
     _legend(figure, *panels)
     return _svg(figure, "time")
+
+
+def _annotate_k(axes, cells: Sequence[dict[str, Any]]) -> None:
+    """Writes k beside the points of a panel against time."""
+    for cell in cells:
+        k = cell["config"]["k"]
+        if k is not None:
+            axes.annotate(
+                str(k),
+                (cell["training_seconds"], sweep_cells.headline(cell)["mean"]),
+                xytext=(4, 5),
+                textcoords="offset points",
+                fontsize=_SMALL,
+                color=PALETTE["ink"],
+            )
 
 
 def training_curves(cells: Sequence[dict[str, Any]]) -> str:
@@ -144,14 +159,15 @@ def training_curves(cells: Sequence[dict[str, Any]]) -> str:
                     cell["curve"]["seconds"],
                     values,
                     **styles[text],
-                    # At its end: there are more lines than colours. A curve may be lost.
+                    # A marker at its end, since there are more lines than colours. A curve is
+                    # empty if the run has lost its metrics.
                     markevery=[-1] if values else None,
                     linestyle="-" if k is None else _LINES[ks.index(k) % len(_LINES)],
                     linewidth=1.2,
                 )
             axes.plot([], [], **styles[text], label=text)
         _cut_start([cell["curve"]["values"] for cell in own], axes)
-        axes.set_ylabel(f"{title}, {unit.removesuffix(' per image')}", fontsize=_MEDIUM)
+        axes.set_ylabel(f"{title}, {words.short_unit(unit)}", fontsize=_MEDIUM)
         _finish(axes)
     for i, k in enumerate(ks if len(ks) > 1 else []):
         style = {"color": PALETTE["ink"], "linestyle": _LINES[i % len(_LINES)], "linewidth": 1.2}
@@ -163,7 +179,9 @@ def training_curves(cells: Sequence[dict[str, Any]]) -> str:
 
 
 def _cut_start(curves: Sequence[Sequence[float]], axes) -> None:
-    """Limits a panel to where curves are after their start, which is far off."""
+    """Limits the vertical axis to the values after the first tenth of each curve, since the first
+    values are far off.
+    """
     arrays = [np.array(curve, np.float64) for curve in curves]
     values = np.concatenate([array[len(array) // 10 :] for array in arrays])
     values = values[np.isfinite(values)]
@@ -176,19 +194,19 @@ def _cut_start(curves: Sequence[Sequence[float]], axes) -> None:
 
 
 def differences(cells: Sequence[dict[str, Any]], level: float) -> str:
-    """Each cell's difference of the headline to the baseline, with its interval (where it has
-    one).
+    """Each cell's headline minus that of the baseline, with its interval. Cells that do not compare
+    with the baseline are left out.
     """
     styles, compared = _styles(cells), sweep_cells.compared(cells)
     figure, axes = _rows(compared)
     for row, cell in enumerate(compared):
-        found, style = sweep_cells.difference(cell), styles[_without_k(cell)]
-        axes.plot([found["low"], found["high"]], [row, row], color=style["color"])
-        axes.plot([found["mean"]], [row], **style)
+        difference, style = sweep_cells.difference(cell), styles[_without_k(cell)]
+        axes.plot([difference["low"], difference["high"]], [row, row], color=style["color"])
+        axes.plot([difference["mean"]], [row], **style)
     axes.axvline(0.0, color=PALETTE["axis"], linewidth=1.0, zorder=0)
     unit = sweep_cells.unit(sweep_cells.headlines(compared))
     label = f"minus the baseline, {unit}; {level:.0%} interval"
-    # Beside long names of cells the axis is shorter than its label.
+    # Aligned to the right: the axis is shorter than its label beside long names of cells.
     axes.set_xlabel(label, fontsize=_MEDIUM, loc="right")
     return _svg(figure, "differences")
 
@@ -201,11 +219,11 @@ def active_units(cells: Sequence[dict[str, Any]]) -> str:
     figure, axes = _rows(cells)
     layers = max(len(cell["active_units"]) for cell in cells)
     for row, cell in enumerate(cells):
-        for layer, found in enumerate(cell["active_units"]):
+        for layer, units in enumerate(cell["active_units"]):
             axes.errorbar(
-                [found["mean"]],
+                [units["mean"]],
                 [row],
-                xerr=[found["standard_error"] or 0.0],
+                xerr=[units["standard_error"] or 0.0],
                 color=styles[_without_k(cell)]["color"],
                 marker=_MARKERS[layer],
                 markersize=5,
@@ -216,16 +234,19 @@ def active_units(cells: Sequence[dict[str, Any]]) -> str:
             style = {"color": PALETTE["ink"], "marker": _MARKERS[layer], "linestyle": "none"}
             axes.plot([], [], label=f"layer {layer + 1}", markersize=5, **style)
         _legend(figure, axes)
-    found = [layer for cell in cells for layer in cell["active_units"]]
-    most = max(layer["mean"] + (layer["standard_error"] or 0.0) for layer in found)
+    most = max(
+        units["mean"] + (units["standard_error"] or 0.0)
+        for cell in cells
+        for units in cell["active_units"]
+    )
     axes.set_xlim(0.0, 1.05 * max(most, 1.0))
     axes.set_xlabel("active units", fontsize=_MEDIUM, loc="right")
     return _svg(figure, "active")
 
 
 def _ks(cells: Sequence[dict[str, Any]]) -> list[int]:
-    """The different k, of the cells that have one."""
-    return sorted({k for cell in cells if (k := cell["config"]["k"]) is not None})
+    """The distinct k of the cells that have one, ascending."""
+    return sorted({cell["config"]["k"] for cell in cells} - {None})
 
 
 def _by_k(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -233,24 +254,24 @@ def _by_k(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _compared(cells: Sequence[dict[str, Any]]) -> list[str]:
-    """The headlines, then the other quantities that are compared."""
-    first = list(dict.fromkeys(cell["headline"] for cell in cells))
+    """The names of the headlines, then those of the other quantities that are compared."""
+    headlines = [cell["headline"] for cell in cells]
     others = sweep_cells.other_quantities(cells)
     compared = [n for n in others if sweep_cells.entries(cells, n)[0]["compared"]]
-    return list(dict.fromkeys(first + compared))
+    return list(dict.fromkeys(headlines + compared))
 
 
 def _without_k(cell: dict[str, Any]) -> str:
-    """A cell's name by its values but k."""
+    """A cell's short name without k."""
     return short_name({n: v for n, v in cell["values"].items() if n != "k"})
 
 
 def _series(cells: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Cells that differ in k alone, by their other values."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    """Groups of cells that differ in k alone, by their name without k."""
+    series: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:
-        found.setdefault(_without_k(cell), []).append(cell)
-    return found
+        series.setdefault(_without_k(cell), []).append(cell)
+    return series
 
 
 def _styles(cells: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -259,21 +280,22 @@ def _styles(cells: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _style(index: int) -> dict[str, Any]:
-    turn = index // len(_SERIES)
+    # The markers shift with each round of the colours, so that the pairs differ.
+    rounds = index // len(_SERIES)
     return {
         "color": _SERIES[index % len(_SERIES)],
-        "marker": _MARKERS[(index + turn) % len(_MARKERS)],
+        "marker": _MARKERS[(index + rounds) % len(_MARKERS)],
         "markersize": 4.5,
     }
 
 
-def _label(found: Sequence[dict[str, Any]]) -> str:
-    """ "test L_5000, nats", or the title where symbols differ."""
-    return f"test {sweep_cells.heading(found)}, {sweep_cells.unit(found)}"
+def _label(entries: Sequence[dict[str, Any]]) -> str:
+    """ "test L_5000, nats", with the title if symbols differ."""
+    return f"test {sweep_cells.heading(entries)}, {sweep_cells.unit(entries)}"
 
 
 def _figure(height: float, labels: int = 1):
-    """A figure with room below it for a legend of so many labels in two columns."""
+    """A figure of a height in inches, with room below for so many labels in two columns."""
     from matplotlib.figure import Figure
 
     height += 0.19 * math.ceil(labels / 2) if labels > 1 else 0.0
@@ -293,8 +315,9 @@ def _rows(cells: Sequence[dict[str, Any]]):
 
 
 def _finish(axes, grid: str = "y") -> None:
+    """Applies the page's style to a panel, with grid lines across one axis."""
     axes.patch.set_alpha(0.0)
-    _clean(axes)
+    clean_axes(axes)
     axes.tick_params(which="both", labelsize=_SMALL)
     axes.grid(axis=grid, color=PALETTE["grid"], linewidth=0.6)
     for text in (axes.xaxis.label, axes.yaxis.label):
@@ -302,6 +325,7 @@ def _finish(axes, grid: str = "y") -> None:
 
 
 def _ticks_at(axes, values: Sequence[int]) -> None:
+    """Puts the ticks of the horizontal axis at these values alone."""
     from matplotlib.ticker import NullLocator
 
     axes.set_xticks(values, [str(value) for value in values])
@@ -309,6 +333,7 @@ def _ticks_at(axes, values: Sequence[int]) -> None:
 
 
 def _log_if_wide(axes, values: Sequence[float]) -> None:
+    """Makes the horizontal axis logarithmic if the values spread by more than a factor of 5."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     if min(values) > 0 and max(values) > 5 * min(values):
@@ -319,7 +344,7 @@ def _log_if_wide(axes, values: Sequence[float]) -> None:
 
 
 def _legend(figure, *panels) -> None:
-    """A legend of all panels' labels, each once."""
+    """Draws a legend of the panels' labels, each once; none for a single label."""
     entries: dict[str, Any] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -339,17 +364,18 @@ def _legend(figure, *panels) -> None:
 
 
 def _svg(figure, name: str) -> str:
-    """The figure's <svg> element, with ids of its own, and colours and fonts left to the page."""
+    """The figure's <svg> element. Its ids begin with `name`; colours and fonts are the page's."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     content = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        FigureCanvasSVG(figure).print_svg(content, metadata=nothing)
+        # Without metadata the same cells give the same text.
+        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        FigureCanvasSVG(figure).print_svg(content, metadata=no_metadata)
     text = content.getvalue()
     text = text[text.index("<svg") :]
-    # A style sheet inside a page's <svg> would be the whole page's.
+    # A style sheet inside an <svg> would apply to the whole page.
     text = re.sub(r"\s*<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)
     text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
     text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", text)
@@ -360,7 +386,7 @@ def _svg(figure, name: str) -> str:
 
 
 def standalone(svg: str) -> str:
-    """A page's figure as a file of its own, with the colours that the page's style sheet gives."""
+    """A page's figure as a separate file, with the colours of PALETTE in place of the page's."""
     for name, colour in PALETTE.items():
         svg = svg.replace(f"var(--{name})", colour)
     return svg.replace("<svg ", '<svg font-family="sans-serif" ', 1)

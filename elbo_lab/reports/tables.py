@@ -7,8 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 _WIDTH = 80
-# Counts are shown without decimals, unless they are averages.
-_COUNTED_UNITS = ("units", "steps", "images", "draws", "replicates")
+# Units of counts, which are shown without decimals unless they are averages.
+_COUNTED_UNITS = ("units", "steps", "images", "examples", "codes", "draws", "replicates")
+# Columns of a line of the table; a number is split at its decimal point.
+_WHOLE, _FRACTION, _UNIT = 3, 4, 6
 
 
 class Result(NamedTuple):
@@ -18,16 +20,16 @@ class Result(NamedTuple):
     symbol: str  # "L_5000"; "" where there is none
     value: float
     standard_error: float | None = None
-    over: str | None = None  # what the standard error is over: "images", "replicates"
-    unit: str = ""  # "nats per image", "units", "s", "steps/s", "draws"
+    over: str | None = None  # of the standard error: "images", "examples", "replicates"
+    unit: str = ""  # "nats per image", "nats per example", "units", "s", "steps/s", "draws"
     bound: str | None = None  # "lower bound in expectation", "estimate"
     k: int | None = None  # K, draws inside the bound
     split: str | None = None  # "train", "test"
-    count: int | None = None  # how many images or replicates the standard error is over
+    count: int | None = None  # number of examples or replicates of the standard error
 
 
 def result_table(title_rows: list[tuple[str, str]], results: list[Result]) -> str:
-    """Lays out results as plain text of at most 80 columns (more only for very long names).
+    """Lays out results as plain text of at most 80 columns (more for very long names alone).
 
     Args:
       title_rows: headings and texts, e.g. ("data", "mnist_small, dynamic binarization").
@@ -37,18 +39,15 @@ def result_table(title_rows: list[tuple[str, str]], results: list[Result]) -> st
     Returns:
       The table without a newline at its end.
     """
-    lines = _title_lines(title_rows)
-    if results:
-        lines += [""] * bool(lines) + _result_lines(results)
-    notes = _notes(results)
-    return "\n".join(lines + [""] * bool(notes) + notes)
+    blocks = [_title_lines(title_rows), _result_lines(results), _notes(results)]
+    return "\n\n".join("\n".join(lines) for lines in blocks if lines)
 
 
 def replicate_results(per_replicate: list[list[Result]]) -> list[Result]:
     """Averages equal lists of results over replicates.
 
     Args:
-      per_replicate: for each of R replicates its results, in the same order. Leave out replicates
+      per_replicate: the results of each of R replicates, in the same order. Leave out replicates
         that failed: a NaN among them makes the mean NaN.
 
     Returns:
@@ -60,21 +59,27 @@ def replicate_results(per_replicate: list[list[Result]]) -> list[Result]:
     """
     if not per_replicate:
         raise ValueError("replicate_results needs at least one replicate")
-    labels = [[(r.name, r.symbol, r.unit, r.k, r.split) for r in rs] for rs in per_replicate]
-    for index, other in enumerate(labels):
-        if other != labels[0]:
-            raise ValueError(f"replicate {index} reports {other}, replicate 0 reports {labels[0]}")
+    labels = [_labels(results) for results in per_replicate]
+    for index, own in enumerate(labels):
+        if own != labels[0]:
+            raise ValueError(f"replicate {index} reports {own}, replicate 0 reports {labels[0]}")
     if len(per_replicate) == 1:
         return list(per_replicate[0])
     return [_average(same) for same in zip(*per_replicate, strict=True)]
 
 
 def binarization_text(mode: str) -> str:
-    """How images became binary, in words: "dynamic binarization", or "no binarization"."""
+    """The binarization of images in words: "dynamic binarization", or "no binarization"."""
     return f"{'no' if mode == 'none' else mode} binarization"
 
 
+def _labels(results: list[Result]) -> list[tuple]:
+    """The identity of each result, which replicates have in common."""
+    return [(r.name, r.symbol, r.unit, r.k, r.split) for r in results]
+
+
 def _average(results: tuple[Result, ...]) -> Result:
+    """The mean of one result over replicates, with its standard error."""
     values = np.array([r.value for r in results], np.float64)
     return results[0]._replace(
         value=float(values.mean()),
@@ -86,10 +91,9 @@ def _average(results: tuple[Result, ...]) -> Result:
 
 def _title_lines(rows: list[tuple[str, str]]) -> list[str]:
     width = max((len(heading) for heading, _ in rows), default=0) + 2
-    return [
-        line
-        for heading, text in rows
-        for line in textwrap.wrap(
+    lines = []
+    for heading, text in rows:
+        lines += textwrap.wrap(
             text or "-",
             _WIDTH,
             initial_indent=heading.ljust(width),
@@ -97,10 +101,12 @@ def _title_lines(rows: list[tuple[str, str]]) -> list[str]:
             break_long_words=False,
             break_on_hyphens=False,
         )
-    ]
+    return lines
 
 
 def _result_lines(results: list[Result]) -> list[str]:
+    if not results:
+        return []
     marks = _marks(results)
     rows = []
     for result in results:
@@ -118,7 +124,7 @@ def _result_lines(results: list[Result]) -> list[str]:
                 result.unit,
             ]
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(7)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [_line(row, widths) for row in rows]
 
 
@@ -127,16 +133,17 @@ def _line(row: list[str], widths: list[int]) -> str:
     for column, (text, width) in enumerate(zip(row, widths, strict=True)):
         if not width:
             continue
-        # The decimal points stand below each other: digits before it right, after it left.
-        line += text.rjust(width) if column == 3 else text.ljust(width)
-        line += {3: "", 4: " ", 6: ""}.get(column, "  ")
-        if column == 3 and not widths[4]:
-            line += " "
+        # The decimal points stand below each other.
+        line += text.rjust(width) if column == _WHOLE else text.ljust(width)
+        if column == _WHOLE:
+            line += "" if widths[_FRACTION] else " "
+        elif column != _UNIT:
+            line += " " if column == _FRACTION else "  "
     return line.rstrip()
 
 
 def _marks(results: list[Result]) -> dict[tuple, str]:
-    """A letter per kind of standard error where there are several, so that notes can tell them."""
+    """A letter for each kind of standard error, by which notes refer to it; "" for a lone kind."""
     kinds = list(dict.fromkeys((r.over, r.count) for r in results if r.standard_error is not None))
     if len(kinds) < 2:
         return dict.fromkeys(kinds, "")
@@ -146,11 +153,10 @@ def _marks(results: list[Result]) -> dict[tuple, str]:
 def _notes(results: list[Result]) -> list[str]:
     notes = []
     for (over, count), mark in _marks(results).items():
-        across = " ".join(([f"{count:,}"] if count else []) + ([over] if over else []))
-        notes.append(
-            f"+-{mark and ' ...' + mark}: one standard error"
-            + (f" over {across}" if across else "")
-        )
+        head = f"+- ...{mark}" if mark else "+-"
+        number = f"{count:,} " if count else ""
+        tail = f" over {number}{over}" if over else ""
+        notes.append(f"{head}: one standard error{tail}")
     bounds: dict[str, list[str]] = {}
     for result in results:
         if result.bound:
@@ -161,14 +167,14 @@ def _notes(results: list[Result]) -> list[str]:
 
 
 def number_and_error(value: float, error: float | None, unit: str = "") -> tuple[str, str]:
-    """The value to the digits that its standard error leaves, and two digits of that error; "" for
-    the error where there is none.
+    """The value to the digits that its standard error leaves significant, and two digits of that
+    error ("" if there is none), as texts.
     """
     if error is None or not math.isfinite(value):
         return _number(value, unit), "" if error is None else _number(error, "")
     if not math.isfinite(error) or error == 0:
         return _number(value, unit), _number(error, "")
-    # From the rounded number: an error of 0.0996 counts as 0.10.
+    # The exponent of the rounded error: 0.0996 counts as 0.10.
     decimals = max(0, 1 - int(f"{error:.1e}".partition("e")[2]))
     if decimals > 7 or max(abs(value), error) >= 1e9:
         return f"{value:.4g}", f"{error:.1e}"
@@ -176,6 +182,7 @@ def number_and_error(value: float, error: float | None, unit: str = "") -> tuple
 
 
 def _number(value: float, unit: str) -> str:
+    """Four significant digits; all digits of a count."""
     if not math.isfinite(value):
         return str(float(value))
     if value == 0 or (float(value).is_integer() and unit in _COUNTED_UNITS):

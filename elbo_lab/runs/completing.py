@@ -1,4 +1,4 @@
-"""A run from wherever it stopped to its summary: what run, sweep and table1 share."""
+"""Completes a run, from where it stopped to its summary; shared by run, sweep and table1."""
 
 import contextlib
 import warnings
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from elbo_lab import __version__, data, training
+from elbo_lab import __version__, data, evaluation, training
 from elbo_lab.configs import Config
 from elbo_lab.data import Dataset
 from elbo_lab.devices import distributed
@@ -27,27 +27,28 @@ def complete(
     placement: Placement | None = None,
     interrupt: Any = None,
 ) -> tuple[Path, bool]:
-    """Trains, evaluates and reports, unless the directory holds the run complete already. Figures
-    that a complete run has lost are drawn again.
+    """Trains, evaluates and reports, unless the directory holds the complete run already.
+
+    Figures that a complete run has lost are drawn again.
 
     Args:
       config: a checked and resolved configuration.
       workdir: the run's directory.
       dataset: the config's.
-      tensorboard: whether to write events too.
-      overwrite: start anew.
+      tensorboard: True to write TensorBoard events too.
+      overwrite: True to remove an earlier run first.
       replicas: see `stages.Run`.
-      progress: see `stages.Run`; what a person watches if not given.
+      progress: see `stages.Run`; `progress.Progress` if not given.
       placement: see `stages.Run`.
       interrupt: a `progress.Interrupt`; see `stages.Run`.
 
     Returns:
-      The directory, and whether it was complete before.
+      The directory, and True if the run was complete before.
 
     Raises:
-      UserError: the directory is not this run's, the run is too large, or the disk refuses.
+      UserError: the directory is not this run's, the run is too large, or a file cannot be written.
       stages.StoppedError: after a signal.
-      stages.DivergedError: nothing is left to train.
+      stages.DivergedError: no replicate is left to train.
     """
     digest = data.digest(dataset)
     distributed.check_same(f"{__version__} {config} {placement} {digest}")
@@ -63,13 +64,20 @@ def complete(
         has_numbers, has_all = distributed.on_first(lambda: _state(path, config))
         if has_all:
             return path, True
-        # Not sooner: JAX's settings are made before these are imported.
+        # Imported here, since JAX's settings must be made before these modules are imported.
         from elbo_lab.runs import reporting, stages
 
         watch = stack.enter_context(distributed.held_by_first(lambda: rundir.Watch(path)))
-        shown = progress or stages.Progress
         run = stages.Run(
-            config, path, dataset, tensorboard, replicas, shown, placement, interrupt, watch
+            config,
+            path,
+            dataset,
+            tensorboard,
+            replicas,
+            progress=progress or stages.Progress,
+            placement=placement,
+            interrupt=interrupt,
+            watch=watch,
         )
         if has_numbers and not stages.load(run):
             distributed.on_first(lambda: _warn_of_figures(path))
@@ -83,7 +91,7 @@ def complete(
 
 
 def _state(path: Path, config: Config) -> tuple[bool, bool]:
-    """Whether a run has its numbers, and whether it has all that can be had."""
+    """Two flags: the run has its numbers, and it has its figures too or is read-only."""
     if not is_complete(path):
         return False, False
     say_lost_metrics(path, config)
@@ -93,7 +101,7 @@ def _state(path: Path, config: Config) -> tuple[bool, bool]:
 
 
 def say_lost_metrics(path: Path, config: Config) -> None:
-    """Says of a complete run which metrics it has lost since."""
+    """Warns of the metrics that a complete run has lost since."""
     summary = run_files.read_summary(path)
     call = max(1, training.steps_per_call(config, summary["data"]["train_images"]))
     names = (*summary["terms"], *run_files.METRIC_NAMES)
@@ -113,8 +121,9 @@ def _warn_of_figures(path: Path) -> None:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether the run has its summary, and the values per test image that it was made of; where
-    these are lost or damaged they are computed again.
+    """True if the run has its summary and the values per test example behind it.
+
+    Warns of a summary or of values that are damaged or lost, which a run then makes again.
     """
     if not rundir.is_complete(path):
         return False
@@ -123,8 +132,8 @@ def is_complete(path: Path) -> bool:
     except UserError as error:
         warnings.warn(f"{error}; it is made anew", DamageWarning, stacklevel=1)
         return False
-    sound = {int(r) for r, step in summary["failed_at"].items() if step < 0}
-    if not sound <= set(stored_evaluations(path, summary)):
+    survivors = {int(r) for r, step in summary["failed_at"].items() if step < 0}
+    if not survivors <= set(stored_evaluations(path, summary)):
         warnings.warn(
             f"{path / rundir.EVALUATION} is damaged or lost; it is computed again",
             DamageWarning,
@@ -135,11 +144,13 @@ def is_complete(path: Path) -> bool:
 
 
 def stored_evaluations(path: Path, summary: dict[str, Any]) -> dict[int, Any]:
-    """The evaluations of a complete run by replicate, without those that lack something which its
-    summary, from `run_files.read_summary`, says was measured.
-    """
-    from elbo_lab import evaluation
+    """The evaluations of a complete run by replicate. Those that lack a quantity of the summary are
+    left out.
 
+    Args:
+      path: the run's directory.
+      summary: of `run_files.read_summary`.
+    """
     shapes = {name: tuple(shape) for name, shape in summary["measured"].items()}
     number = summary["data"]["test_images"]
     return evaluation.read_evaluations(path / rundir.EVALUATION, number, shapes)

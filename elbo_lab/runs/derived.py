@@ -1,8 +1,8 @@
 """Data sets made from a trained run: `features:RUN`, `features:RUN:sample`, `codes:RUN`.
 
-Both splits are encoded once, labels are kept, and the arrays lie in the run's folder derived/, with
-the digest of the checkpoint that encoded them in their names: a run that was trained again is
-encoded again.
+Both splits are encoded once by replicate 0, and labels are kept. The arrays are stored in the run's
+folder derived/, in files named by the digest of the checkpoint that encoded them, so that a run
+that was trained again is encoded again.
 """
 
 import functools
@@ -22,26 +22,29 @@ from elbo_lab.data import Batch, Dataset
 from elbo_lab.distributions.means import mean_or_draw
 from elbo_lab.errors import UserError
 from elbo_lab.losses.posteriors import sample_from
+from elbo_lab.methods import Method
 from elbo_lab.models.base import NOTHING_GIVEN, given_of
 from elbo_lab.runs import examples, loading
 from elbo_lab.runs.loading import Trained
 
 FOLDER = "derived"
 FEATURES, CODES = "features", "codes"
-# Examples that are encoded at once.
+# The replicate that encodes.
+REPLICATE = 0
+# Number of examples that are encoded at once.
 CHUNK = 500
 
 
 class Source(NamedTuple):
-    """What a name asks for."""
+    """The parts of a data set's name."""
 
     kind: str  # FEATURES or CODES
     run: str
-    is_sample: bool  # whether features are drawn from q(z|x) instead of its means
+    is_sample: bool  # features are draws from q(z|x) instead of its means
 
 
 def parse(name: str) -> Source | None:
-    """What "features:RUN:sample" asks for; None if it is no name of this kind."""
+    """The parts of a name such as "features:RUN:sample"; None if it is of another kind."""
     kind, colon, rest = name.partition(":")
     if not colon or kind not in (FEATURES, CODES):
         return None
@@ -50,20 +53,20 @@ def parse(name: str) -> Source | None:
 
 
 def load(name: str, data_dir: str | None = None, manual_dir: str | None = None) -> Dataset | None:
-    """The data set of a name that `parse` knows; None of another name.
+    """The data set of a name that `parse` knows; None for another name.
 
     Features are float32 [N, L] of the kind "real", codes int32 [N, M] of the kind "token".
 
     Raises:
-      UserError: there is no such run, it cannot be loaded, it is not trained to its end, or it
-        encodes to something else.
+      UserError: there is no such run, it cannot be loaded, it is not trained to its end, its
+        replicate 0 diverged, or it has no features or codes.
     """
     source = parse(name)
     if source is None:
         return None
     if not source.run:
         raise UserError(f"give the run too, as {source.kind}:RUN, with RUN a run's directory.")
-    trained = load_run(source.run, 0, data_dir, manual_dir)
+    trained = load_run(source.run, REPLICATE, data_dir, manual_dir)
     _check(source, trained)
     path = trained.path / FOLDER / f"{_file_name(source, trained)}.npz"
     arrays = _stored(path)
@@ -71,20 +74,20 @@ def load(name: str, data_dir: str | None = None, manual_dir: str | None = None) 
         arrays = _encoded(source, trained)
         _write(path, arrays)
     is_code, spec = source.kind == CODES, trained.method.code_spec
-    x_train, x_test = arrays["x_train"], arrays["x_test"]
+    note = f"{source.kind} of {trained.path}, step {trained.step:,}"
     return Dataset(
         name,
-        x_train,
-        x_test,
+        arrays["x_train"],
+        arrays["x_test"],
         trained.dataset.y_train,
         trained.dataset.y_test,
-        spec.shape if is_code else x_train.shape[1:],
-        (*trained.dataset.notes, f"{source.kind} of {trained.path}, step {trained.step:,}"),
-        "token" if is_code else "real",
-        spec.levels if is_code else None,
-        functools.partial(_decoded, trained),
-        arrays["log_px_z"] if is_code else None,
-        trained.digest,
+        image_shape=spec.shape if is_code else arrays["x_train"].shape[1:],
+        notes=(*trained.dataset.notes, note),
+        kind="token" if is_code else "real",
+        levels=spec.levels if is_code else None,
+        decode=functools.partial(_decoded, trained),
+        log_px_z=arrays["log_px_z"] if is_code else None,
+        checkpoint=trained.digest,
     )
 
 
@@ -99,6 +102,7 @@ def load_run(
 
 
 def _check(source: Source, trained: Trained) -> None:
+    """Raises a UserError for a run that has no such features or codes, or is not trained."""
     encoded = None
     if trained.method.encode is not None:
         encoded = CODES if trained.method.code_spec is not None else FEATURES
@@ -112,6 +116,12 @@ def _check(source: Source, trained: Trained) -> None:
             f"{source.run} is at step {trained.step:,} of {trained.total_steps:,}; train it to its "
             "end first, by the command that began it."
         )
+    if trained.failed_at >= 0:
+        raise UserError(
+            f"{source.kind}:{source.run} takes replicate {REPLICATE} of the run (seed "
+            f"{trained.config.seed}), which diverged at step {trained.failed_at:,}; give a run "
+            "whose first seed was trained to its end."
+        )
 
 
 def _file_name(source: Source, trained: Trained) -> str:
@@ -120,23 +130,24 @@ def _file_name(source: Source, trained: Trained) -> str:
 
 
 def _encoded(source: Source, trained: Trained) -> dict[str, np.ndarray]:
-    """Both splits, images binarized once; and log p(x|z) of the test examples given their codes."""
+    """Codes or features of both splits, whose images are binarized once; for codes also log p(x|z)
+    of the test examples.
+    """
     method, config = trained.method, trained.config
     test = examples.of_test(config, trained.dataset, trained.spec)
     train = examples.all_of_train(config, trained.dataset, trained.spec)
-    encode = lambda params, stats, batch, start: method.encode(params, stats, batch)  # noqa: E731
-    if source.is_sample:
-        encode = _sampling(trained)
-    found = {
+    encode = _sampling(trained) if source.is_sample else _encoding(method)
+    arrays = {
         "x_train": _in_chunks(encode, trained, train),
         "x_test": _in_chunks(encode, trained, test),
     }
     if source.kind == CODES:
-        found["log_px_z"] = _in_chunks(_log_px_z(method), trained, test)
-    return found
+        arrays["log_px_z"] = _in_chunks(_log_px_z(method), trained, test)
+    return arrays
 
 
 def _in_chunks(function: Callable[..., Array], trained: Trained, batch: Batch) -> np.ndarray:
+    """(params, stats, batch, start) -> [n, ...], applied to chunks of examples: [N, ...]."""
     call = jax.jit(function)
     number = batch.x.shape[0]
     parts = []
@@ -146,8 +157,18 @@ def _in_chunks(function: Callable[..., Array], trained: Trained, batch: Batch) -
     return np.concatenate(parts)
 
 
+def _encoding(method: Method) -> Callable[..., Array]:
+    """(params, stats, batch, start) -> codes, or means of q(z|x), of each example."""
+
+    def encode(params: Any, stats: Any, batch: Batch, start: Array) -> Array:
+        del start
+        return method.encode(params, stats, batch)
+
+    return encode
+
+
 def _sampling(trained: Trained) -> Callable[..., Array]:
-    """(params, stats, batch, start) -> one draw of q(z|x) each, by the run's own key.
+    """(params, stats, batch, start) -> one draw of q(z|x) for each example, by the run's own key.
 
     Raises:
       UserError: the method has no q(z|x).
@@ -158,13 +179,15 @@ def _sampling(trained: Trained) -> Callable[..., Array]:
 
     def draw(params: Any, stats: Any, batch: Batch, start: Array) -> Array:
         posterior = trained.method.posterior(params, stats, batch)
-        first = getattr(posterior, "first", posterior)
+        first = getattr(posterior, "first", posterior)  # of a Chain, layer 1
         return sample_from(first, jax.random.fold_in(key, start), ())
 
     return draw
 
 
-def _log_px_z(method: Any) -> Callable[..., Array]:
+def _log_px_z(method: Method) -> Callable[..., Array]:
+    """(params, stats, batch, start) -> log p(x|codes of x) of each example."""
+
     def log_px_z(params: Any, stats: Any, batch: Batch, start: Array) -> Array:
         del start
         codes = method.encode(params, stats, batch)
@@ -175,7 +198,7 @@ def _log_px_z(method: Any) -> Callable[..., Array]:
 
 
 def _decoded(trained: Trained, code: Any) -> np.ndarray:
-    """Images [n, *shape] of codes or features [n, ...]: means of p(x|z) where it has any."""
+    """Images [n, *shape] of codes or features [n, ...]: means of p(x|z), else draws."""
 
     @jax.jit
     def decode(params: Any, stats: Any, code: Array) -> Array:
@@ -187,7 +210,7 @@ def _decoded(trained: Trained, code: Any) -> np.ndarray:
 
 
 def _stored(path: Path) -> dict[str, np.ndarray] | None:
-    """What was encoded before; None where there is nothing, or it is damaged."""
+    """The arrays that were encoded before; None if there is no file or it is damaged."""
     try:
         # Opened here: np.load leaves the file of a damaged archive open.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:

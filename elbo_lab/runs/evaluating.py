@@ -1,6 +1,8 @@
-"""Evaluates a stored run again: other draws, other K, other data; beside the run, never over it.
+"""Evaluates a stored run again, with other draws, another K or other data.
 
-RUN/evaluations/NAME/evaluation.npz   every example's values, as the run's own
+The run's own evaluation stays; each of these has its own folder:
+
+RUN/evaluations/NAME/evaluation.npz   every example's values, in the format of the run's own
 RUN/evaluations/NAME/summary.json     settings, the checkpoint's digest, and the numbers
 """
 
@@ -24,7 +26,7 @@ FOLDER = "evaluations"
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How a run is evaluated; None keeps what the run has."""
+    """Settings of an evaluation; None stands for the run's own value."""
 
     measures: tuple[str, ...] = ("quantities",)
     k: int | None = None
@@ -43,19 +45,22 @@ def evaluate(
 
     Args:
       trained: a run.
-      settings: what differs from the run's own evaluation.
-      dataset: that of the settings, where they name one.
-      on_batch: called with how many examples are done.
+      settings: the differences from the run's own evaluation.
+      dataset: the one that the settings name; None if they name none.
+      on_batch: called with the number of examples that are done.
 
     Returns:
       The table, which names the folder of the evaluation.
 
     Raises:
-      UserError: the data do not fit the model, or the disk refuses.
+      UserError: the data do not fit the model, or a file cannot be written.
       ValueError: a measure does not go with the method.
     """
     config = _config(trained, settings)
-    dataset = trained.dataset if dataset is None else _fitting(trained, settings, dataset)
+    if dataset is None:
+        dataset = trained.dataset
+    else:
+        _check_dataset(trained, settings, dataset)
     stored = {
         "elbo_lab": __version__,
         "checkpoint": trained.digest,
@@ -81,22 +86,22 @@ def _config(trained: Trained, settings: Settings) -> configs.Config:
     """The run's config, with the settings' numbers of draws.
 
     Raises:
-      UserError: numbers of draws or a seed that cannot be.
+      UserError: the numbers of draws or the seed are out of range, or the run has no draws.
     """
-    given = {n: v for n in ("k", "eval_k") if (v := getattr(settings, n)) is not None}
+    draws = {"k": settings.k, "eval_k": settings.eval_k}
+    draws = {name: value for name, value in draws.items() if value is not None}
     config = trained.config
-    if given and config.k is None:
-        name, value = next(iter(given.items()))
-        kind = config.objective or config.model
+    if draws and config.k is None:
+        name, value = next(iter(draws.items()))
         raise UserError(
-            f"--{name}={value} does not go with {trained.path}, a run of {kind}, which is measured "
-            "without draws."
+            f"--{name}={value} does not go with {trained.path}, a run of "
+            f"{config.objective or config.model}, which is measured without draws."
         )
-    config = dataclasses.replace(config, **given)
+    config = dataclasses.replace(config, **draws)
     if config.k is not None and config.eval_k < config.k:
         raise UserError(
             f"--eval_k must be at least --k, {config.k}, so that the IWAE-k bound can be "
-            f"evaluated; got {config.eval_k} (what is not given is the run's)."
+            f"evaluated; got {config.eval_k} (a flag that is not given has the run's value)."
         )
     if config.eval_k > sizes.MOST_EVALUATED:
         raise UserError(
@@ -107,31 +112,30 @@ def _config(trained: Trained, settings: Settings) -> configs.Config:
     return config
 
 
-def _fitting(trained: Trained, settings: Settings, dataset: Dataset) -> Dataset:
-    """The other data set, if the model takes it.
-
-    Raises:
-      UserError: its examples are of another kind, shape or number of levels, or there are none.
+def _check_dataset(trained: Trained, settings: Settings, dataset: Dataset) -> None:
+    """Raises a UserError for a data set without test examples, or with examples of another kind,
+    shape or number of levels than the model's.
     """
     if not len(dataset.x_test):
         raise UserError(f"--dataset={settings.dataset} has no test examples.")
-    tested = dataset._replace(x_train=dataset.x_test)
-    spec, own = data.spec_of(tested, trained.config.binarization), trained.spec
+    # `spec_of` looks at training examples.
+    as_train = dataset._replace(x_train=dataset.x_test)
+    spec, own = data.spec_of(as_train, trained.config.binarization), trained.spec
     if spec[:3] != own[:3]:
         raise UserError(
             f"--dataset={settings.dataset} has test examples of {_shown(spec)}; {trained.path} was "
             f"trained on {_shown(own)}."
         )
-    return dataset
 
 
 def _shown(spec: data.Spec) -> str:
+    """A spec in words."""
     levels = "real numbers" if spec.levels is None else f"{spec.levels} levels"
     return f"kind {spec.kind}, shape {spec.shape} and {levels}"
 
 
 def _stored(folder: Path, number: int) -> list[tables.Result] | None:
-    """The results of an evaluation that is complete; None if it has to be made."""
+    """The results of a complete evaluation; None if it is missing, incomplete or damaged."""
     try:
         summary = json_files.read(folder / "summary.json", {"results": list[dict]})
         rows = results.from_json(summary["results"])
@@ -144,14 +148,15 @@ def _stored(folder: Path, number: int) -> list[tables.Result] | None:
 def _measured(
     trained: Trained, settings: Settings, config: configs.Config, dataset: Dataset, on_batch
 ) -> evaluation.Evaluation:
+    """Values per test example."""
     method = methods.make(config, trained.spec, len(trained.dataset.x_train))
     method = method._replace(measure=measures.combined(list(settings.measures), method))
     seed = config.seed if settings.seed is None else settings.seed
     key = keys.stream_key(keys.base_key(seed), keys.EVALUATION)
     test = examples.of_test(config, dataset, trained.spec)
     evaluator = evaluation.make_evaluator(method)
-    found = evaluation.evaluate(evaluator, key, trained.params, trained.stats, test, on_batch)
-    return found | stages.pair_bound(dataset, found)
+    values = evaluation.evaluate(evaluator, key, trained.params, trained.stats, test, on_batch)
+    return values | stages.pair_bound(dataset, values)
 
 
 def _write(folder: Path, values: evaluation.Evaluation, summary: dict[str, Any]) -> None:
@@ -160,15 +165,15 @@ def _write(folder: Path, values: evaluation.Evaluation, summary: dict[str, Any])
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}") from error
     evaluation.write_evaluations(folder / "evaluation.npz", {0: jax.device_get(values)})
-    # Last: its presence means that the evaluation is complete.
+    # Written last: its presence means that the evaluation is complete.
     files.write_summary(folder / "summary.json", summary)
 
 
 def checked_measures(names: Sequence[str]) -> tuple[str, ...]:
-    """The measures of these names.
+    """The names of measures without repetitions.
 
     Raises:
-      UserError: there is no such measure.
+      UserError: there is no name, or no such measure.
     """
     for name in names or [""]:
         if name not in measures.MEASURES:

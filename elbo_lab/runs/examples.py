@@ -1,4 +1,4 @@
-"""The examples of a run as the device has them, and as its model sees them."""
+"""The examples of a run as the device stores them, and as its model sees them."""
 
 import jax
 import jax.numpy as jnp
@@ -8,25 +8,27 @@ from elbo_lab import keys
 from elbo_lab.configs import Config
 from elbo_lab.data import Batch, Dataset, Spec, binarization
 
-# Training examples from which parameters may start.
+# Number of training examples that initialization sees.
 FIRST_ROWS = 100
 
 
 def stored(
     x: np.ndarray, split: int, mode: str, seed: int = keys.FIXED_BINARIZATION_SEED
 ) -> jax.Array:
-    """A split's images as they lie on the device. What is drawn once is drawn by a key that does
-    not depend on the run's seed, unless another seed is given.
+    """A split's images as they lie on the device.
+
+    Images that are drawn once are drawn by a key that does not depend on the run's seed, unless a
+    seed is given.
     """
     images = jnp.asarray(x)
     if mode in ("dynamic", "none"):
-        return images  # and no key is made, which takes a start's time
+        return images  # A key, which takes time to compile, is not needed.
     return binarization.stored(keys.binarization_key(split, seed), images, mode)
 
 
 def first_rows(dataset: Dataset) -> tuple[Batch, np.ndarray | None]:
-    """What parameters start from, the same for all replicates: the first training examples, and the
-    mean of all of them, None of tokens. Images are not binarized.
+    """The arguments of initialization, the same for all replicates: the first training examples and
+    the mean of all training examples (None for tokens). Images are not binarized.
     """
     x, label = dataset.x_train[:FIRST_ROWS], dataset.y_train
     label = None if label is None else label[:FIRST_ROWS]
@@ -38,7 +40,7 @@ def first_rows(dataset: Dataset) -> tuple[Batch, np.ndarray | None]:
 
 
 def of_test(config: Config, dataset: Dataset, spec: Spec) -> Batch:
-    """The test split as every evaluation of a run of one seed sees it; images as grey levels."""
+    """The test split as every evaluation of a run of one seed sees it."""
     by_seed = config.test_draw == "by_seed"
     seed = config.seed if by_seed else keys.FIXED_BINARIZATION_SEED
     x = stored(dataset.x_test, keys.TEST_SPLIT, _drawn_once(config, spec), seed)
@@ -46,12 +48,14 @@ def of_test(config: Config, dataset: Dataset, spec: Spec) -> Batch:
 
 
 def all_of_train(config: Config, dataset: Dataset, spec: Spec) -> Batch:
-    """The training split, images binarized once."""
+    """The training split, with images binarized once."""
     return _of_train(config, dataset, spec, len(dataset.x_train))
 
 
 def first_of_train(config: Config, dataset: Dataset, spec: Spec) -> Batch:
-    """The `au_images` training examples over which active units are counted, binarized once."""
+    """The first `au_images` training examples, over which active units are counted, with images
+    binarized once.
+    """
     return _of_train(config, dataset, spec, config.au_images)
 
 
@@ -62,7 +66,7 @@ def _of_train(config: Config, dataset: Dataset, spec: Spec, number: int) -> Batc
 
 
 def _drawn_once(config: Config, spec: Spec) -> str:
-    # Dynamic binarization draws the test images once too.
+    """The binarization in which every image is drawn once: "fixed" in place of "dynamic"."""
     mode = binarization.of_kind(config.binarization, spec.kind)
     return "fixed" if mode == "dynamic" else mode
 

@@ -1,4 +1,4 @@
-"""A trained run given back: `elbo_lab.load("runs/X")`."""
+"""Loads a trained run: `elbo_lab.load("runs/X")`. The run's directory is only read."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from elbo_lab import configs, data, methods, training
+from elbo_lab import configs, data, evaluation, methods, training
 from elbo_lab.configs import Config
 from elbo_lab.data import Batch, Dataset, Spec, binarization, is_binary
 from elbo_lab.errors import UserError
@@ -18,38 +18,39 @@ from elbo_lab.runs import examples, run_files, states
 
 
 class Trained(NamedTuple):
-    """A run at its newest checkpoint: one replicate of it.
+    """One replicate of a run at its newest checkpoint.
 
-    Its functions take arrays as they were trained on: images in [0, 1] (or uint8), [N, D] or
-    [N, H, W, ...], binarized already where the model is one of binary images.
+    Its functions take arrays like the training data: images in [0, 1] (or uint8), [N, D] or
+    [N, H, W, ...], already binarized if the model is one of binary images.
     """
 
     path: Path
     config: Config  # of this replicate
-    dataset: Dataset  # what it was trained and tested on, without what was held out
+    dataset: Dataset  # its training and test examples, without those held out
     spec: Spec
     method: Method
     params: Any
     stats: Any
-    step: int  # training steps that it has taken
-    total_steps: int  # those of the whole run
+    step: int  # training steps of the checkpoint
+    total_steps: int  # training steps of the whole run
     digest: str  # of the checkpoint
+    failed_at: int = -1  # the step at which this replicate diverged; -1: it did not
 
     def batch(self, x: Any, label: Any = None) -> Batch:
         """Examples as the method takes them: x [N, ...] -> [N, D] in the kind's type.
 
         Raises:
-          ValueError: x has another number of values an example, or values out of range.
+          ValueError: x has another number of values per example, or values out of range.
         """
         x = np.asarray(x)
         if not x.size or x[0].size != self.spec.dim:
             raise ValueError(
-                f"x must have {self.spec.dim} values an example, [N, D] or [N, "
+                f"x must have {self.spec.dim} values per example, in the shape [N, D] or [N, "
                 f"{', '.join(map(str, self.spec.shape))}]; got the shape {x.shape}."
             )
         x = x.reshape(len(x), -1)
         if self.spec.kind == "image" and x.dtype.kind in "biu" and x.max() <= 1:
-            x = x.astype(np.float32)  # binary images, as data sets of such numbers are read
+            x = x.astype(np.float32)  # binary images, as `data.load` reads whole numbers of 0 and 1
         _check_values(x, self.spec)
         label = None if label is None else jnp.asarray(label, jnp.int32)
         return Batch(binarization.as_model_sees(jnp.asarray(x), self.spec.kind), label)
@@ -82,20 +83,19 @@ class Trained(NamedTuple):
         return np.asarray(x).reshape(number, *self.spec.shape)
 
     def measure(self, key: Array, x: Any, label: Any = None) -> dict[str, np.ndarray]:
-        """Every quantity of every example, nats: "log_likelihood" [N] estimates log p(x) by L_K
-        with K = config.eval_k draws, a lower bound in expectation; "log_px" [N], of a method that
-        has it, is exact.
+        """Every quantity of every example, in nats.
+
+        "log_likelihood" [N] estimates log p(x) by L_K with K = config.eval_k draws, a lower bound
+        in expectation; "log_px" [N], of a method that has it, is exact.
 
         Raises:
-          ValueError: see `batch`; or grey levels, where the model is one of binary images.
+          ValueError: see `batch`; or x is grey levels and the model is one of binary images.
         """
-        from elbo_lab import evaluation
-
         batch = self.batch(x, label)
         if self.spec.kind == "image" and self.spec.levels == 2 and not is_binary(batch.x):
             raise ValueError(
-                "x must be binary, since p(x) is a law of binary images; got grey levels. Make it "
-                "binary as the run did, e.g. by a threshold."
+                "x must be binary, since p(x) is a distribution of binary images; got grey levels. "
+                "Make it binary as the run did, e.g. by a threshold."
             )
         evaluator = evaluation.make_evaluator(self.method)
         return evaluation.evaluate(evaluator, key, self.params, self.stats, batch)
@@ -110,27 +110,23 @@ def load(
 ) -> Trained:
     """A run's configuration, data, method, parameters and stats, at its newest checkpoint.
 
+    No file of the run is changed: a damaged checkpoint is skipped, with a warning, and the newest
+    whole one is loaded.
+
     Args:
       path: the run's directory.
-      replicate: which of its replicates.
+      replicate: index of the replicate.
       data_dir: see `data.load`.
       manual_dir: see `data.load`.
       resolve: see `data.load`.
 
     Raises:
-      UserError: no run, no checkpoint, damage, or one made of other data or by another version.
+      UserError: there is no run or no whole checkpoint, its data have changed, or it is of another
+        version.
     """
     folder = Path(path).expanduser()
-    try:
-        stored = run_files.read_config(folder)
-    except UserError as error:
-        raise UserError(f"{path} is not a run's directory ({error}).") from error
-    try:
-        config = configs.from_dict(stored["config"])
-        replicas = _replicas(config, stored)
-    except UserError as error:
-        reason = str(error).rstrip(".")
-        raise UserError(f"{path} is not a run of this version ({reason}).") from error
+    run = _read_config(path)
+    config = run.config
     if not 0 <= replicate < config.replicates:
         raise UserError(
             f"{path} has {config.replicates} replicates, counted from 0; got {replicate}."
@@ -139,33 +135,73 @@ def load(
         dataset = data.load(config.dataset, data_dir, manual_dir, resolve=resolve)
     except UserError as error:
         raise UserError(f"{path} was trained on {config.dataset}: {error}") from error
-    digest = data.digest(dataset)
-    if digest != stored["data_sha256"]:
-        changed = data.changed(config.dataset, stored["data_sha256"], digest)
+    data_digest = data.digest(dataset)
+    if data_digest != run.data_digest:
+        changed = data.changed(config.dataset, run.data_digest, data_digest)
         raise UserError(f"{path} cannot be loaded: {changed}.")
     dataset = data.hold_out(dataset, config.held_out)
     spec, number = data.spec_of(dataset, config.binarization), len(dataset.x_train)
     method = methods.make(config, spec, number)
-    base_keys = training.base_keys(replicas)
-    loop = training.make_loop(config, method, number, spec.kind, shard_batch=False)
+    stored = _read_state(path, run, dataset, spec, method)
+    trained, failed_at = (stored.state.params, stored.state.stats), stored.state.failure.step
+    if config.replicates > 1:
+        trained, failed_at = jax.tree.map(lambda leaf: leaf[replicate], (trained, failed_at))
+    params, stats = trained
+    return Trained(
+        folder,
+        run.replicas[replicate],
+        dataset,
+        spec,
+        method,
+        params,
+        stats,
+        stored.step,
+        training.total_steps(config, number),
+        stored.digest,
+        int(failed_at),
+    )
+
+
+class _StoredRun(NamedTuple):
+    """The configuration of a run's directory."""
+
+    config: Config  # shared by all replicates
+    replicas: tuple[Config, ...]  # one for each replicate
+    data_digest: str
+
+
+def _read_config(path: str | Path) -> _StoredRun:
+    try:
+        stored = run_files.read_config(Path(path).expanduser())
+    except UserError as error:
+        raise UserError(f"{path} is not a run's directory ({error}).") from error
+    try:
+        config = configs.from_dict(stored["config"])
+        return _StoredRun(config, _replicas(config, stored), stored["data_sha256"])
+    except UserError as error:
+        reason = str(error).rstrip(".")
+        raise UserError(f"{path} is not a run of this version ({reason}).") from error
+
+
+def _read_state(
+    path: str | Path, run: _StoredRun, dataset: Dataset, spec: Spec, method: Method
+) -> states.Stored:
+    """The newest whole checkpoint of all replicates."""
+    base_keys = training.base_keys(run.replicas)
+    number = len(dataset.x_train)
+    loop = training.make_loop(run.config, method, number, spec.kind, shard_batch=False)
     like = jax.eval_shape(loop.init, base_keys, *examples.first_rows(dataset))
     try:
-        restored = states.restore(folder, like, base_keys, method.terms)
+        stored = states.read(Path(path).expanduser(), like, base_keys, method.terms)
     except UserError as error:
         raise UserError(f"{path} cannot be loaded: {str(error).rstrip('.')}.") from error
-    if restored is None:
+    if stored is None:
         raise UserError(f"{path} has no checkpoint yet, or none that is whole.")
-    step, state, _ = restored
-    trained = state.params, state.stats
-    if config.replicates > 1:
-        trained = jax.tree.map(lambda leaf: leaf[replicate], trained)
-    total = training.total_steps(config, number)
-    own, digest = replicas[replicate], states.digest(folder)
-    return Trained(folder, own, dataset, spec, method, *trained, step, total, digest)
+    return stored
 
 
 def _check_values(x: np.ndarray, spec: Spec) -> None:
-    """Raises a ValueError for values that are none of a kind's."""
+    """Raises a ValueError for values that examples of this kind cannot have."""
     least, most = x.min(), x.max()
     if spec.kind == "image" and x.dtype != np.uint8 and not (least >= 0 and most <= 1):
         raise ValueError(
@@ -179,7 +215,7 @@ def _check_values(x: np.ndarray, spec: Spec) -> None:
 
 
 def _replicas(config: Config, stored: dict[str, Any]) -> tuple[Config, ...]:
-    """The configs of one seed each; those of a sweep may differ in more than their seeds."""
+    """A config for each replicate; those of a sweep may differ in more than their seeds."""
     if stored.get("replicas") is None:
         return training.replicas(config)
     shared = configs.to_dict(config) | {"replicates": 1}

@@ -1,6 +1,6 @@
-"""Names that version 0.1 gave to directories of runs and of sweeps, so that they are still found.
+"""Digests in the directory names of version 0.1, by which its runs and sweeps are still found.
 
-Its digest was over every field, settings of other objectives as None included.
+They were over every field; settings of other objectives were None.
 """
 
 from collections.abc import Sequence
@@ -29,19 +29,19 @@ _FIELDS: dict[str, Any] = {
 
 
 def digest(config: Config) -> str | None:
-    """The digest of a config's run; None if that version could not have made the run."""
+    """The digest of a config's run; None if the config has fields that version 0.1 lacked."""
     values = _values(config)
     return None if values is None else configs.digest_of(values)
 
 
 def digest_of_all(replicas: Sequence[Config]) -> str | None:
-    """The same of several replicates together."""
+    """The digest of several replicates together; None as in `digest`."""
     values = [_values(replica) for replica in replicas]
     return None if None in values else configs.digest_of(values)
 
 
 def _values(config: Config) -> dict[str, Any] | None:
-    """What that version stored of a config."""
+    """The fields that version 0.1 stored of a config; None as in `digest`."""
     if any(name not in _FIELDS for name in configs.told_apart_by(config)):
         return None
     values = configs.to_dict(config)

@@ -1,14 +1,16 @@
-"""What the summaries of earlier versions left unsaid."""
+"""Defaults for what the summaries of earlier versions lack."""
 
 from typing import Any
 
-# All that was measured before a summary named its quantities: one number an example each.
+# The quantities before summaries named them, each of one number per example.
 _MEASURED = ("log_likelihood", "iwae", "elbo", "kl", "reconstruction", "effective_sample_size")
 _TERMS = ("bound", "kl", "reconstruction")
 
 
 def completed(summary: dict[str, Any]) -> dict[str, Any]:
-    """A summary with what only later versions write: terms, headline, figures, measured shapes."""
+    """A summary with the fields of this version: terms, headline, figures, shapes of what was
+    measured, and the kind of the data.
+    """
     latent_dims = summary["config"].get("latent_dims", ())
     figures = ["learning_curves", "samples", "reconstructions", "active_units"]
     if list(latent_dims) == [2]:
@@ -19,5 +21,10 @@ def completed(summary: dict[str, Any]) -> dict[str, Any]:
         measured[f"means_{i}"] = [number, size]
         if au_images:
             measured[f"train_means_{i}"] = [au_images, size]
-    old = {"terms": list(_TERMS), "headline": "log_likelihood"}
-    return old | {"figures": figures, "measured": measured} | summary
+    defaults = {
+        "terms": list(_TERMS),
+        "headline": "log_likelihood",
+        "figures": figures,
+        "measured": measured,
+    }
+    return defaults | summary | {"data": {"kind": "image"} | summary["data"]}

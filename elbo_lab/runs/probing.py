@@ -10,14 +10,14 @@ from elbo_lab.devices import sharding
 from elbo_lab.evaluation import quantities
 from elbo_lab.training import Record
 
-# Before the names of what is measured, in the lines of metrics.
+# Prefix of the names of measured quantities in the lines of metrics.
 PREFIX = "test_"
 
 
 class Probe:
-    """Measures the first test batch, the same at every step, by the same draws.
+    """Measures the first test batch, the same at every step, with the same draws.
 
-    A resumed run measures at the steps at which one that never stopped does.
+    A resumed run measures at the same steps as one that never stopped.
     """
 
     def __init__(self, run: Any, step: int):
@@ -25,27 +25,24 @@ class Probe:
 
         Args:
           run: a `stages.Run`.
-          step: at which training starts.
+          step: the step at which training starts.
         """
         self._every, self._step = run.config.probe_every, step
         if self._every is None:
             return
         self._replicates = run.config.replicates
         measure, number = run.method.measure, run.method.measure_batch
+        # One batch for all replicates, unless each seed draws its own test images.
         self._batches = [
             jax.tree.map(lambda array: array[:number], run.test_examples(r))
             for r in range(self._replicates if run.config.test_draw == "by_seed" else 1)
         ]
-        self._keys = [
-            keys.stream_key(key, keys.PROBE)
-            for key in (
-                jax.random.clone(run.keys).reshape(-1) if self._replicates > 1 else [run.keys]
-            )
-        ]
+        base_keys = [run.keys] if self._replicates == 1 else jax.random.clone(run.keys).reshape(-1)
+        self._keys = [keys.stream_key(key, keys.PROBE) for key in base_keys]
         self._measure = jax.jit(lambda *arguments: _means(measure(*arguments)))
 
     def measured(self, record: Record) -> dict[str, np.ndarray]:
-        """The mean of each quantity over the batch, [] or [R]; {} between measurements."""
+        """The mean of each quantity over the batch, [] or [R]; {} if no measurement is due."""
         before, self._step = self._step, record.step
         if self._every is None or record.step // self._every == before // self._every:
             return {}
@@ -65,4 +62,5 @@ class Probe:
 
 
 def _means(measured: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The mean over examples of each quantity; representations are left out."""
     return {name: measured[name].mean() for name in quantities.present(measured)}

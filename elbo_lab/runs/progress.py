@@ -1,4 +1,4 @@
-"""Progress for a person: a bar on a terminal, a line at every tenth elsewhere."""
+"""Progress of long tasks (a bar on a terminal, elsewhere a line at every tenth), and interrupts."""
 
 import contextlib
 import os
@@ -12,9 +12,9 @@ from elbo_lab.devices import distributed
 
 
 class Progress:
-    """Shows how far a long task is, with a short text beside it, on standard error.
+    """Shows the progress of a long task on standard error, with a short text beside it.
 
-    Of several processes the first one shows it.
+    With several processes, the first one shows it.
     """
 
     def __init__(self, name: str, total: int, start: int, unit: str):
@@ -37,13 +37,13 @@ class Progress:
         self.done = done
 
     def close(self) -> None:
-        """Leaves the terminal's last line as it is."""
+        """Ends the bar; its last line stays on the terminal."""
         if self.bar is not None:
             self.bar.close()
 
 
 class GridProgress:
-    """Shows how far many runs are together, and about how long they still take."""
+    """Shows the progress of many runs together, and an estimate of the time that is left."""
 
     def __init__(self, name: str, total: float, start: float):
         self.name, self.total, self.tenth = name, total, int(start / total * 10)
@@ -63,28 +63,28 @@ class GridProgress:
 
         Args:
           done: in the total's units.
-          left: seconds that are left, None if nothing is known of them.
-          text: what is being done.
-          ended: how many runs have ended; each has a line where there is no terminal.
+          left: estimate of the seconds that are left; None if there is none yet.
+          text: a description of the current work.
+          ended: number of runs that have ended; without a terminal each prints a line.
         """
-        words = f"about {duration(left)} left, " if left is not None else ""
+        remaining = f"about {duration(left)} left, " if left is not None else ""
         if self.bar is not None:
-            self.bar.set_postfix_str(words + text, refresh=False)
+            self.bar.set_postfix_str(remaining + text, refresh=False)
             self.bar.update(int(1000 * done / self.total) - self.bar.n)
             return
         tenth = int(done / self.total * 10 + 1e-9)
         if tenth > self.tenth or ended > self.ended:
-            print(f"{self.name} {done / self.total:.0%}, {words}{text}", file=sys.stderr)
+            print(f"{self.name} {done / self.total:.0%}, {remaining}{text}", file=sys.stderr)
         self.tenth, self.ended = tenth, ended
 
     def close(self) -> None:
-        """Leaves the terminal's last line as it is."""
+        """Ends the bar; its last line stays on the terminal."""
         if self.bar is not None:
             self.bar.close()
 
 
 def duration(seconds: float) -> str:
-    """ "40 s", "12 min", "3 h 5 min", "2 d 3 h"."""
+    """Seconds in words: "40 s", "12 min", "3 h 5 min", "2 d 3 h"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -101,18 +101,20 @@ GRACE = 120.0
 
 
 class Interrupt:
-    """Set by the first SIGINT or SIGTERM, so that a loop can end at a good place; a second one ends
-    the process at once, and so does a loop that has not ended within the grace. One that any of
-    several processes got counts for all: see `agreed`.
+    """A flag set by the first SIGINT or SIGTERM, so that a loop can stop at a checkpoint.
 
-    Python runs its handlers between two of its instructions. A compilation, or a program that
-    computes or waits for memory, can keep it from the next one for ever: so a thread, which the
-    system's part of the handler wakes, ends the process.
+    A second signal ends the process at once. If the loop has not stopped within the grace period,
+    the process is ended as well. With several processes, a signal to one counts for all: see
+    `agreed`.
+
+    Python runs signal handlers between two of its instructions, which a compilation or a program
+    that computes or waits for memory can delay without limit. So a thread ends the process; the
+    C-level handler wakes it through a socket.
     """
 
     def __init__(self, grace: float = GRACE):
         self.signal, self.grace = 0, grace
-        # The system's part of the handler writes a signal's number to one end.
+        # The C-level handler writes the signal's number to one end.
         self._wakes, self._woken = socket.socketpair()
         self._woken.setblocking(False)
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -125,17 +127,19 @@ class Interrupt:
         self.signal = number
 
     def _watch(self) -> None:
-        """Ends the process after a second signal, or when the grace is over."""
-        number = self._received(None)
-        # Not by print, which may hold its lock where the signal interrupts another print.
-        _say(f"Stopping at the next checkpoint, within {self.grace:.0f} s; once more ends at once.")
-        again = self._received(self.grace)
-        if again is None:
-            _say(f"Not stopped within {self.grace:.0f} s: ended. The last checkpoint stays.")
-        os._exit(128 + (again or number))
+        """Ends the process after a second signal, or when the grace period is over."""
+        first = self._received(None)
+        _write_line(
+            f"Stopping at the next checkpoint, within {self.grace:.0f} s; "
+            "a second signal stops at once."
+        )
+        second = self._received(self.grace)
+        if second is None:
+            _write_line(f"Not stopped within {self.grace:.0f} s: ended. The last checkpoint stays.")
+        os._exit(128 + (second or first))
 
     def _received(self, seconds: float | None) -> int | None:
-        """The next signal that is still handled here; None if none comes within the seconds."""
+        """The next signal whose handler is `_note`; None if none comes within the seconds."""
         end = None if seconds is None else time.monotonic() + seconds
         while True:
             self._wakes.settimeout(None if end is None else max(end - time.monotonic(), 1e-3))
@@ -147,16 +151,19 @@ class Interrupt:
                 return number
 
     def agreed(self) -> int:
-        """The signal that any of the processes got, 0 if none; they all call it together."""
+        """The signal that any of the processes got, 0 if none; all processes call it together."""
         self.signal = distributed.greatest(self.signal)
         return self.signal
 
     def status(self) -> int:
-        """The exit status that shells expect of a process ended by this signal."""
+        """The exit status by shell convention, 128 + the signal's number."""
         return 128 + self.signal
 
 
-def _say(sentence: str) -> None:
-    """Writes a line to standard error, if it is open."""
+def _write_line(sentence: str) -> None:
+    """Writes a line to standard error, if it is open.
+
+    It does not use `print`, whose lock the main thread may hold when the signal arrives.
+    """
     with contextlib.suppress(OSError):
         os.write(2, f"\n{sentence}\n".encode())

@@ -1,4 +1,4 @@
-"""The last stage of a run: numbers, figures, and the summary that marks it complete."""
+"""The last stage of a run: numbers, figures, and summary.json, which marks the run complete."""
 
 import math
 from pathlib import Path
@@ -14,12 +14,12 @@ from elbo_lab.errors import UserError
 from elbo_lab.evaluation import Evaluation, quantities
 from elbo_lab.files import write_summary
 from elbo_lab.options import options_of
-from elbo_lab.reports import figures, results
+from elbo_lab.reports import figures, results, words
 from elbo_lab.reports.tables import Result, binarization_text, replicate_results, result_table
 from elbo_lab.runs import run_files, rundir, stages
 from elbo_lab.runs.probing import PREFIX
 
-# Images in the figure of reconstructions.
+# Number of images in the figure of reconstructions.
 RECONSTRUCTIONS = 20
 
 
@@ -29,19 +29,24 @@ def report(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
     total, call = training.total_steps(config, number), training.steps_per_call(config, number)
     draw(run, evaluations)
     records = stages.read_records(run, total)
-    last_pass = total - training.steps_per_epoch(config, number)
-    per_replicate = [
-        [
-            results.train_result(config, records, last_pass, r, call, run.method.terms[0]),
-            *results.test_results(config, e, run.spec),
-        ]
-        for r, e in evaluations.items()
-    ]
+    before_last_pass = total - training.steps_per_epoch(config, number)
+    per_replicate = []
+    for r, evaluated in evaluations.items():
+        train = results.train_result(
+            config,
+            records,
+            before_last_pass,
+            r,
+            steps_per_line=call,
+            term=run.method.terms[0],
+            kind=run.spec.kind,
+        )
+        per_replicate.append([train, *results.test_results(config, evaluated, run.spec)])
     timing = [
         Result(run_files.WALL_TIME, "", run.seconds, unit="s"),
         Result(run_files.SPEED, "", _steps_per_second(records), unit="steps/s"),
     ]
-    dataset = described(run)
+    dataset = data_description(run)
     mode = dataset["binarization"]
     summary = {
         "elbo_lab": __version__,
@@ -79,43 +84,55 @@ def stored_table(path: Path) -> str:
     seeds = f"seed {config['seed']}"
     if config["replicates"] > 1:
         seeds = f"{survivors} replicates of {config['replicates']}, seeds from {config['seed']}"
-    steps = f"{summary['steps']:,} steps"
-    binarized = binarization_text(summary["data"]["binarization"])
+    kind = summary["data"]["kind"]
+    data_texts = [dataset, *summary["data"].get("notes", ())]
+    if kind == "image":
+        data_texts.append(binarization_text(summary["data"]["binarization"]))
+    batch = f"{config['batch_size']} {words.for_kind('images', kind)}"
     titles = [
         ("objective", objective_text(config)),
-        ("data", ", ".join([dataset, *summary["data"].get("notes", ()), binarized])),
+        ("data", ", ".join(data_texts)),
         ("model", f"{model_text(config)}; {seeds}"),
-        ("trained", f"{steps} of {config['batch_size']} images on {summary['device']}"),
+        ("trained", f"{summary['steps']:,} steps of {batch} on {summary['device']}"),
         ("kept in", str(path)),
     ]
     return result_table(titles, results.from_json(summary["results"]))
 
 
 def model_text(config: dict[str, Any]) -> str:
-    """The model family, with its latent dimensions where it has any."""
+    """The model family, with its latent dimensions if it has any."""
     latents = config.get("latent_dims")
-    return config["model"] + (
-        f", latent dimensions {', '.join(map(str, latents))}" if latents else ""
-    )
+    if not latents:
+        return config["model"]
+    return f"{config['model']}, latent dimensions {', '.join(map(str, latents))}"
 
 
 def objective_text(config: dict[str, Any]) -> str:
-    """What was trained, with the settings that were used, given or not: "iwae, k = 5, ..."."""
+    """The objective with the settings that were used, defaults included: "iwae, k = 5, ..."."""
     if config["objective"] is None:
         return f"that of {config['model']}"
-    text = config["objective"]
-    text += f", k = {config['k']}" if config["k"] is not None else ""
-    text += f", m = {config['m']}" if config["m"] > 1 else ""
+    texts = [config["objective"]]
+    if config["k"] is not None:
+        texts.append(f"k = {config['k']}")
+    if config["m"] > 1:
+        texts.append(f"m = {config['m']}")
     for name in options_of(configs.objective_settings(config["objective"])):
         value = config.get(name)
-        if value is not None:
-            shown = f"{value:g}" if isinstance(value, float) else str(value)
-            text += f", {value} KL" if name == "kl" else f", {name} = {shown}"
-    return text + (f", {config['estimator']} estimator" if config["estimator"] else "")
+        if name == "kl" and value is not None:
+            texts.append(f"{value} KL")
+        elif value is not None:
+            texts.append(f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}")
+    if config["estimator"]:
+        texts.append(f"{config['estimator']} estimator")
+    return ", ".join(texts)
 
 
 def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
-    """Writes the figures of the first replicate that is finite (curves are of all)."""
+    """Writes the figures of the first finite replicate; the training curves are of all replicates.
+
+    Raises:
+      UserError: a file cannot be written.
+    """
     setup.release_memory()
     folder = run.path / rundir.FIGURES
     run.check_directory()
@@ -126,8 +143,11 @@ def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
     number = len(run.dataset.x_train)
     records = stages.read_records(run, training.total_steps(run.config, number))
     r = min(evaluations)
-    density = results.is_density(run.config)
-    curves = {name: quantities.term(name, density) for name in run.method.terms}
+    is_density = results.is_density(run.config)
+    curves = {}
+    for name in run.method.terms:
+        title, unit = quantities.term(name, is_density)
+        curves[name] = title, words.for_kind(unit, run.spec.kind)
     figures.learning_curves(folder / "learning_curves.png", records, curves)
     _draw_probes(run, folder, records)
     layers = quantities.layers(evaluations[r])
@@ -141,20 +161,22 @@ def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
 
 
 def _draw_probes(run: stages.Run, folder: Path, records: list[dict]) -> None:
-    """Draws what was measured of the first test batch, the quantity that runs compare by first."""
+    """Draws the measurements of the first test batch against the step, the headline first."""
     probes = [record for record in records if any(name.startswith(PREFIX) for name in record)]
     if not probes:
         return
     measured = [name.removeprefix(PREFIX) for name in probes[0] if name.startswith(PREFIX)]
-    found = quantities.present(dict.fromkeys(measured))
-    names = sorted(found, key=lambda name: name != run.method.headline)
-    title = "first test batch, {}".format
-    curves = {f"{PREFIX}{n}": (title(found[n].title), found[n].unit) for n in names}
+    probed = quantities.present(dict.fromkeys(measured))
+    curves = {}
+    for name in sorted(probed, key=lambda name: name != run.method.headline):
+        quantity = probed[name]
+        unit = words.for_kind(quantity.unit, run.spec.kind)
+        curves[f"{PREFIX}{name}"] = f"first test batch, {quantity.title}", unit
     figures.learning_curves(folder / "test_curves.png", probes, curves)
 
 
 def _draw_pictures(run: stages.Run, r: int, folder: Path) -> None:
-    """Draws what the method shows, from one compiled program."""
+    """Draws the method's pictures, from one compiled program; none of data that are no images."""
     pictures = run.method.pictures
     if run.spec.kind != "image" and run.dataset.decode is None:
         return
@@ -164,8 +186,11 @@ def _draw_pictures(run: stages.Run, r: int, folder: Path) -> None:
 
     @jax.jit
     def draw_all(params: Any, stats: Any, batch: Batch) -> dict[str, jax.Array]:
-        own = dict(zip(pictures, jax.random.split(key, len(pictures)), strict=True))
-        return {name: p.draw(own[name], params, stats, batch) for name, p in pictures.items()}
+        picture_keys = jax.random.split(key, len(pictures))
+        return {
+            name: picture.draw(picture_key, params, stats, batch)
+            for (name, picture), picture_key in zip(pictures.items(), picture_keys, strict=True)
+        }
 
     def shaped(x: jax.Array) -> np.ndarray:
         if run.dataset.decode is not None:
@@ -182,28 +207,34 @@ def _draw_pictures(run: stages.Run, r: int, folder: Path) -> None:
             figures.image_grid(path, shaped(images), 10, picture.title)
 
 
-def described(run: stages.Run) -> dict[str, Any]:
-    """What the summary says of the run's images."""
-    # Binary images are what they are, however they would be made binary.
-    binary = run.spec.kind != "image"
-    binary = binary or is_binary(run.dataset.x_test) and is_binary(run.dataset.x_train)
+def data_description(run: stages.Run) -> dict[str, Any]:
+    """The description of the run's data in its summary."""
+    binarization = run.config.binarization
+    # No binarization changes images that are binary already; other data have none.
+    if run.spec.kind != "image" or (
+        is_binary(run.dataset.x_test) and is_binary(run.dataset.x_train)
+    ):
+        binarization = "none"
     return {
         "name": run.dataset.name,
+        "kind": run.spec.kind,
         "train_images": len(run.dataset.x_train),
         "test_images": len(run.dataset.x_test),
         "image_shape": list(run.dataset.image_shape),
-        "binarization": "none" if binary else run.config.binarization,
+        "binarization": binarization,
         "notes": list(run.dataset.notes),
     }
 
 
 def _listed(mode: str, rows: list[Result]) -> list[dict[str, Any]]:
-    """Results for summary.json: those of a split also say how it was binarized."""
+    """Results for summary.json; those of a split have its binarization."""
     return [row._asdict() | {"binarization": mode if row.split else None} for row in rows]
 
 
 def _steps_per_second(records: list[dict]) -> float:
-    """The median over compiled calls, which leaves out compilation and pauses; NaN of no lines."""
+    """The median over compiled calls, which leaves out compilation and pauses; NaN if there are
+    no lines.
+    """
     if not records:
         return math.nan
     steps = np.diff([0] + [r["step"] for r in records])

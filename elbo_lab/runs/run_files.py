@@ -1,4 +1,4 @@
-"""What the JSON files of a run hold, and their readers."""
+"""The JSON files of a run: their fields, and their readers."""
 
 import math
 import typing
@@ -12,19 +12,19 @@ from elbo_lab.reports.tables import Result
 from elbo_lab.runs import old_versions
 
 CONFIG, SUMMARY, CHECKPOINTS = "config.json", "summary.json", "checkpoints"
-# What every line of metrics has besides its step and the terms of the loss.
+# The fields of every line of metrics besides its step and the terms of the loss.
 METRIC_NAMES = ("seconds",)
-# The results of a summary that are of no split.
+# Names of the results in a summary that belong to no split.
 WALL_TIME, SPEED = "wall time of training", "speed"
 
 
 def _stored_kind(kind: Any) -> Any:
-    """Infinities are texts."""
+    """The kind of a setting in a file, where infinities are texts."""
     return str | kind if kind is float or float in typing.get_args(kind) else kind
 
 
-# Other versions, model families and objectives have other fields. Settings of another objective
-# than the run's are null in files of version 0.1.
+# All are optional, since other versions, model families and objectives have other fields. Settings
+# of other objectives than the run's are null in files of version 0.1.
 _FIELDS = {
     **{f"{n}?": _stored_kind(typing.get_type_hints(Config)[n]) for n in configs.SHARED},
     **{f"{n}?": _stored_kind(kind) | None for n, kind in configs.option_types().items()},
@@ -38,7 +38,7 @@ _SUMMARY_KIND = {
     "measured?": dict[str, list[int]],
     "data": {
         **{"name": str, "binarization": str, "image_shape": list[int]},
-        **{"train_images": int, "test_images": int},
+        **{"train_images": int, "test_images": int, "kind?": str},
     },
     "failed_at": dict[str, int],
     "failed_replicates": list[int],
@@ -48,8 +48,10 @@ _SUMMARY_KIND = {
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What config.json holds, "config", "data_sha256" and, of replicates that are not the config's
-    own seeds, "replicas"; where the file is damaged or lost, its copy in the newest checkpoint.
+    """The content of config.json, or its copy in the newest checkpoint if the file is damaged.
+
+    Its keys are "config", "data_sha256" and, unless the replicates are the config's own seeds,
+    "replicas".
 
     Raises:
       UserError: there is neither; the sentence says what is wrong with config.json.
@@ -57,7 +59,7 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         return json_files.read(path / CONFIG, CONFIG_KIND)
     except UserError:
-        from elbo_lab.training import checkpoint
+        from elbo_lab.training import checkpoint  # here, since importing JAX takes a second
 
         try:
             copy = checkpoint.read_note(path / CHECKPOINTS)
@@ -70,16 +72,15 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """What summary.json holds.
+    """The content of summary.json, with the fields that earlier versions lacked.
 
     Raises:
-      UserError: it cannot be read, or lacks something that it has to hold.
+      UserError: it cannot be read, or lacks a field.
     """
     summary = old_versions.completed(json_files.read(path / SUMMARY, _SUMMARY_KIND))
     number = summary["config"]["replicates"]
-    if len(summary["replicas"]) != number or summary["failed_at"].keys() != set(
-        map(str, range(number))
-    ):
+    replicates = {str(r) for r in range(number)}
+    if len(summary["replicas"]) != number or summary["failed_at"].keys() != replicates:
         raise UserError(f"{path / SUMMARY} is damaged: it is not of {number} replicates")
     if not {WALL_TIME, SPEED} <= {row["name"] for row in summary["results"]}:
         raise UserError(f"{path / SUMMARY} is damaged: results lack {WALL_TIME} or {SPEED}")
@@ -87,8 +88,10 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 
 def timing(summary: dict[str, Any]) -> tuple[float, float]:
-    """Seconds of training and steps per second of what `read_summary` gave."""
-    values = {row["name"]: row["value"] for row in summary["results"]}
+    """Seconds of training and steps per second in a summary of `read_summary`."""
     # JSON has no NaN: a value that is not finite was written as null.
-    seconds, speed = (math.nan if values[n] is None else values[n] for n in (WALL_TIME, SPEED))
-    return seconds, speed
+    values = {
+        row["name"]: math.nan if row["value"] is None else row["value"]
+        for row in summary["results"]
+    }
+    return values[WALL_TIME], values[SPEED]

@@ -1,10 +1,10 @@
-"""A run's directory: who may write there, and whether it is this run's.
+"""A run's directory: which process may write there, and which run it holds.
 
-config.json      what decides the numbers; written first
+config.json      everything that decides the numbers; written first
 checkpoints/     see checkpoint.py; their notes hold a copy of config.json
 metrics.jsonl    training curves; tensorboard/ holds the same
-evaluation.npz   every test image's values
-figures/         PNG
+evaluation.npz   values of every test example
+figures/         PNG files
 summary.json     written last: its presence means that the run is complete
 """
 
@@ -33,35 +33,42 @@ except ImportError:  # Windows
 
 EVALUATION, METRICS = "evaluation.npz", "metrics.jsonl"
 FIGURES, TENSORBOARD = "figures", "tensorboard"
-_DOOMED = f"{CHECKPOINTS}.removed"
-# Everything that a run writes, and so all that overwriting removes, in an order that leaves a run
-# that can start anew wherever a kill cuts it off: what resumes first, what names the run last.
+# Checkpoints that are being removed; the renaming takes no time.
+_REMOVED = f"{CHECKPOINTS}.removed"
 _DAMAGED = f"{CONFIG}.damaged"
+# Everything that a run writes, which is what overwriting removes. The order lets a run start anew
+# wherever a kill interrupts the removal: config.json, by which a run is known, goes last.
 _CONTENTS = (
-    *(SUMMARY, _DOOMED, EVALUATION, METRICS, FIGURES, TENSORBOARD, _DAMAGED),
+    *(SUMMARY, _REMOVED, EVALUATION, METRICS, FIGURES, TENSORBOARD, _DAMAGED),
     *(f"{name}.tmp" for name in (SUMMARY, EVALUATION, METRICS)),
     CONFIG,
 )
-# What a process killed in its first moment leaves: the lock, and a config.json not yet in place.
+# Files that a process leaves if it is killed before config.json is in place.
 _LOCK, _UNFINISHED = ".lock", f"{CONFIG}.tmp"
-# What a file system says where nothing may be written.
+# Error numbers of a file system that refuses to write.
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def default_name(config: Config) -> str:
-    """A directory of its own for each configuration, e.g. runs/iwae-k5-mnist_small-1a2b3c4d: the
-    one that an earlier version gave it, if that is there.
+    """The directory of a configuration, e.g. runs/iwae-k5-mnist_small-1a2b3c4d; the one of an
+    earlier version's name if it exists.
     """
     start = os.path.join("runs", f"{configs.label(config)}-{Path(config.dataset).stem}")
     return first_existing(f"{start}-{configs.digest(config)}", start, old_digests.digest(config))
 
 
 def first_existing(name: str, start: str, old_digest: str | None) -> str:
-    """The directory of an earlier version's digest if it is there and has not been made anew, else
-    the directory of this version's name.
+    """The directory of an earlier version's digest if it exists and `name` does not; else `name`.
+
+    Args:
+      name: this version's name.
+      start: the part of the name before the digest.
+      old_digest: the earlier version's; None if it could not have made the run.
     """
-    old = None if old_digest is None else f"{start}-{old_digest}"
-    return old if old and os.path.isdir(old) and not os.path.isdir(name) else name
+    if old_digest is None or os.path.isdir(name):
+        return name
+    old_name = f"{start}-{old_digest}"
+    return old_name if os.path.isdir(old_name) else name
 
 
 @contextlib.contextmanager
@@ -74,15 +81,15 @@ def claim(
 ) -> Iterator[Path]:
     """Opens a run's directory for this process alone; creates it, or checks that it is this run's.
 
-    A complete run where nothing can be written is opened for reading. A config.json that is damaged
-    or lost is restored from a checkpoint, with a warning.
+    A complete run in a read-only directory is opened for reading. A config.json that is damaged or
+    lost is restored from a checkpoint, with a warning.
 
     Args:
       workdir: the directory; it may exist if it is empty or a run's.
       config: the run's.
-      data_digest: of the images, since a file may change under the same name.
-      overwrite: remove an earlier run's files first (and no others).
-      replicas: the configs of one seed each, where they are others than the config's own seeds.
+      data_digest: of the data, since a file may change under the same name.
+      overwrite: True to remove an earlier run's files first (and no others).
+      replicas: a config for each replicate, if they are not the config's own seeds.
 
     Raises:
       UserError: the directory cannot be written, is in use, holds something else, or is the run of
@@ -99,21 +106,22 @@ def claim(
 
 
 class Watch:
-    """A claimed directory while its run writes there.
+    """Notices that a claimed directory is moved or removed while its run writes there.
 
     Attributes:
-      config: what its config.json holds.
+      config: the content of its config.json.
     """
 
     def __init__(self, path: Path):
         self.path, self.config = path, run_files.read_config(path)
-        self._lock = open(path / _LOCK, "ab")  # Held open: no other file gets its number.
+        # Kept open, so that no other file can get the same inode number.
+        self._lock = open(path / _LOCK, "ab")
 
     def is_there(self) -> bool:
-        """Whether the directory was neither moved nor removed."""
+        """True if the directory was neither moved nor removed."""
         try:
-            there = os.stat(self.path / _LOCK)
-            return os.path.samestat(os.fstat(self._lock.fileno()), there)
+            at_path = os.stat(self.path / _LOCK)
+            return os.path.samestat(os.fstat(self._lock.fileno()), at_path)
         except OSError:
             return False
 
@@ -121,8 +129,8 @@ class Watch:
         """Raises UserError once the directory was moved or removed."""
         if not self.is_there():
             raise UserError(
-                f"{self.path} was moved or removed while its run was writing there; what the run "
-                "had saved is where the directory went: move it back to go on, or start anew."
+                f"{self.path} was moved or removed while its run was writing there; if it was "
+                "moved, move it back to go on, or start anew."
             )
 
     def __enter__(self) -> "Watch":
@@ -131,16 +139,16 @@ class Watch:
     def __exit__(self, kind, error, traceback) -> None:
         try:
             if isinstance(error, UserError):
-                self.check()  # A directory that went away explains what the disk refused.
+                self.check()  # A directory that was moved explains why a file was refused.
         finally:
             self._lock.close()
 
 
 def remove(path: Path) -> None:
-    """Removes a run, and its directory if nothing else is in it.
+    """Removes a run's files, and its directory if nothing else is in it.
 
     Raises:
-      UserError: it is in use, or cannot be removed.
+      UserError: the directory is in use, or cannot be removed.
     """
     with locked(str(path)):
         _remove(path)
@@ -152,23 +160,23 @@ def remove(path: Path) -> None:
 
 
 def stored_replicas(path: Path) -> tuple[list[dict[str, Any]], str]:
-    """The configs of one seed each that a directory's run is of, as JSON-ready values, and the
-    digest of its images; ([], "") if it holds no run.
+    """The stored config of each replicate of a directory's run, as JSON values, and the digest of
+    its data; ([], "") if the directory holds no run.
     """
     try:
-        stored_config = run_files.read_config(path)
-        config, own = stored_config["config"], stored_config.get("replicas")
-        if own is None:
-            own = [{"seed": config["seed"] + r} for r in range(config["replicates"])]
-        replicas = [{**config, "replicates": 1, **fields} for fields in own]
-        return replicas, stored_config["data_sha256"]
+        stored = run_files.read_config(path)
+        config, own_fields = stored["config"], stored.get("replicas")
+        if own_fields is None:
+            own_fields = [{"seed": config["seed"] + r} for r in range(config["replicates"])]
+        replicas = [{**config, "replicates": 1, **fields} for fields in own_fields]
+        return replicas, stored["data_sha256"]
     except (UserError, KeyError):
         return [], ""
 
 
 @contextlib.contextmanager
 def locked(workdir: str) -> Iterator[Path]:
-    """Makes a directory if there is none, and keeps other processes out of it.
+    """Creates a directory if it does not exist, and locks it against other processes.
 
     Raises:
       UserError: it cannot be written, or is in use.
@@ -176,8 +184,8 @@ def locked(workdir: str) -> Iterator[Path]:
     path = Path(workdir).expanduser()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        # Without truncation, and left behind: deleting a lock file that another process is just
-        # opening would let two processes in.
+        # The file is never deleted: another process that has just opened it would lock a file
+        # that a third one cannot see.
         lock = open(path / _LOCK, "ab")
     except OSError as error:
         raise UserError(f"--workdir={workdir} cannot be written: {error.strerror}.") from error
@@ -192,7 +200,7 @@ def locked(workdir: str) -> Iterator[Path]:
 
 
 def is_read_only(path: Path) -> bool:
-    """Whether the directory exists and the system refuses to write there."""
+    """True if the directory exists and the system refuses to write there."""
     try:
         with open(path / _LOCK, "ab"):
             return False
@@ -201,13 +209,15 @@ def is_read_only(path: Path) -> bool:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether the run has its summary."""
+    """True if the run has its summary."""
     return (path / SUMMARY).exists()
 
 
 def _lock(file: typing.BinaryIO) -> None:
-    """Locks the file until it is closed; raises BlockingIOError or PermissionError if another
-    process has.
+    """Locks a file until it is closed.
+
+    Raises:
+      BlockingIOError, PermissionError: another process has locked it.
     """
     if fcntl:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -223,25 +233,26 @@ def _prepare(
     overwrite: bool,
     replicas: Sequence[Config] | None,
 ) -> None:
+    """Checks that a locked directory is this run's, or writes config.json into an empty one."""
     try:
-        others = sorted(name for name in os.listdir(path) if name not in (_LOCK, _UNFINISHED))
+        names = sorted(name for name in os.listdir(path) if name not in (_LOCK, _UNFINISHED))
     except OSError as error:
         raise UserError(f"--workdir={path} cannot be read: {error.strerror}.") from error
-    if others and not is_run(path):
-        reason = f"it holds {others[0]} and no {CONFIG}"
-        if CONFIG in others:
+    if names and not is_run(path):
+        reason = f"it holds {names[0]} and no {CONFIG}"
+        if CONFIG in names:
             # Many programs keep a config.json: only a run's may be overwritten.
             reason = f"{CONFIG} there is not a run's"
         raise UserError(
             f"--workdir={path} is not empty and not a run's directory ({reason}); choose a new or "
             "empty one."
         )
-    if others and overwrite:
-        _remove(path)
-    if others and not overwrite:
+    if names and not overwrite:
         _check_kinds(path)
         _check_same(path, config, data_digest, replicas, _restored_config(path))
         return
+    if names:
+        _remove(path)
     new = {"config": configs.to_dict(config), "data_sha256": data_digest}
     if replicas is not None:
         new["replicas"] = _own_fields(config, replicas)
@@ -249,22 +260,21 @@ def _prepare(
 
 
 def _check_kinds(path: Path) -> None:
-    """Raises UserError for a folder in the place of a file of the run, or the reverse, which would
-    be found out when the results are written.
+    """Raises UserError for a folder in place of a run's file, or a file in place of a folder.
+
+    Otherwise the mistake would be noticed only when the results are written.
     """
-    for name in (SUMMARY, EVALUATION, METRICS, FIGURES, TENSORBOARD, CHECKPOINTS):
-        is_file = name in (SUMMARY, EVALUATION, METRICS)
-        if (path / name).is_dir() if is_file else (path / name).is_file():
-            kinds = ("folder", "file") if is_file else ("file", "folder")
-            raise UserError(
-                f"{path / name} is a {kinds[0]} where the run has a {kinds[1]}; move it away."
-            )
+    for name in (SUMMARY, EVALUATION, METRICS):
+        if (path / name).is_dir():
+            raise UserError(f"{path / name} is a folder where the run has a file; move it away.")
+    for name in (FIGURES, TENSORBOARD, CHECKPOINTS):
+        if (path / name).is_file():
+            raise UserError(f"{path / name} is a file where the run has a folder; move it away.")
 
 
 def is_run(path: Path) -> bool:
-    """Whether a directory is a run's, by any of the files that only runs have."""
-
-    from elbo_lab.training import metrics  # JAX comes with it, which takes a second
+    """True if a directory holds any of the files that only runs have."""
+    from elbo_lab.training import metrics  # here, since importing JAX takes a second
 
     def holds(read: Callable[[], Any]) -> bool:
         with contextlib.suppress(UserError), warnings.catch_warnings(action="ignore"):
@@ -280,15 +290,15 @@ def is_run(path: Path) -> bool:
 
 
 def _has_checkpoints(path: Path) -> bool:
-    from elbo_lab.training import checkpoint
+    from elbo_lab.training import checkpoint  # here, since importing JAX takes a second
 
     return checkpoint.read_note(path / CHECKPOINTS) is not None
 
 
 def _restored_config(path: Path) -> dict[str, Any]:
-    """What config.json holds; the file is written again where it was damaged or lost."""
+    """The content of config.json; the file is written again if it was damaged or lost."""
     try:
-        found = run_files.read_config(path)
+        stored = run_files.read_config(path)
     except UserError as error:
         raise UserError(
             f"--workdir={path}: {error}, and no checkpoint has a copy of it; --overwrite starts "
@@ -298,13 +308,13 @@ def _restored_config(path: Path) -> dict[str, Any]:
         json_files.read(path / CONFIG, run_files.CONFIG_KIND)
     except UserError as error:
         set_aside(path / CONFIG, path / _DAMAGED)
-        files.write_summary(path / CONFIG, found)
+        files.write_summary(path / CONFIG, stored)
         warnings.warn(f"{error}; restored from a checkpoint", DamageWarning, stacklevel=1)
-    return found
+    return stored
 
 
 def set_aside(file: Path, name: Path) -> None:
-    """Renames a damaged file, if it is there.
+    """Renames a damaged file, if it exists.
 
     Raises:
       UserError: the system refuses, with its reason.
@@ -322,12 +332,14 @@ def _check_same(
     config: Config,
     data_digest: str,
     replicas: Sequence[Config] | None,
-    found: dict[str, Any],
+    stored: dict[str, Any],
 ) -> None:
-    """Raises UserError if what is stored is of another run."""
-    differing = _differences(config, data_digest, found)
-    wanted = None if replicas is None else _own_fields(config, replicas)
-    if found.get("replicas") != wanted:
+    """Raises UserError if the stored config.json is another run's."""
+    differing = configs.differences(config, stored["config"])
+    if stored["data_sha256"] != data_digest:
+        differing.append(data.changed(config.dataset, stored["data_sha256"], data_digest))
+    own_fields = None if replicas is None else _own_fields(config, replicas)
+    if stored.get("replicas") != own_fields:
         differing.append("the replicates")
     if differing:
         raise UserError(
@@ -336,15 +348,8 @@ def _check_same(
         )
 
 
-def _differences(config: Config, data_digest: str, found: dict[str, Any]) -> list[str]:
-    differing = configs.differences(config, found["config"])
-    if found["data_sha256"] != data_digest:
-        differing.append(data.changed(config.dataset, found["data_sha256"], data_digest))
-    return differing
-
-
 def _own_fields(config: Config, replicas: Sequence[Config]) -> list[dict[str, Any]]:
-    """What each replica has of its own, beside the config."""
+    """The fields in which each replica differs from the config, and its seed."""
     shared = configs.to_dict(config) | {"replicates": 1, "seed": None}
     return [
         {n: v for n, v in configs.to_dict(replica).items() if v != shared[n]}
@@ -353,11 +358,12 @@ def _own_fields(config: Config, replicas: Sequence[Config]) -> list[dict[str, An
 
 
 def _remove(path: Path) -> None:
+    """Removes the files of a run, and no others."""
     target = path / CHECKPOINTS
     try:
         if target.exists():
-            shutil.rmtree(path / _DOOMED, ignore_errors=True)
-            target.rename(path / _DOOMED)
+            shutil.rmtree(path / _REMOVED, ignore_errors=True)
+            target.rename(path / _REMOVED)
         for name in _CONTENTS:
             target = path / name
             if target.is_dir() and not target.is_symlink():

@@ -1,4 +1,4 @@
-"""Draws from a stored run, and the files that hold them."""
+"""Draws samples from a stored run, and writes them to files."""
 
 import io
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from elbo_lab.errors import UserError
 from elbo_lab.reports import figures
 from elbo_lab.runs.loading import Trained
 
-# Examples that are drawn at once.
+# Number of examples that are drawn at once.
 CHUNK = 500
 
 
@@ -23,33 +23,33 @@ def sample(
     number: int,
     on_progress: Callable[[float], None] = lambda done: None,
 ) -> np.ndarray:
-    """Draws [number, *shape] from the model, in chunks. What a run of another run's codes or
-    features draws is decoded by that one.
+    """Draws [number, *shape] from the model, in chunks. Codes and features are decoded to images by
+    the run that encoded them.
 
     Args:
       trained: a run.
       key: one typed PRNG key.
       number: of draws.
-      on_progress: called with how many draws are done, parts of one included.
+      on_progress: called with the number of draws that are done, which may be fractional.
 
     Raises:
       ValueError: the method gives no samples.
     """
     starts = range(0, number, CHUNK)
     chunks = []
-    for own, start in zip(jax.random.split(key, len(starts)), starts, strict=True):
+    decode = trained.dataset.decode
+    for chunk_key, start in zip(jax.random.split(key, len(starts)), starts, strict=True):
         size = min(CHUNK, number - start)
-        x = trained.sample(own, size, lambda part, a=start, n=size: on_progress(a + part * n))
-        decode = trained.dataset.decode
+        x = trained.sample(chunk_key, size, lambda part, a=start, n=size: on_progress(a + part * n))
         chunks.append(x if decode is None else decode(x.reshape(size, -1)))
     return np.concatenate(chunks)
 
 
 def write(path: Path, x: np.ndarray, trained: Trained, columns: int) -> None:
-    """Writes draws as a picture, or as the array `x` of an .npz.
+    """Writes draws as a picture, or, if the path ends in .npz, as its array `x`.
 
     Raises:
-      UserError: the disk refuses, or the draws are no images.
+      UserError: the file cannot be written, or the draws are not images.
     """
     if path.suffix == ".npz":
         buffer = io.BytesIO()

@@ -1,8 +1,8 @@
 """Refuses runs that are too large, from shapes alone, before anything is compiled.
 
-Two amounts of memory are counted, both from below: the parameters with their gradient and the
-optimizer's state, and the largest array that a matrix product of a step returns. A run that passes
-may still be too large.
+Two lower bounds of the memory that a run needs are counted: the parameters with their gradient and
+the optimizer's state, and the largest result of a matrix product in a step. A run that passes may
+still be too large.
 """
 
 import functools
@@ -20,26 +20,28 @@ from elbo_lab.configs import Config, shown, traced
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.errors import UserError
 from elbo_lab.options import values_of
+from elbo_lab.reports import words
 from elbo_lab.training import optimizer
 
-# Their results are stored; those of elementwise operations may be fused into what reads them.
+# Operations whose results are stored; those of elementwise operations may be fused.
 _PRODUCTS = ("dot_general", "conv_general_dilated")
 _FLOAT_BYTES = 4
-# What every machine has: nothing is asked of JAX or the system for runs that need less.
+# Bytes that every machine has: runs that need less are not compared with the device's memory.
 _SMALL = 10**9
-# Draws for each test image: a million take hours on a CPU, and a signal is heard between batches.
+# Draws for each test example: a million take hours on a CPU, and a run can be stopped between
+# batches alone.
 MOST_EVALUATED = 10_000_000
 
 
 def check(config: Config, spec: Spec, num_train: int, memory: int | None = None) -> None:
-    """Raises a UserError for a run that cannot fit into memory, or whose bound would take for ever;
-    it names the flag to blame.
+    """Raises a UserError for a run that cannot fit into memory or whose bound takes too long; it
+    names the flag.
 
     Args:
       config: a checked and resolved configuration.
       spec: of the data.
-      num_train: N, training images.
-      memory: bytes there are, `total_memory()` if not given.
+      num_train: N, training examples.
+      memory: bytes of memory; `total_memory()` if not given.
     """
     if config.objective == "jackknife":
         _check_subsets(config)
@@ -49,56 +51,62 @@ def check(config: Config, spec: Spec, num_train: int, memory: int | None = None)
     if memory is None:
         memory = _SMALL if most <= _SMALL else total_memory()
     if most <= memory:
-        return  # nearly every run, for which tracing the model would take a tenth of a second
+        return  # True for nearly every run, and spares a tenth of a second of tracing.
     method = methods.make(config, spec, num_train)
     key = jax.eval_shape(lambda: jax.random.key(0))
     kind = jnp.int32 if spec.kind == "token" else jnp.float32
     batch = Batch(jax.ShapeDtypeStruct((config.batch_size, spec.dim), kind))
     params, stats = jax.eval_shape(method.init, key, batch)
-    state = _bytes((params, params, jax.eval_shape(optimizer.make(config).init, params)))
-    has = f"more than the {_gigabytes(memory)} of memory there is"
-    if config.replicates * state > memory:
-        number = sum(leaf.size for leaf in jax.tree.leaves(params))
-        widths = _widths(config)
-        name = max(widths, key=lambda name: np.max(widths[name]))
-        value = widths[name]
-        if state <= memory:
-            name, value = "replicates", config.replicates
-        of_all = f" for {config.replicates:,} replicates" if config.replicates > 1 else ""
-        raise UserError(
-            f"--{name}={shown(value)} is too large: the parameters of a model, "
-            f"{number:,}, take {_gigabytes(config.replicates * state)} with their gradient and "
-            f"Adam's moments{of_all}, {has}."
-        )
+    _check_parameters(config, params, memory)
     number = jax.ShapeDtypeStruct((), jnp.float32)
     finite = {n: v for n, v in traced(config).items() if isinstance(v, str) or math.isfinite(v)}
     step = jax.make_jaxpr(method.loss)(key, params, stats, batch, dict.fromkeys(finite, number))
     largest = max(_products(step.jaxpr), default=0)
     if largest > memory:
         name = max(("k", "m", "batch_size"), key=lambda name: getattr(config, name) or 0)
+        examples = words.for_kind("images", spec.kind)
         raise UserError(
             f"--{name}={getattr(config, name)} is too large: an array of one step, of "
-            f"{(config.k or 1) * config.m:,} draws for each of {config.batch_size:,} images, takes "
-            f"{_gigabytes(largest)}, {has}."
+            f"{(config.k or 1) * config.m:,} draws for each of {config.batch_size:,} {examples}, "
+            f"takes {_gigabytes(largest)}, {_more_than(memory)}."
         )
+
+
+def _check_parameters(config: Config, params: Any, memory: int) -> None:
+    """Raises a UserError for parameters that do not fit with their gradient and Adam's moments."""
+    state = _bytes((params, params, jax.eval_shape(optimizer.make(config).init, params)))
+    if config.replicates * state <= memory:
+        return
+    name, value = "replicates", config.replicates
+    if state > memory:  # for a single replicate
+        widths = _widths(config)
+        name = max(widths, key=lambda name: np.max(widths[name]))
+        value = widths[name]
+    number = sum(leaf.size for leaf in jax.tree.leaves(params))
+    of_all = f" for {config.replicates:,} replicates" if config.replicates > 1 else ""
+    raise UserError(
+        f"--{name}={shown(value)} is too large: the parameters of a model, {number:,}, take "
+        f"{_gigabytes(config.replicates * state)} with their gradient and Adam's moments{of_all}, "
+        f"{_more_than(memory)}."
+    )
 
 
 def _check_subsets(config: Config) -> None:
-    """Whether the jackknife takes as many draws and as high an order."""
+    """Raises a UserError for a jackknife of too many draws at too high an order."""
     draws = config.k - 1 if config.estimator == "score_loo" else config.k
+    order = config.objective_options.order
     log_w = jax.ShapeDtypeStruct((draws,), jnp.float32)
     try:
-        jax.eval_shape(
-            functools.partial(losses.bounds.jackknife, order=config.objective_options.order), log_w
-        )
+        jax.eval_shape(functools.partial(losses.bounds.jackknife, order=order), log_w)
     except ValueError as error:
-        flags = f"--order={config.objective_options.order} with --k={config.k}"
-        raise UserError(f"{flags} takes too many subsets of draws: {error}") from error
+        raise UserError(
+            f"--order={order} with --k={config.k} takes too many subsets of draws: {error}"
+        ) from error
 
 
 def total_memory() -> int:
-    """Bytes of the devices that a run may use: a GPU's or TPU's own, else the host's."""
-    import psutil  # which takes 20 ms
+    """Bytes of memory that a run may use: the GPUs' or TPUs' own, else the host's."""
+    import psutil  # here, since it takes 20 ms
 
     limits = [(device.memory_stats() or {}).get("bytes_limit") for device in jax.local_devices()]
     local = psutil.virtual_memory().total
@@ -108,9 +116,10 @@ def total_memory() -> int:
 
 
 def _most(config: Config, data_dim: int) -> int:
-    """Bytes that the amounts which `check` counts do not exceed for an mlp, by arithmetic alone: a
-    network has no more weights than all pairs of the model's widths, and no array of a step is
-    wider than the widest.
+    """An upper bound, in bytes, of the two amounts that `check` counts, for an mlp.
+
+    It takes arithmetic alone: a network has at most as many weights as there are pairs of the
+    model's widths, and no array of a step is wider than the widest layer.
     """
     widths = (data_dim, *itertools.chain(*_widths(config).values()))
     networks = 2 * len(config.model_options.latent_dims)
@@ -122,12 +131,12 @@ def _most(config: Config, data_dim: int) -> int:
 
 def _widths(config: Config) -> dict[str, int | tuple[int, ...]]:
     """The settings of the model family that are whole numbers: widths of its layers, and counts."""
-    own = values_of(config.model_options)
-    return {name: value for name, value in own.items() if type(value) in (int, tuple)}
+    options = values_of(config.model_options)
+    return {name: value for name, value in options.items() if type(value) in (int, tuple)}
 
 
 def _products(jaxpr: Any) -> Iterator[int]:
-    """Bytes of each result of a matrix product, those of functions that are called included."""
+    """Bytes of each result of a matrix product, in the jaxpr and in those that it calls."""
     for equation in jaxpr.eqns:
         if equation.primitive.name in _PRODUCTS:
             yield _bytes([variable.aval for variable in equation.outvars])
@@ -138,6 +147,7 @@ def _products(jaxpr: Any) -> Iterator[int]:
 
 
 def _bytes(tree) -> int:
+    """Bytes of all arrays of a tree."""
     return sum(
         math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree)
     )
@@ -145,3 +155,7 @@ def _bytes(tree) -> int:
 
 def _gigabytes(number: int) -> str:
     return f"{number / 1e9:,.1f} GB"
+
+
+def _more_than(memory: int) -> str:
+    return f"more than the {_gigabytes(memory)} of memory there is"

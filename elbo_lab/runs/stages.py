@@ -1,7 +1,8 @@
-"""The stages of a run: train, evaluate, report. Each goes on where an earlier process stopped."""
+"""The stages of a run before its report: train and evaluate.
 
-import contextlib
-import shutil
+Each continues where an earlier process stopped.
+"""
+
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,42 +12,42 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elbo_lab import json_files, keys, methods, training
+from elbo_lab import evaluation, keys, methods, training
 from elbo_lab.configs import Config
 from elbo_lab.data import Batch, Dataset, binarization, hold_out, spec_of, streaming
 from elbo_lab.devices import distributed, setup, sharding
-from elbo_lab.errors import UserError
 from elbo_lab.evaluation.storage import TRAIN
-from elbo_lab.runs import examples, probing, run_files, rundir
+from elbo_lab.runs import examples, probing, run_checkpoints, run_files, rundir
 from elbo_lab.runs.progress import Interrupt, Progress
 from elbo_lab.training import hyper
 from elbo_lab.training.metrics import MetricLog, missing_steps, read_metrics, warn_of_missing
 
-# Compiled calls between checkpoints, where --checkpoint_every is not given: half a minute on a CPU,
-# of which saving takes a twentieth of a second.
+# Number of compiled calls between checkpoints if --checkpoint_every is not given. They take about
+# half a minute on a CPU, and saving takes a twentieth of a second.
 CALLS_PER_CHECKPOINT = 20
 
 
 class StoppedError(Exception):
-    """A signal ended a stage at a place from which it can go on.
+    """A signal stopped a stage at a point from which it can be resumed.
 
     Attributes:
-      status: the exit status that shells expect of a process ended by the signal.
+      status: the exit status by shell convention, 128 + the signal's number.
     """
 
-    def __init__(self, sentence: str, status: int):
-        super().__init__(sentence)
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
         self.status = status
 
 
 class DivergedError(Exception):
-    """Nothing is left to train: the loss or its gradient is not finite."""
+    """No replicate is left to train: the loss or its gradient is not finite."""
 
 
 class Run:
-    """A run in its claimed directory: what the stages share, and what they leave for the next.
+    """A run in its claimed directory: the settings that all stages share, and their results.
 
-    Making one turns SIGINT and SIGTERM into a gentle stop.
+    Unless `interrupt` is given, creating a run installs handlers of SIGINT and SIGTERM, which stop
+    it at the next checkpoint.
     """
 
     def __init__(
@@ -64,17 +65,17 @@ class Run:
         """Prepares a run.
 
         Args:
-          config: what all replicas share, and their number.
+          config: the settings that all replicas share, and their number.
           path: the run's directory.
-          dataset: all of it; the config says what is held out.
-          tensorboard: whether to write events.
+          dataset: the whole data set; the config says what is held out.
+          tensorboard: True to write TensorBoard events.
           replicas: R configs that differ in seed and numeric hyper-parameters alone; those of the
             config's seeds if not given.
-          progress: makes what shows how far a stage is.
-          placement: where to compute, and where the training images lie; as the device has it if
-            not given.
-          interrupt: what notes signals, where it is older than the run.
-          watch: of the claimed directory; on the first process alone.
+          progress: constructor of the display of a stage's progress.
+          placement: the devices, and where the training images lie; decided by the device if not
+            given.
+          interrupt: an existing handler of signals.
+          watch: the claimed directory's, in the first process alone.
         """
         self.config, self.path, self.tensorboard = config, path, tensorboard
         self.progress, self.placement = progress, placement or setup.Placement()
@@ -87,8 +88,8 @@ class Run:
         self.state: training.TrainState | None = None
         self.failed_at = np.full(config.replicates, -1)
         self.watch = watch
-        self.seconds = 0.0  # of training, those of earlier processes included
-        self.missing: list[tuple[int, int]] = []  # steps whose metrics are lost, as was said
+        self.seconds = 0.0  # of training, including earlier processes
+        self.missing: list[tuple[int, int]] = []  # steps whose lost metrics were warned of
 
     def check_directory(self) -> None:
         """Raises UserError once the directory was moved or removed."""
@@ -100,15 +101,15 @@ class Run:
         trained = self.state.params, self.state.stats
         if self.config.replicates == 1:
             return self.keys, *trained
-        # Streams of the same base key are different keys, which JAX's check of reuse cannot know.
+        # Cloned for JAX's check of key reuse: only streams of the base key are consumed.
         return jax.random.clone(self.keys)[r], *jax.tree.map(lambda leaf: leaf[r], trained)
 
     def test_examples(self, r: int = 0) -> Batch:
-        """The test split as every evaluation of replicate r sees it; images as grey levels."""
+        """The test split as every evaluation of replicate r sees it."""
         return examples.of_test(self.replicas[r], self.dataset, self.spec)
 
     def first_train_examples(self) -> Batch:
-        """The `au_images` training examples over which active units are counted."""
+        """The first `au_images` training examples, over which active units are counted."""
         return examples.first_of_train(self.config, self.dataset, self.spec)
 
     def survivors(self) -> list[int]:
@@ -117,26 +118,26 @@ class Run:
 
 
 def train(run: Run) -> None:
-    """Trains to the end, from the newest checkpoint if there is one; leaves the state in `run`.
+    """Trains to the end, from the newest checkpoint if there is one; puts the state into `run`.
 
     Raises:
       StoppedError: after a signal, with a checkpoint saved.
       DivergedError: no replicate is finite any more.
-      UserError: the disk refuses.
+      UserError: a file cannot be read or written.
     """
     loop, start, total = _begin(run)
     if start == total:
-        # A kill may have cut the events short; closing the log completes them.
+        # A killed process may have left incomplete events; closing the log completes them.
         distributed.on_first(lambda: _open_log(run, start).close())
         distributed.on_first(lambda: _resume_clock(run, start))
     else:
         _train_from(run, loop, _training_data(run), start, total)
     if loop.mesh is not None:
-        run.state = sharding.fetch(run.state)  # what follows looks at one replicate at a time
+        run.state = sharding.fetch(run.state)  # Later stages take one replicate at a time.
 
 
 def load(run: Run) -> bool:
-    """Leaves the state of a trained run in `run`; False if there is no checkpoint of its end."""
+    """Puts the state of a trained run into `run`; False if there is no checkpoint of its end."""
     loop, start, total = _begin(run)
     if loop.mesh is not None:
         run.state = sharding.fetch(run.state)
@@ -154,11 +155,11 @@ def _begin(run: Run) -> tuple[training.Loop, int, int]:
     run.state = loop.init(run.keys, *examples.first_rows(run.dataset))
     setup.release_memory()
     total = training.total_steps(config, len(x_train))
-    return loop, _restore(run, total), total
+    return loop, run_checkpoints.restore(run, total), total
 
 
 def read_records(run: Run, last_step: int) -> list[dict[str, Any]]:
-    """The metrics of a run; says once which steps up to `last_step` they lack."""
+    """The metrics of a run. Warns once of the steps up to `last_step` that they lack."""
     records = read_metrics(run.path, _metric_names(run))
     call = training.steps_per_call(run.config, len(run.dataset.x_train))
     missing = missing_steps(records, last_step, call)
@@ -177,15 +178,14 @@ def _metric_names(run: Run) -> tuple[str, ...]:
 
 
 def _resume_clock(run: Run, step: int) -> None:
-    """Sets the seconds of training that earlier processes have taken."""
+    """Sets the seconds of training of earlier processes, if the checkpoint has none."""
     records = read_records(run, step)
-    # Checkpoints of older versions do not tell the time.
     if not run.seconds and records:
         run.seconds = records[-1]["seconds"]
 
 
 def _training_data(run: Run) -> Batch | streaming.Examples:
-    """On the device, or where they are, if they are to be streamed."""
+    """The training split on the device, or on the host if it is streamed."""
     x, label = run.dataset.x_train, run.dataset.y_train
     mode = binarization.of_kind(run.config.binarization, run.spec.kind)
     stream = run.placement.stream
@@ -195,7 +195,10 @@ def _training_data(run: Run) -> Batch | streaming.Examples:
     return Batch(examples.stored(x, keys.TRAIN_SPLIT, mode), label)
 
 
-def _train_from(run: Run, loop: training.Loop, data, start: int, total: int) -> None:
+def _train_from(
+    run: Run, loop: training.Loop, data: Batch | streaming.Examples, start: int, total: int
+) -> None:
+    """Trains from step `start` to `total`, with metrics, progress and checkpoints."""
     config = run.config
     call = training.steps_per_call(config, len(run.dataset.x_train))
     every = config.checkpoint_every or CALLS_PER_CHECKPOINT * call
@@ -220,7 +223,7 @@ def _train_from(run: Run, loop: training.Loop, data, start: int, total: int) -> 
             due = record.step // every > saved // every or record.step == total
             stop = run.interrupt.agreed()
             if due or stop:
-                _save(run, log, record.step)
+                run_checkpoints.save(run, log, record.step)
                 saved = record.step
             if stop and record.step < total:
                 progress.close()
@@ -235,102 +238,49 @@ def _write_line(run: Run, log: MetricLog, step: int, metrics: dict[str, np.ndarr
     log.write({"step": step, **metrics, "seconds": run.seconds})
 
 
-def _restore(run: Run, total: int) -> int:
-    """Puts the newest sound checkpoint into `run`; returns its step, 0 if there is none."""
-    restored = distributed.on_first(lambda: _read_checkpoint(run, total))
-    if restored is None:
-        return 0
-    step, run.state, run.seconds = restored
-    run.failed_at = np.atleast_1d(run.state.failure.step)
-    return step
-
-
-def _read_checkpoint(run: Run, total: int) -> tuple[int, training.TrainState, float] | None:
-    folder = run.path / rundir.CHECKPOINTS
-    if not folder.exists():
-        return None  # without importing Orbax
-    from elbo_lab.runs import states
-    from elbo_lab.training import checkpoint
-
-    def refusal(step: int, restored: tuple[training.TrainState, jax.Array]) -> str:
-        if step > total:
-            return f"the run ends at step {total}"
-        own = int(restored[0].step)
-        return "" if own == step else f"it is of step {own}"
-
-    restored = states.restore(run.path, run.state, run.keys, run.method.terms, refusal)
-    if restored is None:
-        return None
-    step, state, base_keys = restored
-    if not bool(jnp.all(jax.random.key_data(base_keys) == jax.random.key_data(run.keys))):
-        raise UserError(f"{folder} was made with another seed; use --overwrite to start anew.")
-    note = checkpoint.read_note(folder) or {}
-    seconds = 0.0 if json_files.fault(note, {"seconds": float}) else note["seconds"]
-    # Other processes get the arrays from the host.
-    return step, state if jax.process_count() == 1 else jax.device_get(state), seconds
-
-
-def _save(run: Run, log: MetricLog | None, step: int) -> None:
-    """Process 0 saves the whole state, whichever devices its parts lie on."""
-    state = run.state if jax.process_count() == 1 else sharding.fetch(run.state)
-    distributed.on_first(lambda: _write_checkpoint(run, log, step, state))
-
-
-def _write_checkpoint(run: Run, log: MetricLog, step: int, state: training.TrainState) -> None:
-    from elbo_lab.training import checkpoint
-
-    log.sync()  # After a power cut no checkpoint may be ahead of the metrics.
-    run.check_directory()
-    note = {**(run.watch.config if run.watch else {}), "seconds": run.seconds}
-    folder = run.path / rundir.CHECKPOINTS
-    try:
-        checkpoint.save(folder, step, (state, run.keys), note=note)
-    finally:
-        if run.watch and not run.watch.is_there():
-            _remove_orphan(folder, step)
-
-
-def _remove_orphan(folder: Path, step: int) -> None:
-    """Removes what a save has made anew in the place of a directory that went away meanwhile."""
-    shutil.rmtree(folder / f"step_{step:08d}", ignore_errors=True)
-    for path in (folder, folder.parent):
-        with contextlib.suppress(OSError):  # it holds something else, or is gone
-            path.rmdir()
-
-
 def _check_finite(run: Run, record: training.Record, saved: int) -> None:
+    """Reports replicates that failed since the last call.
+
+    Args:
+      run: its `failed_at` is updated.
+      record: of the last compiled call.
+      saved: step of the newest checkpoint; 0 if there is none.
+
+    Raises:
+      DivergedError: all replicates have failed.
+    """
     failed_at = np.atleast_1d(record.failed_at)
     for r in np.flatnonzero((failed_at >= 0) & (run.failed_at < 0)):
-        # Every process is here, since `failed_at` is the same on all.
-        is_finite = sharding.fetch(record.state.failure.is_finite)
-        is_finite = {name: bool(np.atleast_1d(f)[r]) for name, f in is_finite.items()}
-        found = ", ".join(training.failed_terms(is_finite))
-        sentence = f"not finite at step {failed_at[r]}, seed {run.replicas[r].seed}: {found}"
+        # All processes fetch together, since `failed_at` is the same in all.
+        fetched = sharding.fetch(record.state.failure.is_finite)
+        is_finite = {name: bool(np.atleast_1d(flags)[r]) for name, flags in fetched.items()}
+        terms = ", ".join(training.failed_terms(is_finite))
+        reason = f"not finite at step {failed_at[r]}, seed {run.replicas[r].seed}: {terms}"
         if np.all(failed_at >= 0):
             kept = "before the first checkpoint"
             if saved:
                 kept = f"the checkpoint of step {saved} stays in {run.path / rundir.CHECKPOINTS}"
             raise DivergedError(
-                f"Training diverged, {sentence} ({kept}); a lower --learning_rate or --clip_norm "
+                f"Training diverged, {reason} ({kept}); a lower --learning_rate or --clip_norm "
                 "may help."
             )
         if distributed.is_first():
-            print(f"\nReplicate {r} stopped: {sentence}; the others go on.")
+            print(f"\nReplicate {r} stopped: {reason}; the others go on.")
     run.failed_at = failed_at
 
 
 def evaluate(run: Run) -> dict[int, Any]:
-    """Evaluates the test split for every replicate that is finite; each is kept as it is done.
+    """Evaluates the test split for every replicate that is finite.
+
+    The values are written after each replicate, and replicates that are stored are not repeated.
 
     Returns:
       An `Evaluation` for each of `run.survivors()`.
 
     Raises:
       StoppedError: after a signal.
-      UserError: the disk refuses.
+      UserError: a file cannot be written.
     """
-    from elbo_lab import evaluation
-
     setup.release_memory()
     config, file = run.config, run.path / rundir.EVALUATION
     test, survivors = run.test_examples(), run.survivors()
@@ -354,8 +304,9 @@ def evaluate(run: Run) -> dict[int, Any]:
                 test = run.test_examples(r)
             key, params, stats = run.replicate(r)
             draws_key = keys.stream_key(key, keys.EVALUATION)
-            found = evaluation.evaluate(evaluator, draws_key, params, stats, test, on_batch)
-            done[r] = found | pair_bound(run.dataset, found) | _train_means(run, key, params, stats)
+            values = evaluation.evaluate(evaluator, draws_key, params, stats, test, on_batch)
+            values |= pair_bound(run.dataset, values)
+            done[r] = values | _train_means(run, key, params, stats)
             distributed.on_first(run.check_directory)
             distributed.on_first(lambda: evaluation.write_evaluations(file, done))
         on_batch(number)
@@ -363,15 +314,17 @@ def evaluate(run: Run) -> dict[int, Any]:
     return {r: done[r] for r in survivors}
 
 
-def pair_bound(dataset: Dataset, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """log p(x|codes) + log p(codes) <= log p(x), where the test examples are codes of images x."""
-    if dataset.log_px_z is None or "log_px" not in found:
+def pair_bound(dataset: Dataset, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """ "pair_bound", log p(x|codes) + log p(codes) <= log p(x), of test examples that are the codes
+    of images x; {} for other examples.
+    """
+    if dataset.log_px_z is None or "log_px" not in values:
         return {}
-    return {"pair_bound": found["log_px"] + dataset.log_px_z}
+    return {"pair_bound": values["log_px"] + dataset.log_px_z}
 
 
 def _train_means(run: Run, key: jax.Array, params: Any, stats: Any) -> dict[str, np.ndarray]:
-    """E_q[z_i|x] of the training examples over which active units are counted, if there are any."""
+    """E_q[z_i|x] of `first_train_examples`, [au_images, L_i] a layer; {} without au_images."""
     if not run.config.au_images or run.method.layer_means is None:
         return {}
     key = keys.stream_key(key, keys.ACTIVE_UNITS)
@@ -394,6 +347,6 @@ def measured_shapes(run: Run) -> dict[str, tuple[int, ...]]:
 
 
 def _row(run: Run) -> Batch:
-    """One example, for shapes."""
+    """A batch of one example, for shapes."""
     x = jnp.zeros((1, run.spec.dim), jnp.int32 if run.spec.kind == "token" else jnp.float32)
     return Batch(x, None if run.dataset.y_test is None else jnp.zeros(1, jnp.int32))

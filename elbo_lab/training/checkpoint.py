@@ -37,7 +37,9 @@ _MANIFEST_KIND = {"leaves": list[list], "digest": str, "files": dict[str, str]}
 
 
 class CheckpointWarning(DamageWarning):
-    """A checkpoint was damaged and deleted, or belongs to another run and was renamed."""
+    """A checkpoint was damaged (deleted by `restore`, skipped by `read`), or belongs to another run
+    and was renamed.
+    """
 
 
 class _DamagedError(Exception):
@@ -114,22 +116,40 @@ def restore(
     while folders := checkpoint_folders.listed(root):
         step, _, folder = folders[0]
         try:
-            manifest, arrays = _read(folder)
+            state, _ = _read_state(folder, like, *others)
         except _DamagedError as error:
             checkpoint_folders.discard(folder)
             _warn(f"deleted the damaged checkpoint {folder}: {error}")
             continue
-        except Exception as error:
-            if checkpoint_folders.os_code(error) is None:
-                raise
-            raise UserError(f"cannot read {folder}: {checkpoint_folders.reason(error)}") from error
-        template = _with_same_names(manifest["leaves"], [like, *others])
-        state = _to_device(folder, manifest["leaves"], arrays, template)
         reason = refusal(step, state)
         if not reason:
             return step, state
         new_name = checkpoint_folders.set_aside(folder)
         _warn(f"set aside the checkpoint {folder} as {new_name}: {reason}")
+    return None
+
+
+def read(directory, like, *, others: Sequence[Any] = ()):
+    """Reads the newest checkpoint that is whole and changes no file; warns of each damaged one.
+
+    Args:
+      directory: see `restore`.
+      like: see `restore`.
+      others: see `restore`.
+
+    Returns:
+      (step, state, digest of its arrays); None if there is no whole checkpoint.
+
+    Raises:
+      UserError: see `restore`.
+    """
+    for step, _, folder in checkpoint_folders.listed(os.path.abspath(directory)):
+        try:
+            state, digest = _read_state(folder, like, *others)
+        except _DamagedError as error:
+            _warn(f"skipped the damaged checkpoint {folder}: {error}")
+            continue
+        return step, state, digest
     return None
 
 
@@ -155,12 +175,23 @@ def read_note(directory) -> dict[str, Any] | None:
     return None
 
 
-def newest_digest(directory) -> str:
-    """The digest of the arrays in the newest checkpoint whose manifest can be read; "" if none."""
-    for _, _, folder in checkpoint_folders.listed(os.path.abspath(directory)):
-        with contextlib.suppress(UserError):
-            return json_files.read(os.path.join(folder, _MANIFEST), _MANIFEST_KIND)["digest"]
-    return ""
+def _read_state(folder, like, *others):
+    """The state of a whole checkpoint on the device, and its digest.
+
+    Raises:
+      _DamagedError: it is damaged.
+      UserError: it cannot be read for another reason, or is like none of the trees.
+    """
+    try:
+        manifest, arrays = _read(folder)
+    except _DamagedError:
+        raise
+    except Exception as error:
+        if checkpoint_folders.os_code(error) is None:
+            raise
+        raise UserError(f"cannot read {folder}: {checkpoint_folders.reason(error)}") from error
+    template = _with_same_names(manifest["leaves"], [like, *others])
+    return _to_device(folder, manifest["leaves"], arrays, template), manifest["digest"]
 
 
 def _warn(sentence: str) -> None:

@@ -136,12 +136,12 @@ SENTENCES = {
     "k above eval_k": (
         ["evaluate", "--run={runs}/conv", "--k=30"],
         "--eval_k must be at least --k, 30, so that the IWAE-k bound can be evaluated; got 20 "
-        "(what is not given is the run's).",
+        "(a flag that is not given has the run's value).",
     ),
     "eval_k below k": (
         ["evaluate", "--run={runs}/conv", "--eval_k=1"],
         "--eval_k must be at least --k, 2, so that the IWAE-k bound can be evaluated; got 1 "
-        "(what is not given is the run's).",
+        "(a flag that is not given has the run's value).",
     ),
     "draws for ever": (
         ["evaluate", "--run={runs}/conv", "--eval_k=99999999999"],

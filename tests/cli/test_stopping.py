@@ -87,7 +87,7 @@ hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
 @pytest.mark.parametrize(
     ("signals", "grace", "words"),
     [
-        ((signal.SIGTERM, signal.SIGINT), 100, "within 100 s; once more ends at once"),
+        ((signal.SIGTERM, signal.SIGINT), 100, "within 100 s; a second signal stops at once"),
         ((signal.SIGTERM,), 0.5, "ended. The last checkpoint stays."),
         ((signal.SIGINT,), 0.5, "ended. The last checkpoint stays."),
     ],

@@ -270,7 +270,8 @@ def test_a_python_process_without_flags(quick, runs):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "(5, 2) (6, 8, 8) (5,) True",
-        "x must have 64 values an example, [N, D] or [N, 8, 8]; got the shape (5, 7, 8).",
+        "x must have 64 values per example, in the shape [N, D] or [N, 8, 8]; got the shape "
+        "(5, 7, 8).",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Figures are PNG files of the expected size that show what they are given."""
+"""Figures are PNG files of the expected size, with the arrays at their places."""
 
 import math
 import statistics
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 
 def pixels(path) -> np.ndarray:
-    """[height, width] from 0 to 255, of a file that has to be a PNG with something on it."""
+    """The grey levels of a PNG file, [height, width] in 0..255; asserts that it is not blank."""
     assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     with Image.open(path) as image:
         image.load()
@@ -24,6 +24,7 @@ def pixels(path) -> np.ndarray:
 
 
 def colours(path) -> set[tuple[int, int, int]]:
+    """The distinct colours of an image file."""
     with Image.open(path) as image:
         return {colour for _, colour in image.convert("RGB").getcolors(1 << 20)}
 
@@ -46,6 +47,8 @@ TITLES = {
 
 
 def records(count: int, replicates: int | None = None) -> list[dict]:
+    """Lines of metrics whose first steps are far from the later ones."""
+
     def spread(value: float):
         return value if replicates is None else [value + 0.5 * r for r in range(replicates)]
 
@@ -76,26 +79,26 @@ def test_the_first_steps_do_not_squeeze_the_curve():
     curve = figures._curve(records(100), "bound")
     figures._set_robust_limits(axes, curve)
     low, high = axes.get_ylim()
-    assert curve[1].min() == -1090 and -200 < low < -150 and -100 < high < -90
+    assert curve.mean.min() == -1090 and -200 < low < -150 and -100 < high < -90
 
 
 def test_replicates_that_failed_are_left_out_of_the_curve():
-    held = [
+    lines = [
         {"step": 1, "bound": [1.0, 2.0, 6.0]},
         {"step": 2, "bound": [1.0, math.nan, 3.0]},
         {"step": 3, "bound": [math.nan] * 3},
     ]
-    steps, mean, error, replicates = figures._curve(held, "bound")
-    np.testing.assert_array_equal(steps, [1, 2, 3])
-    np.testing.assert_allclose(mean, [3, 2, math.nan])
-    np.testing.assert_allclose(error[:2], [math.sqrt(7 / 3), 1.0])
-    assert replicates == 3
+    curve = figures._curve(lines, "bound")
+    np.testing.assert_array_equal(curve.steps, [1, 2, 3])
+    np.testing.assert_allclose(curve.mean, [3, 2, math.nan])
+    np.testing.assert_allclose(curve.error[:2], [math.sqrt(7 / 3), 1.0])
+    assert curve.replicates == 3
 
 
 def test_curves_with_nan_are_drawn(tmp_path):
     for broken in ([math.nan] * 20, [-100.0, math.nan] * 10):
-        held = [{"step": s} | dict.fromkeys(TITLES, value) for s, value in enumerate(broken)]
-        figures.learning_curves(tmp_path / "curves.png", held, TITLES)
+        lines = [{"step": s} | dict.fromkeys(TITLES, value) for s, value in enumerate(broken)]
+        figures.learning_curves(tmp_path / "curves.png", lines, TITLES)
         pixels(tmp_path / "curves.png")
 
 
@@ -219,7 +222,7 @@ def test_latent_grid_runs_to_the_right_and_upwards(tmp_path):
     assert shown[: n * side, :110].min() < 128 and shown[n * side + 30 :].min() < 128  # the labels
 
 
-def test_latent_grid_refuses_what_does_not_fit(tmp_path):
+def test_latent_grid_refuses_other_numbers_of_images_or_quantiles(tmp_path):
     with pytest.raises(ValueError, match="2 x 2 images"):
         figures.latent_grid(tmp_path / "grid.png", tiles(4), 2, [0.0])
     with pytest.raises(ValueError, match="3 x 3 images"):

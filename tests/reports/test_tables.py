@@ -1,4 +1,4 @@
-"""Result tables, and JSON files that are valid and whole whatever is put into them."""
+"""Result tables, and JSON files that are valid and whole whatever they hold."""
 
 import json
 import math
@@ -42,6 +42,7 @@ TITLE = [
 
 
 def line_of(table: str, name: str) -> str:
+    """The only line of a table that begins with a name."""
     (line,) = [line for line in table.split("\n") if line.startswith(name)]
     return line
 
@@ -86,6 +87,7 @@ def test_digits_follow_the_standard_error(value, error, text):
     ("value", "unit", "text"),
     [
         (31, "units", "31 units"),
+        (31.0, "codes", "31 codes"),
         (30.5, "units", "30.50 units"),
         (2000.0, "draws", "2,000 draws"),
         (212.345, "s", "212.3 s"),
@@ -117,7 +119,7 @@ def test_table_fits_a_terminal_and_wraps_long_titles():
     assert not any(line.endswith(" ") for line in table.split("\n"))
 
 
-def test_two_kinds_of_standard_errors_are_told_apart():
+def test_two_kinds_of_standard_errors_have_different_marks():
     others = [RESULTS[2]._replace(over="replicates", count=4)]
     table = tables.result_table([], [*RESULTS[:2], *others])
     assert "+- 0.51 a" in line_of(table, "log-likelihood")
@@ -144,14 +146,14 @@ def test_one_replicate_keeps_its_own_standard_error():
     assert tables.replicate_results([RESULTS]) == RESULTS
 
 
-def test_replicates_have_to_agree():
+def test_replicates_must_report_the_same_quantities():
     with pytest.raises(ValueError, match="replicate 1"):
         tables.replicate_results([RESULTS, RESULTS[:-1]])
     with pytest.raises(ValueError, match="at least one"):
         tables.replicate_results([])
 
 
-def test_summary_is_valid_json_whatever_it_holds(tmp_path):
+def test_a_summary_is_valid_json_whatever_it_holds(tmp_path):
     import jax.numpy as jnp
 
     summary = {
@@ -193,7 +195,7 @@ def test_summary_is_valid_json_whatever_it_holds(tmp_path):
     assert files.read_json(tmp_path / "summary.json") == json.loads(text)
 
 
-def test_summary_does_not_depend_on_the_order_of_insertion(tmp_path):
+def test_a_summary_does_not_depend_on_the_order_of_insertion(tmp_path):
     files.write_summary(tmp_path / "a", {"x": 1, "y": {"u": 1, "v": 2}})
     files.write_summary(tmp_path / "b", {"y": {"v": 2, "u": 1}, "x": 1})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -233,7 +235,7 @@ def test_missing_json_is_one_sentence(tmp_path):
     assert str(caught.value) == f"cannot read {tmp_path}/config.json: No such file or directory"
 
 
-def test_writing_into_no_folder_is_one_sentence(tmp_path):
+def test_writing_below_a_file_is_one_sentence(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UserError) as caught:
         files.write_summary(tmp_path / "file" / "summary.json", {})

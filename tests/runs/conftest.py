@@ -1,4 +1,4 @@
-"""A small run that is begun and not trained."""
+"""A small run that is created and not trained."""
 
 import signal
 
@@ -18,14 +18,14 @@ LABELS = np.arange(30, dtype=np.int32) % 4
 
 @pytest.fixture
 def begun(tmp_path):
-    """A function that makes a run that is not trained; the signals' handlers are put back."""
+    """A function that creates a run without training it; signal handlers are restored later."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     grey = np.random.default_rng(0).integers(0, 256, (30, 16)).astype(np.uint8)
     dataset = Dataset("grey", grey[:20], grey[20:], LABELS[:20], LABELS[20:], (4, 4))
 
     def begin(initialized: bool = True, **options) -> stages.Run:
         run = stages.Run(configs.replace(CONFIG, **options), tmp_path, dataset, False)
-        if not initialized:  # which takes seconds
+        if not initialized:  # Initialization takes seconds.
             return run
         loop = training.make_loop(run.config, run.method, len(run.dataset.x_train))
         run.state = loop.init(run.keys, *examples.first_rows(run.dataset))

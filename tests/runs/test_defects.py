@@ -1,5 +1,5 @@
-"""Defects of implementations in wide use that concern averages and tables; those of bounds and
-gradients have their tests, `test_defect_...`, in tests/losses.
+"""Defects of widely used implementations in averages and tables. Those in bounds and gradients are
+tested in tests/losses, as `test_defect_...`.
 """
 
 import jax
@@ -18,7 +18,7 @@ from tests.training.toys import importance_evaluator
 
 
 class Known:
-    """A likelihood whose value is known already."""
+    """A likelihood with a known value."""
 
     def __init__(self, value):
         self.value = value
@@ -46,16 +46,16 @@ def test_defect_7_averages_are_over_all_images_and_a_ragged_last_batch_weighs_by
     exact = np.mean(x)
     by_batch = np.mean([np.mean(x[i : i + size]) for i in range(0, len(x), size)])
     assert min(abs(by_batch - exact), abs(np.mean(x[-3:]) - exact)) > 50
-    found = {result.name: result for result in results.test_results(config, evaluated)}
+    rows = {row.name: row for row in results.test_results(config, evaluated)}
     for name in ("ELBO", "IWAE bound", "log-likelihood", "reconstruction"):
-        np.testing.assert_allclose(found[name].value, exact, rtol=1e-5)
-        assert found[name].count == len(x)
+        np.testing.assert_allclose(rows[name].value, exact, rtol=1e-5)
+        assert rows[name].count == len(x)
         error = np.std(x, ddof=1) / np.sqrt(len(x))
-        np.testing.assert_allclose(found[name].standard_error, error, rtol=1e-4)
+        np.testing.assert_allclose(rows[name].standard_error, error, rtol=1e-4)
 
 
 @pytest.mark.parametrize("binarization", BINARIZATIONS)
-def test_defect_8_tables_say_which_binarization_was_used(binarization, tmp_path):
+def test_defect_8_tables_name_the_binarization(binarization, tmp_path):
     config = configs.make(binarization=binarization)
     result = tables.Result("ELBO", "ELBO", -90.0, unit="nats per image", split="test")
     timings = [tables.Result(name, "", 1.0) for name in (run_files.WALL_TIME, run_files.SPEED)]

@@ -1,15 +1,16 @@
-"""Stored runs given back, and data sets made from them, against NumPy and against damage."""
+"""Loading stored runs, and data sets made from them: values against NumPy, damage, refusals."""
 
 import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import elbo_lab
 from elbo_lab import configs, data, methods, training
-from elbo_lab.errors import UserError
+from elbo_lab.errors import DamageWarning, UserError
 from elbo_lab.runs import derived, examples, rundir
 from elbo_lab.training import checkpoint
 
@@ -20,8 +21,15 @@ SIZES = {"channels": (3, 3), "num_codes": 5, "code_dim": 2, "residual_blocks": 0
 NUM_TRAIN, NUM_TEST = 12, 7
 
 
-def store(path, step: int | None = None, **settings):
-    """A run's directory with its parameters as they start, at its last step or another one."""
+def store(path, step: int | None = None, failed_at: list[int] | None = None, **settings):
+    """Writes a run's directory with initial parameters.
+
+    Args:
+      path: the directory.
+      step: of the checkpoint; the run's last one if not given.
+      failed_at: the step at which each replicate diverged, -1 if it did not.
+      **settings: of the config.
+    """
     config = configs.make(epochs=1, batch_size=4, eval_k=6, **settings)
     dataset = data.load(config.dataset, resolve=derived.load)
     spec = data.spec_of(dataset, config.binarization)
@@ -29,6 +37,9 @@ def store(path, step: int | None = None, **settings):
     loop = training.make_loop(config, methods.make(config, spec, number), number, spec.kind)
     keys = training.base_keys(training.replicas(config))
     state = loop.init(keys, *examples.first_rows(dataset))
+    if failed_at is not None:
+        failure = state.failure._replace(step=jnp.array(failed_at, jnp.int32))
+        state = state._replace(failure=failure)
     step = training.total_steps(config, number) if step is None else step
     with rundir.claim(str(path), config, data.digest(dataset), overwrite=True) as workdir:
         checkpoint.save(workdir / rundir.CHECKPOINTS, step, (state, keys))
@@ -37,7 +48,7 @@ def store(path, step: int | None = None, **settings):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A folder with a file of images, a VQ-VAE and a VAE of them."""
+    """A folder with a file of images, and a VQ-VAE and a VAE trained on them."""
     folder = tmp_path_factory.mktemp("made")
     rng = np.random.default_rng(0)
     splits = {"train": NUM_TRAIN, "test": NUM_TEST}
@@ -53,15 +64,15 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def folder(made, tmp_path):
-    """A copy of that folder; its runs still read the first one's file."""
+    """A copy of that folder; its runs still read the original file of images."""
     shutil.copytree(made, tmp_path / "made")
     return tmp_path / "made"
 
 
-# What `elbo_lab.load` gives
+# `elbo_lab.load`
 
 
-def test_embeddings_samples_and_log_likelihoods_of_arrays_of_ones_own(made):
+def test_encode_sample_and_measure_take_user_arrays(made):
     trained = elbo_lab.load(made / "vae")
     lit = np.random.default_rng(1).random((4, 5, 6)) > 0.5
     as_levels = 255 * lit.astype(np.uint8)
@@ -74,15 +85,15 @@ def test_embeddings_samples_and_log_likelihoods_of_arrays_of_ones_own(made):
     x = trained.sample(jax.random.key(0), 3)
     assert x.shape == (3, 5, 6)
     assert np.all((x > 0) & (x < 1))
-    found = trained.measure(jax.random.key(0), as_levels)
+    measured = trained.measure(jax.random.key(0), as_levels)
     again = trained.measure(jax.random.key(0), lit.reshape(4, 30))
-    assert found["log_likelihood"].shape == (4,)
-    assert found.keys() == again.keys()
-    for name in found:
-        np.testing.assert_array_equal(found[name], again[name])
+    assert measured["log_likelihood"].shape == (4,)
+    assert measured.keys() == again.keys()
+    for name in measured:
+        np.testing.assert_array_equal(measured[name], again[name])
     # L_K >= the mean log-weight of the same draws, by Jensen; log p(x) of binary images is below 0.
-    assert np.all(found["elbo"] <= found["log_likelihood"] + 1e-5)
-    assert np.all(found["log_likelihood"] < 0)
+    assert np.all(measured["elbo"] <= measured["log_likelihood"] + 1e-5)
+    assert np.all(measured["log_likelihood"] < 0)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +101,7 @@ def test_embeddings_samples_and_log_likelihoods_of_arrays_of_ones_own(made):
     [
         (
             np.zeros((2, 29)),
-            r"30 values an example, \[N, D\] or \[N, 5, 6\]; got the shape \(2, 29",
+            r"30 values per example, in the shape \[N, D\] or \[N, 5, 6\]; got the shape \(2, 29",
         ),
         (np.zeros(30), r"got the shape \(30,\)"),
         (np.zeros((0, 30)), r"got the shape \(0, 30\)"),
@@ -101,7 +112,7 @@ def test_embeddings_samples_and_log_likelihoods_of_arrays_of_ones_own(made):
     ],
     ids=["width", "one example", "none", "0..255 in floats", "integers", "negative", "nan"],
 )
-def test_arrays_that_are_no_examples_are_refused(made, x, words):
+def test_arrays_that_are_not_examples_of_the_data_are_refused(made, x, words):
     with pytest.raises(ValueError, match=words):
         elbo_lab.load(made / "vae").encode(x)
 
@@ -113,7 +124,7 @@ def test_grey_levels_have_no_log_likelihood_under_a_model_of_binary_images(made)
         trained.measure(jax.random.key(0), grey)
 
 
-def test_a_vqvae_encodes_to_codes_and_has_no_samples_of_its_own(made):
+def test_a_vqvae_encodes_to_codes_and_refuses_to_sample(made):
     trained = elbo_lab.load(str(made / "vqvae"))
     codes = np.asarray(trained.encode(trained.dataset.x_test))
     assert (codes.shape, codes.dtype) == ((NUM_TEST, 4), np.int32)
@@ -122,7 +133,44 @@ def test_a_vqvae_encodes_to_codes_and_has_no_samples_of_its_own(made):
         trained.sample(jax.random.key(0), 2)
 
 
-# Data made from a run
+def damage(folder, step: int) -> None:
+    """Overwrites a file of the checkpoint of this step."""
+    file = max((folder / f"step_{step:08d}").rglob("*"), key=lambda path: path.stat().st_size)
+    file.write_bytes(b"\0" * file.stat().st_size)
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_loading_skips_a_damaged_checkpoint_and_changes_no_file(folder):
+    vae = folder / "vae"
+    checkpoints = vae / rundir.CHECKPOINTS
+    whole = elbo_lab.load(vae)
+    (last,) = checkpoints.glob("step_*")
+    assert (last.name, whole.step) == ("step_00000003", 3)
+    last.rename(checkpoints / "step_00000002")
+    shutil.copytree(checkpoints / "step_00000002", last)
+    damage(checkpoints, 3)
+    before = contents(vae)
+    with pytest.warns(DamageWarning) as caught:
+        earlier = elbo_lab.load(vae)
+    (message,) = [str(warning.message) for warning in caught]
+    assert message.startswith(f"skipped the damaged checkpoint {last}: ") and "\n" not in message
+    assert contents(vae) == before
+    assert (earlier.step, earlier.total_steps, earlier.digest) == (2, 3, whole.digest)
+    for array, expected in zip(
+        jax.tree.leaves(earlier.params), jax.tree.leaves(whole.params), strict=True
+    ):
+        np.testing.assert_array_equal(array, expected)
+    damage(checkpoints, 2)
+    before = contents(vae)
+    with pytest.warns(DamageWarning), pytest.raises(UserError, match="none that is whole"):
+        elbo_lab.load(vae)
+    assert contents(vae) == before
+
+
+# Data sets made from a run
 
 
 @pytest.mark.slow
@@ -141,7 +189,7 @@ def test_codes_are_encoded_once_and_keep_labels_and_log_likelihoods(made):
     assert mean.shape == (NUM_TEST, 5, 6)
     log_px = np.log(np.where(x.reshape(mean.shape) == 1, mean, 1 - mean)).sum(axis=(1, 2))
     np.testing.assert_allclose(dataset.log_px_z, log_px, rtol=1e-5)
-    # Read from the file, and made again where the file is damaged.
+    # Read from the file, and encoded again if the file is damaged.
     content, changed = file.read_bytes(), file.stat().st_mtime_ns
     again = derived.load(f"codes:{made / 'vqvae'}")
     assert file.stat().st_mtime_ns == changed
@@ -172,6 +220,7 @@ def test_features_are_means_or_draws(made):
 
 
 def refusal(name: str) -> str:
+    """The message with which a data set is refused."""
     with pytest.raises(UserError) as refused:
         derived.load(name)
     assert "\n" not in str(refused.value)
@@ -179,12 +228,13 @@ def refusal(name: str) -> str:
 
 
 def edit(path, **changes) -> None:
+    """Changes settings in a run's config.json."""
     stored = json.loads((path / "config.json").read_text())
     stored["config"] |= changes
     (path / "config.json").write_text(json.dumps(stored))
 
 
-def test_what_a_run_cannot_give_is_refused(folder):
+def test_a_run_without_the_wanted_features_or_codes_is_refused(folder):
     vqvae, vae = folder / "vqvae", folder / "vae"
     assert refusal(f"codes:{vae}").endswith(f"without codes; it has features: features:{vae}.")
     assert refusal(f"features:{vqvae}").endswith(f"without features; it has codes: codes:{vqvae}.")
@@ -192,6 +242,18 @@ def test_what_a_run_cannot_give_is_refused(folder):
     assert "is not a run's directory (cannot read" in refusal(f"codes:{folder / 'gone'}")
     store(vae, 1, dataset=str(folder / "noise.npz"), latent_dims=(2,), hidden_dims=(4,), k=3)
     assert f"{vae} is at step 1 of 3; train it to its end" in refusal(f"features:{vae}")
+
+
+def test_a_run_whose_first_replicate_diverged_is_refused(folder):
+    vae = folder / "vae"
+    settings = {"dataset": str(folder / "noise.npz"), "latent_dims": (2,), "hidden_dims": (4,)}
+    store(vae, failed_at=[2, -1], k=3, seed=7, replicates=2, **settings)
+    assert elbo_lab.load(vae, 0).failed_at == 2
+    assert elbo_lab.load(vae, 1).failed_at == -1
+    assert refusal(f"features:{vae}") == (
+        f"features:{vae} takes replicate 0 of the run (seed 7), which diverged at step 2; give a "
+        "run whose first seed was trained to its end."
+    )
 
 
 def test_damaged_runs_and_those_of_another_version_are_refused(folder):
@@ -216,7 +278,7 @@ def test_damaged_runs_and_those_of_another_version_are_refused(folder):
 
 
 @pytest.mark.slow
-def test_a_stage_one_that_was_trained_again_or_deleted_is_said(folder):
+def test_codes_of_a_run_that_was_trained_again_or_deleted_are_refused(folder):
     vqvae, settings = folder / "vqvae", {"dataset": str(folder / "noise.npz"), "model": "vqvae"}
     codes = f"codes:{vqvae}"
     stage_two = store(folder / "prior", model="pixelcnn", dataset=codes, width=4, layers=1)
@@ -224,7 +286,7 @@ def test_a_stage_one_that_was_trained_again_or_deleted_is_said(folder):
     assert elbo_lab.load(stage_two).spec.kind == "token"
     store(vqvae, **settings, **SIZES, seed=1)
     after = derived.load(codes)
-    # All codes may be the same, and yet they are decoded to other images.
+    # The same codes are decoded to other images: the digest includes the checkpoint's.
     digests = [
         data.digest(d._replace(x_train=before.x_train, x_test=before.x_test))
         for d in (before, after)

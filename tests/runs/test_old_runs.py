@@ -11,7 +11,7 @@ from elbo_lab.errors import UserError
 from elbo_lab.runs import rundir
 from elbo_lab.sweeps import sweep_folder
 
-# A config.json as that version wrote it, and the names that it gave to directories.
+# A config.json of that version, and the names of its directories.
 STORED = json.loads("""{"config": {
 "objective": "beta_vae", "k": 1, "m": 1, "estimator": "reparam", "kl": "analytic",
 "beta": "linear:0:4:100", "alpha": null, "power": null, "order": null, "partition": null,
@@ -47,7 +47,7 @@ def config_of(texts: dict[str, str]) -> configs.Config:
     return validation.resolved(run_flags.config_of(texts))
 
 
-def test_a_stored_configuration_is_the_same_one_and_its_directory_may_be_gone_on_with(tmp_path):
+def test_a_stored_configuration_is_the_same_one_and_its_directory_can_be_claimed(tmp_path):
     config = config_of(BETA_VAE)
     assert configs.from_dict(STORED["config"]) == config
     assert configs.differences(config, STORED["config"]) == []
@@ -60,7 +60,7 @@ def test_a_stored_configuration_is_the_same_one_and_its_directory_may_be_gone_on
 
 
 @pytest.mark.parametrize("missing", ["adam_nu_start", "center_inputs", "kl"])
-def test_a_field_that_a_stored_configuration_lacks_is_at_its_default(missing):
+def test_a_field_that_a_stored_configuration_lacks_has_its_default(missing):
     stored = {n: v for n, v in STORED["config"].items() if n != missing}
     config = config_of(BETA_VAE)
     assert configs.from_dict(stored) == config
@@ -79,11 +79,11 @@ def test_the_directory_of_an_old_run_is_found(tmp_path, monkeypatch, texts, old)
     os.makedirs(os.path.join("runs", old))
     assert rundir.default_name(config) == os.path.join("runs", old)
     assert rundir.default_name(configs.replace(config, seed=1)) != os.path.join("runs", old)
-    os.makedirs(new)  # made since
+    os.makedirs(new)  # made by this version
     assert rundir.default_name(config) == new
 
 
-def test_an_old_sweep_is_found_and_its_begun_run_gone_on_with_where_it_is(tmp_path, monkeypatch):
+def test_an_old_sweep_is_found_and_its_begun_run_continues_in_its_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     replicas = training.replicas(configs.replace(config_of(BETA_VAE), replicates=2))
     folder = tmp_path / "runs" / OLD_SWEEP

@@ -1,4 +1,4 @@
-"""Runs of the version before: read, found complete, and gone on with to the same bits."""
+"""Runs of the previous version: they are read, found complete, and resumed to the same bits."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ ROW = {
 
 
 def old_run(path, config: Config, figures: list[str]) -> dict[str, np.ndarray]:
-    """A complete run in the files of the version before, of which replicate 1 failed; returns the
+    """Writes a complete run of the previous version, whose replicate 1 failed, and returns the
     arrays of its evaluation.
     """
     rng = np.random.default_rng(1)
@@ -80,7 +80,7 @@ FIGURES = ["active_units", "learning_curves", "reconstructions", "samples"]
     [((3, 2), 4, FIGURES), ((2,), None, [*FIGURES, "latent_grid", "latent_space"])],
     ids=str,
 )
-def test_a_complete_run_is_read_and_found_complete(tmp_path, latent_dims, au_images, figures):
+def test_a_complete_run_is_found_complete(tmp_path, latent_dims, au_images, figures):
     config = configs.make(
         **{"latent_dims": latent_dims, "hidden_dims": (6,), "batch_size": 4, "epochs": 2},
         **{"k": 2, "eval_k": 4, "replicates": 2, "log_every": 3, "au_images": au_images},
@@ -94,12 +94,12 @@ def test_a_complete_run_is_read_and_found_complete(tmp_path, latent_dims, au_ima
     assert sorted(summary["figures"]) == sorted(figures)
     shapes = {name.removesuffix("_0"): list(array.shape) for name, array in arrays.items()}
     assert summary["measured"] == shapes
-    found = completing.stored_evaluations(tmp_path, summary)
-    assert list(found) == [0] and found[0].keys() == shapes.keys()
+    evaluations = completing.stored_evaluations(tmp_path, summary)
+    assert list(evaluations) == [0] and evaluations[0].keys() == shapes.keys()
     for name, array in arrays.items():
-        np.testing.assert_array_equal(found[0][name.removesuffix("_0")], array)
+        np.testing.assert_array_equal(evaluations[0][name.removesuffix("_0")], array)
     for split, prefix in (("test", "means"), ("train", "train_means")):
-        layers = quantities.layers(found[0], split)
+        layers = quantities.layers(evaluations[0], split)
         assert len(layers) == (len(latent_dims) if split == "test" or au_images else 0)
         for i, layer in enumerate(layers):
             np.testing.assert_array_equal(layer, arrays[f"{prefix}_{i + 1}_0"])
@@ -112,15 +112,15 @@ def test_a_complete_run_is_read_and_found_complete(tmp_path, latent_dims, au_ima
 
 
 class OldFailure(NamedTuple):
-    """As it was saved, with one bit for each thing that was not finite."""
+    """`Failure` of the previous version, with one bit for each term that was not finite."""
 
     step: jax.Array
     terms: jax.Array
 
 
 @pytest.mark.slow
-def test_a_state_that_says_by_bits_what_failed_goes_on_to_the_same_bits(begun):
-    """Replicate 0 as if never stopped; replicate 1, which had failed, stays as it was saved."""
+def test_a_state_of_the_previous_version_is_resumed_to_the_same_bits(begun):
+    """Replicate 0 ends as if it had never stopped; the failed replicate 1 stays as saved."""
     whole = begun(initialized=False, log_every=1, checkpoint_every=1)
     stages.train(whole)
     assert int(whole.state.step) == 5
@@ -137,17 +137,17 @@ def test_a_state_that_says_by_bits_what_failed_goes_on_to_the_same_bits(begun):
     assert int(again.state.step) == 5 and again.seconds > 2
     assert again.failed_at.tolist() == [-1, 2] and again.survivors() == [0]
     for r, expected in ((0, whole.state), (1, saved)):
-        got, expected = (
-            jax.tree.map(lambda leaf, r=r: np.asarray(leaf)[r], s[1:3])
-            for s in (again.state, expected)
+        own, own_expected = (
+            jax.tree.map(lambda leaf, r=r: np.asarray(leaf)[r], state[1:3])
+            for state in (again.state, expected)
         )
-        assert_identical(got, expected)
+        assert_identical(own, own_expected)
     failed = [
         training.failed_terms({n: bool(f[r]) for n, f in again.state.failure.is_finite.items()})
         for r in (0, 1)
     ]
     assert failed == [[], ["kl", "gradient"]]
-    # What was saved since is of this version.
+    # The new checkpoint is in this version's format.
     like = again.state, again.keys
     step, (state, _) = checkpoint.restore(folder, like)
     assert step == 5

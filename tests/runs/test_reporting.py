@@ -1,4 +1,4 @@
-"""What the table of a run says of its objective, and which figures are written."""
+"""The table of a run (its objective, its data), and the figures that are written."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,15 +6,17 @@ import pytest
 
 from elbo_lab import configs, losses
 from elbo_lab.cli import validation
+from elbo_lab.files import write_summary
 from elbo_lab.methods import Picture
 from elbo_lab.reports import figures
-from elbo_lab.runs import reporting
+from elbo_lab.reports.tables import Result
+from elbo_lab.runs import reporting, run_files
 from elbo_lab.training import Failure, TrainState
 from elbo_lab.training.metrics import MetricLog
 
 
 @pytest.mark.parametrize(
-    ("given", "text"),
+    ("settings", "text"),
     [
         ({"objective": "elbo", "kl": "mc"}, "elbo, k = 5, mc KL, reparam estimator"),
         (
@@ -29,14 +31,13 @@ from elbo_lab.training.metrics import MetricLog
         ({"objective": "rws", "phase": "both"}, "rws, k = 5, phase = both"),
     ],
 )
-def test_settings_as_they_were_given(given, text):
-    used = validation.resolved(configs.make(**given))
+def test_the_objective_with_settings_that_were_given(settings, text):
+    used = validation.resolved(configs.make(**settings))
     assert reporting.objective_text(configs.to_dict(used)) == text
 
 
 @pytest.mark.parametrize("objective", losses.CATALOGUE)
-def test_settings_of_every_objective(objective):
-    """Those that were not given as well, and none that the objective does not take."""
+def test_the_objective_with_the_defaults_of_its_settings_and_no_others(objective):
     used = configs.to_dict(validation.resolved(configs.make(objective=objective)))
     text = reporting.objective_text(used)
     assert text.startswith(f"{objective}, k = 5")
@@ -46,8 +47,34 @@ def test_settings_of_every_objective(objective):
     assert text.endswith(" estimator") == bool(losses.CATALOGUE[objective].estimators)
 
 
-def test_figures_are_what_the_method_shows_by_name(begun, monkeypatch):
-    """The first replicate that was evaluated is drawn, and nothing that was not measured."""
+def test_the_table_of_data_that_are_not_images_speaks_of_examples(tmp_path):
+    config = configs.make(dataset="codes:runs/x", model="pixelcnn")
+    nats = {"unit": "nats per example", "over": "examples", "split": "test", "count": 7}
+    summary = {
+        **{"elbo_lab": "1", "jax": "1", "device": "a device", "steps": 3},
+        "config": configs.to_dict(config),
+        "replicas": [configs.to_dict(config)],
+        "data": {
+            **{"name": "codes:runs/x", "kind": "token", "binarization": "none", "notes": ["note"]},
+            **{"image_shape": [2, 2], "train_images": 12, "test_images": 7},
+        },
+        **{"failed_at": {"0": -1}, "failed_replicates": []},
+        "results": [
+            Result("log-likelihood", "log p(x)", -9.0, 0.5, **nats)._asdict(),
+            Result(run_files.WALL_TIME, "", 1.0)._asdict(),
+            Result(run_files.SPEED, "", 1.0)._asdict(),
+        ],
+    }
+    write_summary(tmp_path / "summary.json", summary)
+    table = reporting.stored_table(tmp_path)
+    assert "codes:runs/x, note\n" in table
+    assert f"3 steps of {config.batch_size} examples on a device" in table
+    assert "one standard error over 7 examples" in table
+    assert "image" not in table and "binarization" not in table
+
+
+def test_figures_are_the_pictures_of_the_method_by_name(begun, monkeypatch):
+    """The first replicate that was evaluated is drawn, and no quantity that was not measured."""
     run, axis = begun(initialized=False, log_every=5), np.array([-1.0, 0.0, 1.0])
 
     def levels(key, params, stats, batch):
@@ -72,7 +99,7 @@ def test_figures_are_what_the_method_shows_by_name(begun, monkeypatch):
     drawn = {}
     for name in ("learning_curves", "image_grid", "reconstructions", "latent_grid"):
 
-        def draw(path, *arguments, name=name):  # tests/reports draws
+        def draw(path, *arguments, name=name):  # real figures are tested in tests/reports
             drawn[path.name] = name, arguments
             path.touch()
 

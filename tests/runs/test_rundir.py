@@ -1,4 +1,4 @@
-"""Run directories: whose they are, and what overwriting removes."""
+"""Run directories: which run they hold, and what overwriting removes."""
 
 import json
 import math
@@ -17,8 +17,6 @@ from elbo_lab.runs import rundir
 
 DATA = "0123"
 WRITTEN = ("summary.json", "evaluation.npz", "metrics.jsonl", "figures/a.png", "checkpoints/s/d")
-
-
 DEFAULT = Config()
 
 
@@ -35,7 +33,7 @@ def refusal(path, *args, **kwargs) -> str:
 
 
 def fill(path: Path) -> None:
-    """Puts the files of a finished run there, and one of the user's own."""
+    """Writes the files of a finished run, and one of the user's own."""
     claim(path)
     for name in (*WRITTEN, "tensorboard/events", "notes.txt"):
         (path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -51,14 +49,14 @@ def test_a_new_directory_is_made_with_its_parents_and_the_configuration(tmp_path
     assert stored["data_sha256"] == DATA
 
 
-def test_the_same_configuration_may_come_back_and_nothing_is_touched(tmp_path):
+def test_the_same_configuration_can_be_claimed_again_and_no_file_is_changed(tmp_path):
     fill(tmp_path)
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
     claim(tmp_path)
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
-def test_an_infinite_order_comes_back(tmp_path):
+def test_an_infinite_setting_is_stored_and_read_back(tmp_path):
     config = configs.make(objective="renyi", alpha=-math.inf)
     claim(tmp_path, config)
     claim(tmp_path, config)
@@ -80,7 +78,7 @@ def test_the_replicates_are_part_of_the_run(tmp_path):
     assert "the replicates" in refusal(tmp_path, shared)
 
 
-def test_replicates_by_seed_are_read_back_as_well(tmp_path):
+def test_replicates_by_seed_are_read_back(tmp_path):
     claim(tmp_path, Config(seed=5, replicates=2))
     stored, _ = rundir.stored_replicas(tmp_path)
     assert [configs.from_dict(fields) for fields in stored] == [Config(seed=5), Config(seed=6)]
@@ -109,14 +107,14 @@ def test_completeness_is_the_summary(tmp_path):
     assert rundir.is_complete(tmp_path)
 
 
-def test_names_tell_configurations_apart():
+def test_different_configurations_have_different_names():
     names = {rundir.default_name(Config(k=k, seed=s)) for k in (1, 5) for s in range(3)}
     assert len(names) == 6
     name = rundir.default_name(Config(dataset="/some/where/faces.npz"))
     assert name.startswith(os.path.join("runs", "iwae-k5-faces-"))
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path):
+def test_a_folder_of_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     message = refusal(tmp_path)
     assert str(tmp_path) in message
@@ -143,7 +141,7 @@ def test_fields_that_only_one_side_has_are_listed(tmp_path):
     stored["config"]["colour"] = "red"
     (tmp_path / "config.json").write_text(json.dumps(stored))
     message = refusal(tmp_path, Config(seed=3))
-    assert "seed: 3 here, 0 there" in message  # what is not stored is at its default
+    assert "seed: 3 here, 0 there" in message  # a field that is not stored has its default
     assert "colour: (none) here, 'red' there" in message
 
 
@@ -155,7 +153,7 @@ def test_changed_data_are_refused(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"config": 3}', "{", '{"model_type": "bert"}'])
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_the_configuration_of_something_else_is_never_overwritten(tmp_path, text, overwrite):
+def test_the_configuration_of_another_program_is_never_overwritten(tmp_path, text, overwrite):
     (tmp_path / "config.json").write_text(text)
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match=r"config\.json"):
@@ -182,7 +180,7 @@ def test_overwriting_follows_no_link_out_of_the_directory(tmp_path):
     assert (tmp_path / "elsewhere" / "precious").read_text() == "x"
 
 
-def test_what_a_kill_in_the_first_moment_leaves_is_no_obstacle(tmp_path):
+def test_files_of_a_process_killed_before_its_configuration_are_no_obstacle(tmp_path):
     (tmp_path / ".lock").touch()
     (tmp_path / "config.json.tmp").write_text("{")
     claim(tmp_path)

@@ -49,7 +49,7 @@ DAMAGED = {
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A run with a checkpoint, which keeps what config.json holds."""
+    """A run with a checkpoint, whose note has a copy of config.json."""
     path = tmp_path_factory.mktemp("saved")
     with rundir.claim(str(path), DEFAULT, DATA, False), rundir.Watch(path) as watch:
         note = {**watch.config, "seconds": 1.5}
@@ -62,7 +62,7 @@ def test_a_configuration_that_is_damaged_is_restored_from_the_checkpoint(tmp_pat
     shutil.copytree(saved, tmp_path / "run")
     stored = (saved / "config.json").read_text()
     DAMAGED[kind](tmp_path / "run" / "config.json")
-    # A sweep looks runs up without claiming them.
+    # A sweep reads runs without claiming them.
     assert rundir.stored_replicas(tmp_path / "run") == rundir.stored_replicas(saved)
     with pytest.warns(DamageWarning, match="config.json.*; restored from a checkpoint"):
         claim(tmp_path / "run")
@@ -96,7 +96,7 @@ def test_replicates_are_restored_too(tmp_path):
         assert rundir.stored_replicas(tmp_path) == before
 
 
-def test_a_file_of_others_in_the_place_of_the_configuration_is_kept(tmp_path, saved):
+def test_another_programs_configuration_in_place_of_the_runs_is_kept(tmp_path, saved):
     shutil.copytree(saved, tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text('{"model_type": "bert"}')
     with pytest.warns(DamageWarning, match="config is missing"):
@@ -152,7 +152,7 @@ def test_a_directory_that_is_moved_or_removed_is_noticed(tmp_path):
         path.rename(tmp_path / "moved")
         with pytest.raises(UserError, match="was moved or removed while its run was writing"):
             watch.check()
-        # It explains what else fails then.
+        # It explains other errors.
         with (
             pytest.raises(UserError, match="was moved or removed"),
             rundir.Watch(tmp_path / "moved") as other,
@@ -195,7 +195,7 @@ def test_a_complete_run_on_a_read_only_disk_can_be_read(tmp_path, read_only):
 
 
 WITHOUT_FCNTL = """
-import subprocess, sys, types  # before msvcrt is there, which subprocess would ask for
+import subprocess, sys, types  # before the false msvcrt, which subprocess would import
 held = []
 def locking(descriptor, mode, size):
     if held:
@@ -214,7 +214,7 @@ with rundir.locked(sys.argv[1]):
 """
 
 
-def test_windows_locks_by_its_own_way(tmp_path):
+def test_windows_locks_with_msvcrt(tmp_path):
     command = [sys.executable, "-c", WITHOUT_FCNTL, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout.splitlines() == [
@@ -232,7 +232,7 @@ SUMMARY = {
     "config": configs.to_dict(Config(replicates=2)),
     "data": {
         **{"name": "blobs", "binarization": "none", "image_shape": [8, 8]},
-        **{"train_images": 60, "test_images": 23},
+        **{"train_images": 60, "test_images": 23, "kind": "image"},
     },
     **{"terms": ["bound"], "headline": "elbo", "figures": ["samples"]},
     "measured": {"elbo": [23], "means_1": [23, 50]},
@@ -243,7 +243,7 @@ SUMMARY = {
 }
 
 
-def test_a_summary_as_it_should_be(tmp_path):
+def test_a_valid_summary(tmp_path):
     (tmp_path / "summary.json").write_text(json.dumps(SUMMARY))
     assert run_files.read_summary(tmp_path) == SUMMARY
     assert all(map(math.isnan, run_files.timing(SUMMARY)))
@@ -268,7 +268,7 @@ def test_a_summary_as_it_should_be(tmp_path):
         ("figures", [1], "figures.0 must be a string"),
     ],
 )
-def test_a_summary_that_is_not_as_it_should_be_is_one_sentence(tmp_path, name, value, words):
+def test_an_invalid_summary_is_one_sentence(tmp_path, name, value, words):
     (tmp_path / "summary.json").write_text(json.dumps(SUMMARY | {name: value}))
     with pytest.raises(UserError, match=words) as caught:
         run_files.read_summary(tmp_path)

@@ -1,4 +1,4 @@
-"""Runs that cannot fit, refused from shapes alone: counts in closed form, and the flag to blame."""
+"""Runs that do not fit into memory are refused from shapes alone: bytes in closed form, flags."""
 
 import itertools
 from types import SimpleNamespace
@@ -95,12 +95,12 @@ def test_the_logits_of_all_draws_are_an_array_of_a_step(options, blamed, draws):
     ],
     ids=str,
 )
-def test_what_no_machine_has_is_refused_at_once(options, words):
+def test_runs_that_fit_no_machine_are_refused_at_once(options, words):
     message = refusal(configs.make(**options), 10**11)
     assert all(word in message for word in words)
 
 
-def test_what_python_unrolls_is_bounded():
+def test_numbers_of_replicates_and_layers_are_bounded():
     for options, start in (
         ({"replicates": 10**8}, "--replicates must be at most 10,000"),
         ({"hidden_dims": (1,) * 101}, "--hidden_dims must be at most 100 sizes"),
@@ -122,7 +122,7 @@ def test_the_memory_is_the_devices_or_the_hosts(monkeypatch):
     assert sizes.total_memory() == host
 
 
-def test_draws_of_the_evaluation_have_an_end():
+def test_the_draws_of_the_evaluation_are_bounded():
     with pytest.raises(UserError, match="--eval_k must be at most 10,000,000; got 1,000,000,000"):
         sizes.check(configs.make(eval_k=10**9), SPEC, IMAGES)
     sizes.check(configs.make(eval_k=10**7), SPEC, IMAGES)

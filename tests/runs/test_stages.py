@@ -1,4 +1,4 @@
-"""What a run holds out, how its test images are drawn, and over which images units are counted."""
+"""A run's held-out images, binarized test images, evaluation, metrics and checkpoints."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,9 @@ pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 
 def drawn(x: np.ndarray, seed: int, split: int) -> np.ndarray:
-    """Image i is lit where uniform draws by the split's key, folded with i, lie below its grey."""
+    """Binary images [N, D]: a pixel is lit if a uniform draw is below its grey level; image i's
+    draws are by the split's key, folded with i.
+    """
     key = keys.stream_key(jax.random.key(seed), keys.FIXED_BINARIZATION, split)
     rows = [
         jax.random.uniform(jax.random.fold_in(jax.random.clone(key), i), x[i].shape) < x[i] / 255
@@ -27,13 +29,13 @@ def drawn(x: np.ndarray, seed: int, split: int) -> np.ndarray:
 
 
 def test_test_images_are_common_or_drawn_by_each_seed(begun):
-    run = begun()
+    run = begun(initialized=False)
     expected = drawn(run.dataset.x_test, keys.FIXED_BINARIZATION_SEED, keys.TEST_SPLIT)
     for r in (0, 1):
         test = run.test_examples(r)
         np.testing.assert_array_equal(test.x, expected)
         assert test.x.dtype == np.float32
-    run = begun(test_draw="by_seed", seed=7)
+    run = begun(initialized=False, test_draw="by_seed", seed=7)
     for r in (0, 1):
         expected = drawn(run.dataset.x_test, 7 + r, keys.TEST_SPLIT)
         test = run.test_examples(r)
@@ -50,53 +52,53 @@ def test_examples_keep_their_labels(begun):
     run.placement = run.placement._replace(stream=True)
     streamed = stages._training_data(run)
     assert isinstance(streamed, streaming.Examples)
-    for found, expected in [
+    for label, expected in [
         (first.label, LABELS[:17]),
         (in_memory.label, LABELS[:17]),
         (streamed.label, LABELS[:17]),
         (run.first_train_examples().label, LABELS[:5]),
         (run.test_examples().label, LABELS[20:]),
     ]:
-        np.testing.assert_array_equal(found, expected)
-        assert found.dtype == np.int32
+        np.testing.assert_array_equal(label, expected)
+        assert label.dtype == np.int32
 
 
 def test_each_replicate_is_evaluated_on_its_own_test_images(begun):
     run = begun(test_draw="by_seed", seed=7)
-    found = stages.evaluate(run)
+    evaluations = stages.evaluate(run)
     for r in (0, 1):
-        # q's means, which no draw enters, tell which images they are of.
+        # The means of q, which need no draws, depend on the images alone.
         _, params, stats = run.replicate(r)
         x = drawn(run.dataset.x_test, 7 + r, keys.TEST_SPLIT).astype(np.float32)
         expected = run.method.encode(params, stats, Batch(x))
-        np.testing.assert_allclose(found[r]["means_1"], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(evaluations[r]["means_1"], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_active_units_are_counted_over_the_first_training_images(begun):
     run = begun(au_images=5, held_out=3)
     assert run.dataset.x_train.shape == (17, 16)
-    found = stages.evaluate(run)
+    evaluations = stages.evaluate(run)
     x = drawn(run.dataset.x_train[:5], keys.FIXED_BINARIZATION_SEED, keys.TRAIN_SPLIT)
     for r in (0, 1):
         _, params, stats = run.replicate(r)
         expected = run.method.encode(params, stats, Batch(x.astype(np.float32)))
-        np.testing.assert_allclose(found[r]["train_means_1"], expected, rtol=1e-4, atol=1e-5)
-        row = results.test_results(run.config, found[r])[-1]
+        np.testing.assert_allclose(evaluations[r]["train_means_1"], expected, rtol=1e-4, atol=1e-5)
+        row = results.test_results(run.config, evaluations[r])[-1]
         assert (row.split, row.symbol) == ("train", "AU")
         assert row.value == np.sum(np.var(np.asarray(expected, np.float64), axis=0) > 0.01)
-    kept = evaluation.read_evaluations(run.path / "evaluation.npz")
-    np.testing.assert_array_equal(kept[1]["train_means_1"], found[1]["train_means_1"])
-    assert begun().config.au_images is None
+    stored = evaluation.read_evaluations(run.path / "evaluation.npz")
+    np.testing.assert_array_equal(stored[1]["train_means_1"], evaluations[1]["train_means_1"])
 
 
 def write_metrics(path, steps) -> None:
+    """Writes a line of metrics of two replicates for each step."""
     terms = {"bound": [-1.0, -2.0], "kl": [1.0, 1.0], "reconstruction": [0.0, -1.0]}
     with metrics.MetricLog(path, -1, tensorboard=False) as log:
         for step in steps:
             log.write({"step": step, **terms, "seconds": step / 10})
 
 
-def test_lost_metrics_are_said_once_for_each_loss(begun):
+def test_lost_metrics_are_warned_of_once(begun):
     run = begun(initialized=False, log_every=1)  # five steps of four images
     write_metrics(run.path, (1, 4))
     with pytest.warns(DamageWarning, match="has lost the lines of steps 2 to 3: curves"):
@@ -124,7 +126,7 @@ def test_a_run_is_reported_without_its_metrics(begun):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_beyond_the_end_or_renamed_is_not_gone_on_from(begun):
+def test_a_checkpoint_beyond_the_last_step_or_renamed_is_not_resumed(begun):
     run = begun(log_every=1)
     folder = run.path / "checkpoints"
     at_2, at_99 = ((run.state._replace(step=jnp.int32(n)), run.keys) for n in (2, 99))
@@ -139,9 +141,9 @@ def test_a_checkpoint_beyond_the_end_or_renamed_is_not_gone_on_from(begun):
 
 
 def test_binary_images_are_reported_as_they_are(begun):
-    run = begun()
-    assert reporting.described(run)["binarization"] == "dynamic"
+    run = begun(initialized=False)
+    assert reporting.data_description(run)["binarization"] == "dynamic"
     white = np.where(run.dataset.x_train > 99, 255, 0).astype(np.uint8)
     run.dataset = run.dataset._replace(x_train=white, x_test=white)
-    described = reporting.described(run)
-    assert tables.binarization_text(described["binarization"]) == "no binarization"
+    description = reporting.data_description(run)
+    assert tables.binarization_text(description["binarization"]) == "no binarization"
