@@ -62,6 +62,19 @@ def exact_kl(name):
     return np.array(values)
 
 
+def random_covariances(seed, *batch):
+    """Covariances [*batch, 3, 3]."""
+    factor = np.random.default_rng(seed).normal(size=(*batch, 3, 3))
+    return factor @ np.swapaxes(factor, -1, -2) + 0.5 * np.eye(3)
+
+
+def kl_of_normals(mean_q, cov_q, mean_p, cov_p):
+    """The textbook's KL between two normals on R^3, by determinants and an inverse."""
+    inverse, distance = np.linalg.inv(cov_p), mean_p - mean_q
+    log_dets = np.linalg.slogdet(cov_p)[1] - np.linalg.slogdet(cov_q)[1]
+    return 0.5 * (np.trace(inverse @ cov_q) + distance @ inverse @ distance - 3 + log_dets)
+
+
 def stacked_logits(*log_odds):
     return jnp.stack([jnp.zeros_like(log_odds[0]), *log_odds], axis=-1)
 
