@@ -32,6 +32,12 @@ def make_params(data_dim: int = 3, latent_dim: int = 2, seed: int = 0) -> Params
     return Params(w, b, a, c, 0.5 * np.log(np.diag(cov)) + 0.1)
 
 
+def one_latent(shift: float = 0.3, widening: float = 0.2) -> Params:
+    """A model with D = 2 and L = 1, for quadrature, and a q that is visibly wrong."""
+    params = make_params(data_dim=2, latent_dim=1, seed=1)
+    return params._replace(c=params.c + shift, log_scale=params.log_scale + widening)
+
+
 def cast(params: Params, dtype) -> Params:
     """The parameters as NumPy arrays of another type."""
     return Params(*(np.asarray(leaf, dtype) for leaf in params))

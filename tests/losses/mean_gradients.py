@@ -66,10 +66,8 @@ def off_exact(gradients, exact):
 
 
 def one_latent():
-    """Parameters and x of a model with one latent dimension, for quadrature; q is visibly wrong."""
-    params = linear_gaussian.make_params(data_dim=2, latent_dim=1, seed=1)
-    params = params._replace(c=params.c + 0.4, log_scale=params.log_scale + 0.3)
-    return params, np.array([0.7, -0.4])
+    """Parameters and x of a model with one latent dimension, whose q is far from the posterior."""
+    return linear_gaussian.one_latent(shift=0.4, widening=0.3), np.array([0.7, -0.4])
 
 
 def objective_loss(objective, options, x):

@@ -233,9 +233,7 @@ def test_a_constant_alpha_near_1_agrees_with_its_limit_at_any_range(alpha):
 @functools.cache
 def model():
     """Parameters, x, log p(x) and the ELBO in closed form; q is visibly wrong."""
-    params = linear_gaussian.make_params(data_dim=2, latent_dim=1, seed=1)
-    params = params._replace(c=params.c + 0.3, log_scale=params.log_scale + 0.2)
-    x = np.array([0.5, -1.0])
+    params, x = linear_gaussian.one_latent(), np.array([0.5, -1.0])
     reconstruction, kl = linear_gaussian.reconstruction_and_kl(params, x)
     return params, x, linear_gaussian.log_px(params, x), reconstruction - kl
 
