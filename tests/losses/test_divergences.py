@@ -160,8 +160,8 @@ class Plain:
 class WithMethod:
     """A distribution with its own KL method, as Distrax's have."""
 
-    def kl_divergence(self, other):
-        if isinstance(other, Plain):
+    def kl_divergence(self, prior):
+        if isinstance(prior, Plain):
             return jnp.array([7.0])
         raise NotImplementedError
 

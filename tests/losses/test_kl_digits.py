@@ -200,15 +200,16 @@ def test_digits_of_nearly_equal_laws(dtype):
 
     @jax.jit
     def compute(cases):
-        def kl(moved, name, others):
+        def kl(moved, name, p):
             make, _, _, index = NEARLY_EQUAL[name]
-            q = [*others[:index], moved, *others[index + 1 :]]
-            return losses.kl_divergence(make(*q), make(*others))
+            q = [*p[:index], moved, *p[index + 1 :]]
+            return losses.kl_divergence(make(*q), make(*p))
 
-        return {
-            name: jax.vmap(lambda x: jax.value_and_grad(kl)(x, name, others))(moved)  # noqa: B023
-            for name, (moved, others) in cases.items()
-        }
+        results = {}
+        for name, (moved, p) in cases.items():
+            slope = jax.value_and_grad(functools.partial(kl, name=name, p=p))
+            results[name] = jax.vmap(slope)(moved)
+        return results
 
     with jax.enable_x64(dtype == np.float64):
         cases = {
@@ -217,12 +218,12 @@ def test_digits_of_nearly_equal_laws(dtype):
         }
         computed = compute(cases)
     tolerance = 8 * float(np.finfo(dtype).eps)
-    for name, (moved, others) in cases.items():
+    for name, (moved, parameters) in cases.items():
         exact, index = NEARLY_EQUAL[name][2:]
-        others = [mpmath.mpf(float(x)) for x in others]
+        p = [mpmath.mpf(float(x)) for x in parameters]
 
         def kl(x):
-            return exact(*others[:index], x, *others[index + 1 :], *others)  # noqa: B023
+            return exact(*p[:index], x, *p[index + 1 :], *p)  # noqa: B023
 
         with mpmath.workdps(50):
             values = [float(kl(mpmath.mpf(float(x)))) for x in moved]

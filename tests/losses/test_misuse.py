@@ -83,11 +83,11 @@ def test_posterior_or_prior_without_event_dimension():
 
 
 def test_one_example_and_a_batch_are_confused():
-    one = linear_gaussian.distributions(PARAMS, X[0])[0]
+    single = linear_gaussian.distributions(PARAMS, X[0])[0]
     with pytest.raises(
         ValueError, match=r"shape \(\).*got \(4,\)\..* or it sees a batch where the"
     ):
-        trace(posterior=one)
+        trace(posterior=single)
 
     def mapped(x, key):
         posterior = linear_gaussian.distributions(PARAMS, x)[0]
@@ -232,13 +232,13 @@ def test_many_keys_are_refused(name):
             trace(name, key=keys)
 
 
-@pytest.mark.parametrize("other", ["iwae", "sumo", "info_vae", "rws"])
-def test_a_key_given_to_two_objectives_raises(other):
+@pytest.mark.parametrize("name", ["iwae", "sumo", "info_vae", "rws"])
+def test_a_key_passed_to_two_objectives_raises(name):
     """Each objective consumes its key; JAX's own check `jax_debug_key_reuse` then raises."""
 
     @jax.jit
     def both(key):
-        return calls.call("elbo", key, PARAMS, X)[0], calls.call(other, key, PARAMS, X)[0]
+        return calls.call("elbo", key, PARAMS, X)[0], calls.call(name, key, PARAMS, X)[0]
 
     with pytest.raises(jax.errors.KeyReuseError):
         both.lower(jax.random.key(0))

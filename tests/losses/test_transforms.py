@@ -192,7 +192,8 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_disable_most_optimizations", True)
 import jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from tests.losses import calls, test_transforms as ours
+from tests.losses import calls
+from tests.losses.test_transforms import PARAMS, X, assert_trees_close
 
 def loss(params, x, name, estimator):
     losses = calls.call(name, jax.random.key(0), params, x, estimator=estimator)[0]
@@ -200,15 +201,15 @@ def loss(params, x, name, estimator):
 
 compute = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=(2, 3))
 for name, estimator in json.loads(sys.argv[1]):
-    expected = compute(ours.PARAMS, ours.X, name, estimator)
+    expected = compute(PARAMS, X, name, estimator)
     # Objectives that pair examples leave the sharding of the pairs to the compiler.
     kind = AxisType.Auto if name in calls.NEEDS_BATCH else AxisType.Explicit
     mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,))
-    params = jax.device_put(ours.PARAMS, NamedSharding(mesh, PartitionSpec()))
-    x = jax.device_put(ours.X, NamedSharding(mesh, PartitionSpec("data")))
+    params = jax.device_put(PARAMS, NamedSharding(mesh, PartitionSpec()))
+    x = jax.device_put(X, NamedSharding(mesh, PartitionSpec("data")))
     with jax.set_mesh(mesh):
         sharded = compute(params, x, name, estimator)
-    ours.assert_trees_close(sharded, expected)
+    assert_trees_close(sharded, expected)
     assert sharded[0][1].sharding.spec == PartitionSpec("data"), name
     print(name, estimator)
 """
