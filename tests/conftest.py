@@ -1,4 +1,4 @@
-"""Settings of all tests."""
+"""Settings and fixtures of all tests."""
 
 import contextlib
 import resource
@@ -12,8 +12,10 @@ jax.config.update("jax_debug_key_reuse", True)
 
 @pytest.fixture
 def fast_compilation():
-    """Compiles with few optimizations, in a third of the time: for tests of large programs on small
-    arrays. Not for tests of the last digits, nor for bit-for-bit comparisons with another process.
+    """Turns most compiler optimizations off, which takes a third of the compilation time.
+
+    For tests of large programs on small arrays. Not for tests of the last digits, nor for
+    bit-for-bit comparisons with another process.
     """
     jax.config.update("jax_disable_most_optimizations", True)
     yield
@@ -22,9 +24,7 @@ def fast_compilation():
 
 @pytest.fixture
 def file_size_limit():
-    """A context in which the system refuses to write beyond so many bytes of a file, as a full disk
-    does.
-    """
+    """A context manager (limit in bytes) in which writing longer files fails, as on a full disk."""
 
     @contextlib.contextmanager
     def limited(limit: int):

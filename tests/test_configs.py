@@ -1,4 +1,4 @@
-"""Settings of families and objectives: their registries, and configurations as flat values."""
+"""Settings of families and objectives, and configurations as flat values."""
 
 import inspect
 import json
@@ -13,7 +13,8 @@ from elbo_lab.models import MODELS
 from elbo_lab.objective_options import OBJECTIVE_OPTIONS
 from elbo_lab.options import options_of, types_of, values_of
 
-# Arguments of objectives that are no settings: what the method passes, and the shared fields.
+# Arguments of objectives that are not their own settings: the method passes them, or all objectives
+# share them.
 PASSED = {
     *("key", "posterior", "prior", "log_likelihood", "generation_mean", "x", "dataset_size"),
     *("inference", "generation", "vectorized", "num_samples", "num_outer", "estimator"),
@@ -21,24 +22,24 @@ PASSED = {
 
 
 @pytest.mark.parametrize("objective", losses.OBJECTIVES)
-def test_settings_of_an_objective_are_its_functions_own_arguments_and_defaults(objective):
+def test_settings_of_an_objective_are_its_functions_arguments_and_defaults(objective):
     arguments = inspect.signature(losses.OBJECTIVES[objective]).parameters
     own = {name: a.default for name, a in arguments.items() if name not in PASSED}
     assert values_of(OBJECTIVE_OPTIONS[objective]()) == own
 
 
-def test_a_name_means_one_type_and_one_kind_of_setting():
-    """Over all families and objectives, since a name has one flag."""
+def test_a_setting_has_one_type_in_all_families_and_objectives():
+    """A name has one flag, so its type is one, and so is whether it may be traced."""
     families = [family.options for family in MODELS.values()]
     kinds = {}
     for settings in [*families, *OBJECTIVE_OPTIONS.values()]:
-        for name, about in options_of(settings).items():
-            kind = types_of(settings)[name], about.traced
+        for name, option in options_of(settings).items():
+            kind = types_of(settings)[name], option.traced
             assert kinds.setdefault(name, kind) == kind, name
-    of_families = {name for settings in families for name in options_of(settings)}
-    of_objectives = {n for settings in OBJECTIVE_OPTIONS.values() for n in options_of(settings)}
-    assert not of_families & of_objectives
-    assert not set(configs.SHARED) & (of_families | of_objectives)
+    family_names = {name for settings in families for name in options_of(settings)}
+    objective_names = {n for settings in OBJECTIVE_OPTIONS.values() for n in options_of(settings)}
+    assert not family_names & objective_names
+    assert not set(configs.SHARED) & (family_names | objective_names)
 
 
 @pytest.mark.parametrize("objective", losses.OBJECTIVES)
@@ -57,24 +58,24 @@ def test_infinite_orders_are_stored_as_text():
     assert configs.from_dict(configs.to_dict(config)) == config
 
 
-def test_another_objective_takes_its_own_defaults_and_keeps_what_was_given():
+def test_another_objective_has_its_own_defaults_and_keeps_values_that_were_set():
     plain = configs.replace(Config(objective="elbo"), objective="beta_vae", k=1)
-    assert plain == Config(objective="beta_vae", k=1)  # of an analytic KL, and not the ELBO's
-    given = configs.make(objective="dip_vae_i", lambda_off=3.0, hidden_dims=(7,))
-    other = configs.replace(given, objective="dip_vae_ii")
-    assert other == configs.make(objective="dip_vae_ii", lambda_off=3.0, hidden_dims=(7,))
-    assert configs.replace(given, objective="iwae") == configs.make(hidden_dims=(7,))
-    assert configs.replace(given, lambda_off=None).objective_options.lambda_off == 10.0
+    assert plain == Config(objective="beta_vae", k=1)  # The KL is beta_vae's default.
+    config = configs.make(objective="dip_vae_i", lambda_off=3.0, hidden_dims=(7,))
+    dip_vae_ii = configs.replace(config, objective="dip_vae_ii")
+    assert dip_vae_ii == configs.make(objective="dip_vae_ii", lambda_off=3.0, hidden_dims=(7,))
+    assert configs.replace(config, objective="iwae") == configs.make(hidden_dims=(7,))
+    assert configs.replace(config, lambda_off=None).objective_options.lambda_off == 10.0
 
 
 def test_settings_without_their_objective_or_family_are_refused():
-    for values, words in (
+    for values, message in (
         ({"beta": 2.0}, "--beta=2.0 does not go with --objective=iwae; objectives that have it: b"),
         ({"colour": "red"}, "There is no setting --colour."),
         ({"objective": "elboo"}, "--objective must be one of elbo, beta_vae"),
         ({"model": "mpl"}, "--model must be one of mlp"),
     ):
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(UserError, match=message):
             configs.make(**values)
         if "beta" in values or "colour" in values:
             with pytest.raises(UserError, match="no such settings of --model=mlp"):
@@ -86,9 +87,8 @@ def test_settings_without_their_objective_or_family_are_refused():
 
 def test_a_digest_names_what_differs_from_the_defaults():
     assert configs.told_apart_by(Config()) == {"model": "mlp", "objective": "iwae"}
-    assert configs.told_apart_by(configs.make(k=7, hidden_dims=(4,))) == {
-        **{"model": "mlp", "objective": "iwae", "k": 7, "hidden_dims": [4]}
-    }
+    expected = {"model": "mlp", "objective": "iwae", "k": 7, "hidden_dims": [4]}
+    assert configs.told_apart_by(configs.make(k=7, hidden_dims=(4,))) == expected
     same = [Config(), Config(k=5), configs.make(latent_dims=(50,)), Config(objective="iwae")]
     assert len({configs.digest(config) for config in same}) == 1
     assert configs.digest(Config(k=6)) != configs.digest(Config())

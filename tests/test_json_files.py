@@ -1,4 +1,4 @@
-"""What is wrong with a stored JSON file, in words."""
+"""Messages about invalid JSON files."""
 
 import pytest
 
@@ -11,7 +11,7 @@ GOOD = {"name": "a", "steps": 3, "rows": [{"value": 1}, {"value": None}], "by": 
 
 
 @pytest.mark.parametrize(
-    ("value", "kind", "words"),
+    ("value", "kind", "message"),
     [
         (GOOD, KIND, ""),
         (GOOD | {"more": 1}, KIND, ""),
@@ -34,12 +34,12 @@ GOOD = {"name": "a", "steps": 3, "rows": [{"value": 1}, {"value": None}], "by": 
         (1, bool, "its content must be true or false; got 1"),
     ],
 )
-def test_faults(value, kind, words):
-    assert json_files.fault(value, kind) == words
+def test_faults(value, kind, message):
+    assert json_files.fault(value, kind) == message
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ('{"name": 1}', "file.json is damaged: name must be a string; got 1"),
         ("{", "file.json is not valid JSON"),
@@ -47,8 +47,8 @@ def test_faults(value, kind, words):
         ("[" * 5000 + "]" * 5000, "file.json is not valid JSON: it is nested more than 50 deep"),
     ],
 )
-def test_a_file_that_is_not_what_it_should_be_is_one_sentence(tmp_path, text, words):
+def test_an_invalid_file_raises_one_sentence(tmp_path, text, message):
     (tmp_path / "file.json").write_text(text)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         json_files.read(tmp_path / "file.json", {"name": str})
-    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(error.value) and "\n" not in str(error.value)

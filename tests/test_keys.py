@@ -1,4 +1,4 @@
-"""Keys of a run: all different, for every implementation that is accepted."""
+"""Keys of a run are all different, for every accepted implementation."""
 
 import jax
 import jax.numpy as jnp
@@ -16,25 +16,23 @@ COUNT = 40
 
 @pytest.mark.parametrize("implementation", keys.IMPLEMENTATIONS)
 def test_no_two_uses_of_randomness_share_a_key(implementation):
-    """Streams, indices, and the keys that a step or an image gets, at two base keys."""
-    uses = jnp.arange(keys.ACTIVE_UNITS + 1), jnp.arange(COUNT)
+    """Streams, indices, and the keys of steps and images, for two base keys."""
+    streams, indices = jnp.arange(keys.ACTIVE_UNITS + 1), jnp.arange(COUNT)
 
-    def of_seed(base: jax.Array, images: jax.Array) -> list[jax.Array]:
-        streams = jax.vmap(
-            lambda stream: jax.vmap(lambda i: keys.stream_key(base, stream, i))(uses[1])
-        )(uses[0])
-        steps = jax.vmap(jax.random.split)(streams[keys.STEPS])
-        drawn = jax.vmap(lambda i: jax.vmap(lambda key: jax.random.fold_in(key, i))(images))(
-            uses[1]
-        )
-        return [*map(jax.random.key_data, (streams, steps, drawn))]
+    def all_keys(base: jax.Array, binarization: jax.Array) -> list[jax.Array]:
+        by_index = jax.vmap(lambda stream, i: keys.stream_key(base, stream, i), (None, 0))
+        stream_keys = jax.vmap(by_index, (0, None))(streams, indices)
+        step_keys = jax.vmap(jax.random.split)(stream_keys[keys.STEPS])
+        by_split = jax.vmap(jax.random.fold_in, (0, None))
+        image_keys = jax.vmap(by_split, (None, 0))(binarization, indices)
+        return [jax.random.key_data(k) for k in (stream_keys, step_keys, image_keys)]
 
     used = []
     with jax.default_prng_impl(implementation):
         for seed in (keys.FIXED_BINARIZATION_SEED, 1):
             splits = (keys.TRAIN_SPLIT, keys.TEST_SPLIT)
-            images = jnp.stack([keys.binarization_key(split, seed) for split in splits])
-            for data in jax.jit(of_seed)(keys.base_key(seed), images):
+            binarization = jnp.stack([keys.binarization_key(split, seed) for split in splits])
+            for data in jax.jit(all_keys)(keys.base_key(seed), binarization):
                 used += map(tuple, data.reshape(-1, data.shape[-1]).tolist())
     assert len(used) == 2 * ((keys.ACTIVE_UNITS + 1) * COUNT + 2 * COUNT + 2 * COUNT)
     assert len(set(used)) == len(used)
@@ -43,11 +41,9 @@ def test_no_two_uses_of_randomness_share_a_key(implementation):
 def test_implementations_whose_streams_collide_are_refused():
     with jax.default_prng_impl("unsafe_rbg"):
         base = jax.random.key(0)
-        steps, permutations = (
-            keys.stream_key(jax.random.clone(base), *use)
-            for use in ((keys.STEPS, 1), (keys.PERMUTATIONS, 0))
-        )
-        assert jnp.all(jax.random.key_data(steps) == jax.random.key_data(permutations))
+        step = keys.stream_key(jax.random.clone(base), keys.STEPS, 1)
+        permutation = keys.stream_key(jax.random.clone(base), keys.PERMUTATIONS, 0)
+        assert jnp.all(jax.random.key_data(step) == jax.random.key_data(permutation))
         for call in (
             lambda: training.base_keys([Config()]),
             lambda: training.base_keys([Config(), Config(seed=1)]),
@@ -57,7 +53,7 @@ def test_implementations_whose_streams_collide_are_refused():
                 call()
 
 
-def test_binarization_drawn_once_is_the_same_for_every_implementation_and_block():
+def test_fixed_binarization_is_the_same_for_every_implementation_and_block():
     x = jnp.asarray(np.random.default_rng(0).integers(0, 256, (6, 16)), jnp.uint8)
     drawn = binarization.stored(keys.binarization_key(keys.TEST_SPLIT), x, "fixed")
     with jax.default_prng_impl("rbg"):
@@ -71,10 +67,11 @@ def test_binarization_drawn_once_is_the_same_for_every_implementation_and_block(
 
 @pytest.mark.parametrize("x64", [False, True])
 def test_default_keys_are_those_of_a_seed(x64):
-    """Runs of earlier versions go on: fold_in(fold_in(key(seed), stream), index)."""
+    """Runs of earlier versions can be resumed: their base keys are `key(seed)`."""
+    seeds = (0, 5, 2**31 - 2)
     with jax.enable_x64(x64):
-        several = training.base_keys([Config(seed=seed) for seed in (0, 5, 2**31 - 2)])
-        for key, seed in zip(several, (0, 5, 2**31 - 2), strict=True):
-            # Threefry's key is the seed in two words (Salmon et al. 2011).
+        base_keys = training.base_keys([Config(seed=seed) for seed in seeds])
+        for key, seed in zip(base_keys, seeds, strict=True):
+            # Threefry's key is the seed as two 32-bit words (Salmon et al. 2011).
             assert jax.random.key_data(key).tolist() == [0, seed]
             assert jax.random.key_data(keys.base_key(seed)).tolist() == [0, seed]

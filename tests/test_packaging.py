@@ -1,4 +1,4 @@
-"""The wheel carries the library and its data, and nothing else; what is imported is declared."""
+"""The wheel contains the library and its data alone, and every import is a declared requirement."""
 
 import ast
 import functools
@@ -19,31 +19,31 @@ from elbo_lab.cli import startup
 ROOT = pathlib.Path(__file__).parents[1]
 TOOL = ROOT / "tools" / "make_minimum_requirements.py"
 OWN = {"elbo_lab", "experiments", "benchmarks"}
-# What a plain install is for.
+# Folders that work with a plain install, without extras.
 PLAIN = [ROOT / "elbo_lab" / name for name in ("losses", "distributions", "models")]
 EXTRAS = ["lab", "interop", "peers", "test", "dev"]
-# Modules of distributions that need not be installed here.
-DISTRIBUTIONS = {"torch": ["torch"], "pyro": ["pyro-ppl"], "pythae": ["pythae"]}
-DISTRIBUTIONS = importlib.metadata.packages_distributions() | DISTRIBUTIONS
+# Module -> the distributions that contain it. The peers need not be installed here.
+PEERS = {"torch": ["torch"], "pyro": ["pyro-ppl"], "pythae": ["pythae"]}
+DISTRIBUTIONS = importlib.metadata.packages_distributions() | PEERS
 
 _spec = importlib.util.spec_from_file_location("make_minimum_requirements", TOOL)
 make_minimum_requirements = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(make_minimum_requirements)
 
 
-def normal(name: str) -> str:
-    """A distribution's name as pip compares it."""
+def normalized(name: str) -> str:
+    """A distribution's name in the form in which pip compares names."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def floors(*extras: str) -> dict[str, str]:
-    """Distribution -> the least version that a plain install and these extras allow."""
-    stated = make_minimum_requirements.floors(list(extras))
-    return {normal(name): version for name, version in stated.items()}
+    """Distribution -> the lowest version that a plain install and these extras allow."""
+    versions = make_minimum_requirements.floors(list(extras))
+    return {normalized(name): version for name, version in versions.items()}
 
 
 def distributions(module: str) -> set[str]:
-    return {normal(name) for name in DISTRIBUTIONS.get(module, [module])}
+    return {normalized(name) for name in DISTRIBUTIONS.get(module, [module])}
 
 
 def imported(file: pathlib.Path, lazily: bool = True) -> set[str]:
@@ -69,7 +69,7 @@ def third_party(modules: set[str]) -> set[str]:
 
 
 def reached(files) -> set[pathlib.Path]:
-    """Our files that importing these ones imports: at once, not inside of functions."""
+    """The files, and those of ours that importing them imports, other than inside functions."""
     done, todo = set(), set(files)
     while todo:
         done |= todo
@@ -83,20 +83,20 @@ def reached(files) -> set[pathlib.Path]:
 
 
 @functools.cache
-def brought_along() -> set[str]:
-    """What a plain install installs: install_requires, what those require, and so on."""
-    found, todo = set(), set(floors())
+def plain_install() -> set[str]:
+    """All distributions of a plain install: install_requires, their requirements, and so on."""
+    done, todo = set(), set(floors())
     while todo:
         name = todo.pop()
-        found.add(name)
+        done.add(name)
         requirements = map(Requirement, importlib.metadata.requires(name) or [])
-        todo |= {normal(r.name) for r in requirements if not r.marker or r.marker.evaluate()}
-        todo -= found
-    return found
+        todo |= {normalized(r.name) for r in requirements if not r.marker or r.marker.evaluate()}
+        todo -= done
+    return done
 
 
 @pytest.mark.slow
-def test_the_wheel_carries_elbo_lab_alone(tmp_path):
+def test_the_wheel_contains_elbo_lab_alone(tmp_path):
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), "."]
     subprocess.run(command, cwd=ROOT, check=True)
     (wheel,) = tmp_path.glob("*.whl")
@@ -126,28 +126,28 @@ def test_requirements_have_lower_bounds_only():
         assert re.fullmatch(r"[A-Za-z0-9_-]+>=[0-9.]+", line), line
 
 
-def test_a_plain_install_brings_what_losses_distributions_and_models_import():
+def test_a_plain_install_has_all_imports_of_losses_distributions_and_models():
     own = {file for folder in PLAIN for file in folder.rglob("*.py")}
     assert len(own) > 30
-    named = {module for file in own for module in third_party(imported(file))}
-    assert {"jax", "flax", "numpyro"} <= named
-    # NumPy is what JAX's arrays are made of and from: JAX requires it.
-    numpy_of_jax = {normal(Requirement(r).name) for r in importlib.metadata.requires("jax")}
-    assert "numpy" in numpy_of_jax
-    assert {m for m in named if not distributions(m) & {*floors(), "numpy"}} == set()
-    # What else of ours they import may import more, if a plain install brings it along.
-    others = reached(own) - own
-    more = {module for file in others for module in third_party(imported(file, lazily=False))}
-    assert {m for m in more if not distributions(m) & brought_along()} == set()
+    modules = {module for file in own for module in third_party(imported(file))}
+    assert {"jax", "flax", "numpyro"} <= modules
+    # NumPy need not be declared, because JAX requires it.
+    jax_requires = {normalized(Requirement(r).name) for r in importlib.metadata.requires("jax")}
+    assert "numpy" in jax_requires
+    assert {m for m in modules if not distributions(m) & {*floors(), "numpy"}} == set()
+    # Other files of ours that they import may also import indirect requirements.
+    indirect = reached(own) - own
+    modules = {module for file in indirect for module in third_party(imported(file, lazily=False))}
+    assert {m for m in modules if not distributions(m) & plain_install()} == set()
 
 
-def test_all_else_that_is_imported_is_of_the_laboratory_or_of_the_peers():
+def test_the_laboratory_and_the_peers_have_all_other_imports():
     peers = set((ROOT / "benchmarks" / "peers").rglob("*.py"))
     runtime = {f for folder in OWN for f in (ROOT / folder).rglob("*.py")} - peers
     assert len(runtime) > 50
     for files, extras in ((runtime, ["lab"]), (peers, ["lab", "peers"])):
-        named = {module for file in files for module in third_party(imported(file))}
-        assert {m for m in named if not distributions(m) & set(floors(*extras))} == set()
+        modules = {module for file in files for module in third_party(imported(file))}
+        assert {m for m in modules if not distributions(m) & set(floors(*extras))} == set()
 
 
 def test_the_laboratory_contains_a_plain_install_and_the_tests_contain_the_laboratory():
@@ -158,39 +158,39 @@ def test_the_laboratory_contains_a_plain_install_and_the_tests_contain_the_labor
 
 
 def test_scripts_say_what_to_install(tmp_path):
-    """Without the packages of site-packages, and with empty folders in place of all but one."""
+    """With no installed packages, and with empty folders in place of all packages but one."""
 
     def run(path: pathlib.Path) -> str:
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-S", "-m", "experiments.run", "--epochs=1"],
             cwd=ROOT,
             env={"PYTHONPATH": str(path)},
             capture_output=True,
             text=True,
         )
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
-        assert 'pip install "elbo_lab[lab]"' in done.stderr
-        return re.search(r"\((.*?)\)", done.stderr)[1]
+        assert (result.returncode, result.stdout) == (2, "")
+        assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
+        assert 'pip install "elbo_lab[lab]"' in result.stderr
+        return re.search(r"\((.*?)\)", result.stderr)[1]
 
     assert run(tmp_path).split(", ") == list(startup.LABORATORY)
     for name in set(startup.LABORATORY) - {"matplotlib"}:
         (tmp_path / name).mkdir()
     assert run(tmp_path) == "matplotlib"
-    # They are all modules of the laboratory; absl-py's is absl.
+    # They are all modules of the laboratory.
     names = {name for module in startup.LABORATORY for name in distributions(module)}
     assert set(floors("lab")) <= names
 
 
 def test_the_minimum_file_has_the_floors_of_the_requirements():
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, TOOL, "dev", "peers"], capture_output=True, text=True, check=True
     )
-    written = dict(line.split("==") for line in done.stdout.splitlines())
+    pinned = dict(line.split("==") for line in result.stdout.splitlines())
     text = (ROOT / "requirements.txt").read_text() + (ROOT / "setup.cfg").read_text()
     stated = set(re.findall(r"^\s*([\w.-]+)>=([\w.]+)$", text, re.MULTILINE))
-    assert set(written.items()) == stated
-    assert len(written) == len(stated)  # none overlooked, none with two floors
+    assert set(pinned.items()) == stated
+    assert len(pinned) == len(stated)  # No requirement has two floors.
     refused = subprocess.run([sys.executable, TOOL, "gpu"], capture_output=True, text=True)
     assert refused.returncode == 1
     assert refused.stderr == (
@@ -198,26 +198,27 @@ def test_the_minimum_file_has_the_floors_of_the_requirements():
     )
 
 
-def test_floors_lie_within_what_the_packages_installed_here_ask_for():
-    """No package asks for an older one than our floor: then extras could not be together."""
-    ours = {name: Version(version) for name, version in floors(*EXTRAS).items()}
+def test_floors_satisfy_the_requirements_of_the_installed_packages():
+    """If a package required an older version than our floor, extras could not be combined."""
+    our_floors = {name: Version(version) for name, version in floors(*EXTRAS).items()}
     # Packages that need not be installed here: torch requires sympy, and sympy 1.13 and 1.14
     # "mpmath<1.4,>=1.1.0".
-    asked = [("sympy", Requirement("mpmath<1.4,>=1.1.0"))]
+    requirements = [("sympy", Requirement("mpmath<1.4,>=1.1.0"))]
     for distribution in importlib.metadata.distributions():
-        requirements = map(Requirement, distribution.requires or [])
-        asked += [
-            (distribution.name, r) for r in requirements if not r.marker or r.marker.evaluate()
-        ]
-    seen = 0
-    for name, requirement in asked:
-        floor = ours.get(normal(requirement.name))
-        for bound in requirement.specifier if floor else []:
+        for requirement in map(Requirement, distribution.requires or []):
+            if not requirement.marker or requirement.marker.evaluate():
+                requirements.append((distribution.name, requirement))
+    number_checked = 0
+    for name, requirement in requirements:
+        floor = our_floors.get(normalized(requirement.name))
+        if floor is None:
+            continue
+        for bound in requirement.specifier:
             limit = Version(bound.version.removesuffix(".*"))
-            seen += 1
-            within = {"<": floor < limit, "<=": floor <= limit, "==": floor <= limit}
-            assert within.get(bound.operator, True), f"{name} asks for {requirement}, not {floor}"
-    assert seen > 20
+            is_met = {"<": floor < limit, "<=": floor <= limit, "==": floor <= limit}
+            assert is_met.get(bound.operator, True), f"{name} requires {requirement}, not {floor}"
+            number_checked += 1
+    assert number_checked > 20
 
 
 def test_floors_are_no_newer_than_what_is_installed():

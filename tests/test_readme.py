@@ -1,4 +1,4 @@
-"""README and docs: what they print works, what they name exists, and CI does what they say."""
+"""README and docs: their code works, the names in them exist, and CI runs their commands."""
 
 import pathlib
 import pkgutil
@@ -27,10 +27,10 @@ def code_blocks(language: str, text: str = README) -> list[str]:
 
 
 def commands(text: str) -> list[tuple[str, str]]:
-    """(module, arguments) of every `python -m` command, also of those over several lines."""
+    """(module, arguments) of every `python -m` command, including commands over several lines."""
     text = re.sub(r"\\\n\s+", "", text)
-    found = re.findall(r"\bpython -m ([\w.]+)((?: +[^\s`&#]+)*)", text)
-    return [(module.rstrip("."), arguments) for module, arguments in found]
+    matches = re.findall(r"\bpython -m ([\w.]+)((?: +[^\s`&#]+)*)", text)
+    return [(module.rstrip("."), arguments) for module, arguments in matches]
 
 
 @pytest.mark.slow
@@ -78,7 +78,7 @@ def test_the_example_of_a_trained_run_gives_embeddings_samples_and_log_likelihoo
     assert namespace["embeddings"].shape == (20, 50)
     assert namespace["samples"].shape == (64, 28, 28)
     log_px = namespace["log_px"]
-    # 784 fair coins, whose log-likelihood no model of them exceeds by much.
+    # The pixels are 784 fair coins: no model exceeds their log-likelihood by much.
     assert log_px.shape == (20,) and np.all(log_px < -784 * np.log(2) + 30)
 
 
@@ -117,8 +117,8 @@ def test_every_flag_exists(page):
 
 @every_page
 def test_every_module_of_a_command_exists(page):
-    ours = [m for m, _ in commands(page.read_text()) if m not in ("pytest", "venv")]
-    missing = [m for m in ours if not (ROOT / f"{m.replace('.', '/')}.py").exists()]
+    modules = [m for m, _ in commands(page.read_text()) if m not in ("pytest", "venv")]
+    missing = [m for m in modules if not (ROOT / f"{m.replace('.', '/')}.py").exists()]
     assert missing == []
 
 

@@ -10,16 +10,15 @@ from elbo_lab import schedules
 
 
 def factors(name: str, total: int) -> np.ndarray:
-    """The factor at each step, evaluated as the training loop does: jitted, from int32 steps."""
+    """The factor at each step, jitted on int32 steps as in the training loop."""
     schedule = schedules.LR_SCHEDULES[name](total)
     return np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(total, dtype=jnp.int32)))
 
 
 @pytest.mark.parametrize("passes_to_steps", [1, 10])
 def test_burda_has_eight_stages_of_3_to_the_i_passes(passes_to_steps):
-    expected = [
-        10 ** (-i / 7) for i in range(8) for _ in range(3**i * passes_to_steps)
-    ]  # 1 + 3 + ... + 2187 = 3280 passes
+    expected = [10 ** (-i / 7) for i in range(8) for _ in range(3**i * passes_to_steps)]
+    # 1 + 3 + ... + 2187 = 3280 passes.
     assert len(expected) == 3280 * passes_to_steps
     np.testing.assert_allclose(factors("burda", len(expected)), expected, rtol=1e-6)
 
@@ -34,14 +33,12 @@ def test_burda_scales_to_any_length(total):
 
 
 def test_cosine_falls_from_one_through_a_half_to_zero():
-    schedule = schedules.cosine(1000)
-    assert float(schedule(jnp.int32(0))) == 1
-    assert float(schedule(jnp.int32(500))) == pytest.approx(0.5, abs=1e-6)
-    assert float(schedule(jnp.int32(1000))) == pytest.approx(0, abs=1e-6)
-    assert float(schedule(jnp.int32(1500))) == pytest.approx(0, abs=1e-6)
-    expected = [0.5 * (1 + np.cos(np.pi * step / 1000)) for step in range(1000)]
-    np.testing.assert_allclose(factors("cosine", 1000), expected, atol=1e-6)
-    assert np.all(np.diff(factors("cosine", 1000)) <= 0)
+    steps = jnp.arange(1500, dtype=jnp.int32)
+    values = jax.jit(jax.vmap(schedules.LR_SCHEDULES["cosine"](1000)))(steps)
+    expected = [0.5 * (1 + np.cos(np.pi * min(step / 1000, 1))) for step in range(1500)]
+    assert values[0] == 1
+    np.testing.assert_allclose(values, expected, atol=1e-6)
+    assert np.all(np.diff(values) <= 0)
 
 
 def test_constant_is_one():
@@ -61,24 +58,24 @@ class TestOneStep(chex.TestCase):
         assert float(factor) == pytest.approx(0.1)
 
 
-# Courses of a hyper-parameter
+# Courses of a hyper-parameter.
 
 
 def values(text: str, number: int) -> np.ndarray:
     return np.asarray(jax.jit(jax.vmap(schedules.course(text)))(jnp.arange(number)))
 
 
-def test_linear_rises_and_stays():
+def test_a_linear_course_rises_and_stays():
     expected = [min(step / 4, 1) * 3 - 1 for step in range(8)]
     np.testing.assert_allclose(values("linear:-1:2:4", 8), expected, rtol=1e-6)
 
 
-def test_cosine_goes_along_half_a_wave_and_stays():
+def test_a_cosine_course_follows_half_a_wave_and_stays():
     expected = [1 + (1 - np.cos(np.pi * min(step / 4, 1))) / 2 for step in range(8)]
     np.testing.assert_allclose(values("cosine:1:2:4", 8), expected, rtol=1e-6)
 
 
-def test_cyclical_rises_in_the_first_half_of_each_period():
+def test_a_cyclical_course_rises_in_the_first_half_of_each_period():
     expected = [0, 0.25, 0.5, 0.75, 1, 1, 1, 1] * 2
     np.testing.assert_allclose(values("cyclical:0:1:8", 16), expected, rtol=1e-6)
 
@@ -86,7 +83,7 @@ def test_cyclical_rises_in_the_first_half_of_each_period():
 @pytest.mark.parametrize(
     "text", ["", "linear", "linear:0:1", "linear:0:1:0", "steep:0:1:5", "linear:0:1:5:6"]
 )
-def test_what_is_no_course(text):
+def test_invalid_courses_are_refused(text):
     with pytest.raises(ValueError, match="^" + text):
         schedules.course(text)
 

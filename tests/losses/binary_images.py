@@ -12,4 +12,5 @@ PRIOR = dist.Normal(jnp.zeros(L), 1.0).to_event(1)
 
 
 def log_likelihood(z):
+    """log p(x|z) of each image, z [..., B, L] -> [..., B], nats."""
     return dist.BernoulliLogits(z @ W).to_event(1).log_prob(X)

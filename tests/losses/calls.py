@@ -22,7 +22,7 @@ OPTIONS = {
     "piwae": {"num_outer": 2, "num_samples": K // 2},
     "rws": {"phase": "both"},
 }
-# (objective, estimator) for all that go together; an estimator of None where there is no choice.
+# Every valid (objective, estimator); estimator None where the objective takes none.
 PAIRS = [
     (name, estimator)
     for name, entry in losses.CATALOGUE.items()
@@ -34,9 +34,14 @@ NEEDS_BATCH = [
 
 
 def arguments(name, params, x, **replaced):
-    """Positional arguments after the key, and keyword arguments, of an objective by its name.
+    """Positional arguments after the key, and keyword arguments, of the objective called `name`.
 
-    `replaced` are posterior, prior, log_likelihood, or options such as num_samples.
+    Args:
+      name: the objective.
+      params: the model's parameters.
+      x: [*batch, D].
+      **replaced: a posterior, prior or log_likelihood to use instead of the model's, or options
+        such as num_samples. `estimator=None` passes no estimator.
     """
     posterior, prior, log_likelihood = linear_gaussian.distributions(params, x)
     accepted = inspect.signature(losses.OBJECTIVES[name]).parameters
@@ -53,9 +58,10 @@ def arguments(name, params, x, **replaced):
     posterior = replaced.pop("posterior", posterior)
     prior = replaced.pop("prior", prior)
     log_likelihood = replaced.pop("log_likelihood", log_likelihood)
-    if replaced.get("estimator", 0) is None:
-        del replaced["estimator"]
-    return (posterior, prior, log_likelihood), options | replaced
+    options |= replaced
+    if "estimator" in options and options["estimator"] is None:
+        del options["estimator"]
+    return (posterior, prior, log_likelihood), options
 
 
 def call(name, key, params, x, **replaced):

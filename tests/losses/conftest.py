@@ -10,12 +10,12 @@ numpyro.distributions.kl_divergence = promotion.allowed(numpyro.distributions.kl
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "promotes: lets a test promote ranks and types of arrays")
+    config.addinivalue_line("markers", "promotes: the test may promote ranks and types of arrays")
 
 
 @pytest.fixture(autouse=True)
 def no_promotion(request):
-    """Neither our code nor the test's promotes ranks or types of arrays implicitly."""
+    """Makes implicit promotion of ranks or types raise, in our code and in the test."""
     if request.node.get_closest_marker("promotes"):
         yield
         return

@@ -9,11 +9,11 @@ from elbo_lab.losses import bounds, estimators
 from tests.losses import numpy_bounds
 
 M, K = 2, 6
-# Columns of log-weights that a program takes; fewer are filled up.
+# Columns of log-weights that a compiled program takes; fewer are padded with zeros.
 COLUMNS = 24
 PARTITION = [0.0, 0.03125, 0.5, 1.0]
 
-# Function of `bounds`, and its parameters, by a name of both.
+# Name: (function of `bounds`, its parameters).
 PARAMETERS = {
     "elbo": ("elbo", {}),
     "iwae": ("iwae", {}),
@@ -33,31 +33,19 @@ BOUNDS = {
     name: functools.partial(getattr(bounds, function), **parameters)
     for name, (function, parameters) in PARAMETERS.items()
 }
-# One name for each implementation, where the parameters are no matter.
+# One name for each implementation, for tests in which the parameters do not matter.
 DISTINCT = ["elbo", "iwae", "miwae", "ciwae", "renyi(.5)", "vr_max", "jackknife(1)", "tvo", "sumo"]
-# Never below the least log-weight, nor above the greatest, nor falling in any.
+# Bounds between the least and the greatest log-weight, and monotone in each.
 MEANS = [name for name in BOUNDS if name not in ("jackknife(1)", "jackknife(2)", "tvo", "sumo")]
-# By how much coefficients of either sign multiply rounding errors: the sum of their sizes at K = 6.
+# Factor on rounding errors: the sum of the coefficients' magnitudes at K = 6.
 AMPLIFICATION = {"jackknife(1)": 11, "jackknife(2)": 51, "sumo": 4}
 
 
-def _groups(log_w):
-    return sum(numpy_bounds.log_mean_exp(group) for group in np.split(log_w, M)) / M
-
-
-def _thermodynamic(log_w):
-    value = 0
-    for left, right in zip(PARTITION, PARTITION[1:], strict=False):
-        weights = np.exp(left * log_w)
-        value = value + (right - left) * np.sum(weights * log_w, axis=0) / np.sum(weights, axis=0)
-    return value
-
-
-# The same in NumPy, of float64 or complex numbers; for log-weights that do not overflow.
+# The same bounds in NumPy, for float64 or complex log-weights that do not overflow.
 VALUES = {
     "elbo": numpy_bounds.mean,
     "iwae": numpy_bounds.log_mean_exp,
-    "miwae": _groups,
+    "miwae": functools.partial(numpy_bounds.grouped, num_outer=M),
     "ciwae": functools.partial(numpy_bounds.mixed, beta=0.25),
     "renyi(.5)": functools.partial(numpy_bounds.power_mean, power=0.5),
     "renyi(-1)": functools.partial(numpy_bounds.power_mean, power=2.0),
@@ -66,13 +54,16 @@ VALUES = {
     "cubo(2)": functools.partial(numpy_bounds.power_mean, power=2.0),
     "jackknife(1)": numpy_bounds.jackknife_1,
     "jackknife(2)": numpy_bounds.jackknife_2,
-    "tvo": _thermodynamic,
+    "tvo": functools.partial(numpy_bounds.thermodynamic, partition=PARTITION),
     "sumo": numpy_bounds.roulette_2,
 }
 
 
-def all_of(bound, log_w):
-    """Value, derivative v and path weight v - h; v twice where second derivatives are refused."""
+def value_and_weights(bound, log_w):
+    """Value, derivative v and path weight v - h.
+
+    vr_max refuses second derivatives: v stands in for its path weight.
+    """
     v = estimators.derivative(bound, log_w)
     path = v if bound is BOUNDS["vr_max"] else estimators.path_weight(bound, log_w)
     return bound(log_w), v, path
@@ -80,28 +71,31 @@ def all_of(bound, log_w):
 
 @functools.cache
 def compiled(name):
-    """The program of a bound for log-weights [K, COLUMNS] and, for SUMO, terms [COLUMNS]."""
+    """The compiled program of a bound: log-weights [K, COLUMNS] and, for SUMO, terms [COLUMNS]."""
 
     def program(log_w, terms):
         sumo = functools.partial(bounds.sumo, num_terms=terms)
-        return all_of(sumo if name == "sumo" else BOUNDS[name], log_w)
+        return value_and_weights(sumo if name == "sumo" else BOUNDS[name], log_w)
 
     return jax.jit(program)
 
 
 def evaluate(name, log_w, num_terms=2):
-    """Value [*batch], v and path weight [K, *batch] in float32, of log-weights [K, *batch].
+    """Value [*batch], v and path weight [K, *batch] in float32.
 
-    num_terms: SUMO's, a scalar or [*batch].
+    Args:
+      name: a key of BOUNDS.
+      log_w: log-weights [K, *batch].
+      num_terms: SUMO's number of terms, a scalar or [*batch].
     """
     log_w = np.asarray(log_w, np.float32)
     terms = np.full(COLUMNS, 2, np.float32)
     terms[: np.size(num_terms)] = np.ravel(num_terms)
     columns = log_w.reshape(K, -1)
     number = columns.shape[1]
-    filled = np.zeros((K, COLUMNS), np.float32)
-    filled[:, :number] = columns
-    value, v, path = (np.asarray(part) for part in compiled(name)(filled, terms))
+    padded = np.zeros((K, COLUMNS), np.float32)
+    padded[:, :number] = columns
+    value, v, path = (np.asarray(part) for part in compiled(name)(padded, terms))
     shape = log_w.shape
     return (
         value[:number].reshape(shape[1:]),
@@ -111,7 +105,7 @@ def evaluate(name, log_w, num_terms=2):
 
 
 def random_log_w(seed: int = 0, scale: float = 3.0, shape=(K, COLUMNS)) -> np.ndarray:
-    """Log-weights as of images: around -90 nats; exactly representable in float32."""
+    """Log-weights around -90 nats, as images have; exactly representable in float32."""
     draws = -90 + scale * np.random.default_rng(seed).normal(size=shape)
     return draws.astype(np.float32).astype(np.float64)
 

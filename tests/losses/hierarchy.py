@@ -18,7 +18,12 @@ def normal(mean, scale):
 
 
 def two_layers(params, x):
-    """z = (z_1, z_2) of three and two dimensions; a, b and s are q's parameters."""
+    """Posterior, prior and log_likelihood of z = (z_1, z_2), of three and two dimensions.
+
+    Args:
+      params: as LAYERS; a, b and s are q's.
+      x: [*batch, 3].
+    """
     posterior = Chain(
         normal(x @ params["a"], 0.6), [lambda z: normal(z @ params["b"], jnp.exp(params["s"]))]
     )

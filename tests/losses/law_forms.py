@@ -1,6 +1,6 @@
-"""Laws with independent KLs, and every way in which NumPyro, Distrax and TFP write them down.
+"""Probability laws with their exact KLs, and the classes of NumPyro, Distrax and TFP for each.
 
-A law is its SciPy distribution, parameters of two posteriors and those of one prior.
+A law is a SciPy distribution, the parameters of two posteriors and those of one prior.
 """
 
 from itertools import pairwise
@@ -13,7 +13,7 @@ from scipy import integrate, special, stats
 
 
 def scipy_categorical(*log_odds):
-    """A categorical law by the logits of the states 1, 2, ... against 0."""
+    """SciPy's categorical law; log_odds are the logits of states 1, 2, ..., state 0 has logit 0."""
     masses = special.softmax([0, *log_odds])
     return stats.rv_discrete(values=(np.arange(len(masses)), masses))
 
@@ -42,7 +42,7 @@ STATES = np.arange(100)  # A Poisson variable of rate 7 exceeds them with probab
 
 
 def integral(function, law):
-    """Over all but 2e-13 of the law's mass."""
+    """The integral of a function over all but 2e-13 of the law's mass."""
     ends = law.ppf(1e-13), law.median(), law.isf(1e-13)
     options = {"limit": 200, "epsabs": 1e-10, "epsrel": 1e-10}
     return sum(integrate.quad(function, *pair, **options)[0] for pair in pairwise(ends))
@@ -50,9 +50,9 @@ def integral(function, law):
 
 def exact_kl(name):
     """KL of each posterior, [2], by quadrature or summation of SciPy's densities."""
-    law, several, one = LAWS[name]
-    p, values = law(*one), []
-    for parameters in zip(*several, strict=True):
+    law, posterior_parameters, prior_parameters = LAWS[name]
+    p, values = law(*prior_parameters), []
+    for parameters in zip(*posterior_parameters, strict=True):
         q = law(*parameters)
         if hasattr(q, "pmf"):
             log_q, log_p = (np.log(np.maximum(d.pmf(STATES), 1e-300)) for d in (q, p))
@@ -60,6 +60,19 @@ def exact_kl(name):
         else:
             values.append(integral(lambda x: q.pdf(x) * (q.logpdf(x) - p.logpdf(x)), q))  # noqa: B023
     return np.array(values)
+
+
+def random_covariances(seed, *batch):
+    """Covariances [*batch, 3, 3]."""
+    factor = np.random.default_rng(seed).normal(size=(*batch, 3, 3))
+    return factor @ np.swapaxes(factor, -1, -2) + 0.5 * np.eye(3)
+
+
+def kl_of_normals(mean_q, cov_q, mean_p, cov_p):
+    """The textbook's KL between two normals on R^3, by determinants and an inverse."""
+    inverse, distance = np.linalg.inv(cov_p), mean_p - mean_q
+    log_dets = np.linalg.slogdet(cov_p)[1] - np.linalg.slogdet(cov_q)[1]
+    return 0.5 * (np.trace(inverse @ cov_q) + distance @ inverse @ distance - 3 + log_dets)
 
 
 def stacked_logits(*log_odds):
@@ -100,14 +113,15 @@ def numpyro_independent(distribution):
 
 
 def every_library():
-    """Pairs of forms by law and the library's `Independent`, as (form, independent): imports TFP
-    and Distrax.
+    """Pairs (classes by law, the library's `Independent`) of NumPyro, Distrax and TFP.
+
+    Imports Distrax and TFP, which are slow to import.
     """
     import distrax
     from tensorflow_probability.substrates import jax as tfp
 
     tfd = tfp.distributions
-    of_distrax = {
+    distrax_forms = {
         "normal": [distrax.Normal, lambda m, s: distrax.LogStddevNormal(m, jnp.log(s))],
         "laplace": [distrax.Laplace],
         "uniform": [distrax.Uniform],
@@ -123,7 +137,7 @@ def every_library():
             lambda *odds: distrax.Softmax(2 * stacked_logits(*odds), 2.0),
         ],
     }
-    of_tfp = {
+    tfp_forms = {
         "normal": [tfd.Normal],
         "log_normal": [tfd.LogNormal],
         "laplace": [tfd.Laplace],
@@ -140,6 +154,6 @@ def every_library():
     }
     return [
         (NUMPYRO, numpyro_independent),
-        (of_distrax, lambda d: distrax.Independent(d, len(d.batch_shape))),
-        (of_tfp, lambda d: tfd.Independent(d, len(d.batch_shape))),
+        (distrax_forms, lambda d: distrax.Independent(d, len(d.batch_shape))),
+        (tfp_forms, lambda d: tfd.Independent(d, len(d.batch_shape))),
     ]

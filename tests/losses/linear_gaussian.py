@@ -1,7 +1,8 @@
 """A linear-Gaussian model whose exact answers are known, for tests.
 
 z ~ N(0, I_L), x|z ~ N(Wz + b, sigma^2 I_D), q(z|x) = N(Ax + c, diag exp(log_scale)^2).
-Answers are NumPy float64 and share no code with elbo_lab; JAX appears in `distributions` alone.
+Answers are NumPy float64 and share no code with elbo_lab. JAX is used in `affine` and
+`distributions` alone.
 """
 
 from typing import NamedTuple
@@ -31,8 +32,19 @@ def make_params(data_dim: int = 3, latent_dim: int = 2, seed: int = 0) -> Params
     return Params(w, b, a, c, 0.5 * np.log(np.diag(cov)) + 0.1)
 
 
+def one_latent(shift: float = 0.3, widening: float = 0.2) -> Params:
+    """A model with D = 2 and L = 1, for quadrature, and a q that is visibly wrong."""
+    params = make_params(data_dim=2, latent_dim=1, seed=1)
+    return params._replace(c=params.c + shift, log_scale=params.log_scale + widening)
+
+
+def cast(params: Params, dtype) -> Params:
+    """The parameters as NumPy arrays of another type."""
+    return Params(*(np.asarray(leaf, dtype) for leaf in params))
+
+
 def affine(x, matrix, shift):
-    """x @ matrix^T + shift, in the matrix's type and of one rank; x [*batch, n] -> [*batch, m]."""
+    """x @ matrix^T + shift in the matrix's type, nothing promoted; x [*batch, n] -> [*batch, m]."""
     product = jnp.asarray(x, matrix.dtype) @ matrix.T
     return product + jnp.broadcast_to(shift, product.shape)
 
@@ -106,22 +118,20 @@ def relative_moment(params: Params, x, order: int):
     mean_p, cov_p = exact_posterior(params, x)
     mean_q, precision_q = params.a @ x + params.c, np.diag(np.exp(-2 * params.log_scale))
     n, m, precision_p = order, order - 1, np.linalg.inv(cov_p)
-    # The integrand is a Gaussian of precision n P_p - (n - 1) P_q, but for a factor.
+    # Up to a factor, the integrand is a Gaussian of precision n P_p - (n - 1) P_q.
     precision = n * precision_p - m * precision_q
     assert np.all(np.linalg.eigvalsh(precision) > 0), "the moment is infinite"
     linear = n * precision_p @ mean_p - m * precision_q @ mean_q
     constant = n * mean_p @ precision_p @ mean_p - m * mean_q @ precision_q @ mean_q
-    half_p, half_q, half = (
-        0.5 * np.linalg.slogdet(matrix)[1] for matrix in (precision_p, precision_q, precision)
+    log_det_p, log_det_q, log_det = (
+        np.linalg.slogdet(matrix)[1] for matrix in (precision_p, precision_q, precision)
     )
-    exponent = 0.5 * (linear @ np.linalg.solve(precision, linear) - constant)
-    return np.exp(n * half_p - m * half_q - half + exponent)
+    exponent = linear @ np.linalg.solve(precision, linear) - constant
+    return np.exp(0.5 * (n * log_det_p - m * log_det_q - log_det + exponent))
 
 
 def pairs(params: Params, x, nodes: int = 80):
-    """Pairs of draws [2, N, 1] and their weights [N], for expectations over two draws by
-    Gauss-Hermite quadrature, where L = 1.
-    """
+    """Pairs of draws [2, N, 1] and weights [N]: Gauss-Hermite quadrature over two draws, L = 1."""
     points, weights = np.polynomial.hermite_e.hermegauss(nodes)
     weights = weights / np.sum(weights)
     z = params.a @ x + params.c + np.exp(params.log_scale) * points[:, None]  # [nodes, 1]
@@ -130,25 +140,25 @@ def pairs(params: Params, x, nodes: int = 80):
 
 
 def expectation_2(params: Params, x, bound, nodes: int = 80):
-    """Exact E[bound(log w_1, log w_2)] by quadrature; bound [2, N] -> [N], L = 1."""
+    """Exact E[bound(log w_1, log w_2)] by quadrature, L = 1; bound: [2, N] -> [N]."""
     z, weights = pairs(params, x, nodes)
     return weights @ bound(log_weight(params, x, z))
 
 
 def iwae_2(params: Params, x, nodes: int = 120):
-    """Exact E[log (w_1 + w_2) / 2] by quadrature, for L = 1."""
+    """Exact E[log((w_1 + w_2) / 2)] by quadrature, L = 1."""
     return expectation_2(params, x, lambda w: np.logaddexp(w[0], w[1]) - np.log(2), nodes)
 
 
 def log_weight_slopes(params: Params, x, z):
-    """d log w / dz through all three densities, and d log q / d mean at fixed z, [*any, L]."""
+    """d log w / dz through all three densities, and d log q / d mean at fixed z, [*any, L] each."""
     mean, variance = params.a @ x + params.c, np.exp(2 * params.log_scale)
     by_mean = (z - mean) / variance
     return (x - z @ params.w.T - params.b) @ params.w / SIGMA**2 - z + by_mean, by_mean
 
 
 def with_exact_posterior(params: Params) -> Params:
-    """The model with the columns of W made orthogonal, whose posterior is diagonal, as q is it."""
+    """The model with W's columns made orthogonal, and q equal to its posterior, now diagonal."""
     w = np.linalg.qr(params.w)[0] * np.linalg.norm(params.w, axis=0)
     _, cov = exact_posterior(params._replace(w=w), np.zeros(len(w)))
     a = cov @ w.T / SIGMA**2
@@ -166,9 +176,8 @@ def finite_difference(function, params: Params, step: float = 1e-5) -> Params:
             values.append(function(Params(*moved)))
         return (values[0] - values[1]) / (2 * step)
 
-    return Params(
-        *(
-            np.array([along(i, index) for index in np.ndindex(leaf.shape)]).reshape(leaf.shape)
-            for i, leaf in enumerate(params)
-        )
-    )
+    leaves = []
+    for field, leaf in enumerate(params):
+        slopes = [along(field, index) for index in np.ndindex(leaf.shape)]
+        leaves.append(np.reshape(slopes, leaf.shape))
+    return Params(*leaves)

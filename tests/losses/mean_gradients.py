@@ -1,4 +1,4 @@
-"""Means of an estimator's gradient over many keys, and their distance from exact ones."""
+"""Mean gradients over many keys, and their distance from exact gradients."""
 
 import functools
 
@@ -11,7 +11,7 @@ from tests.losses import linear_gaussian
 
 
 class GivenNoise:
-    """N(mean, scale^2) whose noise is given."""
+    """A user's own N(mean, scale^2), of no library, with fixed noise [*sample_shape, *batch, L]."""
 
     def __init__(self, mean, scale, noise):
         self.mean, self.scale, self.noise = mean, scale, noise
@@ -29,44 +29,50 @@ def float32(tree):
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
 
 
-def many(make_loss, params, draws, names):
-    """Gradients by each estimator, of the same keys, float64: {name: {leaf: [draws, ...]}}."""
+def many(loss, params, draws, estimators):
+    """Gradients by each estimator with the same keys, float64: {estimator: {leaf: [draws, ...]}}.
 
-    def all_of_them(params, key):
-        keys = [jax.random.clone(key) for _ in names]
+    Args:
+      loss: (params, key, estimator=) -> scalar.
+      params: a dict or a NamedTuple of arrays.
+      draws: number of keys.
+      estimators: names, or estimators as functions.
+    """
+
+    def by_estimators(params, key):
         return [
-            jax.grad(functools.partial(make_loss, estimator=name))(params, k)
-            for name, k in zip(names, keys, strict=True)
+            jax.grad(functools.partial(loss, estimator=estimator))(params, jax.random.clone(key))
+            for estimator in estimators
         ]
 
     keys = jax.random.split(jax.random.key(3), draws)
-    found = jax.jit(jax.vmap(all_of_them, in_axes=(None, 0)))(float32(params), keys)
-    found = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), found)
-    found = [one if isinstance(one, dict) else one._asdict() for one in found]
-    return dict(zip(names, found, strict=True))
+    gradients = jax.jit(jax.vmap(by_estimators, in_axes=(None, 0)))(float32(params), keys)
+    gradients = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), gradients)
+    as_dicts = [g if isinstance(g, dict) else g._asdict() for g in gradients]
+    return dict(zip(estimators, as_dicts, strict=True))
 
 
 def standard_errors_off(samples, expected):
-    """|mean - expected| in standard errors, beside float32's rounding."""
+    """The greatest |mean - expected| in standard errors, beyond float32's rounding of 1e-5."""
     error = np.std(samples, axis=0, ddof=1) / np.sqrt(len(samples))
     distance = np.abs(np.mean(samples, axis=0) - expected)
     return np.max(np.maximum(distance - 1e-5, 0) / np.maximum(error, 1e-12))
 
 
 def off_exact(gradients, exact):
-    """The greatest distance of the losses' mean gradient from that of minus the exact one."""
+    """The greatest distance, in standard errors, of minus the mean gradient from the exact one."""
     exact = exact._asdict()
     return max(standard_errors_off(-gradients[leaf], exact[leaf]) for leaf in exact)
 
 
 def one_latent():
-    """One latent dimension, for quadrature."""
-    params = linear_gaussian.make_params(data_dim=2, latent_dim=1, seed=1)
-    params = params._replace(c=params.c + 0.4, log_scale=params.log_scale + 0.3)
-    return params, np.array([0.7, -0.4])
+    """Parameters and x of a model with one latent dimension, whose q is far from the posterior."""
+    return linear_gaussian.one_latent(shift=0.4, widening=0.3), np.array([0.7, -0.4])
 
 
 def objective_loss(objective, options, x):
+    """The objective on the linear-Gaussian model, as `many` takes it."""
+
     def loss(params, key, estimator):
         arguments = linear_gaussian.distributions(params, float32(x))
         return objective(key, *arguments, estimator=estimator, **options)[0]

@@ -1,8 +1,8 @@
 """Bounds as NumPy functions of log-weights [K, *batch], of real or complex numbers.
 
-For derivatives by complex steps: Im f(x + ih) / h is the derivative of an analytic f without a
-subtraction, and so to the last digits. Nothing is kept from overflowing here: log-weights are
-small.
+Complex numbers give derivatives: Im f(x + ih) / h is the derivative of an analytic f, exact to the
+last digits because nothing is subtracted. Nothing here guards against overflow: log-weights must
+be small.
 """
 
 import itertools
@@ -30,9 +30,9 @@ def greatest(log_w):
     return np.take_along_axis(log_w, first[None], axis=0)[0]
 
 
-def left_out(log_w, order):
-    """Mean of IWAE over all ways to leave out so many draws."""
-    size = len(log_w) - order
+def left_out(log_w, number):
+    """Mean of IWAE over all ways to leave out a number of draws."""
+    size = len(log_w) - number
     kept = itertools.combinations(range(len(log_w)), size)
     return np.mean([log_mean_exp(log_w[list(subset)]) for subset in kept], axis=0)
 
@@ -48,23 +48,23 @@ def jackknife_2(log_w):
     return terms[0] / 2 - terms[1] + terms[2] / 2
 
 
-def thermodynamic(log_w):
-    """Points 0, 0.2, 0.7 and 1."""
-    value = 0.2 * mean(log_w)
-    for point, width in ((0.2, 0.5), (0.7, 0.3)):
-        weights = np.exp(point * log_w)
-        value = value + width * np.sum(weights * log_w, axis=0) / np.sum(weights, axis=0)
+def thermodynamic(log_w, partition):
+    """TVO's left Riemann sum over the points of a partition."""
+    value = 0
+    for left, right in itertools.pairwise(partition):
+        weights = np.exp(left * log_w)
+        value = value + (right - left) * np.sum(weights * log_w, axis=0) / np.sum(weights, axis=0)
     return value
 
 
 def roulette_2(log_w):
     """SUMO of two terms, whose survival probabilities are 1 and 1/2."""
-    one, two, three = (log_mean_exp(log_w[: k + 1]) for k in range(3))
-    return one + (two - one) + 2 * (three - two)
+    iwae_1, iwae_2, iwae_3 = (log_mean_exp(log_w[:k]) for k in (1, 2, 3))
+    return iwae_1 + (iwae_2 - iwae_1) + 2 * (iwae_3 - iwae_2)
 
 
 def uneven(log_w, module=np):
-    """A user's own: smooth, and of no symmetry between draws, each of which has its own weight."""
+    """A user's own bound: smooth, and not symmetric, as each draw has its own weight."""
     scales = SCALES[: len(log_w)].reshape(-1, *(1,) * (log_w.ndim - 1))
     return module.sum(scales * module.tanh(log_w / 4 + 1), axis=0) ** 2
 
@@ -73,9 +73,9 @@ def mixed(log_w, beta):
     return beta * mean(log_w) + (1 - beta) * log_mean_exp(log_w)
 
 
-def grouped(log_w):
-    """Two groups of two draws."""
-    return (log_mean_exp(log_w[:2]) + log_mean_exp(log_w[2:])) / 2
+def grouped(log_w, num_outer=2):
+    """MIWAE: the mean of IWAE over groups of draws."""
+    return sum(log_mean_exp(group) for group in np.split(log_w, num_outer)) / num_outer
 
 
 def gradient(function, log_w):
@@ -84,11 +84,9 @@ def gradient(function, log_w):
 
 
 def diagonal_hessian(function, log_w, step=1e-5):
-    """d^2 f / d log_w_k^2, [K]: central differences of the gradient, to some 1e-10."""
-    moved = [(k, step * unit) for k, unit in enumerate(np.eye(len(log_w)))]
-    return np.array(
-        [
-            (gradient(function, log_w + by)[k] - gradient(function, log_w - by)[k]) / (2 * step)
-            for k, by in moved
-        ]
-    )
+    """d^2 f / d log_w_k^2, [K]: central differences of the gradient, to about 1e-10."""
+    values = []
+    for k, unit in enumerate(np.eye(len(log_w))):
+        above, below = (gradient(function, log_w + sign * step * unit)[k] for sign in (1, -1))
+        values.append((above - below) / (2 * step))
+    return np.array(values)

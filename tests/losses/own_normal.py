@@ -1,5 +1,6 @@
-"""A user's own normal distribution, which promotes nothing: every operation is between arrays of
-one rank and one type, so that it is valid under every setting of JAX's promotions.
+"""A user's own normal distribution, valid under every setting of JAX's promotions.
+
+Every operation is between arrays of one rank and one type.
 """
 
 import jax

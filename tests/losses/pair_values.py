@@ -1,17 +1,17 @@
-"""What each objective's loss is, in NumPy's float64, of the log densities in its aux."""
+"""Each objective's loss in NumPy float64, from the log densities in its aux."""
 
 import functools
 
 import numpy as np
 
-from tests.losses import every_bound, linear_gaussian, numpy_bounds
+from tests.losses import every_bound, numpy_bounds
 from tests.losses.calls import OPTIONS
 
 ROULETTE = (1.0, 0.5, 1 / 3, 0.25, 0.2)  # P(terms >= k), k = 1 .. 5
 
 
 def moments(params, x):
-    """Mean [B, L] and variance [L] of q, and the KL to N(0, I) of each dimension."""
+    """Mean [B, L] and variance [L] of q, and the KL to N(0, I) of each dimension, [B, L]."""
     mean, variance = x @ params.a.T + params.c, np.exp(2 * params.log_scale)
     return mean, variance, 0.5 * (variance + mean**2 - 1 - np.log(variance))
 
@@ -21,7 +21,7 @@ def log_density(z, mean, scale):
 
 
 def total_correlation(params, x, z, dataset_size):
-    """By minibatch-weighted sampling, [B], nats; z [K, B, L]."""
+    """Total correlation by minibatch-weighted sampling, [B], nats; z [K, B, L]."""
     mean, variance, _ = moments(params, x)
     pairs = log_density(z[:, :, None], mean, np.sqrt(variance))  # [K, B, B, L]
     count = np.log(dataset_size * len(x))
@@ -39,10 +39,9 @@ def decorrelation(params, x, lambda_off, lambda_diag, with_variance):
 
 
 def roulettes(log_w):
-    """SUMO of every number of terms that may have been drawn, [K - 1, B]."""
-    values = [numpy_bounds.log_mean_exp(log_w[: k + 1]) for k in range(len(log_w))]
-    steps = [(b - a) / p for a, b, p in zip(values, values[1:], ROULETTE, strict=False)]
-    return values[0] + np.cumsum(steps, axis=0)
+    """SUMO for every number of terms that may have been drawn, [K - 1, B]."""
+    iwae = np.array([numpy_bounds.log_mean_exp(log_w[: k + 1]) for k in range(len(log_w))])
+    return iwae[0] + np.cumsum(np.diff(iwae, axis=0) / np.reshape(ROULETTE, (-1, 1)), axis=0)
 
 
 def bound_of(function):
@@ -50,7 +49,7 @@ def bound_of(function):
 
 
 def with_kl(function):
-    """E[log p(x|z)] less a function of the KL of each dimension, [B, L]."""
+    """The loss: a function of the KL of each dimension, [B, L], minus E[log p(x|z)]."""
 
     def loss(aux, params, x, z):
         return function(moments(params, x)[2]) - np.mean(aux.log_px_z, axis=0)
@@ -65,7 +64,9 @@ def weighted_kl(weight):
     return loss
 
 
-def elbo_less(penalty):
+def elbo_with(penalty):
+    """The loss: minus the ELBO, plus a penalty of the parameters and x."""
+
     def loss(aux, params, x, z):
         kl = np.sum(moments(params, x)[2], axis=-1)
         return kl - np.mean(aux.log_px_z, axis=0) + penalty(params, x)
@@ -91,10 +92,10 @@ LOSSES = {
     "free_bits_batch": with_kl(lambda kl: np.sum(np.maximum(np.mean(kl, axis=0), 0.6))),
     "lambda_vae": weighted_kl(OPTIONS["lambda_vae"]["regularization"]),
     "beta_tcvae": tcvae,
-    "dip_vae_i": elbo_less(
+    "dip_vae_i": elbo_with(
         functools.partial(decorrelation, lambda_off=10, lambda_diag=10, with_variance=False)
     ),
-    "dip_vae_ii": elbo_less(
+    "dip_vae_ii": elbo_with(
         functools.partial(decorrelation, lambda_off=10, lambda_diag=10, with_variance=True)
     ),
     "cubo": lambda aux, params, x, z: numpy_bounds.power_mean(aux.log_w, 2.0),
@@ -106,8 +107,8 @@ LOSSES = {
 
 
 def distance(name, loss, aux, params, x, z):
-    """The greatest |loss - what it should be|, nats; all [B] or [K, B], float64."""
-    if name == "sumo":  # The number of terms is not told: some number must give the value.
+    """The greatest |loss - exact loss|, nats; all [B] or [K, B], float64."""
+    if name == "sumo":  # The number of terms is unknown: some number must give the value.
         return np.max(np.min(np.abs(loss + roulettes(aux.log_w)), axis=0))
     if name == "info_vae":  # The discrepancy, one for the batch, is within +-2.
         kl = np.sum(moments(params, x)[2], axis=-1)
@@ -115,7 +116,3 @@ def distance(name, loss, aux, params, x, z):
         assert np.all(np.abs(rest) < 2 * OPTIONS[name]["mmd_weight"])
         return np.ptp(rest)
     return np.max(np.abs(loss - LOSSES[name](aux, params, x, z)))
-
-
-def float64_params(params):
-    return linear_gaussian.Params(*(np.float64(leaf) for leaf in params))

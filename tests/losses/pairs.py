@@ -1,5 +1,6 @@
-"""Rows of objective, estimator, library and setting, of which every pair of values that can occur
-together occurs in one; and how a row is computed.
+"""Pairwise test design over objective, estimator, library and setting, and how a row is computed.
+
+Every pair of values that can occur together occurs in at least one row.
 """
 
 import functools
@@ -49,34 +50,34 @@ VALUES = {
     "setting": SETTINGS,
 }
 
-# Why cells are empty.
+# Reasons for impossible rows.
 
-# Objectives by the estimators that they take: why not another.
-TAKEN = {
+# The estimators that an objective takes: why it takes no other.
+REASONS = {
     tuple(losses.ESTIMATORS): "an estimator must be chosen",
     ANY_BOUND: "ovis is the IWAE bound's alone, and an estimator must be chosen",
     NOT_WAKE: "the wake estimators weigh w, and would leave the objective's own weights out",
     FIXED_DRAWS: "the bound is not defined for K - 1 draws",
-    WITHOUT_LOG_Q: "no log q enters what is estimated",
-    ("reparam",): "the draws stand in the regularizer too, and carry its derivative",
+    WITHOUT_LOG_Q: "the estimated term does not contain log q",
+    ("reparam",): "the regularizer uses the draws too, and needs their derivative",
     (): "the objective has an update of its own for each network, and takes no estimator",
 }
-NO_FACTORS = ("free_bits", "free_bits_batch", "beta_tcvae", "dip_vae_ii")
-NO_FACTORS_REASON = "a class of no library is not seen to be a product over latent dimensions"
+NEEDS_FACTORS = ("free_bits", "free_bits_batch", "beta_tcvae", "dip_vae_ii")
+NEEDS_FACTORS_REASON = "a user's own class is not known to be a product over latent dimensions"
 
 
 def reason(row):
-    """Why a row cannot be; None if it can."""
-    taken = losses.CATALOGUE[row.objective].estimators
-    if row.estimator not in (taken or (None,)):
-        return TAKEN[taken]
-    if row.library == "own" and row.objective in NO_FACTORS:
-        return NO_FACTORS_REASON
+    """The reason why a row is impossible; None if it is possible."""
+    estimators = losses.CATALOGUE[row.objective].estimators
+    if row.estimator not in (estimators or (None,)):
+        return REASONS[estimators]
+    if row.library == "own" and row.objective in NEEDS_FACTORS:
+        return NEEDS_FACTORS_REASON
     return None
 
 
 def pairs_of(row):
-    """The pairs of values that occur in a row."""
+    """The pairs of (field, value) that occur in a row."""
     return itertools.combinations(zip(row._fields, row, strict=True), 2)
 
 
@@ -86,8 +87,10 @@ def all_rows():
 
 @functools.cache
 def design():
-    """Every objective by every estimator, by jit for NumPyro; and rows, each of which has the most
-    pairs that none before has, until no possible pair is left.
+    """Rows in which every possible pair occurs.
+
+    First every objective by every estimator, with NumPyro under jit. Then, repeatedly, the row with
+    the most pairs that are still missing, until none is missing.
     """
     possible = [row for row in all_rows() if reason(row) is None]
     rows = [row for row in possible if row.library == "numpyro" and row.setting == "jit"]
@@ -100,24 +103,24 @@ def design():
 
 
 def rows_of(setting, library=None):
-    """The design's rows of a setting, and of a library if it is given."""
+    """The design's rows with a setting and, unless None, with a library."""
     return [row for row in design() if row.setting == setting and library in (None, row.library)]
 
 
-# What a row computes.
+# The computation of a row.
 
 
 class Result(NamedTuple):
     loss: np.ndarray  # [B]
     aux: NamedTuple
-    z: np.ndarray | None  # [K, B, L], the draws of beta_tcvae
+    z: np.ndarray | None  # [K, B, L], the draws, for beta_tcvae alone
     slopes: linear_gaussian.Params  # of the mean loss
 
 
 class GivenDraws(dist.Normal):
-    """NumPyro's normal, whose noise is another library's standard normal draws of a type, cast.
+    """NumPyro's normal with the standard normal draws of another library, drawn in a type and cast.
 
-    What any library should give draw for draw.
+    It is the reference that the library's own normal must equal draw for draw.
     """
 
     def __init__(self, mean, scale, library, dtype):
@@ -137,7 +140,14 @@ def params_of(dtype):
 
 
 def problem_of(row, params, x, normal=None):
-    """posterior, prior and log_likelihood, in the parameters' type."""
+    """Posterior, prior and log_likelihood, in the parameters' type.
+
+    Args:
+      row: its library makes the distributions.
+      params: the model's parameters.
+      x: [B, D].
+      normal: (mean, scale) -> distribution, to use instead of the row's library.
+    """
     normal = normal or LIBRARIES[row.library]
     dtype = params.w.dtype
     x = jnp.asarray(x, dtype)
@@ -153,14 +163,14 @@ def problem_of(row, params, x, normal=None):
 
 
 def options_of(row, params, x, normal=None):
-    """Keyword arguments; and lambda_vae's generation_mean, which it takes for the likelihood."""
+    """Keyword arguments, and the generation mean, which lambda_vae takes as its likelihood."""
     normal = normal or LIBRARIES[row.library]
     dtype = params.w.dtype
 
     def mean(z):
         return linear_gaussian.affine(z, params.w, params.b)
 
-    every = {
+    candidates = {
         "x": jnp.asarray(x, dtype),
         "inference": lambda x: problem_of(row, params, x, normal)[0],
         "generation": lambda z: normal(mean(z), jnp.full(D, linear_gaussian.SIGMA, dtype)),
@@ -168,20 +178,20 @@ def options_of(row, params, x, normal=None):
         "num_samples": K,
     }
     accepted = inspect.signature(losses.OBJECTIVES[row.objective]).parameters
-    options = {name: value for name, value in every.items() if name in accepted}
+    options = {name: value for name, value in candidates.items() if name in accepted}
     return options | OPTIONS.get(row.objective, {}), mean
 
 
 def objective_of(row, params, x, key, normal=None):
-    """loss, aux and, for beta_tcvae, the draws."""
+    """Loss, aux and, for beta_tcvae, the draws (else None)."""
     problem = problem_of(row, params, x, normal)
     options, mean = options_of(row, params, x, normal)
     arguments = (*problem[:2], mean if "x" in options else problem[2])
-    again = jax.random.clone(key)
+    same_key = jax.random.clone(key)
     loss, aux = losses.OBJECTIVES[row.objective](key, *arguments, **options)
     z = None
     if row.objective == "beta_tcvae":
-        z = losses.log_weights(again, *problem, num_samples=K).z
+        z = losses.log_weights(same_key, *problem, num_samples=K).z
     return loss, aux, z
 
 
@@ -195,7 +205,7 @@ def value_and_slopes(row, params, x, key, normal=None):
 
 
 def rematerialized(row, params, x, keys):
-    """Results of all keys, [keys, ...], but for the slopes, which are of the sum over keys."""
+    """Results of all keys, [keys, ...], with the slopes of the sum over keys."""
 
     @jax.checkpoint
     def step(params, key):
@@ -213,7 +223,7 @@ def rematerialized(row, params, x, keys):
     return Result(*parts, slopes)
 
 
-# Rows in one program: compilation is most of the time.
+# Rows that are compiled as one program, since compilation takes most of the time.
 GROUP = 8
 
 
@@ -226,7 +236,7 @@ def batched(rows):
 
 
 def grouped(rows, function, *arguments):
-    """function(row, *arguments) of each row, several in one compiled program."""
+    """The results function(row, *arguments) by row, several rows in one compiled program."""
     results = {}
     for group in batched(rows):
         program = jax.jit(lambda *args, group=group: [function(row, *args) for row in group])
@@ -235,22 +245,29 @@ def grouped(rows, function, *arguments):
 
 
 def of_both_keys(rows, params, x, normal=None):
-    """Results of both keys, [2, ...], and the sum of their slopes, of rows one by one."""
+    """Results by row of both keys, [2, ...], with the sum of their slopes.
+
+    Args:
+      rows: the rows.
+      params: the model's parameters.
+      x: [B, D].
+      normal: row -> `problem_of`'s normal; None: the rows' libraries.
+    """
+
+    def compute(row, params, x, key):
+        return value_and_slopes(row, params, x, key, None if normal is None else normal(row))
+
     results = {}
     for group in batched(rows):
-
-        def plain(params, x, key, group=group):
-            return [value_and_slopes(row, params, x, key, normal and normal(row)) for row in group]
-
-        program = jax.jit(plain)
-        one, other = (program(params, x, key) for key in keys())
-        both = jax.tree.map(lambda *leaves: np.stack(leaves), one, other)
-        results |= zip(group, map(sum_slopes, both), strict=True)
+        program = jax.jit(lambda *args, group=group: [compute(row, *args) for row in group])
+        by_key = [program(params, x, key) for key in keys()]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *by_key)
+        results |= zip(group, map(sum_slopes, stacked), strict=True)
     return results
 
 
 def sum_slopes(result):
-    """The result of keys [2, ...] with the sum of their slopes."""
+    """A result of keys, [2, ...], with its slopes summed over keys."""
     return result._replace(
         slopes=jax.tree.map(lambda leaf: np.sum(leaf, axis=0, dtype=leaf.dtype), result.slopes)
     )

@@ -1,7 +1,7 @@
 """Rows of `pairs.py` on two devices: by `jax.shard_map` with its checks, and on an Explicit mesh.
 
-Each device has half of the batch, and objectives that need the batch see that half: so everything
-equals the same computation per half, without a mesh.
+Each device has half of the batch, and objectives that need the batch see that half. All results
+therefore equal those of each half alone, without a mesh.
 """
 
 import functools
@@ -19,7 +19,7 @@ HALVES = np.split(pairs.X.astype(np.float32), 2)
 
 
 def on_mesh(function, out_specs):
-    """function(params, x, key) of half a batch on each device."""
+    """function(params, x, key), run on half a batch on each device."""
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
     in_specs = WHOLE, SHARDED, WHOLE
     return jax.shard_map(
@@ -27,10 +27,10 @@ def on_mesh(function, out_specs):
     )
 
 
-def close(one, other, row):
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+def assert_close(values, expected, label):
+    for a, b in zip(jax.tree.leaves(values), jax.tree.leaves(expected), strict=True):
         limit = pair_checks.SLOPE["float32"] * np.max(np.abs(b))
-        np.testing.assert_allclose(a, b, rtol=0, atol=limit, err_msg=str(row))
+        np.testing.assert_allclose(a, b, rtol=0, atol=limit, err_msg=str(label))
 
 
 def losses_and_slopes(row, params, x, key):
@@ -41,26 +41,26 @@ def losses_and_slopes(row, params, x, key):
 
 def check_rows(rows, params):
     def sharded(row, params, x, key):
-        one = functools.partial(losses_and_slopes, row)
-        return on_mesh(one, (SHARDED, DRAWS, WHOLE))(params, x, key)
+        of_row = functools.partial(losses_and_slopes, row)
+        return on_mesh(of_row, (SHARDED, DRAWS, WHOLE))(params, x, key)
 
     key = functools.partial(jax.random.key, 0)
     results = pairs.grouped(rows, sharded, params, np.concatenate(HALVES), key())
     halves = [pairs.grouped(rows, pairs.value_and_slopes, params, x, key()) for x in HALVES]
     for row in rows:
-        one, other = (half[row] for half in halves)
-        for result, x in zip((one, other), HALVES, strict=True):
+        first, second = (half[row] for half in halves)
+        for result, x in zip((first, second), HALVES, strict=True):
             stacked = jax.tree.map(lambda leaf: leaf[None], result._replace(slopes=None))
             stacked = stacked._replace(slopes=result.slopes)
             pair_checks.check_row(row, stacked, None, params, x)
-        loss = np.concatenate([one.loss, other.loss])
-        log_w = np.concatenate([one.aux.log_w, other.aux.log_w], axis=1)
-        slopes = jax.tree.map(lambda a, b: a + b, one.slopes, other.slopes)
-        close(results[row], (loss, log_w, slopes), row)
+        loss = np.concatenate([first.loss, second.loss])
+        log_w = np.concatenate([first.aux.log_w, second.aux.log_w], axis=1)
+        slopes = jax.tree.map(lambda a, b: a + b, first.slopes, second.slopes)
+        assert_close(results[row], (loss, log_w, slopes), row)
 
 
 def check_sumo_log_px(params):
-    """Whose loop must have a carry that varies over devices as the draws do."""
+    """Checks sumo_log_px, whose loop's carry must vary over devices as the draws do."""
 
     def estimate(params, x, key):
         row = pairs.Row("iwae", "reparam", "own", "shard_map")
@@ -71,18 +71,20 @@ def check_sumo_log_px(params):
     program = jax.jit(on_mesh(estimate, SHARDED))
     plain = jax.jit(estimate)
     expected = np.concatenate([plain(params, x, key()) for x in HALVES])
-    close(program(params, np.concatenate(HALVES), key()), expected, "sumo_log_px")
+    assert_close(program(params, np.concatenate(HALVES), key()), expected, "sumo_log_px")
 
 
 def check_explicit_mesh(params):
-    """Every pair under a mesh of an Explicit axis, traced: there every operation must agree on how
-    its arrays are sharded.
+    """Traces every objective by every estimator on a mesh with an Explicit axis.
+
+    Tracing raises where an operation's arrays disagree on their sharding.
     """
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
     params = jax.device_put(params, NamedSharding(mesh, WHOLE))
     x = jax.device_put(np.concatenate(HALVES), NamedSharding(mesh, SHARDED))
     for row in pairs.rows_of("jit", "numpyro"):
-        if row.objective in calls.NEEDS_BATCH:  # They pair examples; see `losses.aggregate`.
+        # These pair examples across shards: see `losses.aggregate`.
+        if row.objective in calls.NEEDS_BATCH:
             continue
         with jax.set_mesh(mesh):
             function = functools.partial(pairs.value_and_slopes, row)

@@ -1,6 +1,7 @@
-"""JAX's checks of implicit promotion, on for our code and for tests, off inside other libraries.
+"""Switches for JAX's checks of implicit promotion.
 
-NumPyro, Distrax and TFP promote ranks themselves, e.g. NumPyro's `Normal.sample`.
+They are on for our code and the tests, and off inside NumPyro, Distrax and TFP, which promote ranks
+themselves, e.g. in NumPyro's `Normal.sample`.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import jax
 
 
 def refused():
-    """A context in which neither ranks nor types of arrays are promoted."""
+    """A context in which promoting ranks or types of arrays raises."""
     return _settings("raise", "strict")
 
 
@@ -23,7 +24,7 @@ def _settings(rank, dtype):
 
 
 def allowed(function):
-    """The function, which may promote."""
+    """The function, wrapped so that promotion is allowed inside it."""
 
     @functools.wraps(function)
     def call(*args, **kwargs):
@@ -34,11 +35,14 @@ def allowed(function):
 
 
 def allow_inside(*modules):
-    """Lets the methods and properties of every class of these modules promote."""
+    """Allows promotion in all methods and properties of these modules' classes.
+
+    Base classes of the same package are included.
+    """
     package = modules[0].__name__.partition(".")[0]
-    found = [value for module in modules for value in vars(module).values()]
-    ancestors = {c for cls in found if isinstance(cls, type) for c in cls.__mro__}
-    for cls in ancestors:
+    values = [value for module in modules for value in vars(module).values()]
+    classes = {base for cls in values if isinstance(cls, type) for base in cls.__mro__}
+    for cls in classes:
         if cls.__module__.partition(".")[0] == package:
             _allow_in(cls)
 

@@ -1,4 +1,4 @@
-"""Objectives that look at a whole batch, against NumPy float64 in explicit loops."""
+"""Objectives of a whole batch, against NumPy float64 in explicit loops."""
 
 import functools
 import itertools
@@ -33,7 +33,7 @@ def float64():
 
 
 class Recorded(dist.Independent):
-    """A prior that keeps what was drawn from it."""
+    """A prior that stores its draws as `drawn`."""
 
     def sample(self, key, sample_shape=()):
         self.drawn = super().sample(key, sample_shape)
@@ -54,8 +54,8 @@ def compute(objective, recorded=False, **options):
             return log_likelihood(z)
 
         arguments = posterior, prior, watched
-        given = {"num_samples": K, "vectorized": True} | options
-        result = objective(jax.random.key(0), *arguments, **given)
+        all_options = {"num_samples": K, "vectorized": True} | options
+        result = objective(jax.random.key(0), *arguments, **all_options)
         return *result, seen[-1], prior.drawn if recorded else None
 
     return jax.tree.map(np.asarray, run())
@@ -67,14 +67,14 @@ def reconstruction(z):
     return np.mean(np.sum(log_px_z, axis=-1), axis=0)
 
 
-def test_free_bits_batch_floors_the_batchs_mean():
+def test_free_bits_batch_floors_the_mean_over_the_batch():
     floor = np.median(np.mean(KL_PER_DIMENSION, axis=0)) + 0.01
     loss, aux, z, _ = compute(losses.free_bits_batch, min_kl=floor)
     floored = sum(max(floor, np.mean(KL_PER_DIMENSION[:, n])) for n in range(L))
     close(loss, -reconstruction(z) + floored)
     close(aux.kl, KL)
     close(aux.penalty, floored - np.mean(KL))
-    # Not the mean of floors per example.
+    # The mean of floors per example is another number.
     assert abs(floored - np.mean(np.sum(np.maximum(KL_PER_DIMENSION, floor), axis=-1))) > 1e-3
 
 
@@ -104,7 +104,7 @@ def test_beta_tcvae_by_loops():
     close(aux.penalty, np.mean(penalties))
 
 
-def test_beta_tcvae_of_beta_one_is_the_elbo_by_monte_carlo():
+def test_beta_tcvae_with_beta_one_is_the_elbo_with_a_monte_carlo_kl():
     loss, aux, *_ = compute(losses.beta_tcvae, dataset_size=50, beta=1.0)
     elbo, elbo_aux, *_ = compute(losses.elbo, kl="mc")
     close(loss, elbo)
@@ -135,7 +135,7 @@ def test_dip_vae(name):
     close(aux.penalty, penalty)
 
 
-def squared_mmd(one, other):
+def squared_mmd(x, y):
     """Gretton et al. 2012, eq. 3, in loops."""
 
     def kernel(a, b):
@@ -145,8 +145,8 @@ def squared_mmd(one, other):
         pairs = [kernel(s[i], s[j]) for i in range(len(s)) for j in range(len(s)) if i != j]
         return np.mean(pairs)
 
-    between = np.mean([kernel(a, b) for a in one for b in other])
-    return within(one) + within(other) - 2 * between
+    between = np.mean([kernel(a, b) for a in x for b in y])
+    return within(x) + within(y) - 2 * between
 
 
 def test_info_vae_by_loops():
@@ -158,34 +158,35 @@ def test_info_vae_by_loops():
 
 
 def test_squared_mmd_is_unbiased():
-    one = np.random.default_rng(0).normal(size=(7, 2))
-    other = np.random.default_rng(1).normal(size=(5, 2))
-    close(jax.jit(aggregate.squared_mmd)(one, other), squared_mmd(one, other), rtol=1e-9)
+    x = np.random.default_rng(0).normal(size=(7, 2))
+    y = np.random.default_rng(1).normal(size=(5, 2))
+    close(jax.jit(aggregate.squared_mmd)(x, y), squared_mmd(x, y), rtol=1e-9)
 
     @jax.jit
     @jax.vmap
     def many(key):
-        ours, theirs = jax.random.split(key)
-        a, b = jax.random.normal(ours, (4, 2)), jax.random.normal(theirs, (4, 2))
+        a_key, b_key = jax.random.split(key)
+        a, b = jax.random.normal(a_key, (4, 2)), jax.random.normal(b_key, (4, 2))
         return aggregate.squared_mmd(a, b), aggregate.squared_mmd(a, b + 1)
 
     same, apart = np.asarray(many(jax.random.split(jax.random.key(0), 10_000)))
-    for values, known in ((same, True), (apart, False)):
-        error = np.std(values) / np.sqrt(len(values))
-        assert (abs(np.mean(values)) <= 4 * error) == known
+    errors = [np.std(values) / np.sqrt(len(values)) for values in (same, apart)]
+    assert abs(np.mean(same)) <= 4 * errors[0]
+    assert np.mean(apart) > 4 * errors[1]
     assert np.mean(same < 0) > 0.3  # Unbiased estimates of zero fall on both sides.
 
 
 @pytest.mark.parametrize("name", calls.NEEDS_BATCH)
-def test_no_batch_is_refused(name):
-    def one(x):
+def test_other_shapes_than_a_batch_are_refused(name):
+    def loss(x):
         return calls.call(name, jax.random.key(0), PARAMS, x)[0]
 
+    message = f"{name} needs a batch.*without jax.vmap"
     for shape in ((D,), (1, D), (2, B, D)):
-        with pytest.raises(ValueError, match=f"{name} needs a batch.*jax.vmap"):
-            jax.eval_shape(one, jnp.zeros(shape))
-    with pytest.raises(ValueError, match=f"{name} needs a batch.*jax.vmap"):
-        jax.eval_shape(jax.vmap(one), jnp.zeros((B, D)))
+        with pytest.raises(ValueError, match=message):
+            jax.eval_shape(loss, jnp.zeros(shape))
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(jax.vmap(loss), jnp.zeros((B, D)))
 
 
 @pytest.mark.parametrize("name", ["beta_tcvae", "dip_vae_ii", "free_bits_batch"])
@@ -195,10 +196,12 @@ def test_posteriors_that_are_no_product_are_refused(name):
         jax.eval_shape(lambda: calls.call(name, jax.random.key(0), PARAMS, X, posterior=posterior))
 
 
-def test_the_penalty_of_a_batch_may_be_below_the_data_sets_on_average():
-    """Means (1, 1) and (-1, -1), equally often: C has ones everywhere, and the penalty is 2. All 16
-    batches of 4, by hand: 0 + 2 where all are equal (2 of them), 1.125 + .125 for one against three
-    (8), 2 + 0 for two against two (6), which is 1.625 on average.
+def test_the_mean_penalty_of_batches_may_be_below_the_data_sets_penalty():
+    """Means (1, 1) and (-1, -1), equally often: all covariances are 1, and the penalty is 2.
+
+    The penalties of all 16 batches of 4, by hand, off the diagonal plus on it: 0 + 2 where all are
+    equal (2 batches), 1.125 + 0.125 for one against three (8), 2 + 0 for two against two (6). The
+    mean is 1.625.
     """
     signs = np.array(list(itertools.product([-1.0, 1.0], repeat=4)), np.float32)  # [16, 4]
 
@@ -209,4 +212,5 @@ def test_the_penalty_of_a_batch_may_be_below_the_data_sets_on_average():
         return losses.dip_vae_i(key, *arguments, lambda_off=1.0, lambda_diag=1.0)[1].penalty
 
     keys = jax.random.split(jax.random.key(0), len(signs))
-    np.testing.assert_allclose(np.mean(jax.vmap(penalty)(keys, signs)), 1.625, rtol=1e-6)
+    penalties = jax.jit(jax.vmap(penalty))(keys, signs)
+    np.testing.assert_allclose(np.mean(penalties), 1.625, rtol=1e-6)

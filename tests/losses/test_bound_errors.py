@@ -1,4 +1,4 @@
-"""What bounds refuse, and what they make of parameters whose values are not known."""
+"""Parameters that bounds refuse, and values for traced parameters out of range."""
 
 import re
 
@@ -42,15 +42,15 @@ def test_a_bound_needs_a_draw(name, shape):
         (lambda x: bounds.tvo(x, np.linspace(0, 1, 1002)), "at most 1,000 steps; got 1,001"),
     ],
 )
-def test_parameters_that_are_known_are_checked(call, message):
+def test_concrete_parameters_are_checked(call, message):
     log_w = jnp.zeros((6, 2))
-    for function in (call, jax.jit(call)):  # Known while tracing, too.
+    for function in (call, jax.jit(call)):  # Constants are checked while tracing, too.
         with pytest.raises(ValueError, match=message):
             function(log_w)
 
 
-def test_parameters_that_are_traced_are_defined():
-    """As the formulas have it, and SUMO of fewer than no terms as of none."""
+def test_traced_parameters_out_of_range_follow_the_formulas():
+    """A negative number of SUMO's terms counts as zero."""
     log_w = random_log_w(shape=(K, 2))
     run = jax.jit(lambda x, p: (bounds.cubo(x, p), bounds.ciwae(x, 4 * p), bounds.sumo(x, -p)))
     elbo, iwae = np.mean(log_w, axis=0), numpy_bounds.log_mean_exp(log_w)
@@ -62,7 +62,7 @@ def test_parameters_that_are_traced_are_defined():
 @pytest.mark.parametrize(
     ("number", "order", "ways"), [(60, 30, "about 10^49"), (5000, 2, "24,995,000")]
 )
-def test_the_jackknife_refuses_what_it_could_not_compute(number, order, ways):
+def test_the_jackknife_refuses_too_many_subsets(number, order, ways):
     sentence = f"order={order} of {number} log-weights makes {ways} ways"
     with pytest.raises(ValueError, match=re.escape(sentence) + ".* at most 10,000,000 are"):
         bounds.jackknife(jnp.zeros(number), order)

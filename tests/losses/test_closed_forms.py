@@ -1,4 +1,4 @@
-"""Closed-form KLs by law against quadrature and summation, whichever library writes a law down."""
+"""Closed-form KLs of each law, in each library's classes, against quadrature and summation."""
 
 import itertools
 
@@ -15,7 +15,7 @@ from elbo_lab import losses
 from elbo_lab.distributions import BernoulliVector
 from elbo_lab.losses.divergences import kl_per_dimension
 from tests.losses import law_forms
-from tests.losses.law_forms import LAWS
+from tests.losses.law_forms import LAWS, kl_of_normals, random_covariances
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -27,20 +27,23 @@ def float64():
 
 
 def divergences(name, forms):
-    """In all and for each dimension, of each form of a law against the first one, itself and the
-    next one; against itself also without a wrapper.
+    """Summed and per-dimension KLs, (scalar, [2]), of pairs of classes that write down one law.
+
+    Each class is paired with the first class, itself and the next class, and also with itself
+    without `Independent`.
     """
-    _, several, one = LAWS[name]
-    several = [jnp.asarray(values, float) for values in several]
-    one = [jnp.full(2, value, float) for value in one]
+    _, q_parameters, p_parameters = LAWS[name]
+    q_parameters = [jnp.asarray(values, float) for values in q_parameters]
+    p_parameters = [jnp.full(2, value, float) for value in p_parameters]
     values = []
     for i, (make_q, independent_q) in enumerate(forms):
         for j in {0, i, (i + 1) % len(forms)}:
             make_p, independent_p = forms[j]
-            q, p = independent_q(make_q(*several)), independent_p(make_p(*one))
+            q, p = independent_q(make_q(*q_parameters)), independent_p(make_p(*p_parameters))
             values.append((losses.kl_divergence(q, p), kl_per_dimension(q, p)))
-        bare = losses.kl_divergence(make_q(*several), make_q(*(value[0] for value in one)))
-        values.append((jnp.sum(bare), bare))
+        p = make_q(*(value[0] for value in p_parameters))
+        by_dimension = losses.kl_divergence(make_q(*q_parameters), p)
+        values.append((jnp.sum(by_dimension), by_dimension))
     return values
 
 
@@ -69,19 +72,8 @@ def test_every_law_across_libraries(float64):
 # Laws of vectors.
 
 
-def covariances(seed, *batch):
-    factor = np.random.default_rng(seed).normal(size=(*batch, 3, 3))
-    return factor @ np.swapaxes(factor, -1, -2) + 0.5 * np.eye(3)
-
-
-def kl_of_normals(mean_q, cov_q, mean_p, cov_p):
-    inverse, distance = np.linalg.inv(cov_p), mean_p - mean_q
-    log_dets = np.linalg.slogdet(cov_p)[1] - np.linalg.slogdet(cov_q)[1]
-    return 0.5 * (np.trace(inverse @ cov_q) + distance @ inverse @ distance - 3 + log_dets)
-
-
 def numpyro_normals(mean, scale, factor, tril):
-    """Diagonal, low-rank and full covariances, [2, 3] each, and those covariances."""
+    """Pairs (normal of batch [2] and events [3], its covariance): diagonal, low rank, full."""
     cov = factor @ np.swapaxes(factor, -1, -2) + scale[..., None] ** 2 * np.eye(3)
     return [
         (dist.Normal(mean, scale).to_event(1), scale[..., None] ** 2 * np.eye(3)),
@@ -90,7 +82,8 @@ def numpyro_normals(mean, scale, factor, tril):
     ]
 
 
-def other_normals(mean, scale, factor, tril):
+def normals_of_every_library(mean, scale, factor, tril):
+    """Pairs (normal, its covariance); None where the distribution itself says its covariance."""
     import distrax
     from tensorflow_probability.substrates import jax as tfp
 
@@ -114,28 +107,30 @@ def other_normals(mean, scale, factor, tril):
 
 
 def check_normals(make):
+    """Checks the KL of every pair of normals; `make` as `numpyro_normals`."""
     rng = np.random.default_rng(0)
     arguments = [
         (
             rng.normal(size=(2, 3)),
             rng.uniform(0.5, 2, size=(2, 3)),
             rng.normal(size=(2, 3, 1)),
-            np.linalg.cholesky(covariances(seed, 2)),
+            np.linalg.cholesky(random_covariances(seed, 2)),
         )
         for seed in (1, 2)
     ]
 
     @jax.jit
     def compute():
-        forms = [[d for d, _ in make(*each)] for each in arguments]
-        return [losses.kl_divergence(q, p) for q, p in itertools.product(*forms)]
+        qs, ps = ([normal for normal, _ in make(*each)] for each in arguments)
+        return [losses.kl_divergence(q, p) for q, p in itertools.product(qs, ps)]
 
-    def covariance(distribution, known):
-        return np.asarray(distribution.covariance()) if known is None else known
+    def covariances(each):
+        return [np.asarray(d.covariance()) if cov is None else cov for d, cov in make(*each)]
 
-    forms = [[(each[0], covariance(*form)) for form in make(*each)] for each in arguments]
-    for value, (q, p) in zip(compute(), itertools.product(*forms), strict=True):
-        exact = [kl_of_normals(q[0][i], q[1][i], p[0][i], p[1][i]) for i in range(2)]
+    mean_q, mean_p = arguments[0][0], arguments[1][0]
+    pairs = itertools.product(*map(covariances, arguments))
+    for value, (cov_q, cov_p) in zip(compute(), pairs, strict=True):
+        exact = [kl_of_normals(mean_q[i], cov_q[i], mean_p[i], cov_p[i]) for i in range(2)]
         np.testing.assert_allclose(value, exact, rtol=1e-9)
 
 
@@ -144,28 +139,31 @@ def test_normals_of_diagonal_low_rank_and_full_covariance(float64):
 
 
 @pytest.mark.slow
-@pytest.mark.promotes  # TFP's covariance does.
+@pytest.mark.promotes  # TFP's covariance promotes.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorflow_probability")
 def test_normals_across_libraries(float64):
-    check_normals(other_normals)
+    check_normals(normals_of_every_library)
 
 
 @pytest.mark.slow
 def test_a_product_of_normals_against_a_product_of_multivariate_ones(float64):
     """Event shape [2, 3]: two vectors, each of a full covariance."""
-    cov, scale = covariances(3, 2), np.linspace(0.5, 2, 6).reshape(2, 3)
+    cov, scale = random_covariances(3, 2), np.linspace(0.5, 2, 6).reshape(2, 3)
     q = dist.Normal(0.3, scale).to_event(2)
     p = dist.MultivariateNormal(jnp.zeros(3), cov).to_event(1)
     exact = [kl_of_normals(np.full(3, 0.3), np.diag(scale[i] ** 2), 0, cov[i]) for i in range(2)]
     np.testing.assert_allclose(losses.kl_divergence(q, p), sum(exact), rtol=1e-10)
     np.testing.assert_allclose(kl_per_dimension(p, p), [0, 0], atol=1e-14)
-    zero = [dist.MultivariateNormal(0.0, each) for each in cov]  # of one mean for all dimensions
+    zero = [dist.MultivariateNormal(0.0, each) for each in cov]  # One mean for all dimensions.
     exact = kl_of_normals(np.zeros(3), cov[0], 0, cov[1])
     np.testing.assert_allclose(losses.kl_divergence(*zero), exact, rtol=1e-10)
 
 
 def dirichlet_kl(a, b):
-    """By quadrature of E[log x_c], x_c ~ Beta(a_c, sum of the others)."""
+    """KL(Dirichlet(a) || Dirichlet(b)), by quadrature of E[log x_c].
+
+    x_c ~ Beta(a_c, sum(a) - a_c).
+    """
 
     def log_normalizer(concentration):
         return sum(map(mpmath.loggamma, concentration)) - mpmath.loggamma(sum(concentration))
@@ -217,7 +215,7 @@ def test_objectives_with_closed_forms_take_discrete_posteriors():
         np.testing.assert_allclose(aux.kl, np.full(2, np.sum(each)), rtol=1e-5, err_msg=name)
 
 
-# What NumPyro's registry has besides, and what is not exact in it.
+# Other pairs in NumPyro's registry, and pairs that are not exact there.
 
 POINT = {"Delta": dist.Delta(jnp.array([0.5])), "Normal": dist.Normal(jnp.zeros(1), 1.0)}
 MASK = jnp.array([True, False])
@@ -236,7 +234,7 @@ REFUSED = {
         dist.Delta(jnp.zeros((2, 3)), event_dim=1).to_event(1),
         dist.Normal(jnp.zeros((2, 3)), 1.0).to_event(2),
     ),
-    # The densities of dimensions that one has and the other has not do not cancel.
+    # Densities of dimensions that only one of the two counts do not cancel.
     "MaskedDistribution and MaskedDistribution": (
         dist.Normal(jnp.zeros(2), 1.0).mask(MASK),
         dist.Normal(jnp.zeros(2), 2.0).mask(~MASK),
@@ -265,7 +263,7 @@ def weibull_against_gamma():
     return law_forms.integral(lambda x: q.pdf(x) * (q.logpdf(x) - p.logpdf(x)), q)
 
 
-def test_numpyro_pairs_that_are_computed_by_numpyro(float64):
+def test_a_pair_that_numpyro_computes(float64):
     q, p = dist.Weibull(1.4, 1.7), dist.Gamma(2.0, 0.7)
     np.testing.assert_allclose(losses.kl_divergence(q, p), weibull_against_gamma(), rtol=1e-9)
     each = kl_per_dimension(q.expand([2]).to_event(1), p.expand([2]).to_event(1))
@@ -291,13 +289,13 @@ def test_a_point_mass_against_masses():
     np.testing.assert_array_equal(same, [0, np.inf])
 
 
-def test_masked_dimensions_count_nothing():
+def test_masked_dimensions_count_as_zero():
     q, p = (dist.Normal(m, 1.0).mask(MASK).to_event(1) for m in (jnp.ones(2), jnp.zeros(2)))
     np.testing.assert_allclose(kl_per_dimension(q, p), [0.5, 0], rtol=1e-6)
     np.testing.assert_allclose(losses.kl_divergence(q, p), 0.5, rtol=1e-6)
 
 
-# Every pair of types in NumPyro's registry, and the test above that compares it.
+# Every pair of types in NumPyro's registry; the tests above compare or refuse each.
 CHECKED = {
     ("Beta", "Beta"),
     ("CategoricalProbs", "CategoricalProbs"),

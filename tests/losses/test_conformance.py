@@ -25,7 +25,7 @@ TRACED = {"alpha", "beta", "power", "num_terms"}
 
 
 def programs(name):
-    """Vectors in groups that one program takes: of one K, and of equal static parameters."""
+    """Pairs (static parameters, vectors), grouped by K so that one program computes each group."""
 
     def static(vector):
         parameters = vector["parameters"]
@@ -42,22 +42,22 @@ def compute(name, static, group, dtype):
     names = () if static else tuple(group[0]["parameters"])
     traced = [jnp.asarray([v["parameters"][n] for v in group], dtype) for n in names]
 
-    def one(log_w, *traced):
-        given = static | dict(zip(names, traced, strict=True))
-        bound = functools.partial(getattr(bounds, name), **given)
+    def value_and_weights(log_w, *traced):
+        parameters = static | dict(zip(names, traced, strict=True))
+        bound = functools.partial(getattr(bounds, name), **parameters)
         v = estimators.derivative(bound, log_w)
         # The greatest and least log-weights have no second derivative: h is 0 in the vectors.
         jumps = math.isinf(static.get("alpha", 0))
         return bound(log_w), v, v if jumps else estimators.path_weight(bound, log_w)
 
     log_w = jnp.asarray([v["log_weights"] for v in group], dtype)
-    results = jax.jit(jax.vmap(one))(log_w, *traced)
+    results = jax.jit(jax.vmap(value_and_weights))(log_w, *traced)
     assert all(result.dtype == dtype for result in results)
     return results
 
 
 def check_all(name, dtype, numbers=None):
-    """Vectors of these K, or all."""
+    """Checks the vectors of a bound; `numbers` are the K to check, None all."""
     for static, group in programs(name):
         if numbers is not None and len(group[0]["log_weights"]) not in numbers:
             continue
@@ -66,15 +66,10 @@ def check_all(name, dtype, numbers=None):
             check(name, vector, result, dtype)
 
 
-@pytest.mark.parametrize(
-    "name",
-    # In float32 the fast suite has these by test_bound_laws.py.
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name in ("jackknife", "sumo") else [])
-        for name in NAMES
-    ],
-)
-def test_vectors_of_several_draws(name):
+# The jackknife and SUMO take long to compile: the slow suite has them. test_bound_laws.py checks
+# these vectors in float32.
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("jackknife", "sumo")])
+def test_vectors_of_six_draws_in_float64(name):
     with jax.enable_x64(True):
         check_all(name, "float64", numbers=[6])
 
@@ -83,7 +78,6 @@ def test_vectors_of_several_draws(name):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", NAMES)
 def test_all_vectors(name, dtype):
-    """Those of one draw, and in float32; most are met by test_bounds.py already."""
     with jax.enable_x64(dtype == "float64"):
         check_all(name, dtype)
 
@@ -91,12 +85,12 @@ def test_all_vectors(name, dtype):
 def test_every_bound_has_vectors():
     assert set(NAMES) == set(make_vectors.BOUNDS)
     for name, (_, settings) in make_vectors.BOUNDS.items():
-        able = {
+        cases = {
             case
             for case, log_w in make_vectors.LOG_WEIGHTS.items()
             if any(make_vectors.applies(parameters, len(log_w)) for parameters in settings)
         }
-        assert {vector["case"] for vector in read(name)} == able
+        assert {vector["case"] for vector in read(name)} == cases
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -111,15 +105,15 @@ def test_the_scripts_derivatives_are_those_of_its_values(name):
     log_w = [mpmath.mpf(x) for x in make_vectors.LOG_WEIGHTS["ordinary"]]
     for parameters in settings:
         _, v, h = function(log_w, **parameters)
-        for k in (0, 3):  # Each takes its time, and the formulas are one for all draws.
+        for k in (0, 3):  # Two draws are enough, since all have the same formula.
             by_differences = make_vectors.numerical_derivatives(name, parameters, log_w, k)
-            for one, other in zip((v[k], h[k]), by_differences, strict=True):
-                assert abs(one - other) < mpmath.mpf(10) ** -25, parameters
+            for analytic, numerical in zip((v[k], h[k]), by_differences, strict=True):
+                assert abs(analytic - numerical) < mpmath.mpf(10) ** -25, parameters
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_zero_weights_are_the_limit_of_small_ones(name):
-    """The convention for -inf: the same function of log-weights -t, t = 10^10 and 2 10^10."""
+    """Log-weights of -inf give the limit of log-weights -t, checked at t = 10^10 and 2 10^10."""
     function, settings = make_vectors.BOUNDS[name]
     cases = [case for case, log_w in make_vectors.LOG_WEIGHTS.items() if -math.inf in log_w]
     for parameters, case in itertools.product(settings, cases):
@@ -133,5 +127,5 @@ def test_zero_weights_are_the_limit_of_small_ones(name):
                 assert mpmath.sign(limit[0]) * small[0] > t / 1000, (parameters, case)
             else:
                 assert abs(small[0] - limit[0]) < 1e-15, (parameters, case)
-            for one, other in zip(limit[1] + limit[2], small[1] + small[2], strict=True):
-                assert abs(one - other) < 1e-15, (parameters, case)
+            for slope, near in zip(limit[1] + limit[2], small[1] + small[2], strict=True):
+                assert abs(slope - near) < 1e-15, (parameters, case)

@@ -1,6 +1,4 @@
-"""What every objective promises its caller, whatever the model: shapes, keys, transformations,
-errors.
-"""
+"""Properties of every objective, whatever the model: shapes, terms, transformations, precision."""
 
 import functools
 
@@ -12,16 +10,15 @@ import numpyro.distributions as dist
 import pytest
 
 from elbo_lab import losses
-from elbo_lab.distributions import Chain, bernoulli_log_prob
+from elbo_lab.distributions import bernoulli_log_prob
 from elbo_lab.losses.divergences import gaussian_kl
-from tests.losses import calls, linear_gaussian
+from tests.losses import calls, hierarchy, linear_gaussian
+from tests.losses.mean_gradients import GivenNoise
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 K, B, D, L = 6, 4, 3, 2  # The batch does not divide the draws.
-PARAMS = linear_gaussian.Params(
-    *(np.asarray(leaf, np.float32) for leaf in linear_gaussian.make_params(D, L))
-)
+PARAMS = linear_gaussian.cast(linear_gaussian.make_params(D, L), np.float32)
 X = np.random.default_rng(7).normal(size=(B, D)).astype(np.float32)
 
 # Objectives whose KL is in closed form, by default or always.
@@ -33,26 +30,13 @@ CLOSED_FORM_KL = [
     "dip_vae_ii",
     "info_vae",
 ]
-# Objectives whose keys make more than the draws of z.
+# Objectives that use their key for more than the draws of z.
 MORE_RANDOMNESS = ["sumo", "rws", "wake_sleep"]
 every_objective = pytest.mark.parametrize("name", losses.OBJECTIVES)
 
 
-class GivenNoise:
-    """A user's own posterior, of no library: N(mean, scale^2) whose noise is given."""
-
-    def __init__(self, mean, scale, noise):
-        self.mean, self.scale, self.noise = mean, jnp.broadcast_to(scale, mean.shape), noise
-
-    def sample(self, key, sample_shape=()):
-        assert self.noise.shape == (*sample_shape, *self.mean.shape)
-        mean, scale = (jnp.broadcast_to(p, self.noise.shape) for p in (self.mean, self.scale))
-        return mean + scale * self.noise
-
-    def log_prob(self, z):
-        mean, scale = (jnp.broadcast_to(p, z.shape) for p in (self.mean, self.scale))
-        squares = ((z - mean) / scale) ** 2
-        return jnp.sum(-0.5 * (squares + jnp.log(2 * jnp.pi)) - jnp.log(scale), axis=-1)
+class OwnPosterior(GivenNoise):
+    """A user's own posterior with a closed-form KL to the standard normal."""
 
     def kl_divergence(self, prior):
         return gaussian_kl(self.mean, self.scale)
@@ -68,15 +52,12 @@ def compiled(name, **options):
 
 
 def call_with_noise(name, params, x, noise, key):
-    posterior = GivenNoise(
-        linear_gaussian.affine(x, params.a, params.c), jnp.exp(params.log_scale), noise
-    )
+    mean = linear_gaussian.affine(x, params.a, params.c)
+    posterior = OwnPosterior(mean, jnp.exp(params.log_scale), noise)
     return calls.call(name, key, params, x, posterior=posterior)
 
 
-def assert_trees_close(one, other, **tolerance):
-    tolerance = tolerance or {"rtol": 2e-5, "atol": 2e-5}
-    chex.assert_trees_all_close(one, other, **tolerance)
+assert_trees_close = functools.partial(chex.assert_trees_all_close, rtol=2e-5, atol=2e-5)
 
 
 @every_objective
@@ -92,18 +73,14 @@ def test_value_shapes_and_terms(name):
         assert_trees_close(aux.kl, jnp.mean(aux.log_qz_x - aux.log_pz, axis=0))
 
 
-def test_no_reduction_over_the_batch_and_one_value_of_kl_each():
+def test_each_example_has_its_own_closed_form_kl():
     _, aux = compiled("elbo", kl="analytic")
-    exact = [
-        linear_gaussian.reconstruction_and_kl(
-            linear_gaussian.Params(*map(np.float64, PARAMS)), np.float64(x)
-        )[1]
-        for x in X
-    ]
+    params = linear_gaussian.cast(PARAMS, np.float64)
+    exact = [linear_gaussian.reconstruction_and_kl(params, x)[1] for x in np.float64(X)]
     np.testing.assert_allclose(aux.kl, exact, rtol=1e-5)
 
 
-def test_defect_3_the_estimate_has_log_pxs_sign_and_all_its_draws():
+def test_defect_3_the_estimate_has_the_sign_of_log_px_and_uses_all_draws():
     _, aux = compiled("iwae", num_samples=1_000)
     assert aux.log_w.shape == (1_000, B)
     exact = linear_gaussian.log_px(PARAMS, np.float64(X))
@@ -127,7 +104,7 @@ def test_defect_4_each_draw_has_its_own_log_densities():
     [
         name if name in ("elbo", "iwae", "piwae") else pytest.param(name, marks=pytest.mark.slow)
         for name in losses.OBJECTIVES
-        # free_bits needs a KL per dimension, which this posterior of the user's own has not.
+        # free_bits needs a KL per dimension, which a user's own posterior does not give.
         if name not in [*calls.NEEDS_BATCH, *MORE_RANDOMNESS, "free_bits"]
     ],
 )
@@ -160,31 +137,11 @@ def test_vectorized_changes_nothing(name):
 
 @pytest.mark.parametrize(
     "name",
-    # Operation by operation, each is compiled on its own.
+    # Without jit each operation is compiled on its own: slow.
     [n if n == "iwae" else pytest.param(n, marks=pytest.mark.slow) for n in losses.OBJECTIVES],
 )
 def test_jit_changes_nothing(name):
     assert_trees_close(compiled(name), call(name))
-
-
-def test_gradient_through_scan_and_checkpoint():
-    def step(params, key):
-        arguments = linear_gaussian.distributions(params, X)
-        return jnp.mean(losses.iwae(key, *arguments, num_samples=K)[0])
-
-    def scanned(params, keys):
-        return jax.lax.scan(
-            lambda total, key: (total + jax.checkpoint(step)(params, key), None), 0.0, keys
-        )[0]
-
-    def looped(params, keys):
-        return sum(step(params, keys[i]) for i in range(3))
-
-    results = [
-        jax.jit(jax.value_and_grad(function))(PARAMS, jax.random.split(jax.random.key(2), 3))
-        for function in (scanned, looped)
-    ]
-    assert_trees_close(*results)
 
 
 def test_float64_log_weights_equal_numpy():
@@ -209,51 +166,26 @@ def normal_log_prob(z, mean, scale):
     return np.sum(-0.5 * ((z - mean) / scale) ** 2 - np.log(scale * np.sqrt(2 * np.pi)), axis=-1)
 
 
-def two_layers(params, x):
-    """z = (z_1, z_2) of three and two dimensions."""
-
-    def normal(mean, scale):
-        return dist.Normal(mean, scale * jnp.ones(mean.shape)).to_event(1)
-
-    posterior = Chain(normal(x @ params["a"], 0.5), [lambda z: normal(z @ params["b"], 0.7)])
-    prior = Chain(
-        normal(jnp.zeros(2), 1.0), [lambda z: normal(z @ params["v"], 0.9)], downwards=True
-    )
-    return posterior, prior, lambda z: normal(z[0] @ params["w"], 0.6).log_prob(x)
-
-
 @pytest.mark.parametrize("vectorized", [False, True])
 def test_two_layers_of_latents(vectorized):
-    rng = np.random.default_rng(3)
-    shapes = {"a": (D, 3), "b": (3, 2), "v": (2, 3), "w": (3, D)}
-    params = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    params = jax.tree.map(np.float32, hierarchy.LAYERS)
 
     def iwae(params):
-        arguments = two_layers(params, X)
+        arguments = hierarchy.two_layers(params, X)
+        draws = losses.log_weights(jax.random.key(1), *arguments, K, vectorized)
         options = {"num_samples": K, "vectorized": vectorized}
-        return jnp.sum(losses.iwae(jax.random.key(1), *arguments, **options)[0])
+        return jnp.sum(losses.iwae(jax.random.key(1), *arguments, **options)[0]), draws
 
-    def draw():
-        return losses.log_weights(jax.random.key(1), *two_layers(params, X), K, vectorized)
-
-    draws = jax.jit(draw)()
+    (loss, draws), gradient = jax.jit(jax.value_and_grad(iwae, has_aux=True))(params)
     z_1, z_2 = (np.asarray(z, np.float64) for z in draws.z)
     assert z_1.shape == (K, B, 3) and z_2.shape == (K, B, 2)
-    q = normal_log_prob(z_1, X @ params["a"], 0.5) + normal_log_prob(z_2, z_1 @ params["b"], 0.7)
+    q_1 = normal_log_prob(z_1, X @ params["a"], 0.6)
+    q_2 = normal_log_prob(z_2, z_1 @ params["b"], np.exp(params["s"]))
     p = normal_log_prob(z_2, 0, 1) + normal_log_prob(z_1, z_2 @ params["v"], 0.9)
-    log_w = normal_log_prob(X, z_1 @ params["w"], 0.6) + p - q
+    log_w = normal_log_prob(X, z_1 @ params["w"], 0.8) + p - q_1 - q_2
     np.testing.assert_allclose(draws.log_w, log_w, rtol=2e-5, atol=2e-5)
-    loss, gradient = jax.jit(jax.value_and_grad(iwae))(params)
     np.testing.assert_allclose(loss, -np.sum(np.log(np.mean(np.exp(log_w), axis=0))), rtol=2e-5)
     assert all(jnp.all(jnp.abs(leaf) > 1e-6) for leaf in gradient.values())
-
-
-def test_keys_are_consumed_once():
-    iwae = jax.jit(lambda key: losses.iwae(key, *linear_gaussian.distributions(PARAMS, X))[0])
-    key = jax.random.key(0)
-    iwae(key)
-    with pytest.raises(jax.errors.KeyReuseError):
-        iwae(key)
 
 
 def test_defect_6_saturated_logits_stay_finite_in_iwae():
@@ -285,81 +217,8 @@ def test_defect_7_log_likelihood_and_kl_are_both_sums():
     np.testing.assert_allclose(loss, size * np.log(2) + 50 * 0.5**2 / 2, rtol=1e-5)
 
 
-# Errors.
-
-
-def raises(
-    match, name="iwae", key=None, posterior=None, prior=None, log_likelihood=None, **options
-):
-    """Traced and not run: that is where arguments are checked."""
-
-    given = {"posterior": posterior, "prior": prior, "log_likelihood": log_likelihood}
-    given = {name: value for name, value in given.items() if value is not None}
-    key = jax.random.key(0) if key is None else key
-
-    def trace():
-        return calls.call(name, key, PARAMS, X, **given, **options)
-
-    with pytest.raises(ValueError, match=match):
-        jax.eval_shape(trace)
-
-
-@every_objective
-@pytest.mark.parametrize("num_samples", [0, -1, 2.5, 2.0, True, "5", None])
-def test_num_samples_is_a_positive_integer(name, num_samples):
-    raises(f"num_samples .*got {num_samples!r}", name, num_samples=num_samples)
-
-
-@pytest.mark.parametrize("num_outer", [0, -2, 1.0, True])
-def test_num_outer_is_a_positive_integer(num_outer):
-    raises(f"num_outer .*got {num_outer!r}", "miwae", num_outer=num_outer)
-
-
-@pytest.mark.parametrize("name", ["elbo", "beta_vae"])
-def test_unknown_kl_and_no_closed_form(name):
-    raises("kl must be one of mc, analytic; got 'exact'", name, kl="exact")
-    prior = dist.Laplace(jnp.zeros(L), jnp.ones(L)).to_event(1)
-    raises('No closed-form KL.*kl="mc"', name, prior=prior, kl="analytic")
-
-
-class HardDraws(GivenNoise):
-    """Floating-point draws that carry no derivative, and say so."""
-
-    has_rsample = False
-
-
-NOT_REPARAMETERIZABLE = {
-    "BernoulliProbs": (dist.BernoulliProbs(jnp.full(B, 0.5)), dist.BernoulliProbs(0.5)),
-    "CategoricalProbs": (
-        dist.CategoricalProbs(jnp.full((B, 3), 1 / 3)),
-        dist.CategoricalProbs(jnp.full(3, 1 / 3)),
-    ),
-    "Independent": (
-        dist.BernoulliLogits(jnp.zeros((B, L))).to_event(1),
-        dist.BernoulliLogits(jnp.zeros(L)).to_event(1),
-    ),
-    "HardDraws": (
-        HardDraws(jnp.zeros((B, L)), jnp.ones(L), jnp.zeros((K, B, L))),
-        dist.Normal(jnp.zeros(L), 1.0).to_event(1),
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", NOT_REPARAMETERIZABLE)
-def test_draws_without_a_derivative_are_refused(kind):
-    posterior, prior = NOT_REPARAMETERIZABLE[kind]
-    raises(
-        f"reparam.*{kind}",
-        posterior=posterior,
-        prior=prior,
-        log_likelihood=lambda z: jnp.zeros(B),
-        num_samples=K,
-        estimator="reparam",
-    )
-
-
 class SeedNamed:
-    """Samples as Distrax and TFP on JAX do: the key is called seed."""
+    """A posterior whose sampler calls the key `seed`, as Distrax's and TFP's do."""
 
     def __init__(self, mean):
         self.inner = dist.Normal(mean, jnp.ones(L)).to_event(1)
@@ -379,19 +238,3 @@ def test_posteriors_whose_key_is_called_seed():
 
     named = SeedNamed(mean)
     np.testing.assert_array_equal(loss(named), loss(named.inner))
-
-
-def test_a_closed_form_kl_that_is_not_summed_is_refused():
-    class Mine(SeedNamed):
-        def kl_divergence(self, prior):
-            return jnp.zeros((B, L))
-
-    prior = dist.Normal(jnp.zeros(L), 1.0).to_event(1)
-    with pytest.raises(ValueError, match="closed-form KL must have one value per example"):
-        losses.elbo(
-            jax.random.key(0),
-            Mine(jnp.zeros((B, L))),
-            prior,
-            lambda z: -jnp.sum(z**2, -1),
-            kl="analytic",
-        )

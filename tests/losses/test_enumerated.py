@@ -1,12 +1,14 @@
-"""Estimators on a discrete latent variable, every tuple of draws enumerated, in float64.
+"""Estimators on a discrete latent variable, with every tuple of draws enumerated, in float64.
 
-z is one of four states. A tuple of draws has a known probability, so that the mean of an
+z is one of four states. Each tuple of draws has a known probability, so the weighted mean of an
 estimator's gradient over all tuples is its exact expectation. The reference is the derivative of
 the enumerated expectation of the bound, by complex steps of its NumPy formula (`numpy_bounds.py`).
 """
 
 import functools
 import itertools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,13 +23,12 @@ pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 STATES = 4
 RNG = np.random.default_rng(0)
-# Logits of q(z|x) and p(z), and log p(x|z) for the one x that was observed.
+# Logits of q(z|x) and p(z), and log p(x|z) for the one observed x.
 PARAMS = {
     "q": RNG.normal(size=STATES),
     "prior": RNG.normal(size=STATES),
     "likelihood": -3 + 1.5 * RNG.normal(size=STATES),
 }
-BETA = 0.3
 SUMO_SEED = 1
 
 
@@ -48,7 +49,7 @@ def log_softmax(logits):
 
 
 class GivenDraws:
-    """A categorical posterior whose draws are given."""
+    """A categorical distribution whose draws are fixed."""
 
     def __init__(self, logits, z):
         self.log_probs, self.z = jax.nn.log_softmax(logits), z
@@ -65,16 +66,15 @@ class GivenDraws:
 
 
 def estimated(objective, num_samples, number, key=None, **options):
-    """Mean over all tuples of the loss, and of its gradient."""
+    """The exact mean of the loss and of its gradient, over all tuples of `number` draws."""
+    key = jax.random.key(0) if key is None else key
 
     def loss(params, z):
         posterior = GivenDraws(params["q"], z)
         prior = GivenDraws(params["prior"], z)
         likelihood = params["likelihood"]
-        given = jax.random.key(0) if key is None else key
-        return objective(
-            given, posterior, prior, lambda z: likelihood[z], num_samples=num_samples, **options
-        )[0]
+        arguments = posterior, prior, lambda z: likelihood[z]
+        return objective(key, *arguments, num_samples=num_samples, **options)[0]
 
     def expected(params):
         probability = np.exp(np.sum(log_softmax(PARAMS["q"])[tuples(number)], axis=1))
@@ -83,12 +83,13 @@ def estimated(objective, num_samples, number, key=None, **options):
     return jax.value_and_grad(expected)(PARAMS)
 
 
-def of_log_w(function, **options):
+def from_log_w(function, **options):
+    """A bound of log-weights as a function of the three log densities."""
     return lambda log_px_z, log_pz, log_qz_x: function(log_px_z + log_pz - log_qz_x, **options)
 
 
 def power_mean(power):
-    return of_log_w(numpy_bounds.power_mean, power=power)
+    return from_log_w(numpy_bounds.power_mean, power=power)
 
 
 def user_bound(log_w):
@@ -99,50 +100,45 @@ def weighted_kl(log_px_z, log_pz, log_qz_x):
     return numpy_bounds.mean(log_px_z + 2.5 * (log_pz - log_qz_x))
 
 
-IWAE = of_log_w(numpy_bounds.log_mean_exp)
-ALL = ("score", "score_loo", "vimco")
-FIXED = ("score", "vimco")
-# name: objective, K, draws, options, value, estimators.
+class Case(NamedTuple):
+    objective: Callable
+    options: dict
+    value: Callable  # of log p(x|z), log p(z) and log q(z|x), each [K, T]
+    estimators: tuple = ("score", "score_loo", "vimco")
+    num_samples: int = 3
+    draws: int = 3
+
+
+IWAE = from_log_w(numpy_bounds.log_mean_exp)
+TVO = functools.partial(numpy_bounds.thermodynamic, partition=(0, 0.2, 0.7, 1))
+FIXED = ("score", "vimco")  # Estimators of bounds that are not defined for K - 1 draws.
 CASES = {
-    "elbo": (losses.elbo, 3, 3, {}, of_log_w(numpy_bounds.mean), ALL),
-    "beta_vae": (losses.beta_vae, 3, 3, {"beta": 2.5, "kl": "mc"}, weighted_kl, ALL),
-    "iwae": (losses.iwae, 3, 3, {}, IWAE, (*ALL, "score_baseline", "ovis")),
-    "miwae": (losses.miwae, 2, 4, {"num_outer": 2}, of_log_w(numpy_bounds.grouped), FIXED),
-    "ciwae": (losses.ciwae, 3, 3, {"beta": BETA}, of_log_w(numpy_bounds.mixed, beta=BETA), ALL),
-    "renyi_0.5": (losses.renyi, 3, 3, {"alpha": 0.5}, power_mean(0.5), ALL),
-    "renyi_-1": (losses.renyi, 3, 3, {"alpha": -1.0}, power_mean(2.0), ALL),
-    "renyi_2": (losses.renyi, 2, 2, {"alpha": 2.0}, power_mean(-1.0), ALL),
-    "vr_max": (losses.renyi, 3, 3, {"alpha": -np.inf}, of_log_w(numpy_bounds.greatest), ALL),
-    "jackknife_1": (losses.jackknife, 3, 3, {"order": 1}, of_log_w(numpy_bounds.jackknife_1), ALL),
-    "jackknife_2": (
-        losses.jackknife,
-        3,
-        3,
-        {"order": 2},
-        of_log_w(numpy_bounds.jackknife_2),
-        FIXED,
+    "elbo": Case(losses.elbo, {}, from_log_w(numpy_bounds.mean)),
+    "beta_vae": Case(losses.beta_vae, {"beta": 2.5, "kl": "mc"}, weighted_kl),
+    "iwae": Case(losses.iwae, {}, IWAE, ("score", "score_loo", "vimco", "score_baseline", "ovis")),
+    "miwae": Case(losses.miwae, {"num_outer": 2}, from_log_w(numpy_bounds.grouped), FIXED, 2, 4),
+    "ciwae": Case(losses.ciwae, {"beta": 0.3}, from_log_w(numpy_bounds.mixed, beta=0.3)),
+    "renyi_0.5": Case(losses.renyi, {"alpha": 0.5}, power_mean(0.5)),
+    "renyi_-1": Case(losses.renyi, {"alpha": -1.0}, power_mean(2.0)),
+    "renyi_2": Case(losses.renyi, {"alpha": 2.0}, power_mean(-1.0), num_samples=2, draws=2),
+    "vr_max": Case(losses.renyi, {"alpha": -np.inf}, from_log_w(numpy_bounds.greatest)),
+    "jackknife_1": Case(losses.jackknife, {"order": 1}, from_log_w(numpy_bounds.jackknife_1)),
+    "jackknife_2": Case(
+        losses.jackknife, {"order": 2}, from_log_w(numpy_bounds.jackknife_2), FIXED
     ),
-    "tvo": (
-        losses.tvo,
-        3,
-        3,
-        {"partition": [0, 0.2, 0.7, 1]},
-        of_log_w(numpy_bounds.thermodynamic),
-        ALL,
-    ),
-    "sumo": (
+    "tvo": Case(losses.tvo, {"partition": [0, 0.2, 0.7, 1]}, from_log_w(TVO)),
+    "sumo": Case(
         losses.from_bound,
-        3,
-        3,
         {"bound": functools.partial(bounds.sumo, num_terms=2)},
-        of_log_w(numpy_bounds.roulette_2),
+        from_log_w(numpy_bounds.roulette_2),
         FIXED,
     ),
-    "user": (losses.from_bound, 3, 3, {"bound": user_bound}, of_log_w(numpy_bounds.uneven), ALL),
+    "user": Case(losses.from_bound, {"bound": user_bound}, from_log_w(numpy_bounds.uneven)),
 }
 
 
 def estimator_named(name):
+    """The name, or score with a constant baseline for "score_baseline"."""
     if name == "score_baseline":
         return functools.partial(estimators.score, baseline=-1.7)
     return name
@@ -157,7 +153,7 @@ def expectation(value, number, params):
 
 
 def complex_step(function, params, step=numpy_bounds.STEP):
-    """Gradient of a real function that is analytic: Im f(x + ih) / h."""
+    """Gradient of a real, analytic function: Im f(x + ih) / h."""
 
     def along(name, i):
         moved = {key: leaf.astype(complex) for key, leaf in params.items()}
@@ -168,6 +164,7 @@ def complex_step(function, params, step=numpy_bounds.STEP):
 
 
 def exact(value, number):
+    """E_q[value] over `number` draws, and its gradient."""
     function = functools.partial(expectation, value, number)
     return function(PARAMS), complex_step(function, PARAMS)
 
@@ -179,19 +176,15 @@ def assert_gradient(gradient, expected, names=("q", "prior", "likelihood")):
 
 @pytest.mark.parametrize("case", CASES)
 def test_mean_gradient_is_exact(case):
-    objective, number, draws, options, value, names = CASES[case]
+    objective, options, value, names, num_samples, draws = CASES[case]
+    compute = functools.partial(estimated, objective, num_samples, draws, **options)
 
     @jax.jit
-    def compute():
-        return {
-            name: estimated(objective, number, draws, estimator=estimator_named(name), **options)
-            for name in names
-        }
+    def by_estimator():
+        return {name: compute(estimator=estimator_named(name)) for name in names}
 
     expected_value, expected = exact(value, draws)
-    # What is compared is not zero.
-    assert all(np.max(np.abs(leaf)) > 0.01 for leaf in expected.values())
-    for loss, gradient in compute().values():
+    for loss, gradient in by_estimator().values():
         np.testing.assert_allclose(-loss, expected_value, rtol=0, atol=1e-12)
         assert_gradient(gradient, {name: -leaf for name, leaf in expected.items()})
 
@@ -207,7 +200,7 @@ def test_mean_gradient_is_exact_with_the_kl_in_closed_form(estimator):
 
 
 def test_sumo_follows_the_roulette_that_its_key_drew():
-    # The second half of this key draws two terms or more, which is as many as three draws have.
+    # The second half of this key draws two terms or more; three draws have two terms.
     _, terms_key = jax.random.split(jax.random.key(SUMO_SEED))
     assert roulette.draw_terms(terms_key) >= 2
 
@@ -217,13 +210,13 @@ def test_sumo_follows_the_roulette_that_its_key_drew():
         return estimated(losses.sumo, 3, 3, key=key, estimator="vimco")
 
     loss, gradient = compute()
-    expected_value, expected = exact(of_log_w(numpy_bounds.roulette_2), 3)
+    expected_value, expected = exact(from_log_w(numpy_bounds.roulette_2), 3)
     np.testing.assert_allclose(-loss, expected_value, rtol=0, atol=1e-12)
     assert_gradient(gradient, {name: -leaf for name, leaf in expected.items()})
 
 
 @pytest.mark.parametrize("gamma", [0.25, 1.0])
-def test_ovis_of_any_gamma_above_0_is_biased_for_q_alone_and_as_its_formula_says(gamma):
+def test_ovis_with_gamma_above_0_is_biased_for_q_alone_by_its_formula(gamma):
     ovis = functools.partial(estimators.ovis, gamma=gamma)
     loss, gradient = jax.jit(lambda: estimated(losses.iwae, 3, 3, estimator=ovis))()
     expected_value, expected = exact(IWAE, 3)
@@ -232,18 +225,17 @@ def test_ovis_of_any_gamma_above_0_is_biased_for_q_alone_and_as_its_formula_says
     assert_gradient(gradient, expected, ("prior", "likelihood"))
     assert np.max(np.abs(gradient["q"] - expected["q"])) > 0.01 * gamma
     # Lievin et al. 2020, eq. 17: weights -log(1 - v_k) - v_k + gamma (v_k + log(1 - 1/K)).
-    draws, _, v, probability = weighed(3)
+    draws, v, probability = weighted_draws(3)
     by_q = -np.log(1 - v) - v + gamma * (v + np.log(1 - 1 / 3))
     assert_gradient(gradient, {"q": -mean_score(by_q, draws, probability)}, ("q",))
 
 
-def weighed(number):
-    """Draws, log_w and normalized weights, [K, T] each, and the tuples' probabilities."""
+def weighted_draws(number):
+    """Draws [K, T], their normalized weights [K, T], and the tuples' probabilities [T]."""
     log_q, log_pz = log_softmax(PARAMS["q"]), log_softmax(PARAMS["prior"])
     draws = tuples(number).T
-    log_w = (PARAMS["likelihood"] + log_pz - log_q)[draws]
-    weights = np.exp(log_w)
-    return draws, log_w, weights / np.sum(weights, axis=0), np.exp(np.sum(log_q[draws], axis=0))
+    weights = np.exp(PARAMS["likelihood"] + log_pz - log_q)[draws]
+    return draws, weights / np.sum(weights, axis=0), np.exp(np.sum(log_q[draws], axis=0))
 
 
 def mean_score(weights, draws, probability):
@@ -260,39 +252,38 @@ def test_wake_follows_the_bound_for_p_and_weighted_draws_for_q(objective, option
     loss, gradient = jax.jit(lambda: estimated(objective, 3, 3, **options))()
     expected_value, bound = exact(IWAE, 3)
     np.testing.assert_allclose(-loss, expected_value, rtol=0, atol=1e-12)
-    draws, _, w, probability = weighed(3)
+    draws, w, probability = weighted_draws(3)
     expected = {
         "q": -mean_score(w, draws, probability),
         "prior": -bound["prior"],
         "likelihood": -bound["likelihood"],
     }
     assert_gradient(gradient, expected)
-    assert np.max(np.abs(expected["q"] + bound["q"])) > 0.01  # another direction than the bound's
+    assert np.max(np.abs(expected["q"] + bound["q"])) > 0.01  # The bound's direction differs.
 
 
 @pytest.mark.parametrize(
     "objective, number, options, by_q, by_p, sign",
     [
         (losses.cubo, 3, {"power": 2.0}, power_mean(2.0), IWAE, 1),
-        (losses.iwae_elbo, 3, {}, of_log_w(numpy_bounds.mean), IWAE, -1),
-        (losses.piwae, 2, {"num_outer": 2}, of_log_w(numpy_bounds.grouped), IWAE, -1),
+        (losses.iwae_elbo, 3, {}, from_log_w(numpy_bounds.mean), IWAE, -1),
+        (losses.piwae, 2, {"num_outer": 2}, from_log_w(numpy_bounds.grouped), IWAE, -1),
     ],
 )
 def test_two_networks_follow_two_targets(objective, number, options, by_q, by_p, sign):
     draws = number * options.get("num_outer", 1)
-    names = FIXED if "num_outer" in options else ALL
+    names = FIXED if "num_outer" in options else ("score", "score_loo", "vimco")
+    compute = functools.partial(estimated, objective, number, draws, **options)
 
     @jax.jit
-    def compute():
-        return {
-            name: estimated(objective, number, draws, estimator=estimator_named(name), **options)
-            for name in names
-        }
+    def by_estimator():
+        return {name: compute(estimator=name) for name in names}
 
     value_q, gradient_q = exact(by_q, draws)
     value_p, gradient_p = exact(by_p, draws)
-    # The upper bound is descended and its value returned; p ascends its lower bound either way.
+    # sign is 1 where q's bound is an upper one: then q descends it, and its value is the loss. p
+    # ascends its lower bound either way.
     expected = {name: -leaf for name, leaf in gradient_p.items()} | {"q": sign * gradient_q["q"]}
-    for loss, gradient in compute().values():
+    for loss, gradient in by_estimator().values():
         np.testing.assert_allclose(loss, value_q if sign > 0 else -value_p, rtol=0, atol=1e-12)
         assert_gradient(gradient, expected)

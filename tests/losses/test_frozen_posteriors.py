@@ -1,4 +1,4 @@
-"""Estimators that hold log q's parameters fixed do so for closures too: hierarchies and flows."""
+"""Estimators freeze log q's parameters in closures too: hierarchies and flows."""
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.usefixtures("fast_compilation")
 X = jnp.array([0.5, -1.0, 1.5])
 
 
-class Held:
-    """A posterior whose draws carry no derivative on purpose."""
+class FrozenDraws:
+    """A posterior whose draws carry no derivative, although it is declared reparameterized."""
 
     reparameterized = True
 
@@ -29,7 +29,7 @@ class Held:
 
 
 def flow(params, x):
-    """A flow whose network is a closure: its parameters are no leaves of the distribution."""
+    """A flow whose network is a closure: its parameters are not leaves of the distribution."""
     mask = np.tril(np.ones((3, 3)), -1)
 
     def network(z):
@@ -43,24 +43,25 @@ def flow(params, x):
 @pytest.mark.parametrize("model, leaves", [(two_layers, "abs"), (flow, "aw")])
 def test_log_q_alone_gives_q_no_gradient(model, leaves):
     def loss(params, estimator):
-        posterior, *others = model(params, X)
-        key = jax.random.key(0)
-        return losses.iwae(key, Held(posterior), *others, num_samples=2, estimator=estimator)[0]
+        posterior, prior, log_likelihood = model(params, X)
+        arguments = FrozenDraws(posterior), prior, log_likelihood
+        options = {"num_samples": 2, "estimator": estimator}
+        return losses.iwae(jax.random.key(0), *arguments, **options)[0]
 
     @jax.jit
-    def gradients(params):
+    def compute(params):
         names = "stl", "dreg", "wake_dreg", "reparam"
         return {name: jax.grad(loss)(params, name) for name in names}
 
-    found = gradients(jax.tree.map(jnp.float32, LAYERS))
+    gradients = compute(jax.tree.map(jnp.float32, LAYERS))
     for leaf in leaves:
-        assert np.max(np.abs(found["reparam"][leaf])) > 1e-3
+        assert np.max(np.abs(gradients["reparam"][leaf])) > 1e-3
         for name in ("stl", "dreg", "wake_dreg"):
-            np.testing.assert_array_equal(found[name][leaf], 0)
+            np.testing.assert_array_equal(gradients[name][leaf], 0)
 
 
-def test_some_layers_of_a_hierarchy_may_be_held_fixed():
-    """z_1 ~ N(m, s) moves, z_2 ~ N(c, 1) does not; the negative ELBO's slope by m of one draw."""
+def test_some_layers_of_a_hierarchy_may_be_frozen():
+    """Slopes by m of the negative ELBO of one draw; z_1 ~ N(m, s), and z_2 ~ N(1, 1) is frozen."""
     scale, x = 0.5, 1.5
 
     def total(mean, first, estimator):
@@ -84,12 +85,14 @@ def test_some_layers_of_a_hierarchy_may_be_held_fixed():
 
     mean = jnp.array([0.3])
     for estimator, (slope, log_px_z) in gradients(mean).items():
-        # One of the two draws with this likelihood is the right one.
+        # Two values of z have this likelihood, and the draw is one of them.
         z = x + np.array([-1, 1]) * np.sqrt(-2 * np.float64(log_px_z))
         expected = 2 * z - x - (0 if estimator == "reparam" else (z - 0.3) / scale**2)
         assert np.min(np.abs(expected - slope[0])) < 1e-5
 
-    class Bits:
+    class FloatBits:
+        """Bernoulli draws as floating-point numbers, which jump."""
+
         def __init__(self, logits):
             self.law = dist.BernoulliLogits(logits).to_event(1)
             self.log_prob = self.law.log_prob
@@ -98,4 +101,4 @@ def test_some_layers_of_a_hierarchy_may_be_held_fixed():
             return self.law.sample(key, sample_shape).astype(jnp.float32)
 
     with pytest.raises(ValueError, match="draws can be differentiated"):
-        jax.eval_shape(lambda mean: jax.grad(total, has_aux=True)(mean, Bits, "reparam"), mean)
+        jax.eval_shape(lambda mean: jax.grad(total, has_aux=True)(mean, FloatBits, "reparam"), mean)

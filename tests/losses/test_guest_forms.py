@@ -1,6 +1,4 @@
-"""Posteriors in forms that users write: bijectors inside blocks, expanded and discrete ones, point
-masses, decoders with a state.
-"""
+"""Forms that users write: nested bijectors, expanded and discrete laws, point masses, state."""
 
 import distrax
 import jax
@@ -38,7 +36,7 @@ def expanded_independent(mean):
 
 @pytest.mark.parametrize("form", [block_of_a_chain, expanded_independent])
 def test_squashed_draws_of_nested_forms(form):
-    """Against float64: sigmoid(30) is 1 in float32, whose inverse is infinite."""
+    """Compared with float64. sigmoid(30) is 1 in float32, and its inverse there is infinite."""
     mean = MEAN if form is block_of_a_chain else np.broadcast_to(MEAN[0], MEAN.shape)
 
     def total(mean):
@@ -47,7 +45,7 @@ def test_squashed_draws_of_nested_forms(form):
         )
         return jnp.sum(loss), loss
 
-    # Both libraries make a normal's draw of the key as NumPyro does.
+    # Both libraries draw a normal from the key as `jax.random.normal` does.
     y = np.float64(mean + 2 * np.float64(jax.random.normal(jax.random.key(0), (K, B, L))))
     (_, loss), slope = jax.jit(jax.value_and_grad(total, has_aux=True))(jnp.asarray(MEAN))
     z = 1 / (1 + np.exp(-y))
@@ -60,7 +58,7 @@ def test_squashed_draws_of_nested_forms(form):
     assert np.all(np.isfinite(slope))
 
 
-def test_an_own_posterior_of_integers_is_asked_of_integers_alone():
+def test_a_users_posterior_of_integers_gets_integers():
     class Bits:
         batch_shape, event_shape = (B,), (L,)
 
@@ -75,7 +73,8 @@ def test_an_own_posterior_of_integers_is_asked_of_integers_alone():
         return log_likelihood(z.astype(jnp.float32))
 
     prior = dist.BernoulliProbs(jnp.full(L, 0.5)).to_event(1)
-    draws = losses.log_weights(jax.random.key(0), Bits(), prior, likelihood, K)
+    arguments = Bits(), prior, likelihood
+    draws = jax.jit(lambda key: losses.log_weights(key, *arguments, K))(jax.random.key(0))
     expected = -0.5 * (X - np.sum(np.asarray(draws.z), axis=-1)) ** 2
     np.testing.assert_allclose(draws.log_w, expected, atol=1e-5)
 
@@ -88,8 +87,8 @@ POINTS = {
 
 
 @pytest.mark.parametrize("library", POINTS)
-def test_a_point_mass_moves_its_support(library):
-    """K equal draws: reparam has the point's own derivative, and dreg 1/K of it, so is refused."""
+def test_point_masses_take_reparam_alone(library):
+    """The draws are equal: reparam gives the point's derivative. dreg would give 1/K of it."""
     point = jnp.asarray(MEAN / 10)
 
     def total(mean, estimator):
@@ -100,7 +99,7 @@ def test_a_point_mass_moves_its_support(library):
         )
 
     exact = MEAN / 10 - (X - np.sum(MEAN / 10, axis=-1))[:, None]
-    with jax.numpy_rank_promotion("allow"):  # TFP's promote ranks.
+    with jax.numpy_rank_promotion("allow"):  # TFP promotes ranks.
         slope = jax.jit(jax.grad(lambda mean: total(mean, "reparam")))(point)
         np.testing.assert_allclose(slope, exact, rtol=1e-5)
         for estimator in ("dreg", "score", "wake"):
@@ -111,7 +110,7 @@ def test_a_point_mass_moves_its_support(library):
 @pytest.mark.slow
 @pytest.mark.parametrize("vectorized", [False, True])
 def test_a_decoder_of_flax_nnx_with_dropout(vectorized):
-    """As `log_weights` says: `nnx.merge(..., copy=True)`, the same masks at each evaluation."""
+    """As `log_weights` documents: `nnx.merge(..., copy=True)` has the same masks at each call."""
     from flax import nnx
 
     class Decoder(nnx.Module):
@@ -132,7 +131,7 @@ def test_a_decoder_of_flax_nnx_with_dropout(vectorized):
         return jnp.sum(losses.elbo(jax.random.key(0), posterior, PRIOR, likelihood, **options)[0])
 
     # For the ELBO dreg and stl are one formula; stl evaluates the decoder once.
-    # NNX keeps its key, and this decoder promotes ranks.
+    # NNX reuses its key, and this decoder promotes ranks.
     with jax.debug_key_reuse(False), jax.numpy_rank_promotion("allow"):
         slopes = [jax.grad(total)(jnp.asarray(MEAN / 10), name) for name in ("dreg", "stl")]
     np.testing.assert_allclose(*slopes, rtol=1e-5)

@@ -1,7 +1,7 @@
-"""Objectives against the exact answers of a linear-Gaussian model.
+"""Objectives against the exact answers of a linear-Gaussian model, in NumPy float64.
 
-Keys are fixed. A tolerance of four standard errors, of the mean over independent draws, is passed
-by one comparison in 16,000 wrongly; every expected value is NumPy float64.
+Keys are fixed. Tolerances are four standard errors of the mean over independent draws, which a
+right value exceeds in one comparison of 16,000.
 """
 
 import functools
@@ -14,36 +14,33 @@ import pytest
 
 from elbo_lab import losses
 from tests.losses import linear_gaussian
+from tests.losses.mean_gradients import float32
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 X = np.array([0.5, -1.0, 1.5])
 PARAMS = linear_gaussian.make_params()
-# q further from the posterior, Var_q[w / p(x)] = 1: bounds that differ visibly.
+# q is further from the posterior, Var_q[w / p(x)] = 1, and the bounds differ visibly.
 LOOSE = linear_gaussian.make_params(seed=2)
 LOOSE = LOOSE._replace(log_scale=LOOSE.log_scale + 0.2)
 
 
-def float32(tree):
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
-
-
-def loss_at(objective, params, x, key, **options):
+def loss_and_aux(objective, params, x, key, **options):
     return objective(key, *linear_gaussian.distributions(params, x), **options)
 
 
 def many_losses(objective, params, x=X, draws: int = 10_000, **options):
-    """Losses of independent keys [draws], in float64."""
-    loss = functools.partial(loss_at, objective, float32(params), float32(x), **options)
+    """Losses of independent keys, [draws], float64."""
+    loss = functools.partial(loss_and_aux, objective, float32(params), float32(x), **options)
     keys = jax.random.split(jax.random.key(0), draws)
     return np.asarray(jax.jit(jax.vmap(lambda key: loss(key)[0]))(keys), np.float64)
 
 
 def many_gradients(objective, params, x=X, draws: int = 10_000, **options):
-    """Losses and gradients with respect to all parameters, of independent keys."""
+    """Losses [draws] and gradients [draws, ...] of independent keys, float64."""
 
     def loss(params, key):
-        return loss_at(objective, params, float32(x), key, **options)[0]
+        return loss_and_aux(objective, params, float32(x), key, **options)[0]
 
     keys = jax.random.split(jax.random.key(1), draws)
     both = jax.jit(jax.vmap(jax.value_and_grad(loss), in_axes=(None, 0)))(float32(params), keys)
@@ -51,7 +48,7 @@ def many_gradients(objective, params, x=X, draws: int = 10_000, **options):
 
 
 def assert_mean_equals(samples, exact):
-    """Means over the first axis within four standard errors, beside float32's rounding."""
+    """Checks means over the first axis, to four standard errors and float32's rounding."""
     error = np.std(samples, axis=0, ddof=1) / np.sqrt(len(samples))
     assert np.all(np.abs(np.mean(samples, axis=0) - exact) <= 4 * error + 1e-5)
 
@@ -84,12 +81,13 @@ def test_reference_gradient_is_the_derivative_of_its_value():
         return reconstruction - 3 * kl
 
     numerical = linear_gaussian.finite_difference(value, PARAMS)
-    for one, other in zip(numerical, linear_gaussian.elbo_gradient(PARAMS, X, beta=3), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-8)
+    closed_form = linear_gaussian.elbo_gradient(PARAMS, X, beta=3)
+    for slope, expected in zip(numerical, closed_form, strict=True):
+        np.testing.assert_allclose(slope, expected, atol=1e-8)
 
 
 def test_reference_moments_agree_with_quadrature():
-    params, x = one_latent()
+    params, x = linear_gaussian.one_latent(), X[:2]
     points, weights = np.polynomial.hermite_e.hermegauss(150)
     z = params.a @ x + params.c + np.exp(params.log_scale) * points[:, None]
     ratio = np.exp(linear_gaussian.log_weight(params, x, z) - linear_gaussian.log_px(params, x))
@@ -115,12 +113,12 @@ def test_elbo_and_beta_vae_value_and_gradient(objective, beta, kl):
 
 
 def test_more_draws_keep_the_elbo_and_lower_its_variance():
-    one = many_losses(losses.elbo, LOOSE, num_samples=1)
-    ten = many_losses(losses.elbo, LOOSE, num_samples=10)
+    single = many_losses(losses.elbo, LOOSE, num_samples=1)
+    means = many_losses(losses.elbo, LOOSE, num_samples=10)
     reconstruction, kl = linear_gaussian.reconstruction_and_kl(LOOSE, X)
-    assert_mean_equals(-ten, reconstruction - kl)
-    # A ratio of sample variances of 10,000 draws; heavier than normal tails allow 10%.
-    np.testing.assert_allclose(np.var(one) / np.var(ten), 10, rtol=0.1)
+    assert_mean_equals(-means, reconstruction - kl)
+    # A ratio of sample variances of 10,000 draws: tails heavier than a normal's need 10%.
+    np.testing.assert_allclose(np.var(single) / np.var(means), 10, rtol=0.1)
 
 
 @pytest.mark.parametrize("kl", ["mc", "analytic"])
@@ -136,7 +134,7 @@ def test_beta_weighs_the_kl_and_may_be_traced():
     params, x = float32(PARAMS), float32(X)
 
     def value(beta):
-        return loss_at(losses.beta_vae, params, x, jax.random.key(3), beta=beta)
+        return loss_and_aux(losses.beta_vae, params, x, jax.random.key(3), beta=beta)
 
     betas = jnp.array([0.0, 1.0, 4.0])
     loss, aux = jax.jit(jax.vmap(value))(betas)
@@ -185,15 +183,9 @@ def test_iwae_gap_follows_its_expansion(k, bounds):
     assert abs(np.mean(bounds[k]) - exact) <= 4 * error + remainder + 1e-5
 
 
-def one_latent():
-    """A model with one latent dimension, and a q that is visibly wrong."""
-    params = linear_gaussian.make_params(data_dim=2, latent_dim=1, seed=1)
-    return params._replace(c=params.c + 0.3, log_scale=params.log_scale + 0.2), X[:2]
-
-
 @pytest.mark.parametrize("name, options", [("iwae", {}), ("miwae", {"num_outer": 3})])
 def test_iwae_2_value_and_gradient_equal_quadrature(name, options):
-    params, x = one_latent()
+    params, x = linear_gaussian.one_latent(), X[:2]
     value = functools.partial(linear_gaussian.iwae_2, x=x, nodes=80)
     np.testing.assert_allclose(value(params), linear_gaussian.iwae_2(params, x, 120), rtol=1e-12)
     values, gradients = many_gradients(
@@ -202,7 +194,7 @@ def test_iwae_2_value_and_gradient_equal_quadrature(name, options):
     assert_mean_equals(-values, value(params))
     exact = linear_gaussian.finite_difference(value, params)
     assert_gradient_mean_equals(jax.tree.map(np.negative, gradients), exact)
-    # The comparison tells IWAE-2 from the ELBO.
+    # The comparison can distinguish IWAE-2 from the ELBO.
     reconstruction, kl = linear_gaussian.reconstruction_and_kl(params, x)
     assert value(params) - (reconstruction - kl) > 0.02
 
@@ -216,7 +208,7 @@ def test_iwae_2_value_and_gradient_equal_quadrature(name, options):
         ("miwae", {"num_outer": 3, "num_samples": 4}),
     ],
 )
-def test_exact_posterior_makes_every_draw_exact(name, options):
+def test_every_draw_is_exact_at_the_exact_posterior(name, options):
     mean, cov = float32(linear_gaussian.exact_posterior(PARAMS, X))
     _, prior, log_likelihood = linear_gaussian.distributions(float32(PARAMS), float32(X))
 
@@ -225,61 +217,56 @@ def test_exact_posterior_makes_every_draw_exact(name, options):
         return losses.OBJECTIVES[name](key, posterior, prior, log_likelihood, **options)[0]
 
     values = jax.jit(jax.vmap(loss))(jax.random.split(jax.random.key(4), 1_000))
-    # Sums of some ten terms of up to 10 nats in float32: zero variance but for rounding.
+    # The variance is zero up to rounding: sums of about ten terms of up to 10 nats in float32.
     np.testing.assert_allclose(-values, linear_gaussian.log_px(PARAMS, X), atol=2e-5)
 
 
-def test_analytic_kl_keeps_its_variance_at_the_exact_posterior():
-    # W with orthogonal columns has a diagonal posterior, whose KL is known in closed form.
-    w = np.array([[1.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
-    params = PARAMS._replace(w=w)
-    _, cov = linear_gaussian.exact_posterior(params, X)
-    a = cov @ w.T / linear_gaussian.SIGMA**2
-    params = params._replace(a=a, c=-a @ params.b, log_scale=0.5 * np.log(np.diag(cov)))
+def test_an_analytic_kl_has_variance_at_the_exact_posterior():
+    params = linear_gaussian.with_exact_posterior(PARAMS)
     log_px = linear_gaussian.log_px(params, X)
-    by_draws = many_losses(losses.elbo, params, draws=2_000, kl="mc")
-    np.testing.assert_allclose(-by_draws, log_px, atol=2e-5)
-    closed = many_losses(losses.elbo, params, draws=2_000, kl="analytic")
-    assert_mean_equals(-closed, log_px)
-    assert np.std(closed) > 0.1
+    monte_carlo = many_losses(losses.elbo, params, draws=2_000, kl="mc")
+    np.testing.assert_allclose(-monte_carlo, log_px, atol=2e-5)
+    analytic = many_losses(losses.elbo, params, draws=2_000, kl="analytic")
+    assert_mean_equals(-analytic, log_px)
+    assert np.std(analytic) > 0.1
 
 
-def test_miwae_with_one_group_is_iwae_draw_for_draw():
-    np.testing.assert_array_equal(
-        many_losses(losses.miwae, PARAMS, draws=50, num_outer=1, num_samples=6),
-        many_losses(losses.iwae, PARAMS, draws=50, num_samples=6),
-    )
+def test_miwae_of_one_group_is_iwae_and_of_one_draw_the_elbo():
+    arguments = linear_gaussian.distributions(float32(PARAMS), float32(X))
 
+    @jax.jit
+    @jax.vmap
+    def compute(seed):
+        def loss(objective, **options):
+            return objective(jax.random.key(seed), *arguments, **options)[0]
 
-def test_iwae_and_miwae_of_one_draw_are_the_elbo_draw_for_draw():
-    elbo = many_losses(losses.elbo, PARAMS, draws=50, num_samples=6)
-    miwae = many_losses(losses.miwae, PARAMS, draws=50, num_outer=6, num_samples=1)
-    np.testing.assert_allclose(miwae, elbo, rtol=1e-6)
-    iwae = many_losses(losses.iwae, LOOSE, num_samples=1)
-    np.testing.assert_allclose(iwae, many_losses(losses.elbo, LOOSE, num_samples=1), rtol=1e-6)
+        one_group = loss(losses.miwae, num_outer=1, num_samples=6)
+        one_draw = loss(losses.miwae, num_outer=6, num_samples=1)
+        iwae, elbo = loss(losses.iwae, num_samples=6), loss(losses.elbo, num_samples=6)
+        single = loss(losses.iwae, num_samples=1), loss(losses.elbo, num_samples=1)
+        return (one_group, iwae), (one_draw, elbo), single
+
+    for values, expected in compute(jnp.arange(50)):
+        np.testing.assert_allclose(values, expected, rtol=1e-6)
 
 
 # The gradient of one draw, term by term.
 
 
-def test_defects_4_and_5_generation_network_weighs_each_draw_by_w_and_not_by_its_square():
+def test_defects_4_and_5_the_generation_networks_weights_are_w():
     params, x = float32(LOOSE), float32(X)
-    key = 5
 
     def loss(b):
         arguments = linear_gaussian.distributions(params._replace(b=b), x)
-        return losses.iwae(jax.random.key(key), *arguments, num_samples=4)[0]
+        draws = losses.log_weights(jax.random.key(5), *arguments, num_samples=4)
+        return losses.iwae(jax.random.key(5), *arguments, num_samples=4)[0], draws.z
 
-    def draw():
-        arguments = linear_gaussian.distributions(params, x)
-        return losses.log_weights(jax.random.key(key), *arguments, num_samples=4)
-
-    draws = jax.jit(draw)()
-    z = np.asarray(draws.z, np.float64)  # [K, L]
+    slope, z = jax.jit(jax.grad(loss, has_aux=True))(params.b)
+    z = np.asarray(z, np.float64)  # [K, L]
     log_w = linear_gaussian.log_weight(LOOSE, X, z)
     w = np.exp(log_w - np.max(log_w))
     w /= np.sum(w)
     slopes = (X - z @ LOOSE.w.T - LOOSE.b) / linear_gaussian.SIGMA**2  # d log p(x|z_k) / db
-    np.testing.assert_allclose(-jax.jit(jax.grad(loss))(params.b), w @ slopes, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(-slope, w @ slopes, rtol=1e-4, atol=1e-5)
     for wrong in (w**2, 1 / w / np.sum(1 / w), np.full(4, 0.25)):
         assert np.max(np.abs(wrong @ slopes - w @ slopes)) > 0.05

@@ -1,4 +1,4 @@
-"""The pairs law's rows under other types, promotion checks, and `jax.shard_map`. See `pairs.py`."""
+"""Rows of `pairs.py` under other types, promotion checks, and `jax.shard_map`."""
 
 import os
 import pathlib
@@ -25,18 +25,17 @@ X = pairs.X.astype(np.float32)
 
 
 def test_x64():
-    """Against float32 arithmetic on draws of float64, cast."""
+    """Compares with float32 arithmetic on float64 draws, cast."""
     rows = pairs.rows_of("x64")
     with jax.enable_x64(True):
         params = pairs.params_of(np.float64)
         results = pairs.of_both_keys(rows, params, pairs.X)
-        given = pair_checks.given_draws(np.float64)
-        references = pairs.of_both_keys(rows, PARAMS, X, given)
+        references = pairs.of_both_keys(rows, PARAMS, X, pair_checks.given_draws(np.float64))
     pair_checks.check_rows(rows, results, references, params, pairs.X)
 
 
 def test_bfloat16_parameters():
-    """Against float32 arithmetic, by the same parameters, on draws of bfloat16, cast."""
+    """Compares with float32 arithmetic on the same parameters and on bfloat16 draws, cast."""
     rows = pairs.rows_of("bfloat16")
     params = pairs.params_of(jnp.bfloat16)
     x = np.float32(jnp.asarray(X, jnp.bfloat16))
@@ -56,7 +55,7 @@ def test_strict_promotion():
     pair_checks.check_rows(rows, results, references, PARAMS, X)
 
 
-# A mesh of two devices, which must exist before JAX starts: one process for all rows.
+# The two devices must exist before JAX starts: one subprocess for all rows.
 
 SHARDED = """
 import jax

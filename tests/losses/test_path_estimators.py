@@ -1,11 +1,12 @@
 """Estimators that differentiate through the draws: reparam, stl, dreg and wake_dreg.
 
-One gradient is compared term by term with the linear-Gaussian model's derivatives, in float64, with
-the weights that `estimators.py` states; means of many with exact expectations of two draws by
-quadrature. Keys are fixed, tolerances are four standard errors.
+Single gradients are compared term by term with the linear-Gaussian model's derivatives, in float64,
+by the weights that `estimators.py` states. Mean gradients are compared with exact expectations over
+two draws by quadrature; keys are fixed, and tolerances are four standard errors.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ from tests.losses.mean_gradients import (
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 X = np.array([0.5, -1.0, 1.5])
-# q away from the posterior: bounds and estimators that differ visibly.
+# q is away from the posterior: bounds and estimators differ visibly.
 LOOSE = linear_gaussian.make_params(seed=2)
 LOOSE = LOOSE._replace(log_scale=LOOSE.log_scale + 0.2)
 GENERATION, INFERENCE = ("w", "b"), ("a", "c", "log_scale")
@@ -39,7 +40,7 @@ CUBO = functools.partial(bounds.cubo, power=2.0)
 
 
 def bent(log_w, module=np):
-    """A user's own smooth bound, and no mean of powers."""
+    """A user's own smooth bound, which is not a power mean."""
     steep = module.log1p(module.mean(module.exp(log_w / 2 + 2), axis=0))
     return steep + module.mean(module.tanh(log_w), axis=0)
 
@@ -49,11 +50,12 @@ def power_mean(power):
 
 
 def roulette_1(log_w):
-    """SUMO of one term: L_1 + (L_2 - L_1), which draws beyond the second do not enter."""
+    """SUMO of one term, L_1 + (L_2 - L_1); draws beyond the second are not used."""
     return numpy_bounds.log_mean_exp(log_w[:2])
 
 
-# name: objective, options, the bound in NumPy for four draws (two groups of two).
+TVO_POINTS = (0, 0.2, 0.7, 1)
+# Name: (objective, options, the bound in NumPy for four draws, two groups of two).
 BOUNDS = {
     "elbo": (losses.elbo, {}, numpy_bounds.mean),
     "beta_vae": (losses.beta_vae, {"beta": BETA, "kl": "mc"}, numpy_bounds.mean),
@@ -64,47 +66,63 @@ BOUNDS = {
     "renyi_-1": (losses.renyi, {"alpha": -1.0}, power_mean(2.0)),
     "cubo": (losses.from_bound, {"bound": CUBO}, power_mean(2.0)),
     "jackknife": (losses.jackknife, {"order": 1}, numpy_bounds.jackknife_1),
-    "tvo": (losses.tvo, {"partition": [0, 0.2, 0.7, 1]}, numpy_bounds.thermodynamic),
+    "tvo": (
+        losses.tvo,
+        {"partition": TVO_POINTS},
+        functools.partial(numpy_bounds.thermodynamic, partition=TVO_POINTS),
+    ),
     "user": (losses.from_bound, {"bound": functools.partial(bent, module=jnp)}, bent),
-    # Here v is zero for some draws, and the weights of wake_dreg are not.
+    # Bounds whose v is zero for some draws, where the weights of wake_dreg are not.
     "sumo": (losses.from_bound, {"bound": functools.partial(bounds.sumo, num_terms=1)}, roulette_1),
     "vr_max": (losses.renyi, {"alpha": -np.inf}, numpy_bounds.greatest),
     "vr_min": (losses.renyi, {"alpha": np.inf}, lambda log_w: -numpy_bounds.greatest(-log_w)),
 }
-VANISHING = ("sumo", "vr_max", "vr_min")
+VANISHING_V = ("sumo", "vr_max", "vr_min")
+# Estimators to test with a bound. stl and wake_dreg have one rule for all bounds, so a few bounds
+# are enough.
+ESTIMATORS = {
+    "iwae": ("reparam", "dreg", "stl", "wake_dreg"),
+    "beta_vae": ("reparam", "dreg", "stl"),
+    **dict.fromkeys(VANISHING_V, ("reparam", "wake_dreg")),
+}
 
 
-# One gradient, term by term.
+# Single gradients, term by term.
+
+
+class Weights(NamedTuple):
+    model: np.ndarray  # [K], of the generation network's terms
+    path: np.ndarray  # [K], of d log w / dz
+    score: np.ndarray  # [K], of d log q / d its parameters
 
 
 def weights_of(estimator, value, log_w):
-    """Weights of the generation network's terms, of paths and of scores, [K] each."""
     v = numpy_bounds.gradient(value, log_w)
     w = softmax(log_w)
-    paths, scores = {
+    path, score = {
         "reparam": (v, -v),
         "stl": (v, 0 * v),
         "dreg": (v - numpy_bounds.diagonal_hessian(value, log_w), 0 * v),
         "wake_dreg": (w - w**2, 0 * v),
     }[estimator]
-    return v, paths, scores
+    return Weights(v, path, score)
 
 
 def gradient_by_terms(params, x, noise, weights, beta=1.0):
-    of_model, of_paths, of_scores = weights
+    """The gradient of a bound, for noise [K, L]; beta weighs log p(z) - log q(z|x)."""
     scale = np.exp(params.log_scale)
     z = params.a @ x + params.c + scale * noise
     residuals = (x - z @ params.w.T - params.b) / linear_gaussian.SIGMA**2  # [K, D]
-    slopes, by_mean = linear_gaussian.log_weight_slopes(params, x, z)
-    of_kl = slopes - residuals @ params.w  # d (log p(z) - log q(z)) / dz
-    slopes, of_scores = slopes + (beta - 1) * of_kl, beta * of_scores
-    c = of_paths @ slopes + of_scores @ by_mean
+    log_w_slopes, by_mean = linear_gaussian.log_weight_slopes(params, x, z)
+    kl_slopes = log_w_slopes - residuals @ params.w  # d (log p(z) - log q(z)) / dz
+    slopes, score = log_w_slopes + (beta - 1) * kl_slopes, beta * weights.score
+    c = weights.path @ slopes + score @ by_mean
     return linear_gaussian.Params(
-        w=np.einsum("k,kd,kl->dl", of_model, residuals, z),
-        b=of_model @ residuals,
+        w=np.einsum("k,kd,kl->dl", weights.model, residuals, z),
+        b=weights.model @ residuals,
         a=np.outer(c, x),
         c=c,
-        log_scale=of_paths @ (slopes * scale * noise) + of_scores @ (noise**2 - 1),
+        log_scale=weights.path @ (slopes * scale * noise) + score @ (noise**2 - 1),
     )
 
 
@@ -117,17 +135,15 @@ def gradient_by_terms(params, x, noise, weights, beta=1.0):
 )
 def test_each_draw_has_the_stated_weights(name):
     objective, options, value = BOUNDS[name]
-    # The weights of wake_dreg, and that stl's are v, do not depend on the bound.
-    names = ("reparam", "dreg", *{"iwae": ("stl", "wake_dreg"), "beta_vae": ("stl",)}.get(name, ()))
-    names = ("reparam", "wake_dreg") if name in VANISHING else names
+    names = ESTIMATORS.get(name, ("reparam", "dreg"))
     noise = np.random.default_rng(0).normal(size=(K, 2))
 
     def loss(params, estimator):
         posterior, prior, log_likelihood = linear_gaussian.distributions(params, X)
         mean, scale = posterior.base_dist.loc, posterior.base_dist.scale
         arguments = GivenNoise(mean, scale, noise), prior, log_likelihood
-        given = {"num_samples": K} | options
-        return objective(jax.random.key(0), *arguments, estimator=estimator, **given)[0]
+        all_options = {"num_samples": K, "estimator": estimator} | options
+        return objective(jax.random.key(0), *arguments, **all_options)[0]
 
     with jax.enable_x64(True):
         compute = jax.jit(lambda p: {n: jax.value_and_grad(loss)(p, n) for n in names})
@@ -142,11 +158,11 @@ def test_each_draw_has_the_stated_weights(name):
         np.testing.assert_allclose(-surrogate, value(seen), rtol=1e-12)
         weights = weights_of(estimator, value, log_w)
         expected = gradient_by_terms(LOOSE, X, noise, weights, beta)
-        for one, other in zip(gradient, expected, strict=True):
-            np.testing.assert_allclose(-one, other, rtol=0, atol=1e-8)
+        for slope, exact in zip(gradient, expected, strict=True):
+            np.testing.assert_allclose(-slope, exact, rtol=0, atol=1e-8)
 
 
-def test_path_weights_of_the_iwae_bound_are_squares_and_of_others_in_closed_form():
+def test_path_weights_equal_their_closed_forms():
     log_w = 2 * np.random.default_rng(1).normal(size=(6, 3))
     w = softmax(log_w, axis=0)
     ciwae = functools.partial(bounds.ciwae, beta=0.3)
@@ -168,26 +184,20 @@ def test_path_weights_of_the_iwae_bound_are_squares_and_of_others_in_closed_form
 # Means of many gradients.
 
 
-def off_reparam(found, name):
-    """Distances from reparam's mean, by parameter."""
-    gradients, expected = found[name], found["reparam"]
-    return {leaf: standard_errors_off(gradients[leaf] - expected[leaf], 0) for leaf in expected}
+def off_reparam(gradients, estimator):
+    """Standard errors between an estimator's mean gradient and reparam's, by parameter."""
+    reparam = gradients["reparam"]
+    return {
+        leaf: standard_errors_off(gradients[estimator][leaf] - reparam[leaf], 0) for leaf in reparam
+    }
 
 
-SLOW = ("beta_vae", "ciwae", "renyi_-1", "tvo")
+SLOW = ("elbo", "beta_vae", "ciwae", "renyi_0.5", "renyi_-1", "jackknife", "tvo")
 
 
-# MIWAE is a mean of independent IWAEs, and CUBO-2 is Renyi's bound of order -1. The slow ones are
-# mixtures or neighbours of the others.
+# MIWAE is a mean of independent IWAEs, and CUBO-2 is Renyi's bound of order -1.
 @pytest.mark.parametrize(
-    "name",
-    [
-        *("iwae", "user"),
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("elbo", "renyi_0.5", "jackknife", *SLOW)
-        ),
-    ],
+    "name", ["iwae", "user", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 )
 def test_mean_gradient_of_two_draws_is_exact(name):
     params, x = one_latent()
@@ -199,13 +209,13 @@ def test_mean_gradient_of_two_draws_is_exact(name):
         exact = linear_gaussian.elbo_gradient(params, x, BETA)
     linear = name in ("elbo", "beta_vae")
     names = ("dreg", "stl") if linear or name == "iwae" else ("dreg",)
-    found = many(objective_loss(objective, options, x), params, 20_000, names)
-    assert off_exact(found["dreg"], exact) < 4
+    gradients = many(objective_loss(objective, options, x), params, 20_000, names)
+    assert off_exact(gradients["dreg"], exact) < 4
     if linear:
-        assert off_exact(found["stl"], exact) < 4
+        assert off_exact(gradients["stl"], exact) < 4
     if name == "iwae":
-        # The comparison has the power to tell: paths that weigh v, and not v - h, are biased.
-        assert off_exact(found["stl"], exact) > 6
+        # The comparison has enough power: stl's path weights are v instead of v - h.
+        assert off_exact(gradients["stl"], exact) > 6
 
 
 def test_mean_wake_dreg_gradient_of_two_draws_is_exact():
@@ -222,11 +232,11 @@ def test_mean_wake_dreg_gradient_of_two_draws_is_exact():
     exact = bound._replace(a=np.outer(by_mean, x), c=by_mean, log_scale=by_log_scale)
     loss = objective_loss(losses.iwae, {"num_samples": 2}, x)
     assert off_exact(many(loss, params, 20_000, ("wake_dreg",))["wake_dreg"], exact) < 4
-    assert np.max(np.abs(exact.c - bound.c)) > 0.01  # another direction than the bound's
+    assert np.max(np.abs(exact.c - bound.c)) > 0.01  # The bound's direction differs.
 
 
 def squares_on_everything(key, problem, bound, weigh):
-    """A defect: the generation network weighs its terms by w^2 too."""
+    """A defective estimator: the generation network's weights are w^2 too."""
     z = losses.weights.sample(key, problem)
     draws = losses.weights.densities(problem, z, freeze_posterior=True)
     v = jax.lax.stop_gradient(estimators.derivative(bound, draws.log_w))
@@ -235,25 +245,28 @@ def squares_on_everything(key, problem, bound, weigh):
 
 def test_dreg_has_reparams_mean_and_the_comparison_finds_defects():
     loss = objective_loss(losses.iwae, {"num_samples": K}, X)
-    found = many(loss, LOOSE, 4_000, ("reparam", "dreg", "stl", squares_on_everything))
-    dreg, stl, squares = (off_reparam(found, name) for name in [*found][1:])
+    gradients = many(loss, LOOSE, 4_000, ("reparam", "dreg", "stl", squares_on_everything))
+    dreg, stl = off_reparam(gradients, "dreg"), off_reparam(gradients, "stl")
+    squares = off_reparam(gradients, squares_on_everything)
     assert max(dreg.values()) < 4, dreg
-    # Paths that weigh v, where they should v - h.
+    # stl's path weights are v instead of v - h.
     assert stl["w"] == stl["b"] == 0 and max(stl[field] for field in INFERENCE) > 6
     assert max(squares[field] for field in GENERATION) > 6
-    assert max(squares[field] for field in INFERENCE) < 4  # for which the squares are right
+    # Squares are right for the inference network.
+    assert max(squares[field] for field in INFERENCE) < 4
 
 
 def test_dreg_has_less_variance_than_reparam():
     loss = objective_loss(losses.iwae, {"num_samples": 16}, X)
-    found = many(loss, LOOSE, 4_000, ("reparam", "dreg"))
+    gradients = many(loss, LOOSE, 4_000, ("reparam", "dreg"))
     for field in INFERENCE:
-        variances = {name: np.sum(np.var(found[name][field], axis=0)) for name in found}
-        assert variances["dreg"] < 0.5 * variances["reparam"], field
+        dreg, reparam = (np.var(gradients[name][field], axis=0) for name in ("dreg", "reparam"))
+        assert np.sum(dreg) < 0.5 * np.sum(reparam), field
 
 
-def test_bounds_that_see_a_part_of_log_q():
-    # The estimators' own interface: log-weights with 2 log q in them, so that h counts twice.
+def test_dreg_of_a_bound_with_another_weight_of_log_q():
+    """Through the estimators' own interface: 2 log q in the log-weights, so that h counts twice."""
+
     def weigh(log_px_z, log_pz, log_qz_x):
         return log_px_z + 2 * (log_pz - log_qz_x)
 
@@ -261,8 +274,8 @@ def test_bounds_that_see_a_part_of_log_q():
         problem = estimators.Problem(*linear_gaussian.distributions(params, float32(X)), K)
         return estimators.ESTIMATORS[estimator](key, problem, bounds.iwae, weigh)[0]
 
-    found = many(loss, LOOSE, 4_000, ("reparam", "dreg", "stl"))
-    dreg, stl = off_reparam(found, "dreg"), off_reparam(found, "stl")
+    gradients = many(loss, LOOSE, 4_000, ("reparam", "dreg", "stl"))
+    dreg, stl = off_reparam(gradients, "dreg"), off_reparam(gradients, "stl")
     assert max(dreg.values()) < 4 and max(stl.values()) > 6
 
 
@@ -274,10 +287,10 @@ def test_dreg_of_two_stochastic_layers():
         arguments = hierarchy.two_layers(params, float32(X))
         return losses.iwae(key, *arguments, num_samples=K, estimator=estimator)[0]
 
-    found = many(loss, hierarchy.LAYERS, 4_000, ("reparam", "dreg", "stl"))
-    dreg, stl = off_reparam(found, "dreg"), off_reparam(found, "stl")
+    gradients = many(loss, hierarchy.LAYERS, 4_000, ("reparam", "dreg", "stl"))
+    dreg, stl = off_reparam(gradients, "dreg"), off_reparam(gradients, "stl")
     assert max(dreg.values()) < 4, dreg
-    assert dreg["v"] == dreg["w"] == 0  # The generation network's are equal.
+    assert dreg["v"] == dreg["w"] == 0  # The generation network's gradients are equal.
     assert max(stl[leaf] for leaf in "abs") > 6
 
 

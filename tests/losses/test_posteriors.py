@@ -1,5 +1,6 @@
-"""What posteriors offer and hide: draws that jump, stale shapes, squashed draws, moving supports,
-conditional priors, decoders with random masks.
+"""Unusual posteriors: draws that jump, stale shapes, moving supports, own attributes.
+
+Also conditional priors, and decoders with random masks.
 """
 
 import functools
@@ -26,7 +27,7 @@ pytestmark = [
 ]
 tfd = tfp.distributions
 
-# Draws that are floating point and jump.
+# Floating-point draws that jump.
 
 
 class FloatBernoulli:
@@ -46,7 +47,7 @@ class FloatBernoulli:
 
 
 class NumPyroBernoulli(dist.Distribution):
-    """The same as a subclass of NumPyro's, which then claims to have differentiable draws."""
+    """The same as a subclass of NumPyro's, whose `has_rsample` then wrongly is True."""
 
     def __init__(self, logits):
         self.own = FloatBernoulli(logits)
@@ -82,11 +83,8 @@ def transformed(loss):
 
 @pytest.mark.parametrize("estimator", sorted(PATH_ESTIMATORS))
 @pytest.mark.parametrize("posterior", [FloatBernoulli, NumPyroBernoulli])
-def test_floating_point_draws_that_jump_are_refused_where_they_are_differentiated(
-    posterior, estimator
-):
+def test_draws_that_jump_are_refused_where_they_are_differentiated(posterior, estimator):
     loss = functools.partial(bernoulli_loss, posterior=posterior, estimator=estimator)
-    assert posterior is FloatBernoulli or posterior(jnp.zeros((B, L))).has_rsample
     for slope in transformed(loss):
         with pytest.raises(ValueError, match=f'"{estimator}" needs .* score, score_loo, vimco'):
             jax.eval_shape(slope, jnp.zeros((B, L)), jax.random.key(0))
@@ -94,7 +92,7 @@ def test_floating_point_draws_that_jump_are_refused_where_they_are_differentiate
     assert jax.eval_shape(loss, jnp.zeros((B, L)), jax.random.key(0)).shape == ()
 
 
-def test_the_gradient_by_vimco_is_the_enumerated_one():
+def test_vimcos_mean_gradient_equals_the_enumerated_one():
     logits = np.linspace(-1, 1, L).astype(np.float32)
 
     def exact(logits):
@@ -108,8 +106,8 @@ def test_the_gradient_by_vimco_is_the_enumerated_one():
         return -total
 
     def loss(logits, key):
-        every = jnp.broadcast_to(logits, (B, L))
-        return bernoulli_loss(every, key, estimator="vimco", num_samples=2)
+        logits = jnp.broadcast_to(logits, (B, L))
+        return bernoulli_loss(logits, key, estimator="vimco", num_samples=2)
 
     keys = jax.random.split(jax.random.key(0), 4_000)
     samples = np.float64(jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(logits, keys))
@@ -120,24 +118,24 @@ def test_the_gradient_by_vimco_is_the_enumerated_one():
 
 
 class WithNoise:
-    """A normal beside uniform noise, whose density has no parameters."""
+    """A normal and uniform noise, whose density has no parameters."""
 
-    def __init__(self, mean, said):
+    def __init__(self, mean, declared):
         self.mean = mean
-        if said:
+        if declared:
             self.reparameterized = True
 
     def sample(self, key, sample_shape=()):
-        one, other = jax.random.split(key)
+        normal_key, uniform_key = jax.random.split(key)
         shape = (*sample_shape, *self.mean.shape)
         mean = jnp.broadcast_to(self.mean, shape)
-        return mean + jax.random.normal(one, shape), jax.random.uniform(other, shape)
+        return mean + jax.random.normal(normal_key, shape), jax.random.uniform(uniform_key, shape)
 
     def log_prob(self, z):
         return jnp.sum(dist.Normal(self.mean, 1.0).log_prob(z[0]), axis=-1)
 
 
-class NoiseAlone:
+class UniformNoise:
     """Uniform noise on [0, 1]^L for each example."""
 
     def sample(self, key, sample_shape=()):
@@ -147,8 +145,8 @@ class NoiseAlone:
         return jnp.zeros(z.shape[:-1])
 
 
-def test_frozen_posteriors_and_uniform_noise_are_legitimate():
-    """The generation network's gradient alone, and noise whose density does not move."""
+def test_frozen_posteriors_and_uniform_noise_are_accepted():
+    """The generation network's gradient alone, and noise whose density has no parameters."""
 
     def by_model(w, posterior, estimator):
         def log_likelihood(z):
@@ -159,29 +157,31 @@ def test_frozen_posteriors_and_uniform_noise_are_legitimate():
         return jnp.sum(losses.iwae(jax.random.key(0), *arguments, estimator=estimator)[0])
 
     for estimator in PATH_ESTIMATORS:
-        for posterior in (FloatBernoulli(jnp.zeros((B, L))), NoiseAlone()):
+        for posterior in (FloatBernoulli(jnp.zeros((B, L))), UniformNoise()):
             slope = functools.partial(by_model, posterior=posterior, estimator=estimator)
             assert jax.eval_shape(jax.grad(slope), W).shape == W.shape
 
-    def by_mean(mean, said):
-        posterior = WithNoise(mean, said)
-        prior = WithNoise(jnp.zeros(L), said)
+    def by_mean(mean, declared):
+        posterior = WithNoise(mean, declared)
+        prior = WithNoise(jnp.zeros(L), declared)
         arguments = posterior, prior, lambda z: log_likelihood(z[0] + z[1])
         return jnp.sum(losses.iwae(jax.random.key(0), *arguments, estimator="stl")[0])
 
-    slope = jax.grad(by_mean)
-    assert jax.eval_shape(functools.partial(slope, said=True), jnp.zeros((B, L))).shape == (B, L)
+    mean = jnp.zeros((B, L))
+    slope = functools.partial(jax.grad(by_mean), declared=True)
+    assert jax.eval_shape(slope, mean).shape == (B, L)
+    slope = functools.partial(jax.grad(by_mean), declared=False)
     with pytest.raises(ValueError, match="an attribute reparameterized = True"):
-        jax.eval_shape(functools.partial(slope, said=False), jnp.zeros((B, L)))
+        jax.eval_shape(slope, mean)
 
 
-# Distributions that were returned out of jax.vmap.
+# Distributions returned from jax.vmap.
 
 
 @pytest.mark.parametrize("num_samples", [K, B])  # With K = B the wrong shapes broadcast.
 @pytest.mark.parametrize("vectorized", [True, False])
 @pytest.mark.parametrize("prior", [PRIOR, dist.Normal(jnp.zeros((B, L)), 1.0).to_event(1)])
-def test_distributions_out_of_vmap_are_refused(prior, vectorized, num_samples):
+def test_distributions_returned_from_vmap_are_refused(prior, vectorized, num_samples):
     stale = jax.vmap(lambda m: dist.Normal(m, 0.5).to_event(1))(jnp.zeros((B, L)))
     assert stale.batch_shape == ()
     options = {"num_samples": num_samples, "vectorized": vectorized}
@@ -189,8 +189,8 @@ def test_distributions_out_of_vmap_are_refused(prior, vectorized, num_samples):
         losses.iwae(jax.random.key(0), stale, prior, log_likelihood, **options)
 
 
-class WithoutBatch:
-    """A user's own sampler, which gives one draw for all examples."""
+class OneDrawForAllExamples:
+    """A user's own sampler, whose draws lack the batch."""
 
     def sample(self, key, sample_shape=()):
         return jax.random.normal(key, (*sample_shape, L))
@@ -200,15 +200,16 @@ class WithoutBatch:
 
 
 def test_draws_without_the_batch_of_their_density_are_refused():
+    arguments = OneDrawForAllExamples(), PRIOR, log_likelihood
     with pytest.raises(ValueError, match=r"draws of shape \[K, \*batch, .*\(5, 4, .*got \(5, 3\)"):
-        losses.iwae(jax.random.key(0), WithoutBatch(), PRIOR, log_likelihood, num_samples=K)
+        jax.eval_shape(lambda key: losses.iwae(key, *arguments, num_samples=K), jax.random.key(0))
 
 
-# Attributes of a user's own that mean something elsewhere.
+# A user's own attributes with names that mean something in other libraries.
 
 
 class OwnModule:
-    """A normal with attributes that other libraries use otherwise."""
+    """A normal whose attributes have other meanings in NumPyro, Distrax or TFP."""
 
     layers = ("dense", "dense")
     support = "real"
@@ -227,7 +228,7 @@ class OwnModule:
 
 
 @pytest.mark.parametrize("estimator", losses.ESTIMATORS)
-def test_attributes_of_a_users_own(estimator):
+def test_a_users_own_attributes_are_ignored(estimator):
     def loss(mean):
         arguments = OwnModule(mean), PRIOR, log_likelihood
         return jnp.sum(losses.iwae(jax.random.key(0), *arguments, estimator=estimator)[0])
@@ -238,7 +239,8 @@ def test_attributes_of_a_users_own(estimator):
 # Conditional priors.
 
 
-def dreaming(name, prior, key):
+def loss_with_prior_draws(name, prior, key):
+    """The loss of an objective that samples the prior."""
     options = {}
     if name != "info_vae":
         options["inference"] = lambda x: dist.Normal(x @ W.T, 0.5).to_event(1)
@@ -254,15 +256,22 @@ def test_conditional_priors_give_one_draw_per_example(name):
     mean = np.repeat(100 * np.arange(B, dtype=np.float32)[:, None], L, axis=1)
     by_scale = dist.Normal(mean[:, :1], jnp.ones(L)).to_event(1)
     priors = [dist.Normal(mean, 1.0).to_event(1), by_scale]
-    for prior in priors if name == "info_vae" else [*priors, OwnModule(mean)]:
-        assert jax.eval_shape(lambda k: dreaming(name, prior, k), jax.random.key(0)).shape == (B,)  # noqa: B023
+    if name != "info_vae":
+        priors.append(OwnModule(mean))
+    for prior in priors:
+        loss = functools.partial(loss_with_prior_draws, name, prior)
+        assert jax.eval_shape(loss, jax.random.key(0)).shape == (B,)
+
+
+def test_one_per_example_draws_from_each_examples_prior():
+    mean = np.repeat(100 * np.arange(B, dtype=np.float32)[:, None], L, axis=1)
     for batch in ((), (1,), (B,)):
         prior = dist.Normal(jnp.zeros((*batch, L)), 1.0).to_event(1)
         z = one_per_example(prior, jax.random.key(0), (B,))
         assert z.shape == (B, L)
         assert len(np.unique(z)) == B * L  # No draw is shared.
     z = one_per_example(OwnModule(mean), jax.random.key(0), (B,))
-    assert np.all(np.abs(z - mean) < 10)  # Each from its own example's prior.
+    assert np.all(np.abs(z - mean) < 10)  # Each draw is from its own example's prior.
     wrong = dist.Normal(jnp.zeros((B + 1, L)), 1.0).to_event(1)
     with pytest.raises(ValueError, match=r"prior has batch shape \(5,\).*\(4,\)"):
         one_per_example(wrong, jax.random.key(0), (B,))
@@ -312,16 +321,16 @@ def test_moving_supports_are_refused_by_all_but_reparam(library):
 
 def test_reparam_follows_a_moving_support():
     """d/ds of E[log w] = -s^2 / 3 + s / 2 + log s + constant, at s = 1.3."""
-    slope = functools.partial(uniform_loss, estimator="reparam", posterior=UNIFORMS["numpyro"])
+    loss = functools.partial(uniform_loss, estimator="reparam", posterior=UNIFORMS["numpyro"])
     keys = jax.random.split(jax.random.key(0), 10_000)
-    slopes = jax.vmap(lambda key: jax.grad(lambda s: slope(s, key=key))(1.3))
-    samples = np.float64(jax.jit(slopes)(keys))
+    slopes = jax.jit(jax.vmap(lambda key: jax.grad(loss)(1.3, key=key)))
+    samples = np.float64(slopes(keys))
     exact = -(-2 * 1.3 / 3 + 0.5 + 1 / 1.3)
     error = np.std(samples) / np.sqrt(len(keys))
     assert abs(np.mean(samples) - exact) < 4 * error
 
 
-def test_an_end_at_zero_stays_there_whatever_the_scale():
+def test_a_support_that_scaling_does_not_move_is_accepted():
     def posterior(s):
         return scaled(dist.Exponential(1.0), s)
 
@@ -330,8 +339,8 @@ def test_an_end_at_zero_stays_there_whatever_the_scale():
         assert jax.eval_shape(slope, 1.3, key=jax.random.key(0)).shape == ()
 
 
-def test_supports_that_data_bound_are_legitimate():
-    """Dequantization: v ~ U(x, x + 1), differentiated by the model alone."""
+def test_supports_that_depend_on_data_alone_are_accepted():
+    """Dequantization: v ~ U(x, x + 1), differentiated by the model's parameters alone."""
 
     def loss(mean, estimator):
         prior = dist.Normal(mean, 1.0).to_event(1)
@@ -364,7 +373,7 @@ def test_supports_that_data_bound_are_legitimate():
     ],
 )
 def test_a_decoder_with_dropout_has_one_mask(name, estimator, vectorized):
-    """A decoder that takes a new mask at each call gives the gradient of the mask of its first."""
+    """A decoder with a new mask at each call gives the gradient of its first call's mask."""
     keys = list(jax.random.split(jax.random.key(7), 10))
 
     def loss(w, scale, stateful):
@@ -378,18 +387,17 @@ def test_a_decoder_with_dropout_has_one_mask(name, estimator, vectorized):
             mask = jnp.broadcast_to(mask, hidden.shape)
             return dist.BernoulliLogits(jnp.where(mask, hidden, 0)).to_event(1).log_prob(X)
 
-        options = {} if estimator is None else {"estimator": estimator}
+        options = {"vectorized": vectorized}
+        if estimator is not None:
+            options["estimator"] = estimator
         if name == "rws":
-            options |= {"inference": lambda x: dist.Normal(x @ W.T, scale).to_event(1)}
-            options |= {"generation": lambda z: dist.BernoulliLogits(z @ w).to_event(1)}
-            options |= {"phase": "both"}
+            options["inference"] = lambda x: dist.Normal(x @ W.T, scale).to_event(1)
+            options["generation"] = lambda z: dist.BernoulliLogits(z @ w).to_event(1)
+            options["phase"] = "both"
         arguments = posterior, PRIOR, log_likelihood
-        objective = losses.OBJECTIVES[name]
-        return jnp.sum(
-            objective(jax.random.key(0), *arguments, vectorized=vectorized, **options)[0]
-        )
+        return jnp.sum(losses.OBJECTIVES[name](jax.random.key(0), *arguments, **options)[0])
 
-    both = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)), static_argnums=2)
-    stateful, fixed = both(W, 0.5, True), both(W, 0.5, False)
+    compute = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)), static_argnums=2)
+    stateful, fixed = compute(W, 0.5, True), compute(W, 0.5, False)
     chex.assert_trees_all_close(stateful, fixed, rtol=1e-5, atol=1e-5)
     assert np.max(np.abs(fixed[1][0])) > 1e-2

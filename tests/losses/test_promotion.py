@@ -1,6 +1,7 @@
-"""Neither ranks nor types are promoted implicitly inside `elbo_lab.losses`: see `conftest.py`, by
-which both of JAX's checks are on in all tests here. Below are half precision, callers' weights of
-other types, and each check alone.
+"""Neither ranks nor types are promoted implicitly inside `elbo_lab.losses`.
+
+`conftest.py` turns both of JAX's checks on in all tests of this folder. Here are half precision,
+callers' weights of other types, and each check alone.
 """
 
 import functools
@@ -20,15 +21,17 @@ BFLOAT16 = pairs.params_of(jnp.bfloat16)
 FLOAT32 = pairs.params_of(np.float32)
 X = pairs.X.astype(np.float32)
 REFUSED_ALONE = [("raise", "standard"), ("allow", "strict")]
-FIRST = list({name: (name, estimator) for name, estimator in reversed(calls.PAIRS)}.values())
+# Each objective with the first of its estimators.
+FIRST = [(name, (entry.estimators or (None,))[0]) for name, entry in losses.CATALOGUE.items()]
 
 
 def row_of(name, estimator):
-    return pairs.Row(name, estimator, "numpyro" if name in pairs.NO_FACTORS else "own", "strict")
+    library = "numpyro" if name in pairs.NEEDS_FACTORS else "own"
+    return pairs.Row(name, estimator, library, "strict")
 
 
 def trace(name, estimator, params, vectorized=False, **replaced):
-    """Shapes of loss, aux and slopes, without computing anything."""
+    """Shapes and types of loss, aux and slopes; nothing is computed."""
     row = row_of(name, estimator)
 
     def loss(params, key):
@@ -53,7 +56,7 @@ def check(name, estimator, params, **options):
 
 @pytest.mark.parametrize(("name", "estimator"), FIRST)
 def test_half_precision_is_added_in_float32(name, estimator):
-    """Densities and KLs of bfloat16, of a user's own class where it can be."""
+    """Densities and KLs are bfloat16, and a user's own class where the objective takes one."""
     check(name, estimator, BFLOAT16)
 
 
@@ -94,13 +97,13 @@ WEIGHTS = [
 @pytest.mark.parametrize(("name", "options", "weights"), WEIGHTS)
 def test_weights_of_another_type(name, options, weights):
     def with_weight(weight):
-        given = options | dict.fromkeys(weights, weight)
-        return trace(name, "reparam", FLOAT32, **given)[0]
+        by_name = dict.fromkeys(weights, weight)
+        return trace(name, "reparam", FLOAT32, **options, **by_name)[0]
 
     assert jax.eval_shape(with_weight, jnp.int32(1)).dtype == np.float32
 
 
-def test_what_else_takes_a_posterior():
+def test_other_functions_that_take_a_posterior():
     row = row_of("iwae", "reparam")
     functions = {
         "sumo_log_px": losses.sumo_log_px,
@@ -124,7 +127,7 @@ def test_what_else_takes_a_posterior():
 
 
 def test_a_closed_form_of_half_precision_is_added_in_float32():
-    """A KL of hundreds of nats in bfloat16 is two nats from its neighbours: the loss is not."""
+    """bfloat16 numbers of hundreds are two apart; the loss must not be rounded to them."""
 
     @jax.jit
     def compute():
@@ -135,7 +138,7 @@ def test_a_closed_form_of_half_precision_is_added_in_float32():
         loss, aux = losses.elbo(jax.random.key(0), *arguments, kl="analytic")
         return loss, aux.kl, own_normal.kl(posterior, prior)
 
-    loss, kl, given = compute()
-    assert given.dtype == jnp.bfloat16 and loss.dtype == kl.dtype == np.float32
-    assert np.all(np.abs(np.float64(given) - 17.0**2) <= 2)  # two halves of 17^2
-    np.testing.assert_array_equal(loss, np.float32(given) - np.float32(0.125))
+    loss, kl, half_kl = compute()
+    assert half_kl.dtype == jnp.bfloat16 and loss.dtype == kl.dtype == np.float32
+    assert np.all(np.abs(np.float64(half_kl) - 17.0**2) <= 2)  # two halves of 17^2
+    np.testing.assert_array_equal(loss, np.float32(half_kl) - np.float32(0.125))

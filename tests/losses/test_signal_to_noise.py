@@ -1,14 +1,14 @@
 """Signal-to-noise ratios of gradients, by the toy of Rainforth et al. 2018, section 4.
 
 z ~ N(mu, I_20), x|z ~ N(z, I), q(z|x) = N(Ax + b, 2/3 I), near the optimum A = I/2, b = mu/2. For M
-repeats of a bound of K draws, the ratio |mean| / standard deviation of a gradient estimate goes as
-M^(1/2) K^(1/2) for the generation network and, by reparam, as M^(1/2) K^(-1/2) for the inference
-network; by dreg it does not fall in K (Tucker et al. 2019).
+repeats of a bound of K draws, the ratio |mean| / standard deviation of a gradient estimate grows as
+M^(1/2) K^(1/2) for the generation network and, with reparam, as M^(1/2) K^(-1/2) for the inference
+network. With dreg it does not fall in K (Tucker et al. 2019).
 
-The paper takes the sum over 1,024 points at offsets of 0.01 from the optimum. Its mean grows with
-the number of points and with the offset, its standard deviation with the square root of the
-number: 8 points at offsets of 0.08 have ratios near the paper's, at a small part of the cost. mu is
-further off, for the mean of its gradient to be that of log p(x) at few draws already. The slopes in
+The paper sums over 1,024 points at offsets of 0.01 from the optimum. The mean grows with the number
+of points and the offset, the standard deviation with the square root of the number. Thus 8 points
+at offsets of 0.08 have ratios near the paper's, at a fraction of the cost. mu is further from the
+optimum, so that few draws already give its gradient the mean of log p(x)'s gradient. The slopes in
 K are limits for many draws: 32 to 512 are enough here.
 """
 
@@ -43,60 +43,64 @@ def gradients(num_outer, num_samples):
     """Independent gradients by reparam and by dreg, each of mu and b, [DRAWS, 20], float64."""
 
     def loss(params, key, estimator):
+        def log_likelihood(z):
+            return dist.Normal(z, 1.0).to_event(1).log_prob(X)
+
         posterior = dist.Normal(X @ A.T + params["b"][None], math.sqrt(2 / 3)).to_event(1)
-        prior = dist.Normal(params["mu"], 1.0).to_event(1)
-        return jnp.sum(
-            losses.miwae(
-                key,
-                posterior,
-                prior,
-                lambda z: dist.Normal(z, 1.0).to_event(1).log_prob(X),
-                num_outer=num_outer,
-                num_samples=num_samples,
-                estimator=estimator,
-                vectorized=True,
-            )[0]
-        )
+        arguments = posterior, dist.Normal(params["mu"], 1.0).to_event(1), log_likelihood
+        numbers = {"num_outer": num_outer, "num_samples": num_samples}
+        options = {"estimator": estimator, "vectorized": True}
+        return jnp.sum(losses.miwae(key, *arguments, **numbers, **options)[0])
 
     @jax.jit
     def compute(key):
-        def one(keys):
+        def gradients_of_one_draw(keys):
             return [jax.grad(loss)(PARAMS, keys[i], n) for i, n in enumerate(("reparam", "dreg"))]
 
-        return jax.lax.map(one, jax.random.split(key, (DRAWS, 2)), batch_size=25)
+        keys = jax.random.split(key, (DRAWS, 2))
+        return jax.lax.map(gradients_of_one_draw, keys, batch_size=25)
 
-    found = compute(jax.random.fold_in(jax.random.key(num_outer), num_samples))
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), found)
+    results = compute(jax.random.fold_in(jax.random.key(num_outer), num_samples))
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), results)
 
 
-def log_ratio(mean_of, noise_of):
-    """log |mean| / standard deviation, over all parameters, of [draws, 20] each.
+def log_ratio(signal_draws, noise_draws):
+    """log(|mean| / standard deviation) over all parameters; draws [DRAWS, 20] each.
 
-    Both estimators of the inference network have one mean (`test_path_estimators.py`): it is taken
-    from the one that is sure of it. Its square is freed of the noise's own part.
+    Both estimators have the same mean for the inference network (`test_path_estimators.py`), so the
+    mean may be taken from the one with less noise. The squared mean is corrected for its noise.
     """
-    signal = np.sum(np.mean(mean_of, axis=0) ** 2)
-    signal -= np.sum(np.var(mean_of, axis=0, ddof=1)) / len(mean_of)
-    return 0.5 * np.log(signal / np.sum(np.var(noise_of, axis=0, ddof=1)))
+    signal = np.sum(np.mean(signal_draws, axis=0) ** 2)
+    signal -= np.sum(np.var(signal_draws, axis=0, ddof=1)) / len(signal_draws)
+    return 0.5 * np.log(signal / np.sum(np.var(noise_draws, axis=0, ddof=1)))
 
 
 def slope_interval(cases, counts, pick):
-    """Slope of the log ratio over log counts by least squares: the interval of four standard
-    errors, by bootstrap.
+    """Least-squares slope of the log ratio over log counts, minus and plus four standard errors.
+
+    The standard error is by bootstrap.
+
+    Args:
+      cases: arguments of `gradients`.
+      counts: the number, of draws or repeats, that each case stands for.
+      pick: (reparam's gradients, dreg's gradients) -> the arguments of `log_ratio`.
     """
     rng = np.random.default_rng(1)
     samples = [pick(*gradients(*case)) for case in cases]
 
     def slope(resample):
         values = []
-        for mean_of, noise_of in samples:
-            rows = rng.integers(DRAWS, size=(2, DRAWS)) if resample else [slice(None)] * 2
-            same = mean_of is noise_of
-            values.append(log_ratio(mean_of[rows[0]], noise_of[rows[0 if same else 1]]))
+        for signal_draws, noise_draws in samples:
+            if resample:
+                signal_rows, noise_rows = rng.integers(DRAWS, size=(2, DRAWS))
+                if signal_draws is noise_draws:
+                    noise_rows = signal_rows
+                signal_draws, noise_draws = signal_draws[signal_rows], noise_draws[noise_rows]
+            values.append(log_ratio(signal_draws, noise_draws))
         return np.polyfit(np.log(counts), values, 1)[0]
 
     error = np.std([slope(True) for _ in range(200)])
-    assert error < 0.025  # The interval is worth something.
+    assert error < 0.025  # Otherwise the interval tells nothing.
     return slope(False) - 4 * error, slope(False) + 4 * error
 
 

@@ -1,4 +1,4 @@
-"""Squashed posteriors, such as tanh of a Gaussian: log q is asked of the draw before squashing."""
+"""Squashed posteriors such as tanh of a Gaussian: log q is evaluated before squashing."""
 
 import functools
 
@@ -25,7 +25,7 @@ SCALE = 2.0
 
 
 class Tanh(dist.transforms.ParameterFreeTransform):
-    """A user's own transform, which NumPyro lacks."""
+    """tanh as a user's own transform, since NumPyro has none."""
 
     domain, codomain = dist.constraints.real, dist.constraints.interval(-1.0, 1.0)
 
@@ -66,21 +66,22 @@ def tfp_tanh(mean, scale):
 
 
 def tfp_chain(mean, scale):
-    """An affine map with parameters, which stays, then tanh."""
+    """An affine map with parameters, which is not unwrapped, then tanh."""
     base = tfd.Normal(jnp.zeros((B, L)), 1.0)
     chain = tfb.Chain([tfb.Tanh(), tfb.Shift(mean), tfb.Scale(scale)])
     return tfd.Independent(tfd.TransformedDistribution(base, chain), 1)
 
 
-SQUASHED = [
-    numpyro_tanh,
-    numpyro_tanh_inside,
-    distrax_tanh,
-    distrax_tanh_inside,
-    tfp_tanh,
-    tfp_chain,
-]
-# Estimators, each by one convention of calling, and reparam by both.
+# Squashed sampler: the sampler of tanh's argument by the same key. tfp_chain's base is N(0, 1).
+UNSQUASHED = {
+    numpyro_tanh: lambda m, s: dist.Normal(m, s).to_event(1),
+    numpyro_tanh_inside: lambda m, s: dist.Normal(m, s).to_event(1),
+    distrax_tanh: lambda m, s: distrax.MultivariateNormalDiag(m, s * jnp.ones(L)),
+    distrax_tanh_inside: lambda m, s: distrax.Independent(distrax.Normal(m, s), 1),
+    tfp_tanh: lambda m, s: tfd.MultivariateNormalDiag(m, s * jnp.ones(L)),
+    tfp_chain: lambda m, s: tfd.Independent(tfd.Normal(0 * m, 1.0), 1),
+}
+# (estimator, vectorized): each estimator by one convention, reparam by both.
 SQUASHED_CALLS = [
     ("reparam", True),
     ("reparam", False),
@@ -114,11 +115,15 @@ def exact_squashed_loss(noise, mean, scale):
     [
         numpyro_tanh,
         # Distrax and TFP promote ranks.
-        *(pytest.param(f, marks=[pytest.mark.slow, pytest.mark.promotes]) for f in SQUASHED[1:]),
+        *(
+            pytest.param(function, marks=[pytest.mark.slow, pytest.mark.promotes])
+            for function in UNSQUASHED
+            if function is not numpyro_tanh
+        ),
     ],
 )
 def test_squashed_posteriors(squashed):
-    """Values of all estimators, and reparam's gradient, against float64 by the same base draws."""
+    """Values of all estimators and reparam's gradient, against float64 with the same base draws."""
     number = 50
 
     def loss(parameters, estimator, vectorized):
@@ -126,39 +131,29 @@ def test_squashed_posteriors(squashed):
         options = {"num_samples": number, "estimator": estimator, "vectorized": vectorized}
         return losses.iwae(jax.random.key(0), *arguments, **options)[0]
 
-    def all_of(parameters):
+    @jax.jit
+    def compute(parameters):
         def total(parameters, *options):
             value = loss(parameters, *options)
             return jnp.sum(value), value
 
-        return {
-            (e, v): jax.value_and_grad(total, has_aux=True)(parameters, e, v)
-            for e, v in SQUASHED_CALLS
-        }
+        slope = jax.value_and_grad(total, has_aux=True)
+        return {options: slope(parameters, *options) for options in SQUASHED_CALLS}
 
     mean = MEAN.astype(np.float32)
-    results = jax.jit(all_of)((mean, np.float32(SCALE)))
-    # z is rounded to 1, and does not tell y: the same sampler without tanh does.
-    flat = {
-        numpyro_tanh: lambda m, s: dist.Normal(m, s).to_event(1),
-        numpyro_tanh_inside: lambda m, s: dist.Normal(m, s).to_event(1),
-        distrax_tanh: lambda m, s: distrax.MultivariateNormalDiag(m, s * jnp.ones(L)),
-        distrax_tanh_inside: lambda m, s: distrax.Independent(distrax.Normal(m, s), 1),
-        tfp_tanh: lambda m, s: tfd.MultivariateNormalDiag(m, s * jnp.ones(L)),
-        tfp_chain: lambda m, s: tfd.Independent(tfd.Normal(0 * m, 1.0), 1),
-    }[squashed](mean, SCALE)
-    drawn = losses.log_weights(jax.random.key(0), flat, PRIOR, log_likelihood, number).z
-    is_standard = squashed is tfp_chain
-    noise = np.float64(drawn) if is_standard else (np.float64(drawn) - MEAN) / SCALE
+    results = compute((mean, np.float32(SCALE)))
+    # z may be rounded to 1, and does not determine y = arctanh z. The sampler without tanh gives y.
+    unsquashed = UNSQUASHED[squashed](mean, SCALE)
+    draws = losses.log_weights(jax.random.key(0), unsquashed, PRIOR, log_likelihood, number)
+    y = np.float64(draws.z)
+    noise = y if squashed is tfp_chain else (y - MEAN) / SCALE
     exact = exact_squashed_loss(noise, MEAN, SCALE)
     for name, ((_, values), (by_mean, by_scale)) in results.items():
         np.testing.assert_allclose(values, exact, rtol=2e-5, err_msg=str(name))
         assert np.all(np.isfinite(by_mean)) and np.isfinite(by_scale), name
     step = 1e-5
-    slope = (
-        np.sum(exact_squashed_loss(noise, MEAN, SCALE + step))
-        - np.sum(exact_squashed_loss(noise, MEAN, SCALE - step))
-    ) / (2 * step)
+    above, below = (np.sum(exact_squashed_loss(noise, MEAN, SCALE + h)) for h in (step, -step))
+    slope = (above - below) / (2 * step)
     for vectorized in (True, False):
         np.testing.assert_allclose(results["reparam", vectorized][1][1], slope, rtol=1e-4)
 
@@ -169,20 +164,20 @@ def test_squashed_gradients_of_all_estimators_have_one_mean():
     names = ("reparam", "dreg", "vimco")
 
     def loss(scale, key, estimator):
-        # Moderate, so that the score function's variance is.
+        # Moderate means keep the score function's variance moderate.
         arguments = numpyro_tanh(jnp.asarray(MEAN / 6, jnp.float32), scale), PRIOR, log_likelihood
         return jnp.sum(losses.iwae(key, *arguments, num_samples=K, estimator=estimator)[0])
 
     draws = 2_000
     keys = jax.random.split(jax.random.key(1), (len(names), draws))
-    slopes = jax.jit(
-        lambda scale, keys: {
-            n: jax.vmap(jax.grad(functools.partial(loss, estimator=n)), (None, 0))(scale, keys[i])
-            for i, n in enumerate(names)
-        }
-    )(1.0, keys)
-    means = {n: np.mean(np.float64(s)) for n, s in slopes.items()}
-    errors = {n: np.std(np.float64(s)) / np.sqrt(draws) for n, s in slopes.items()}
-    for name in names[1:]:
-        distance = abs(means[name] - means["reparam"])
-        assert distance < 4 * np.hypot(errors[name], errors["reparam"]), (name, means, errors)
+
+    @jax.jit
+    def compute(scale, keys):
+        slopes = (jax.grad(functools.partial(loss, estimator=name)) for name in names)
+        return [jax.vmap(slope, (None, 0))(scale, k) for slope, k in zip(slopes, keys, strict=True)]
+
+    slopes = np.float64(compute(1.0, keys))  # [estimators, draws]
+    means, errors = np.mean(slopes, axis=1), np.std(slopes, axis=1) / np.sqrt(draws)
+    for i in (1, 2):
+        distance = abs(means[i] - means[0])
+        assert distance < 4 * np.hypot(errors[i], errors[0]), (names[i], means, errors)

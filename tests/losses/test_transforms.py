@@ -1,4 +1,4 @@
-"""Every objective under JAX's transformations, and under any stack of them."""
+"""Every objective under JAX's transformations, and under stacks of them."""
 
 import functools
 import json
@@ -22,35 +22,29 @@ pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 B, D, L, STEPS = 4, 3, 2, 3
 EXACT = linear_gaussian.make_params(D, L)
-PARAMS = linear_gaussian.Params(*(np.asarray(leaf, np.float32) for leaf in EXACT))
+PARAMS = linear_gaussian.cast(EXACT, np.float32)
 X = np.random.default_rng(7).normal(size=(B, D)).astype(np.float32)
 
 
-def cases():
-    """For each objective, one estimator through the draws and one through the score."""
-    for name, entry in losses.CATALOGUE.items():
-        preferred = ("dreg", "reparam"), ("vimco", "score")
-        able = [[e for e in names if e in entry.estimators][:1] for names in preferred]
-        yield from ((name, estimator) for estimator in sum(able, []) or [None])
+def estimators_of(name):
+    """One estimator through the draws and one through the score, as the objective takes them."""
+    valid = losses.CATALOGUE[name].estimators
+    if not valid:
+        return [None]
+    path = next((e for e in ("dreg", "reparam") if e in valid), None)
+    score = next((e for e in ("vimco", "score") if e in valid), None)
+    return [e for e in (path, score) if e is not None]
 
 
-CASES = list(cases())
-# One of each kind of program is compiled, the first two in the fast suite, which traces one
-# estimator of a few objectives. The slow suite traces all, and compiles all for the mesh below.
-COMPILED = [
-    ("iwae", "dreg"),
-    ("elbo", "vimco"),
-    ("sumo", "reparam"),
-    ("free_bits_batch", "reparam"),
-    ("piwae", "dreg"),
-    ("rws", None),
-]
+CASES = [(name, estimator) for name in losses.OBJECTIVES for estimator in estimators_of(name)]
+# The fast suite traces one estimator of a few objectives, the slow suite all. `test_pairs.py` also
+# compiles every objective.
+FIRST = [(name, estimators_of(name)[0]) for name in losses.OBJECTIVES]
 KINDS = ("iwae", "elbo", "free_bits", "dip_vae_ii", "piwae", "rws")
-TRACED = list({name: (name, estimator) for name, estimator in reversed(CASES)}.values())
 
 
-def slow_unless(fast, every):
-    return [pytest.param(*case, marks=[] if case in fast else pytest.mark.slow) for case in every]
+def slow_unless(fast, cases):
+    return [pytest.param(*case, marks=[] if case in fast else pytest.mark.slow) for case in cases]
 
 
 def loss(params, key, name, estimator, x=X):
@@ -58,11 +52,11 @@ def loss(params, key, name, estimator, x=X):
 
 
 def loss_by_example(params, key, name, estimator):
-    """The same with a vmap over examples and their keys, where no batch is wanted."""
+    """The same by vmap over examples and their keys, unless the objective needs a batch."""
     if name in calls.NEEDS_BATCH:
         return loss(params, key, name, estimator)
-    one = functools.partial(loss, params, name=name, estimator=estimator)
-    return jnp.mean(jax.vmap(lambda key, x: one(key, x=x))(jax.random.split(key, B), X))
+    losses_of = jax.vmap(lambda key, x: loss(params, key, name, estimator, x))
+    return jnp.mean(losses_of(jax.random.split(key, B), X))
 
 
 def mapped(params, keys, name, estimator):
@@ -72,7 +66,7 @@ def mapped(params, keys, name, estimator):
 
 
 def scanned(params, keys, name, estimator, loss=loss):
-    """The gradient of a sum over keys, by a scan of steps that keep nothing."""
+    """The value and gradient of a sum over keys, by a scan of checkpointed steps."""
     loss_of = functools.partial(loss, name=name, estimator=estimator)
 
     def total(params):
@@ -86,25 +80,24 @@ def keys():
     return jax.random.split(jax.random.key(0), STEPS)
 
 
-def assert_trees_close(one, other, rtol=2e-5, atol=2e-5):
-    chex.assert_trees_all_close(one, other, rtol=rtol, atol=atol)
+assert_trees_close = functools.partial(chex.assert_trees_all_close, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize(("name", "estimator"), slow_unless(COMPILED[:2], COMPILED))
+@pytest.mark.parametrize(("name", "estimator"), [("iwae", "dreg"), ("elbo", "vimco")])
 def test_vmap_equals_scan_of_checkpoints(name, estimator):
-    compile_one = functools.partial(jax.jit, static_argnums=(2, 3))
-    each = compile_one(mapped)(PARAMS, keys(), name, estimator)
-    total = compile_one(scanned)(PARAMS, keys(), name, estimator)
-    assert_trees_close(jax.tree.map(lambda leaf: np.sum(leaf, axis=0), each), total)
+    by_key = jax.jit(mapped, static_argnums=(2, 3))(PARAMS, keys(), name, estimator)
+    total = jax.jit(scanned, static_argnums=(2, 3))(PARAMS, keys(), name, estimator)
+    assert_trees_close(jax.tree.map(lambda leaf: np.sum(leaf, axis=0), by_key), total)
 
 
 @pytest.mark.parametrize(
-    ("name", "estimator"), slow_unless([case for case in TRACED if case[0] in KINDS], CASES)
+    ("name", "estimator"), slow_unless([case for case in FIRST if case[0] in KINDS], CASES)
 )
 def test_stacked_transformations_are_traced(name, estimator):
-    """vmap over keys, of grad, of scan, of checkpoint, of vmap over examples where no batch is
-    wanted: shapes alone, which is where transformations refuse. (JAX's check of keys takes vmap of
-    a scan whose steps are computed again backwards for a second use, whatever the function.)
+    """vmap over keys of grad of scan of checkpoint of vmap over examples, unless a batch is needed.
+
+    Tracing is where a transformation would raise. JAX's check of keys is off: it takes the backward
+    recomputation of a scan's steps under vmap for a second use, whatever the function.
     """
     options = {"name": name, "estimator": estimator, "loss": loss_by_example}
     stacked = jax.vmap(functools.partial(scanned, **options), (None, 0))
@@ -121,7 +114,7 @@ DIRECTION = linear_gaussian.Params(
     *(np.random.default_rng(3).normal(size=leaf.shape).astype(np.float32) for leaf in PARAMS)
 )
 PATHS = [(name, e) for name, e in calls.PAIRS if e in PATH_ESTIMATORS]
-# One each of the others, whose second derivatives are refused by the same lines.
+# One pair of each other estimator: the same lines refuse their second derivatives.
 PATHS += [("iwae", e) for e in losses.ESTIMATORS if e not in PATH_ESTIMATORS] + [("rws", None)]
 FORWARD = [("iwae", "dreg"), ("iwae", "stl"), ("elbo", "reparam"), ("cubo", "dreg"), ("rws", None)]
 
@@ -153,8 +146,7 @@ def hessian_vector(params, key, name, estimator="reparam"):
     ),
 )
 def test_forward_mode_and_hessians_are_traced(name, estimator):
-    function = functools.partial(loss, name=name, estimator=estimator)
-    function = functools.partial(function, key=jax.random.key(0))
+    function = functools.partial(loss, key=jax.random.key(0), name=name, estimator=estimator)
     forward = functools.partial(jax.jvp, function)
     assert [leaf.shape for leaf in jax.eval_shape(forward, (PARAMS,), (DIRECTION,))] == [(), ()]
     product = functools.partial(hessian_vector, name=name, estimator=estimator)
@@ -183,7 +175,7 @@ def test_hessian_vector_products_of_the_elbo_are_unbiased():
         assert np.all(np.abs(np.mean(samples, axis=0) - exact) <= 4 * error + 1e-4)
 
 
-# A mesh of two devices, which must exist before JAX starts: one process for all cases.
+# The two devices must exist before JAX starts: one subprocess for all cases.
 
 SHARDED = """
 import json, sys
@@ -192,24 +184,25 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_disable_most_optimizations", True)
 import jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from tests.losses import calls, test_transforms as ours
+from tests.losses import calls
+from tests.losses.test_transforms import PARAMS, X, assert_trees_close
 
 def loss(params, x, name, estimator):
     losses = calls.call(name, jax.random.key(0), params, x, estimator=estimator)[0]
     return jnp.mean(losses), losses
 
-both = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=(2, 3))
+compute = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=(2, 3))
 for name, estimator in json.loads(sys.argv[1]):
-    alone = both(ours.PARAMS, ours.X, name, estimator)
-    # What pairs a batch with itself leaves the sharding of the pairs to the compiler.
+    expected = compute(PARAMS, X, name, estimator)
+    # Objectives that pair examples leave the sharding of the pairs to the compiler.
     kind = AxisType.Auto if name in calls.NEEDS_BATCH else AxisType.Explicit
     mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,))
-    params = jax.device_put(ours.PARAMS, NamedSharding(mesh, PartitionSpec()))
-    x = jax.device_put(ours.X, NamedSharding(mesh, PartitionSpec("data")))
+    params = jax.device_put(PARAMS, NamedSharding(mesh, PartitionSpec()))
+    x = jax.device_put(X, NamedSharding(mesh, PartitionSpec("data")))
     with jax.set_mesh(mesh):
-        shared = both(params, x, name, estimator)
-    ours.assert_trees_close(shared, alone)
-    assert shared[0][1].sharding.spec == PartitionSpec("data"), name
+        sharded = compute(params, x, name, estimator)
+    assert_trees_close(sharded, expected)
+    assert sharded[0][1].sharding.spec == PartitionSpec("data"), name
     print(name, estimator)
 """
 
@@ -226,4 +219,4 @@ def check_on_a_mesh(cases):
 
 @pytest.mark.slow
 def test_sharded_batches_of_every_objective():
-    check_on_a_mesh(TRACED)
+    check_on_a_mesh(FIRST)
