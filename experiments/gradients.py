@@ -30,7 +30,7 @@ def main() -> int:
     cache_given = values["compilation_cache_dir"].present > 0
     setup.set_up(values.platform, 1, values.compilation_cache_dir, cache_given)
     named, subject = gradient_flags.subject_from_flags()
-    folder = None if values.output is None else folders.made("output", values.output)
+    folder = None if values.output is None else folders.create("output", values.output)
     try:
         gradient_study.check(study, subject)
     except ValueError as error:

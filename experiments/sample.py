@@ -22,7 +22,7 @@ def main() -> int:
     if out.suffix not in (".png", ".npz"):
         raise UserError(f"--out must be a path ending in .png or .npz; got {values.out!r}.")
     stored_runs.set_up()
-    folders.made("out", str(out.parent))
+    folders.create("out", str(out.parent))
     from elbo_lab.runs import sampling
     from elbo_lab.runs.progress import Progress
 

@@ -36,7 +36,7 @@ def main() -> int:
         [str(k) for k in flag_values.counts("k", values.k)],
     )
     flag = "results_dir" if values.results_dir else "workdir"
-    folder, workdir = folders.made(flag, values[flag].value), Path(values.workdir).expanduser()
+    folder, workdir = folders.create(flag, values[flag].value), Path(values.workdir).expanduser()
     earlier = sorted(workdir.glob(table1_results.EARLIER))
     settings = {name: str(values[name].value) for name in SHARED}
     kept = table1.kept_in(study, folder)

@@ -166,7 +166,7 @@ SLOW = [
     ("--k=30", ["--eval_k", "30", "20"]),
     ("--k", ["Missing value", "k"]),
     ("--dataset=nothing", ["'nothing'", "mnist_small", ".npz"]),
-    ("--protocol=fast --objective=rws", ["--protocol=fast sets --estimator", "leaves it out"]),
+    ("--protocol=fast --objective=rws", ["--protocol=fast sets --estimator", "unsets it"]),
     ("--epochs=9999999999", ["--epochs must be at most 2147483647", "9999999999"]),
     ("--dataset=/tmp", ["--dataset=/tmp: '/tmp' is a folder", "mnist_small"]),
     ("--batch_size=61", ["--batch_size", "60", "61"]),

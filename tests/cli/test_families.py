@@ -129,7 +129,7 @@ def test_a_protocol_that_sets_nothing_of_a_family_serves_others():
     assert (config.objective, config.estimator, config.batch_size) == ("elbo", "dreg", 100)
     assert config.model_options.latent_dims == (3,)  # the family's own default
     assert refusal(model="density", protocol="fast").endswith(
-        "loss of its own (--protocol=fast sets --estimator; --estimator= leaves it out)."
+        "loss of its own (--protocol=fast sets --estimator; --estimator= unsets it)."
     )
     assert config_of(model="density", protocol="fast", estimator="").batch_size == 100
 

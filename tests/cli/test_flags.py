@@ -63,12 +63,12 @@ def refusal(*argv: str) -> str:
         (["--objective=miwae"], "(with one repeat it is iwae); got 1."),
         (
             ["--objective=rws"],
-            "a gradient of its own (--protocol=fast sets --estimator; --estimator= leaves it out).",
+            "a gradient of its own (--protocol=fast sets --estimator; --estimator= unsets it).",
         ),
         (["--objective=rws", "--estimator=dreg"], "which has a gradient of its own."),
         (
             ["--protocol=rainforth2018", "--eval_k=9"],
-            "got 9 (--protocol=rainforth2018 sets --k; --k= leaves it out).",
+            "got 9 (--protocol=rainforth2018 sets --k; --k= unsets it).",
         ),
     ],
     ids=str,
@@ -90,5 +90,5 @@ def test_folders_that_are_files(tmp_path):
     with pytest.raises(UserError, match="--manual_dir=.*file is a file; give a folder."):
         folders.check(data_dir=None, manual_dir=file)
     with pytest.raises(UserError, match="--results_dir=.* cannot be written"):
-        folders.made("results_dir", f"{file}/new")
-    assert folders.made("results_dir", str(tmp_path / "new")).is_dir()
+        folders.create("results_dir", f"{file}/new")
+    assert folders.create("results_dir", str(tmp_path / "new")).is_dir()

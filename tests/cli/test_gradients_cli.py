@@ -135,8 +135,8 @@ def test_help_and_wrong_flags_end_as_those_of_every_script(tmp_path):
     done = gradients_command(tmp_path, "--objective=iwae", "--estimators=reinforce")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "Error: --estimators must be of reparam, stl, dreg, score, score_loo, vimco, ovis, wake, "
-        "wake_dreg for --objective=iwae; got 'reinforce'.\n"
+        "Error: --estimators must be one or more of reparam, stl, dreg, score, score_loo, vimco, "
+        "ovis, wake, wake_dreg for --objective=iwae; got 'reinforce'.\n"
     )
 
 
@@ -195,4 +195,4 @@ def test_runs_of_other_data_or_versions_and_without_checkpoints_are_refused(
 def test_an_output_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--output=.* cannot be written"):
-        folders.made("output", str(tmp_path / "file" / "found"))
+        folders.create("output", str(tmp_path / "file" / "found"))

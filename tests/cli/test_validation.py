@@ -319,14 +319,14 @@ def test_every_pair_of_the_catalogue_passes_and_every_other_is_refused(objective
 def test_a_closed_form_kl_leaves_few_estimators():
     message = refusal(objective="elbo", kl="analytic", estimator="dreg")
     assert "--objective=elbo --kl=analytic" in message
-    assert message.endswith("those that do: reparam, score, score_loo, vimco.")
+    assert message.endswith("valid estimators: reparam, score, score_loo, vimco.")
 
 
 @pytest.mark.parametrize("alpha", [-math.inf, math.inf])
 def test_the_greatest_and_the_least_log_weight_have_no_dreg(alpha):
     message = refusal(objective="renyi", alpha=alpha, estimator="dreg")
-    assert f"--objective=renyi --alpha={alpha}; those that do: " in message
-    assert "dreg" not in message.split("those that do: ")[1].rstrip(".").split(", ")
+    assert f"--objective=renyi --alpha={alpha}; valid estimators: " in message
+    assert "dreg" not in message.split("valid estimators: ")[1].rstrip(".").split(", ")
     validation.check(configs.make(objective="renyi", alpha=alpha, estimator="stl"))
 
 
