@@ -168,7 +168,7 @@ def test_wrong_grids_are_one_sentence(sweeping, tmp_path):
     for flags, words in [
         (["--k=1,x"], "--k must be a whole number; got 'x'."),
         (["--objective=elbo,elboo"], "got 'elboo'"),
-        (["--baseline=k=7", "--k=1,5"], "--baseline=k=7 is no cell of the grid."),
+        (["--baseline=k=7", "--k=1,5"], "--baseline=k=7 is not a cell of the grid."),
         (["--replicates=1,2"], "--replicates must be one number"),
         (["--platform=abacus"], "--platform=abacus is not available"),
         (

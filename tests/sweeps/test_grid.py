@@ -57,8 +57,8 @@ def test_the_baseline_is_the_first_cell_that_fits():
     # A skipped cell is passed over among those that fit.
     assert cells[grid.find(cells, {"estimator": "vimco"})].values["k"] == "5"
     for wanted, words in [
-        ({"beta": "1"}, "no axis of the grid"),
-        ({"k": "7"}, "no cell of the grid"),
+        ({"beta": "1"}, "must name axes of the grid .*; got 'beta'"),
+        ({"k": "7"}, "is not a cell of the grid"),
         ({"k": "1", "estimator": "vimco"}, "skipped"),
     ]:
         with pytest.raises(UserError, match=words):

@@ -258,7 +258,7 @@ def test_a_folder_of_single_runs_is_no_sweep(tmp_path):
 @pytest.mark.parametrize("name", ["runs", "logs"])
 def test_a_file_in_the_place_of_a_folder_is_one_sentence(tmp_path, name):
     (tmp_path / name).write_text("x")
-    with pytest.raises(UserError, match=f"{name} has to be a folder .File exists.; move"):
+    with pytest.raises(UserError, match=f"{name} must be a folder .File exists.; move"):
         sweep_folder.make_folders(tmp_path)
 
 
@@ -312,7 +312,7 @@ def test_baselines_by_name():
     assert grid_flags.baseline(cells, None) == 0
     assert grid_flags.baseline(cells, "objective=iwae,k=5") == 3
     assert grid_flags.baseline(cells, "--k=5; objective=elbo") == 1
-    with pytest.raises(UserError, match="as objective=elbo,k=1"):
+    with pytest.raises(UserError, match="of the form objective=elbo,k=1"):
         grid_flags.baseline(cells, "iwae")
 
 
