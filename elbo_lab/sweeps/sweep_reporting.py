@@ -1,5 +1,6 @@
 """The last stage of a sweep: sweep.json, report.html, and the table to print."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def table(sweep: dict[str, Any]) -> str:
 
 
 def _lines(axes: list[str], done: list[dict[str, Any]]) -> list[str]:
-    """The rows of cells with results, with aligned columns."""
+    """The heading, and a line for each cell that has results."""
     symbols = sweep_cells.each(sweep_cells.headlines(done), "symbol")
     with_symbol = len(symbols) > 1  # cells have headlines of different quantities
     with_active_units = bool(sweep_cells.with_layers(done))
@@ -89,6 +90,11 @@ def _lines(axes: list[str], done: list[dict[str, Any]]) -> list[str]:
             layers = [f"{layer['mean']:.3g}" for layer in cell.get("active_units", [])]
             row.append(" + ".join(layers) or sweep_cells.NOT_APPLICABLE)
         rows.append([*row, f"{cell['training_seconds']:.1f}", _difference(cell)])
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of texts as lines, with columns of equal width."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()

@@ -75,9 +75,9 @@ def test_the_cells_of_table_1_are_those_whose_results_are_stored():
         settings = {"protocol": row["protocol"], "budget": str(row["budget"])}
         cells = study_flags.cells(table1.STUDY, settings, table1.STUDY.choices(settings))
         (cell,) = (c for c in cells if c.config == configs.from_dict(row["config"]))
-        assert cell.values["model"] == row["model"] and cell.values["k"] == str(row["k"])
-        named = table1_results.slug(table1.table_cell(cell.values, cell.config, settings))
-        assert (RESULTS / f"table1-{named}.json").exists()
+        names = ("data", "layers", "model", "k")
+        assert cell.values == {name: str(row[name]) for name in names}
+        assert (RESULTS / f"table1-{table1_results.slug(row)}.json").exists()
 
 
 def test_one_draw_of_iwae_is_the_vae_and_omniglot_has_its_own_validation_images():
@@ -164,8 +164,9 @@ def test_rows_of_table_1_are_those_of_the_values(made):
     first, second = sweep["cells"]
     first["runs"].pop(0)
     first["failures"]["0"] = "not finite"
-    ((cell, row), _) = table1.rows(folder, sweep, settings)
-    assert cell[:6] == ("blobs.npz", 1, "iwae", 1, "fast", 0.1)
+    row, _ = table1_results.rows_of_sweep(folder, sweep, settings)
+    names = ("data", "layers", "model", "k", "protocol", "budget")
+    assert tuple(row[name] for name in names) == ("blobs.npz", 1, "iwae", 1, "fast", 0.1)
     images = values[cells[0].name, 1]
     assert row["nll"] == [pytest.approx(-np.mean(images["log_likelihood"], dtype=np.float64))]
     assert (row["seeds"], row["failed_replicates"]) == ([1], [0])
@@ -175,7 +176,7 @@ def test_rows_of_table_1_are_those_of_the_values(made):
     # The level of the made values is -90 + 1, and one more than its remainder by 4 latents varies.
     assert row["active_units"] == [[2]]
     second["failures"]["1"] = sweep_results.WAITING
-    assert len(table1.rows(folder, sweep, settings)) == 1
+    assert len(table1_results.rows_of_sweep(folder, sweep, settings)) == 1
     assert "blobs.npz  1" in table1.table(folder, sweep, settings)
 
 
@@ -186,8 +187,8 @@ def test_replicates_in_several_runs_make_one_row(tmp_path):
     for replica, own in zip(replicas, values, strict=True):
         made_sweeps.write_run(tmp_path, [replica], {0: own})
     entry = files.jsonable(sweep_of(tmp_path, [cell]))["cells"][0]
-    named = table1_results.Cell("blobs.npz", 1, "iwae", 5, "fast", 0.1, cell.config)
-    row = table1_results.row(named, entry, tmp_path, "command")
+    entry["values"] = {"data": "blobs.npz", "layers": "1", "model": "iwae", "k": "5"}
+    row = table1_results.make_row(entry, tmp_path, "command", "fast", 0.1)
     expected = [-np.mean(e["log_likelihood"], dtype=np.float64) for e in values]
     np.testing.assert_allclose(row["nll"], expected, rtol=1e-12)
     assert row["seeds"] == [0, 1] and row["training_seconds"] == 2 * 5.0
