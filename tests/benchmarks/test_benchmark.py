@@ -1,5 +1,5 @@
-"""The benchmark: what it asks, how its figures are kept, and that peers compute what we do. No time
-is asserted.
+"""The benchmark: its flags and figures, and that peers compute what this library does. No time is
+asserted.
 """
 
 import importlib
@@ -180,7 +180,7 @@ def test_disagreement_is_an_error():
 def test_peers_are_named_and_installed(monkeypatch):
     assert peers.rows("") == []
     assert peers.rows("numpyro,numpyro") == ["numpyro"]
-    with pytest.raises(UserError, match="--peers must be of pytorch, pyro.*got 'jax'"):
+    with pytest.raises(UserError, match="--peers must be one or more of pytorch, pyro.*got 'jax'"):
         peers.rows("numpyro,jax")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'--peers=pyro needs pyro-ppl.*pip install -e "\.\[peers'):
@@ -249,14 +249,14 @@ def test_figures_of_another_machine_are_kept_apart(tmp_path):
     with pytest.raises(UserError, match="another machine"):
         merging.earlier(str(path), HERE)
     path.write_text("[]")
-    with pytest.raises(UserError, match="no file of this benchmark"):
+    with pytest.raises(UserError, match="is not a file of this benchmark"):
         merging.earlier(str(path), HERE)
 
 
 @pytest.mark.parametrize("text", ["20", "20x", "0x5", "20x5x1", "axb", ""])
 def test_cells_are_pairs(text):
     assert parts.cells("20x5,128x1") == [(20, 5), (128, 1)]
-    with pytest.raises(UserError, match="--cells must be like"):
+    with pytest.raises(UserError, match="--cells must be pairs B x k such as 20x5,128x1"):
         parts.cells(text)
 
 

@@ -71,7 +71,7 @@ def test_script_refuses_other_files(fake_mnist, tmp_path):
     folder, digests, _ = fake_mnist
     with pytest.raises(UserError, match="train-images.* is not the official file: its sha256 is"):
         make_mnist_small.build(folder)
-    with pytest.raises(UserError, match="There are 5 examples of 0, but 6 needed"):
+    with pytest.raises(UserError, match="There are 5 examples of 0, but 6 are needed"):
         make_mnist_small.build(folder, digests, {"test": ("t10k", 6)})
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(UserError, match="lacks the official MNIST files t10k-labels-idx1"):
