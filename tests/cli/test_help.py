@@ -1,4 +1,4 @@
-"""What every script shares: its own flags in --help, and a quiet end at Ctrl-C."""
+"""Shared by all scripts: --help, and a quiet exit at Ctrl-C."""
 
 import os
 import re
@@ -36,7 +36,7 @@ FLAGS = {
 INTERRUPTED = """\
 import os, signal
 from elbo_lab.cli import run_flags
-signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be inherited as ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored in the parent
 run_flags.run(lambda: os.kill(os.getpid(), signal.SIGINT), "")
 """
 

@@ -1,4 +1,4 @@
-"""The script behind mnist_small.npz, on tiny files in the form of the official ones."""
+"""tools/make_mnist_small.py, on tiny files in the format of the official ones."""
 
 import gzip
 import hashlib
@@ -26,7 +26,7 @@ def _idx(array):
 
 @pytest.fixture
 def fake_mnist(tmp_path):
-    """Four tiny files in the official form; returns (folder, digests, official arrays)."""
+    """Four tiny files in the official format: their folder, digests and arrays."""
     folder, digests, official = tmp_path / "idx", {}, {}
     folder.mkdir()
     rng = np.random.RandomState(1)
