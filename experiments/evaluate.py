@@ -54,7 +54,7 @@ def _evaluated(path: str | None, settings, dataset) -> str:
 def define() -> None:
     """Defines the script's flags."""
     measures_text = ", ".join(f"{name} ({measure.about})" for name, measure in MEASURES.items())
-    flags.DEFINE_multi_string("run", [], "a run's directory; may be given several times")
+    flags.DEFINE_multi_string("run", [], "a run's directory")
     flags.DEFINE_list("measures", ["quantities"], f"one or more of {measures_text}")
     flags.DEFINE_integer("replicate", 0, "index of the run's replicate", lower_bound=0)
     define_optional_count("k", "K of the IWAE bound (if not given, the run's)", least=1)

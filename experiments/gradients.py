@@ -1,7 +1,7 @@
 """Compares gradient estimators at fixed parameters: signal-to-noise ratio, variance, bias, time.
 
     python -m experiments.gradients --objective=iwae --estimators=reparam,stl,dreg --k=1,4,16,64
-    python -m experiments.gradients --run=runs/NAME --k=1,5,50 --num_gradients=500 --output=gradients
+    python -m experiments.gradients --run=runs/NAME --k=1,5,50 --num_gradients=500 --output=out
 
 Without --run the model is a toy, at parameters near its optimum. With --run it is the first
 replicate of a trained run at its newest checkpoint, on the first of its training images.

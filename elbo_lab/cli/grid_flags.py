@@ -73,13 +73,13 @@ def cells() -> list[grid.Cell]:
         dict(zip(axes, texts, strict=True)) for texts in itertools.product(*axes.values())
     ]
     # A flag that applies to no cell is kept in all cells, where `checked` refuses it.
-    useless = {name for name in shared if not any(applies_to(name, c) for c in combinations)}
+    unused = {name for name in shared if not any(applies_to(name, c) for c in combinations)}
 
     def make(values: dict[str, str]) -> Config:
         texts = {
             name: text
             for name, text in shared.items()
-            if name in useless or applies_to(name, values)
+            if name in unused or applies_to(name, values)
         }
         return checked(texts | values)
 

@@ -333,12 +333,7 @@ def parse(among: flags.FlagValues, argv: Sequence[str]) -> list[str]:
 
 
 def with_protocol(sentence: str, among: flags.FlagValues = flags.FLAGS) -> str:
-    """Adds to an error message which flag it names was set by the protocol, if any.
-
-    Args:
-      sentence: the message.
-      among: the flags of the script.
-    """
+    """Adds to an error message which of the flags that it names the protocol sets, if any."""
     name = among["protocol"].value if "protocol" in among else None
     if name not in protocols.PROTOCOLS or f"--protocol={name}" in sentence:
         return sentence
@@ -375,22 +370,23 @@ def _define(
       among: the flags to which it is added.
       as_text: True if it takes any text.
     """
-    define_flag = {
-        int: flags.DEFINE_integer,
-        float: flags.DEFINE_float,
-        bool: flags.DEFINE_bool,
-        str: flags.DEFINE_string,
-    }[kind]
     if as_text:
-        define_flag, default = flags.DEFINE_string, None if default is None else str(default)
-    if kind in _OPTIONAL_PARSERS and default is None and not as_text:
-        parser = OptionalParser(_OPTIONAL_PARSERS[kind]())
-        flags.DEFINE(parser, name, None, text, flag_values=among)
-    elif kind is bool and default is None and not as_text:
+        default = None if default is None else str(default)
+        flags.DEFINE_string(name, default, text, flag_values=among)
+    elif default is None and kind is bool:
         flag = flags.BooleanFlag(name, None, text)
         flag.parser = OptionalParser(flag.parser)
         flags.DEFINE_flag(flag, among)
+    elif default is None and kind in _OPTIONAL_PARSERS:
+        parser = OptionalParser(_OPTIONAL_PARSERS[kind]())
+        flags.DEFINE(parser, name, None, text, flag_values=among)
     else:
+        define_flag = {
+            int: flags.DEFINE_integer,
+            float: flags.DEFINE_float,
+            bool: flags.DEFINE_bool,
+            str: flags.DEFINE_string,
+        }[kind]
         define_flag(name, default, text, flag_values=among)
 
 

@@ -93,11 +93,11 @@ def expand(
     combinations = [
         dict(zip(axes, texts, strict=True)) for texts in itertools.product(*axes.values())
     ]
-    useless = {name for name in axes if not any(applies(name, values) for values in combinations)}
+    unused = {name for name in axes if not any(applies(name, values) for values in combinations)}
 
     def shown(values: dict[str, str]) -> tuple[str, ...]:
         return tuple(
-            text if name in useless or applies(name, values) else NOT_APPLICABLE
+            text if name in unused or applies(name, values) else NOT_APPLICABLE
             for name, text in values.items()
         )
 

@@ -113,6 +113,7 @@ def _exit_with_sweep() -> None:
 
 
 if __name__ == "__main__":
+    # Messages go to the original standard output, everything that is printed to standard error.
     CHANNEL = os.dup(1)
     os.dup2(2, 1)
     terminal.guard()
