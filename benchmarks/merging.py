@@ -1,4 +1,4 @@
-"""A file of figures that grows: several commands, cell by cell, on one machine."""
+"""Merges the figures of several commands into one file; all are of one machine."""
 
 import os
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 from elbo_lab import json_files
 from elbo_lab.errors import UserError
 
-# What must be alike for figures to stand in one file.
+# Fields that must be equal for figures to be in one file.
 SAME = ("device", "processor", "machine")
-# Lists of cells, and what names a cell.
+# Parts that are lists of cells, and the fields that identify a cell.
 CELLS = {
     "train": {"batch": int, "k": int},
     "replicates": {"batch": int, "k": int, "replicates": int},
@@ -17,47 +17,47 @@ CELLS = {
 
 
 def earlier(path: str | None, now: dict[str, Any]) -> dict[str, Any]:
-    """What the file holds already; nothing if there is none.
+    """The figures that the file has; an empty dict if the file does not exist.
+
+    Args:
+      path: the file; None: no file.
+      now: the figures of this command.
 
     Raises:
-      UserError: it is of another machine, or no such file, or cannot be written.
+      UserError: the file is of another machine or of another kind, or its folder is not writable.
     """
     if path and not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
-        raise UserError(f"--json={path} is in no folder that can be written to.")
+        raise UserError(f"--json={path} is not in a folder that can be written to.")
     if not path or not os.path.exists(path):
         return {}
     kind = {f"{part}?": list[names] for part, names in CELLS.items()}
     try:
-        found = json_files.read(path, kind)
+        stored = json_files.read(path, kind)
     except UserError as error:
-        raise UserError(f"--json={path} is no file of this benchmark ({error}).") from error
+        raise UserError(f"--json={path} is not a file of this benchmark ({error}).") from error
     for name in SAME:
-        if found.get(name) != now[name]:
+        if stored.get(name) != now[name]:
             raise UserError(
-                f"--json={path} holds figures of another machine ({found.get(name)}, here "
+                f"--json={path} has figures of another machine ({stored.get(name)}, here "
                 f"{now[name]}); name another file."
             )
-    return found
+    return stored
 
 
 def merged(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """New figures in the place of earlier ones; every part keeps its own command and date."""
-    whole = {**before, **{name: now[name] for name in SAME}}
-    own = {name: now[name] for name in ("command", "date", "python", "versions")}
-    parts = set(now) - set(own) - set(SAME)
-    for part in parts:
-        value = now[part]
+    """The earlier figures, replaced by new ones; every part and cell keeps its command and date."""
+    result = {**before, **{name: now[name] for name in SAME}}
+    run = {name: now[name] for name in ("command", "date", "python", "versions")}
+    for part in set(now) - set(run) - set(SAME):
         if part in CELLS:
-            value = _with_cells(before.get(part, []), [{**c, "run": own} for c in value], part)
+            new_cells = [{**cell, "run": run} for cell in now[part]]
+            result[part] = _merged_cells(before.get(part, []), new_cells, part)
         else:
-            value = {**value, "run": own}
-        whole[part] = value
-    return whole
+            result[part] = {**now[part], "run": run}
+    return result
 
 
-def _with_cells(before: list[dict], now: list[dict], part: str) -> list[dict]:
-    def name(cell: dict) -> tuple:
-        return tuple(cell[key] for key in CELLS[part])
-
-    cells = {name(cell): cell for cell in (*before, *now)}
-    return [cells[key] for key in sorted(cells)]
+def _merged_cells(before: list[dict], now: list[dict], part: str) -> list[dict]:
+    """The cells of both lists, sorted; a new cell replaces an earlier one of the same name."""
+    cells = {tuple(cell[key] for key in CELLS[part]): cell for cell in (*before, *now)}
+    return [cells[name] for name in sorted(cells)]

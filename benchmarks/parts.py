@@ -1,4 +1,4 @@
-"""The benchmark's parts, one after the other: each is measured, kept and printed."""
+"""Measures the parts of the benchmark one after the other; keeps and prints the figures of each."""
 
 import sys
 import tempfile
@@ -14,32 +14,26 @@ REPLICATES = (1, 2, 4, 8)
 
 
 class Request(NamedTuple):
-    """What is measured."""
+    """The flags of the benchmark."""
 
     parts: Sequence[str]
-    pairs: Sequence[tuple[int, int]]  # training cells: batch size and k
+    pairs: Sequence[tuple[int, int]]  # batch size and k of each training cell
     rows: list[str]  # of peers
-    rounds: int  # alternations of the library and the limit
+    rounds: int  # alternations of the library, the peers and the limit
     burst: float  # seconds of each timed piece of work
 
 
 def measure(request: Request, keep: Callable[[str, Any], None]) -> None:
-    """Measures and prints the parts asked for.
+    """Measures and prints the requested parts.
 
     Args:
-      request: what to measure.
-      keep: is given the name and the figures of each part when they are known, those of "train"
-        and "systems" after every cell.
+      request: the parts, and how to measure them.
+      keep: called with the name and the figures of a part when they are known; for "train" and
+        "systems" after every cell.
     """
     rows, rounds, burst = request.rows, request.rounds, request.burst
     if "train" in request.parts:
-        printing.print_head(rows)
-        done = []
-        for batch, k in request.pairs:
-            cell = training.measure_train(batch, k, rows, rounds, burst, warn)
-            done.append(cell)
-            keep("train", done)
-            printing.print_cell(cell)
+        _measure_train(request, keep)
     if "systems" in request.parts:
         _measure_systems(request, keep)
     if "replicates" in request.parts:
@@ -59,6 +53,16 @@ def measure(request: Request, keep: Callable[[str, Any], None]) -> None:
         printing.print_figures("memory", measured)
 
 
+def _measure_train(request: Request, keep: Callable[[str, Any], None]) -> None:
+    printing.print_head(request.rows)
+    done = []
+    for batch, k in request.pairs:
+        cell = training.measure_train(batch, k, request.rows, request.rounds, request.burst, warn)
+        done.append(cell)
+        keep("train", done)
+        printing.print_cell(cell)
+
+
 def _measure_systems(request: Request, keep: Callable[[str, Any], None]) -> None:
     rows = [SYSTEM_ROWS[row] for row in request.rows if row in SYSTEM_ROWS]
     done = []
@@ -66,7 +70,7 @@ def _measure_systems(request: Request, keep: Callable[[str, Any], None]) -> None
         cell = systems.measure_system(model, rows, request.rounds, request.burst, warn)
         done.append(cell)
         keep("systems", done)
-        printing.print_system(systems.SYSTEMS[model].says, cell)
+        printing.print_system(systems.SYSTEMS[model].label, cell)
 
 
 def _measure_start(rows: list[str], rounds: int, keep: Callable[[str, Any], None]) -> None:
@@ -79,20 +83,20 @@ def _measure_start(rows: list[str], rounds: int, keep: Callable[[str, Any], None
         measured = training.measure_peer_start([OURS, *rows], rounds, folder, warn)
         keep("peer_start", measured)
     for row, figures in measured.items():
-        printing.print_figures(ROWS[row].says, figures)
+        printing.print_figures(ROWS[row].label, figures)
 
 
 def warn(sentence: str) -> None:
-    """To people, apart from the figures."""
+    """Prints a sentence to standard error."""
     print(sentence, file=sys.stderr, flush=True)
 
 
 def cells(text: str) -> list[tuple[int, int]]:
     """ "20x5,128x1" as pairs of batch size and k."""
     try:
-        pairs = [tuple(int(n) for n in cell.split("x")) for cell in text.split(",")]
-        if any(len(pair) != 2 or min(pair) < 1 for pair in pairs):
-            raise ValueError
+        pairs = [tuple(int(number) for number in cell.split("x")) for cell in text.split(",")]
     except ValueError:
-        raise UserError(f"--cells must be like 20x5,128x1 (B x k); got {text!r}.") from None
+        pairs = []
+    if not pairs or any(len(pair) != 2 or min(pair) < 1 for pair in pairs):
+        raise UserError(f"--cells must be pairs B x k such as 20x5,128x1; got {text!r}.")
     return pairs

@@ -1,4 +1,4 @@
-"""The benchmark's figures as tables on a terminal."""
+"""Prints the figures of the benchmark."""
 
 from typing import Any
 
@@ -6,17 +6,17 @@ from benchmarks.peers import ROWS
 
 
 def print_head(rows: list[str]) -> None:
-    """The training table's head."""
+    """Prints the heading of the training table."""
     print("\ntraining                 steps/s   of the limit (quartiles)", end="")
     print("   ours / this (quartiles)   MB   L_k at start, after" if rows else "")
 
 
 def print_cell(cell: dict[str, Any]) -> None:
-    """A cell of the training table, a line each for us, the peers and the limit."""
+    """Prints a cell of the training table: a line for each row, and one for the limit."""
     print(f"B = {cell['batch']}, k = {cell['k']}")
     for row, line in cell["rows"].items():
         fraction = {"median": line["fraction"], "quartiles": line["fraction_quartiles"]}
-        text = f"  {ROWS[row].says:22} {line['steps_per_s']:7.1f}   {shown(fraction)}"
+        text = f"  {ROWS[row].label:22} {line['steps_per_s']:7.1f}   {shown(fraction)}"
         if len(cell["rows"]) > 1:
             bounds = f"{line['bound_at_start'][0]:.2f}, {line['bound_after'][0]:.2f}"
             text += f"          {shown(line['ours_over_this'])}          "
@@ -27,49 +27,49 @@ def print_cell(cell: dict[str, Any]) -> None:
     print(f"(ours is {together:.2f} of products together)", flush=True)
 
 
-def print_system(says: str, cell: dict[str, Any]) -> None:
-    """A model family, a line for us and each peer."""
-    print(f"\n{says}, B = {cell['batch']}, {cell['parameters']:,} parameters")
+def print_system(label: str, cell: dict[str, Any]) -> None:
+    """Prints a model family: a line for each row."""
+    print(f"\n{label}, B = {cell['batch']}, {cell['parameters']:,} parameters")
     for row, line in cell["rows"].items():
         losses = f"{-line['bound_at_start'][0]:.2f}, {-line['bound_after'][0]:.2f}"
         print(
-            f"  {ROWS[row].says:22} {line['steps_per_s']:7.2f} steps/s   ours / this "
+            f"  {ROWS[row].label:22} {line['steps_per_s']:7.2f} steps/s   ours / this "
             f"{shown(line['ours_over_this'])}   {line['peak_memory_mb']:5.0f} MB   loss at start, "
             f"after {line['bound_after_steps']} steps: {losses}",
             flush=True,
         )
 
 
-def print_evaluate(found: dict[str, Any]) -> None:
-    """Images per second, a line each."""
-    head = f"L_{found['draws']}"
+def print_evaluate(figures: dict[str, Any]) -> None:
+    """Prints images per second: a line for each row, and one for the limit."""
+    head = f"L_{figures['draws']}"
     print(f"\n{head:34} images/s   of the limit   ours / this (quartiles)   value")
-    for row, line in found["rows"].items():
+    for row, line in figures["rows"].items():
         print(
-            f"  {ROWS[row].says:33} {line['images_per_s']:7.1f}   {line['fraction']:12.2f}"
+            f"  {ROWS[row].label:33} {line['images_per_s']:7.1f}   {line['fraction']:12.2f}"
             f"   {shown(line['ours_over_this'])}   {line['value']:.2f}"
         )
-    print(f"  {'the limit':33} {found['limit_images_per_s']:7.1f}")
-    print(f"  temporary_bytes: {found['temporary_bytes']}", flush=True)
+    print(f"  {'the limit':33} {figures['limit_images_per_s']:7.1f}")
+    print(f"  temporary_bytes: {figures['temporary_bytes']}", flush=True)
 
 
 def print_figures(title: str, figures: dict[str, float]) -> None:
-    """Names and numbers."""
+    """Prints names and numbers."""
     print(f"\n{title}")
     for name, value in figures.items():
         print(f"  {name}: {value:.3g}", flush=True)
 
 
 def shown(ratio: dict[str, Any]) -> str:
-    """ "0.62 (0.60 0.65)"."""
+    """ "0.62 (0.60 0.65)": a median with its quartiles."""
     low, high = ratio["quartiles"]
     return f"{ratio['median']:.2f} ({low:.2f} {high:.2f})"
 
 
-def print_replicates(found: list[dict[str, Any]]) -> None:
-    """Steps of a replicate per second, a line for each cell and R."""
+def print_replicates(cells: list[dict[str, Any]]) -> None:
+    """Prints steps of a replicate per second: a line for each cell and R."""
     print("\nreplicates        R   steps/s   over R = 1 (quartiles)")
-    for cell in found:
+    for cell in cells:
         ratio = shown(cell["throughput_over_one"])
         print(
             f"B = {cell['batch']:3d}, k = {cell['k']:2d}  {cell['replicates']:2d} "

@@ -1,4 +1,4 @@
-"""Start-up time and memory of the main job, as processes of their own."""
+"""Start-up time and memory of `experiments.run`, measured in subprocesses."""
 
 import os
 import pathlib
@@ -16,10 +16,10 @@ from benchmarks.peers.common import NUM_IMAGES, fake_images
 
 
 def measure_start(rounds: int) -> dict[str, Any]:
-    """Seconds from process start to the end of the first compiled call, and of imports."""
+    """Seconds from process start to the end of the first compiled call, and seconds of imports."""
     with tempfile.TemporaryDirectory() as folder:
         warm_cache = os.path.join(folder, "cache")
-        seconds_to_first_call(os.path.join(folder, "run"), warm_cache)
+        seconds_to_first_call(os.path.join(folder, "run"), warm_cache)  # fills the cache
         cold, warm, imports, losses = [], [], [], []
         for i in range(rounds):
             cold.append(seconds_to_first_call(f"{folder}/cold{i}", f"{folder}/cache{i}"))
@@ -36,16 +36,16 @@ def measure_start(rounds: int) -> dict[str, Any]:
 
 
 def seconds_to_first_call(workdir: str, cache: str) -> float:
-    """Starts the main job with ten steps a call, and stops it at its first line of metrics."""
-    flags_ = [f"--workdir={workdir}", f"--compilation_cache_dir={cache}", "--log_every=10"]
+    """Starts a run with ten steps a call, and kills it at its first line of metrics."""
+    flags = [f"--workdir={workdir}", f"--compilation_cache_dir={cache}", "--log_every=10"]
     metrics = os.path.join(workdir, "metrics.jsonl")
     start = time.perf_counter()
     with subprocess.Popen(
-        [sys.executable, "-m", "experiments.run", *flags_], stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "experiments.run", *flags], stderr=subprocess.DEVNULL
     ) as process:
         while not (os.path.exists(metrics) and os.path.getsize(metrics)):
             if process.poll() is not None:
-                raise RuntimeError(f"The main job ended with status {process.returncode}.")
+                raise RuntimeError(f"experiments.run ended with status {process.returncode}.")
             time.sleep(0.005)
         seconds = time.perf_counter() - start
         process.kill()
@@ -75,15 +75,15 @@ def measure_memory() -> dict[str, Any]:
 
 
 def peak_memory(options: list[str]) -> float:
-    """Peak resident memory of the main job with these flags, MB."""
+    """Peak resident memory of a run with these flags, MB."""
     command = [sys.executable, "-m", "experiments.run", *options]
     peak = 0
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        # Linux's own high-water mark; what wait4 gives counts this process's memory too.
+        # Linux's high-water mark. The value of wait4 would include this process's memory at fork.
         while process.poll() is None:
             status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
             peak = max([peak, *map(int, re.findall(r"VmHWM:\s+(\d+)", status))])
             time.sleep(0.01)
     if process.returncode:
-        raise RuntimeError(f"The run ended with status {process.returncode}.")
+        raise RuntimeError(f"experiments.run ended with status {process.returncode}.")
     return peak * 1024 / 1e6

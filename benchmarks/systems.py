@@ -1,4 +1,4 @@
-"""Training of the other model families, in turns with the same model in PyTorch's eager loop."""
+"""Speed of training the other model families, in turns with the same models in PyTorch."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -15,9 +15,9 @@ BATCH = 128
 class System(NamedTuple):
     """A model family at its default settings."""
 
-    says: str  # for people
-    k: int | None  # draws inside the IWAE bound; None: a model with a loss of its own
-    steps: int  # of a call, in about a second
+    label: str  # in tables
+    k: int | None  # draws inside the IWAE bound; None: the model has its own loss
+    steps: int  # of one call, which takes about a second
 
 
 SYSTEMS = {
@@ -34,15 +34,15 @@ def measure_system(
 
     Args:
       model: one of `SYSTEMS`.
-      peers: rows beside ours.
+      peers: rows besides ours.
       rounds: alternations.
-      burst: seconds of a turn, at least a call of `System.steps` steps.
-      say: is given what people should know.
+      burst: seconds of a turn, which has at least one call of `System.steps` steps.
+      say: called with a sentence about each peer that does not run.
 
     Raises:
       RuntimeError: a peer computes another loss at the same parameters.
     """
-    _, k, steps = SYSTEMS[model]
+    k, steps = SYSTEMS[model].k, SYSTEMS[model].steps
     with (
         task_folder(BATCH, k, model=model) as folder,
         workers([OURS, *peers], lambda row: Worker(row, folder, steps), say) as running,

@@ -1,4 +1,4 @@
-"""Workers, one for each line of a comparison, that take turns; only one computes at a time."""
+"""Worker processes, one for each row of a comparison, which compute in turns."""
 
 import contextlib
 import json
@@ -19,28 +19,39 @@ from elbo_lab.configs import Config
 from elbo_lab.data import Batch
 from elbo_lab.devices import setup
 
-# What a peer's compiler keeps; a folder of our own makes a start cold.
+# Environment variables of compilation caches; an empty folder gives a cold start.
 CACHES = ("JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
-# By default JAX keeps nothing that took less than a second.
+# By default JAX does not cache programs that compile in less than a second.
 KEEP_ALL = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
-
-
-# Images of which bounds are compared.
+# Number of images on which bounds are compared.
 COMPARED_IMAGES = 100
 
 
 class Failed(Exception):
-    """A worker ended by itself; the last line that it wrote."""
+    """A worker has ended; the message is the last line that it wrote to standard error."""
 
 
 class Worker:
-    """A process that trains or evaluates when it is told to."""
+    """A process that trains or evaluates on request; see `benchmarks.peers.worker`.
+
+    Args:
+      row: a key of `peers.ROWS`.
+      folder: of the task.
+      steps: of one call.
+      replicates: of one program; ours alone.
+      cache: folder of the compilation cache; "": that of the environment.
+
+    Raises:
+      Failed: the process ends before it is ready.
+    """
 
     def __init__(self, row: str, folder: str, steps: int, replicates: int = 1, cache: str = ""):
-        own = {name: cache for name in CACHES if cache} | (KEEP_ALL if cache else {})
+        environment = dict(os.environ)
+        if cache:
+            environment |= dict.fromkeys(CACHES, cache) | KEEP_ALL
         self.row, self.steps = row, steps
         self.errors = tempfile.TemporaryFile("w+")
         module = [sys.executable, "-m", "benchmarks.peers.worker"]
@@ -50,12 +61,16 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self.errors,
             text=True,
-            env={**os.environ, **own},
+            env=environment,
         )
         self._answer()
 
     def ask(self, *words: Any) -> dict[str, Any]:
-        """Sends a line, and waits for the answer."""
+        """Sends a request, and waits for the answer.
+
+        Raises:
+          Failed: the process has ended.
+        """
         try:
             print(*words, file=self.process.stdin, flush=True)
         except BrokenPipeError:
@@ -76,7 +91,8 @@ class Worker:
         return Failed(lines[-1].strip() if lines else f"status {self.process.returncode}")
 
     def close(self) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it has ended already
+        """Ends the process."""
+        with contextlib.suppress(BrokenPipeError):  # it has already ended
             self.process.stdin.close()
         try:
             self.process.wait(timeout=20)
@@ -91,12 +107,12 @@ class Worker:
 def task_folder(
     batch: int, k: int | None, num_images: int = common.NUM_IMAGES, model: str = "mlp"
 ) -> Iterator[str]:
-    """A task for all workers: noise of MNIST's size, our initial parameters, our optimizer."""
+    """Writes a task: noise of MNIST's size, our initial parameters and our optimizer's settings."""
     config = Config(model=model, k=k)
     rng = np.random.default_rng(1)
     images = common.fake_images(num_images)
-    some = images[np.arange(COMPARED_IMAGES) % num_images]
-    x = (rng.random(some.shape) < some / 255).astype(np.float32)
+    grey = images[np.arange(COMPARED_IMAGES) % num_images]
+    x = (rng.random(grey.shape) < grey / 255).astype(np.float32)
     mean = np.full(common.DATA_DIM, 0.13, np.float32)
     init = jax.jit(methods.make(config, SPEC).init)
     arrays = arrays_of(*init(jax.random.key(0), Batch(x), mean))
@@ -118,7 +134,7 @@ def task_folder(
 def workers(
     rows: Sequence[str], start: Callable[[str], Worker], say: Callable[[str], None]
 ) -> Iterator[dict[str, Worker]]:
-    """The rows' workers, as far as they start; the others are named to `say`."""
+    """Starts a worker for each row; `say` gets a sentence about each that does not start."""
     running: dict[str, Worker] = {}
     try:
         for row in rows:
@@ -133,12 +149,12 @@ def workers(
 
 
 def in_turns(turns: Sequence[Callable[[], float]], rounds: int) -> np.ndarray:
-    """[rounds, len(turns)] seconds; every round starts with another one."""
-    found = np.zeros((rounds, len(turns)))
+    """Calls every function once a round; round r starts with function r. Returns [rounds, n]."""
+    seconds = np.zeros((rounds, len(turns)))
     for r in range(rounds):
         for i in np.roll(np.arange(len(turns)), -r):
-            found[r, i] = turns[i]()
-    return found
+            seconds[r, i] = turns[i]()
+    return seconds
 
 
 def spread(ratios: np.ndarray) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Scripts: `python -m experiments.NAME`. This file is imported before a script's own imports."""
+"""Scripts: `python -m experiments.NAME`. Python runs this file before the script's own imports."""
 
 from elbo_lab.cli import startup
 

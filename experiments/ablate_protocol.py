@@ -1,12 +1,12 @@
-"""What each quirk of a protocol is worth: nats per test image, quirk by quirk.
+"""Measures the effect of each setting in which two protocols differ, in nats per test image.
 
     python -m experiments.ablate_protocol --manual_dir=mnist --budget=0.01 --replicates=3
     python -m experiments.ablate_protocol --protocol=tucker2018 --towards=burda2015_paper
 
-The baseline is --protocol. In each other cell one of the settings in which it differs from
---towards is as there, and in the last cell all are. Flags of a configuration hold for every cell,
-and so do objective, K, data and layers, which a protocol leaves open, and how --protocol evaluates.
-Cells are trained, resumed and reported as those of experiments.sweep are.
+The baseline is --protocol. Each other cell takes one of the differing settings from --towards, and
+the last cell takes all of them. Flags of a configuration hold for every cell. So do the settings
+that a protocol leaves open (objective, K, data and layers), and the evaluation of --protocol.
+Cells are trained, resumed and reported as by experiments.sweep.
 """
 
 from absl import flags
@@ -16,7 +16,7 @@ from elbo_lab.studies import ablate_protocol
 
 
 def main() -> int:
-    """The study of the two protocols that the flags name. Returns the exit status."""
+    """Runs the study of the two protocols. Returns the exit status."""
     end = flags.FLAGS.towards
     run_flags.protocol("towards", end)
     return study_flags.conduct(ablate_protocol.towards(end), "ablate_protocol")
@@ -26,7 +26,7 @@ if __name__ == "__main__":
     run_flags.define(texts=True, without=run_flags.DISTRIBUTED)
     flags.FLAGS.set_default("protocol", ablate_protocol.START)
     flags.DEFINE_string(
-        "towards", ablate_protocol.END, "the protocol whose settings take the quirks' places"
+        "towards", ablate_protocol.END, "the protocol from which the settings are taken"
     )
     sweep_flags.define_jobs()
     run_flags.run(main, __doc__)

@@ -1,25 +1,26 @@
-"""Speed of the library, as ratios measured in one run.
+"""Measures the speed of the library, as ratios of times of one run.
 
     python -m experiments.benchmark                    all of it, about twenty minutes
     python -m experiments.benchmark --parts=train --cells=20x5 --rounds=15
     python -m experiments.benchmark --peers=pytorch,pyro,numpyro,pythae
 
-train       steps per second of `training.fit`, on the IWAE paper's one-layer model and uint8 data
-            of full size, against the matrix-multiplication limit: the step's matrix products, each
-            timed alone at its shape in a scan, one after the other, alternating with the step.
-            "together" times them as one program, in which independent products overlap: a bound
-            that no dependent chain of products can reach. Peers train the same model by the same
-            objective in turns with it.
+train       steps per second of `training.fit`, for the IWAE paper's one-layer model and uint8 data
+            of MNIST's size, relative to the matrix-multiplication limit: the step's matrix
+            products, each timed alone at its shape in a scan, in turns with the step. "together"
+            times all products as one program, in which independent products overlap; a step whose
+            products depend on each other cannot reach it. Peers train the same model by the same
+            objective, in turns with ours.
 systems     steps per second of the convolutional VAE (IWAE, k = 1), PixelCNN and VQ-VAE at their
             default settings and B = 128, in turns with the same models in PyTorch.
-evaluate    L_5000 in images per second, against the generation network's products alone; memory.
-start       process start to the first training step: cold, and with a warm compilation cache; the
-            imports that are part of it; `import elbo_lab.losses` on top of jax and NumPyro. With
-            peers: process start to the first ten steps, ours and theirs.
+evaluate    L_5000 in images per second, relative to the generation network's matrix products; and
+            its temporary memory.
+start       time from process start to the first training step, with a cold and a warm compilation
+            cache; the imports in it; and `import elbo_lab.losses` after jax and NumPyro. With
+            peers: time from process start to the first ten steps, for this library and the peers.
 memory      peak memory of a training process with 60,000 images.
 replicates  steps of a replicate per second with R = 1, 2, 4, 8 in one program, relative to R = 1.
 
-Peers are of the extra `peers`: pip install -e ".[peers]".
+Peers are installed by the extra `peers`: pip install -e ".[peers]".
 """
 
 import platform
@@ -31,21 +32,18 @@ import jax
 from absl import flags
 
 from benchmarks import merging, parts, peers
-from elbo_lab.cli import run_flags
+from elbo_lab.cli import flag_values, run_flags
 from elbo_lab.devices import setup
 from elbo_lab.errors import UserError
 from elbo_lab.files import write_summary
 
 
 def main() -> int:
-    """Prints a table a part, and writes all figures as JSON if asked."""
+    """Measures and prints each part; writes all figures as JSON if --json is given."""
     values = flags.FLAGS
-    asked = values.parts.split(",")
-    wrong = [part for part in asked if part not in parts.PARTS]
-    if wrong:
-        raise UserError(f"--parts must be of {', '.join(parts.PARTS)}; got {wrong[0]!r}.")
+    names = flag_values.choices("parts", values.parts, parts.PARTS)
     if not 0.01 <= values.burst <= 3600:
-        raise UserError(f"--burst must lie in 0.01..3600, seconds; got {values.burst}.")
+        raise UserError(f"--burst must lie in 0.01..3600 seconds; got {values.burst}.")
     pairs, rows = parts.cells(values.cells), peers.rows(values.peers)
     figures: dict[str, Any] = {
         "command": "python -m experiments.benchmark " + " ".join(sys.argv[1:]),
@@ -64,13 +62,13 @@ def main() -> int:
         if values.json:
             write_summary(values.json, merging.merged(before, figures))
 
-    parts.measure(parts.Request(asked, pairs, rows, values.rounds, values.burst), keep)
+    parts.measure(parts.Request(names, pairs, rows, values.rounds, values.burst), keep)
     return 0
 
 
 if __name__ == "__main__":
     flags.DEFINE_string(
-        "parts", ",".join(parts.PARTS), f"what to measure, of {', '.join(parts.PARTS)}"
+        "parts", ",".join(parts.PARTS), f"parts to measure, of {', '.join(parts.PARTS)}"
     )
     flags.DEFINE_string("cells", "20x1,20x5,20x50,128x1,128x5,128x50", "training cells, B x k")
     flags.DEFINE_string("peers", "", f"libraries to compare with, of {', '.join(peers.PEERS)}")
@@ -79,6 +77,6 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "json",
         None,
-        "also write all figures to this file, beside what it holds of the same machine",
+        "also write all figures to this file; figures of the same machine that it has are kept",
     )
     run_flags.run(main, __doc__)

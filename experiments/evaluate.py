@@ -2,7 +2,7 @@
 
     python -m experiments.evaluate --run=runs/X --eval_k=50000 --seed=1
 
-What is found lies beside the run, in its folder evaluations/, and is not computed twice.
+Results are stored in the run's folder evaluations/, and are not computed twice.
 """
 
 from absl import flags
@@ -10,20 +10,21 @@ from absl import flags
 from elbo_lab.cli import run_flags, stored_runs
 from elbo_lab.cli.flag_values import define_optional_count
 from elbo_lab.errors import UserError
+from elbo_lab.evaluation.measures import MEASURES
 
 
 def main() -> int:
-    """Flags -> each run, loaded -> its evaluation -> a table. Returns the exit status."""
+    """Loads and evaluates each run, and prints a table of each. Returns the exit status."""
     values = flags.FLAGS
     stored_runs.set_up()
-    from elbo_lab.runs import evaluating
+    from elbo_lab.runs import evaluating  # imported late: JAX is configured first
 
     settings = evaluating.Settings(
-        evaluating.checked_measures(values.measures),
-        values.k,
-        values.eval_k,
-        values.seed,
-        values.dataset,
+        measures=evaluating.checked_measures(values.measures),
+        k=values.k,
+        eval_k=values.eval_k,
+        seed=values.seed,
+        dataset=values.dataset,
     )
     dataset = None
     if values.dataset is not None:
@@ -34,6 +35,7 @@ def main() -> int:
 
 
 def _evaluated(path: str | None, settings, dataset) -> str:
+    """The table of one run."""
     from elbo_lab.runs import evaluating
     from elbo_lab.runs.progress import Progress
 
@@ -50,16 +52,19 @@ def _evaluated(path: str | None, settings, dataset) -> str:
 
 
 def define() -> None:
-    """The script's flags."""
-    flags.DEFINE_multi_string("run", [], "a run's directory; may be given several times")
-    flags.DEFINE_list("measures", ["quantities"], "what is measured: quantities, squared_error")
-    flags.DEFINE_integer("replicate", 0, "which of a run's replicates", lower_bound=0)
-    define_optional_count("k", "K of the IWAE bound, if other than the run's", least=1)
+    """Defines the script's flags."""
+    measures_text = ", ".join(f"{name} ({measure.about})" for name, measure in MEASURES.items())
+    flags.DEFINE_multi_string("run", [], "a run's directory")
+    flags.DEFINE_list("measures", ["quantities"], f"one or more of {measures_text}")
+    flags.DEFINE_integer("replicate", 0, "index of the run's replicate", lower_bound=0)
+    define_optional_count("k", "K of the IWAE bound (if not given, the run's)", least=1)
     define_optional_count(
-        "eval_k", "draws of the log-likelihood, if others than the run's", least=1
+        "eval_k", "draws of the log-likelihood (if not given, the run's)", least=1
     )
-    define_optional_count("seed", "of the draws, if other than the run's", least=0)
-    flags.DEFINE_string("dataset", None, "data whose test examples are evaluated, if others")
+    define_optional_count("seed", "seed of the draws (if not given, the run's)", least=0)
+    flags.DEFINE_string(
+        "dataset", None, "data set whose test examples are evaluated (if not given, the run's)"
+    )
     run_flags.define_run("platform", "compilation_cache_dir", "data_dir", "manual_dir")
 
 

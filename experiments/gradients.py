@@ -1,11 +1,11 @@
-"""Gradient estimators compared at one point: signal-to-noise ratios, variance, bias, time.
+"""Compares gradient estimators at fixed parameters: signal-to-noise ratio, variance, bias, time.
 
     python -m experiments.gradients --objective=iwae --estimators=reparam,stl,dreg --k=1,4,16,64
-    python -m experiments.gradients --run=runs/NAME --k=1,5,50 --num_gradients=500 --output=found
+    python -m experiments.gradients --run=runs/NAME --k=1,5,50 --num_gradients=500 --output=out
 
-Without --run the gradients are a toy's, at parameters near its optimum. With --run they are those
-of a trained model at its newest checkpoint (of the first replicate), for its first training images.
-docs/gradients.md tells what is measured and how.
+Without --run the model is a toy, at parameters near its optimum. With --run it is the first
+replicate of a trained run at its newest checkpoint, on the first of its training images.
+docs/gradients.md describes what is measured and how.
 """
 
 import sys
@@ -20,17 +20,17 @@ from elbo_lab.evaluation.gradients import gradient_study
 from elbo_lab.reports import gradients
 from elbo_lab.runs.progress import Progress
 
-FILES = ("gradients.txt", "gradients.json")
+TABLE, SUMMARY = "gradients.txt", "gradients.json"
 
 
 def main() -> int:
-    """Flags -> study and subject -> rows, cell by cell -> table, JSON, figures."""
+    """Measures every cell; prints a table, and writes files. Returns the exit status."""
     values = flags.FLAGS
     study = gradient_flags.study_from_flags()
     cache_given = values["compilation_cache_dir"].present > 0
     setup.set_up(values.platform, 1, values.compilation_cache_dir, cache_given)
-    named, subject = gradient_flags.subject_from_flags()
-    folder = None if values.output is None else folders.made("output", values.output)
+    title, subject = gradient_flags.subject_from_flags()
+    folder = None if values.output is None else folders.create("output", values.output)
     try:
         gradient_study.check(study, subject)
     except ValueError as error:
@@ -39,7 +39,8 @@ def main() -> int:
         for name in study.estimators:
             if not gradient_study.able(name, m, k):
                 print(f"{name} compares draws: left out at K = {k}.")
-    progress, rows = Progress("gradients", gradient_study.total_gradients(study), 0, ""), []
+    rows = []
+    progress = Progress("gradients", gradient_study.total_gradients(study), 0, "")
 
     def on_gradients(more: int) -> None:
         progress.to(progress.done + more)
@@ -52,12 +53,12 @@ def main() -> int:
         return 1
     finally:
         progress.close()
-    text = gradients.table(named, study, subject, rows)
+    text = gradients.table(title, study, subject, rows)
     print(text)
     if folder is not None:
-        files.write_atomically(folder / FILES[0], (text + "\n").encode())
-        summary = gradients.summary(named, study, subject, rows)
-        files.write_summary(folder / FILES[1], summary)
+        files.write_atomically(folder / TABLE, (text + "\n").encode())
+        summary = gradients.summary(title, study, subject, rows)
+        files.write_summary(folder / SUMMARY, summary)
         gradients.figures(folder, study, rows)
     return 0
 

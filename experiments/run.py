@@ -2,7 +2,7 @@
 
     python -m experiments.run --objective=iwae --k=5
 
-The same command goes on with a run that was stopped, and prints the result of one that is complete.
+The same command resumes a run that was stopped, and prints the results of a complete one.
 """
 
 import json
@@ -17,7 +17,7 @@ from elbo_lab.runs import completing, rundir
 
 
 def main() -> int:
-    """Flags -> config -> data -> train -> evaluate -> report. Returns the exit status."""
+    """Trains, evaluates and reports the run that the flags describe. Returns the exit status."""
     config = run_flags.config_from_flags()
     validation.check(config)
     config = validation.resolved(config)
@@ -26,22 +26,19 @@ def main() -> int:
         return 0
     values = flags.FLAGS
     placement = run_flags.placement_from_flags()
-    several = run_flags.connect_from_flags()
-    if several:  # What follows here may fail on one process alone, and the others must learn of it.
+    if run_flags.connect_from_flags():
         _set_up(1)
-    dataset = (
-        distributed.on_all(lambda: _load(config, placement))
-        if several
-        else _load(config, placement)
-    )
-    if not several:
+        # If loading fails in one process, `on_all` raises in every process.
+        dataset = distributed.on_all(lambda: _load(config, placement))
+    else:
+        dataset = _load(config, placement)
         _set_up(config.replicates)
     workdir = values.workdir or rundir.default_name(config)
-    from elbo_lab.runs import reporting, stages
+    from elbo_lab.runs import reporting, stages  # imported late: JAX is configured first
 
     first = distributed.is_first()
     try:
-        path, before = completing.complete(
+        path, was_complete = completing.complete(
             config, workdir, dataset, values.tensorboard, values.overwrite, placement=placement
         )
     except stages.StoppedError as stopped:
@@ -53,14 +50,15 @@ def main() -> int:
         if first:
             print(f"Error: {diverged}", file=sys.stderr)
         return 1
-    if first and before:
-        print(f"This run is complete ({path}); --overwrite starts it anew.")
+    if first and was_complete:
+        print(f"This run is complete ({path}); --overwrite starts it again.")
     if first:
         print("\n" + reporting.stored_table(path))
     return 0
 
 
 def _load(config: configs.Config, placement: setup.Placement) -> data.Dataset:
+    """Loads the data set, and checks that it fits the configuration."""
     in_file = bool(placement.stream)
     dataset = run_flags.load_data("dataset", config.dataset, in_file)
     validation.check_data(config, dataset)

@@ -16,14 +16,14 @@ COLUMNS = 8
 
 
 def main() -> int:
-    """Flags -> run -> draws -> a file. Returns the exit status."""
+    """Loads a run, draws samples and writes them to a file. Returns the exit status."""
     values = flags.FLAGS
     out = Path(values.out or "").expanduser()
     if out.suffix not in (".png", ".npz"):
         raise UserError(f"--out must be a path ending in .png or .npz; got {values.out!r}.")
     stored_runs.set_up()
-    folders.made("out", str(out.parent))
-    from elbo_lab.runs import sampling
+    folders.create("out", str(out.parent))
+    from elbo_lab.runs import sampling  # imported late: JAX is configured first
     from elbo_lab.runs.progress import Progress
 
     trained = stored_runs.load(values.run, values.replicate)
@@ -41,12 +41,12 @@ def main() -> int:
 
 
 def define() -> None:
-    """The script's flags."""
+    """Defines the script's flags."""
     flags.DEFINE_string("run", None, "a run's directory")
-    flags.DEFINE_integer("num", 64, "how many examples", lower_bound=1)
-    flags.DEFINE_string("out", "samples.png", "the file: a picture (.png) or arrays (.npz)")
-    flags.DEFINE_integer("replicate", 0, "which of the run's replicates", lower_bound=0)
-    flags.DEFINE_integer("seed", 0, "of the draws", 0, 2**31 - 1)
+    flags.DEFINE_integer("num", 64, "number of examples", lower_bound=1)
+    flags.DEFINE_string("out", "samples.png", "the output file: a picture (.png) or arrays (.npz)")
+    flags.DEFINE_integer("replicate", 0, "index of the run's replicate", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "seed of the draws", 0, 2**31 - 1)
     run_flags.define_run("platform", "compilation_cache_dir", "data_dir", "manual_dir")
 
 

@@ -4,9 +4,9 @@
     python -m experiments.study tighter_bounds
     python -m experiments.study ablate_protocol --manual_dir=mnist --budget=0.003
 
-Flags of a configuration replace what all cells of the study share; those in which its cells differ
-cannot be given. Cells are trained, resumed and reported as those of experiments.sweep are, and the
-same command goes on with what is missing.
+Flags of a configuration replace the settings that all cells of the study share; a flag in which the
+cells differ is refused. Cells are trained, resumed and reported as by experiments.sweep: the same
+command trains what is missing.
 """
 
 import textwrap
@@ -19,19 +19,21 @@ from elbo_lab.studies.registry import STUDIES
 
 
 def main(name: str = "") -> int:
-    """The study of a name, or a list of all. Returns the exit status."""
+    """Runs the named study, or lists all studies. Returns the exit status."""
     if flags.FLAGS.list:
         for study in STUDIES.values():
             print(f"{study.name}\n{textwrap.indent(textwrap.fill(study.question, 90), '  ')}")
         return 0
     if name not in STUDIES:
-        choices = f"one of {', '.join(STUDIES)} (--list tells what they ask)"
-        raise UserError(f"Give the name of a study, {choices}; got {name!r}.")
+        raise UserError(
+            f"Give the name of a study, one of {', '.join(STUDIES)} (--list shows the questions); "
+            f"got {name!r}."
+        )
     return study_flags.conduct(STUDIES[name], "study")
 
 
 if __name__ == "__main__":
     run_flags.define(texts=True, without=run_flags.DISTRIBUTED)
-    flags.DEFINE_bool("list", False, "name all studies with their questions, and end")
+    flags.DEFINE_bool("list", False, "print the names and questions of all studies, and exit")
     sweep_flags.define_jobs()
     run_flags.run(main, __doc__, words=1)

@@ -1,15 +1,15 @@
-"""Trains a grid of configurations, several seeds each, compares them, and writes report.html.
+"""Trains a grid of configurations with several seeds each, compares them, and writes report.html.
 
     python -m experiments.sweep --objective=elbo,iwae --k=1,5,50 --replicates=5
 
-Every flag of a configuration takes several values, separated by commas; those whose values hold
-commas themselves (--latent_dims, --hidden_dims, --upper_hidden_dims, --partition) by semicolons:
---latent_dims="50;100,50". Switches are written --shuffle=true,false. Combinations that do not go
-together are left out and listed.
+Every flag of a configuration takes several values, separated by commas. Flags whose values contain
+commas (--latent_dims, --hidden_dims, --upper_hidden_dims, --partition) take them separated by
+semicolons: --latent_dims="50;100,50". Boolean flags are written --shuffle=true,false. Invalid
+combinations are skipped and listed.
 
-The same command goes on with a sweep that was stopped. A larger grid in the same --workdir adds
-what is missing, and a smaller one reports what it has in common: replicates are looked up by their
-whole configuration. --workdir is the sweep's folder; --overwrite removes what is in it first.
+The same command resumes a sweep that was stopped. --workdir is the sweep's folder, in which
+replicates are looked up by their whole configuration. A larger grid in the same folder trains what
+is missing, and a smaller grid reports its part. --overwrite deletes the sweep in the folder first.
 """
 
 from absl import flags
@@ -18,19 +18,19 @@ from elbo_lab.cli import grid_flags, run_flags, sweep_flags
 
 
 def main() -> int:
-    """Flags -> cells -> what `sweep_flags.conduct` does with them. Returns the exit status."""
+    """Runs the sweep that the flags describe. Returns the exit status."""
     cells = grid_flags.cells()
     return sweep_flags.conduct("sweep", cells, grid_flags.baseline(cells, flags.FLAGS.baseline))
 
 
 def define() -> None:
-    """The script's flags."""
+    """Defines the script's flags."""
     run_flags.define(texts=True, without=run_flags.DISTRIBUTED)
     flags.DEFINE_string(
         "baseline",
         None,
-        "the cell that others are compared with, as objective=elbo,k=1 (the first one that has "
-        "these values; the grid's first if not given)",
+        "the cell that the others are compared with, the first one with values such as "
+        "objective=elbo,k=1 (if not given, the first cell of the grid)",
     )
     sweep_flags.define_jobs()
 

@@ -194,7 +194,7 @@ def test_the_minimum_file_has_the_floors_of_the_requirements():
     refused = subprocess.run([sys.executable, TOOL, "gpu"], capture_output=True, text=True)
     assert refused.returncode == 1
     assert refused.stderr == (
-        "Error: 'gpu' is no extra of setup.cfg; choose from lab, interop, peers, test, dev.\n"
+        "Error: An extra must be one of lab, interop, peers, test, dev; got 'gpu'.\n"
     )
 
 

@@ -1,8 +1,8 @@
-"""Writes the tables of docs/bounds.md anew, from the catalogue of objectives and the estimators.
+"""Updates the tables of docs/bounds.md from the catalogue of objectives and the estimators.
 
     python -m tools.make_bounds_tables
 
-A test fails where they are out of date.
+A test fails if they are out of date.
 """
 
 from pathlib import Path
@@ -25,10 +25,10 @@ def objectives() -> str:
     """A table for each kind of objective."""
     parts = []
     for kind in KINDS:
-        of_kind = {n: e for n, e in losses.CATALOGUE.items() if e.kind == kind}
         rows = [
-            (f"`{n}`", e.formula, e.population, e.finite, e.cost, e.paper, _pairs(e))
-            for n, e in of_kind.items()
+            (f"`{name}`", e.formula, e.population, e.finite, e.cost, e.paper, _estimators_of(e))
+            for name, e in losses.CATALOGUE.items()
+            if e.kind == kind
         ]
         head = ("", "quantity", "unlimited draws", "K draws", "draws per example", "source")
         parts.append(f"**Objectives {kind}**\n\n{documents.table((*head, 'estimators'), rows)}")
@@ -47,12 +47,13 @@ def estimators() -> str:
 
 
 def document(text: str) -> str:
-    """The document with its tables made anew."""
+    """The document with its tables updated."""
     text = documents.replaced(text, "objectives", objectives())
     return documents.replaced(text, "estimators", estimators())
 
 
-def _pairs(entry: catalogue.Entry) -> str:
+def _estimators_of(entry: catalogue.Entry) -> str:
+    """The estimators that an objective takes, in few words."""
     if not entry.estimators:
         return "its own"
     if set(entry.estimators) == set(losses.ESTIMATORS):

@@ -1,8 +1,8 @@
-"""Prints the least versions that the package allows, as a requirements file.
+"""Prints the minimum versions that the package allows, as a requirements file.
 
     python tools/make_minimum_requirements.py [EXTRA ...] > minimum.txt
 
-What setup.cfg asks for, by itself and in the named extras, with == in place of >=.
+The requirements are those of setup.cfg and of the named extras, with == instead of >=.
 """
 
 import configparser
@@ -15,40 +15,43 @@ EXTRAS = "options.extras_require"
 
 
 def floors(extras: list[str]) -> dict[str, str]:
-    """Distribution -> its least version, of a plain install and of the named extras.
+    """Distribution -> its minimum version, for a plain install and the named extras.
 
     Raises:
-      ValueError: an extra that setup.cfg does not have, a requirement that is no lower bound, or
-        two lower bounds of one distribution.
+      ValueError: setup.cfg does not have an extra, a requirement is not a lower bound, or a
+        distribution has two lower bounds.
     """
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    least = {}
-    for line in _lines(config, "options", "install_requires") + _of_extras(config, extras):
+    minimum = {}
+    for line in _lines(config, "options", "install_requires") + _extra_lines(config, extras):
         bound = re.fullmatch(r"([A-Za-z0-9_.-]+)>=([A-Za-z0-9.]+)", line)
         if bound is None:
-            raise ValueError(f"{line!r} is no lower bound, NAME>=VERSION.")
+            raise ValueError(f"{line!r} is not a lower bound, NAME>=VERSION.")
         name, version = bound.groups()
-        if least.setdefault(name, version) != version:
-            raise ValueError(f"{name} has two lower bounds, {least[name]} and {version}.")
-    return least
+        if minimum.setdefault(name, version) != version:
+            raise ValueError(f"{name} has two lower bounds, {minimum[name]} and {version}.")
+    return minimum
 
 
-def _of_extras(config: configparser.ConfigParser, extras: list[str]) -> list[str]:
-    """The requirements of extras; one of the form elbo_lab[EXTRA,...] stands for those extras'."""
-    found = []
+def _extra_lines(config: configparser.ConfigParser, extras: list[str]) -> list[str]:
+    """The requirements of extras. A line elbo_lab[EXTRA,...] is replaced by those extras' lines."""
+    lines = []
     for extra in extras:
         if not config.has_option(EXTRAS, extra):
             valid = ", ".join(config.options(EXTRAS))
-            raise ValueError(f"{extra!r} is no extra of setup.cfg; choose from {valid}.")
+            raise ValueError(f"An extra must be one of {valid}; got {extra!r}.")
         for line in _lines(config, EXTRAS, extra):
-            own = re.fullmatch(r"elbo_lab\[([a-z,]+)\]", line)
-            found += _of_extras(config, own[1].split(",")) if own else [line]
-    return found
+            other_extras = re.fullmatch(r"elbo_lab\[([a-z,]+)\]", line)
+            if other_extras:
+                lines += _extra_lines(config, other_extras[1].split(","))
+            else:
+                lines.append(line)
+    return lines
 
 
 def _lines(config: configparser.ConfigParser, section: str, option: str) -> list[str]:
-    """The requirements that an option lists, or those of the file that it names."""
+    """The requirements that an option lists, or that the file lists which it names."""
     text = config.get(section, option)
     if text.startswith("file:"):
         text = (ROOT / text.removeprefix("file:").strip()).read_text()

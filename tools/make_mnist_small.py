@@ -23,9 +23,9 @@ from elbo_lab.errors import UserError
 
 NUM_CLASSES = 10
 SEED = 0
-# Split of our file -> prefix of the official files' names, images taken per digit.
+# Split of our file -> prefix of the official files' names, and number of images per digit.
 SPLITS = {"train": ("train", 1000), "test": ("t10k", 200)}
-# As sha256sum prints them.
+# In the format of sha256sum.
 _SHA256SUMS = """\
 440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609  train-images-idx3-ubyte.gz
 3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c  train-labels-idx1-ubyte.gz
@@ -38,7 +38,7 @@ OFFICIAL_SHA256 = {
 
 
 def read_idx(path: Path, sha256: str) -> np.ndarray:
-    """Reads a gzipped IDX file of unsigned bytes, once its digest is verified.
+    """Reads a gzipped IDX file of unsigned bytes, after verifying its digest.
 
     Args:
       path: the .gz file.
@@ -48,7 +48,7 @@ def read_idx(path: Path, sha256: str) -> np.ndarray:
       The file's array, uint8 [N] or [N, H, W].
 
     Raises:
-      UserError: the file cannot be read, has another digest, or is no such IDX file.
+      UserError: the file cannot be read, has another digest, or is not such an IDX file.
     """
     try:
         packed = path.read_bytes()
@@ -66,12 +66,12 @@ def read_idx(path: Path, sha256: str) -> np.ndarray:
 
 
 def select(labels: np.ndarray, per_class: int, rng: np.random.RandomState) -> np.ndarray:
-    """Draws equally many examples of every digit, in shuffled order.
+    """Draws the same number of examples of every digit, in shuffled order.
 
     Args:
       labels: digits [N] in 0..9.
-      per_class: how many examples of each digit to draw, without replacement.
-      rng: the generator. RandomState, since NumPy has frozen its stream for good.
+      per_class: number of examples of each digit, drawn without replacement.
+      rng: the generator; a RandomState, since NumPy guarantees that its stream never changes.
 
     Returns:
       Indices into labels, uint16 [10 * per_class].
@@ -84,7 +84,7 @@ def select(labels: np.ndarray, per_class: int, rng: np.random.RandomState) -> np
         members = np.flatnonzero(labels == digit)
         if len(members) < per_class:
             raise UserError(
-                f"There are {len(members)} examples of {digit}, but {per_class} needed."
+                f"There are {len(members)} examples of {digit}, but {per_class} are needed."
             )
         chosen.append(rng.permutation(members)[:per_class])
     return rng.permutation(np.concatenate(chosen)).astype(np.uint16)
@@ -98,16 +98,16 @@ def build(
     """Reads the official files and takes the subset.
 
     Args:
-      folder: where the four files lie.
+      folder: the folder of the four files.
       sha256: file name -> expected digest.
       splits: split -> (prefix of its files' names, examples per digit).
 
     Returns:
-      Per split the images x [N, H, W], the labels y [N] (both uint8) and index [N] (uint16),
-      which is each example's place, from 0, in the official file of the same split.
+      For each split the images x [N, H, W] and the labels y [N], both uint8, and index [N], uint16:
+      the position of each example, from 0, in the official file of the same split.
 
     Raises:
-      UserError: the folder or a file in it is not as it should be.
+      UserError: the folder is missing, or a file in it is missing or wrong.
     """
     if not os.path.isdir(folder):
         raise UserError(f"{folder} is not a folder; --idx_dir needs the official MNIST files.")
@@ -129,9 +129,9 @@ def build(
 
 
 def to_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The bytes of a compressed .npz file, the same whenever and wherever it is made.
+    """The bytes of a compressed .npz file, which depend on the arrays and the zlib version alone.
 
-    They depend on the arrays and on the zlib version alone; numpy.savez would add the time of day.
+    numpy.savez would store the current time.
     """
     output = io.BytesIO()
     with zipfile.ZipFile(output, "w") as archive:
@@ -139,14 +139,14 @@ def to_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
             member = io.BytesIO()
             np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
             info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            info.create_system = 3  # Unix, also when made on Windows
+            info.create_system = 3  # Unix, on every system
             info.external_attr = 0o644 << 16
             archive.writestr(info, member.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=9)
     return output.getvalue()
 
 
 def make(idx_dir: str | None, output: str) -> str:
-    """Reads the official files in idx_dir and writes the subset; returns a line about it."""
+    """Reads the official files and writes the subset. Returns a line about the file."""
     if not idx_dir:
         raise UserError("Give the folder of the four official MNIST files with --idx_dir.")
     data = to_npz(build(Path(idx_dir)))
@@ -158,12 +158,12 @@ def make(idx_dir: str | None, output: str) -> str:
 
 
 def main() -> None:
-    """Flags -> file."""
+    """Writes the file that the flags describe."""
     print(make(flags.FLAGS.idx_dir, flags.FLAGS.output))
 
 
 if __name__ == "__main__":
-    # Defined here, so that a test may import this module without claiming the flags' names.
+    # Defined here, so that a test can import this module without defining its flags.
     flags.DEFINE_string("idx_dir", None, "folder with the four official MNIST IDX .gz files")
     flags.DEFINE_string("output", "elbo_lab/data/mnist_small.npz", "file to write")
     run_flags.run(main, __doc__)

@@ -1,8 +1,8 @@
-"""Writes the tables of docs/performance.md anew, from results/.
+"""Updates the tables of docs/performance.md from results/.
 
     python -m tools.make_performance_tables
 
-A test fails where they are out of date. The figures are `experiments.benchmark`'s, with
+A test fails if they are out of date. The figures are those of `experiments.benchmark` with
 --json=results/benchmark_cpu.json.
 """
 
@@ -19,7 +19,7 @@ from elbo_lab.reports import documents
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT, FIGURES = ROOT / "docs" / "performance.md", ROOT / "results" / "benchmark_cpu.json"
 
-# Targets: fractions of the limit, and ours over a peer, by (B, k).
+# Targets by (B, k): our fraction of the limit, and our speed divided by a peer's.
 FRACTIONS = {(b, k): 0.70 if k == 50 else 0.62 for b in (20, 128) for k in (1, 5, 50)}
 RATIOS = {
     "pytorch": {
@@ -33,20 +33,20 @@ RATIOS = {
     "numpyro": dict.fromkeys(FRACTIONS, 1.05),
 }
 EVALUATION, REPLICATES = 0.71, 1.5
-# What commands write parts of.
+# Parts of the file of figures; each stores the command that measured it.
 PARTS = ("train", "systems", "replicates", "evaluate", "start", "peer_start", "memory")
 
 
-def machine(found: dict[str, Any]) -> str:
-    """What was measured, on what, with which versions."""
-    runs = [part["run"] for part in _parts(found)]
+def machine(figures: dict[str, Any]) -> str:
+    """The machine, the versions of packages, and the commands of the figures."""
+    runs = [part["run"] for part in _parts(figures)]
     versions: dict[str, str] = {}
     for run in runs:
         versions |= run["versions"]
     packages = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     dates = sorted({run["date"] for run in runs})
     lines = [
-        f"{found['processor'] or found['machine']}, {found['device']}, {dates[-1]}; "
+        f"{figures['processor'] or figures['machine']}, {figures['device']}, {dates[-1]}; "
         f"Python {runs[-1]['python']}, {packages}.",
         "",
         "```",
@@ -56,10 +56,10 @@ def machine(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def limit(found: dict[str, Any]) -> str:
-    """Ours against the limit, a row each cell."""
+def limit(figures: dict[str, Any]) -> str:
+    """Our speed against the limit, a row for each cell."""
     rows = []
-    for cell in found["train"]:
+    for cell in figures["train"]:
         own = cell["rows"][OURS]
         low, high = own["fraction_quartiles"]
         rows.append(
@@ -74,101 +74,110 @@ def limit(found: dict[str, Any]) -> str:
             )
         )
     head = (
-        *("B, k", "steps/s", "of the limit", "target", "limit, steps/s", "limit, GFLOP/s"),
+        "B, k",
+        "steps/s",
+        "of the limit",
+        "target",
+        "limit, steps/s",
+        "limit, GFLOP/s",
         "of products together",
     )
     return documents.table(head, rows)
 
 
-def ratios(found: dict[str, Any]) -> str:
-    """Ours over each peer, a column each cell."""
-    cells = found["train"]
+def ratios(figures: dict[str, Any]) -> str:
+    """Our speed divided by each peer's, a column for each cell."""
+    cells = figures["train"]
     rows = []
-    for row in _peer_rows(found):
-        rows.append(
-            (ROWS[row].says, *(_ratio(c["rows"].get(row), "ours_over_this") for c in cells))
-        )
+    for row in _peer_rows(figures):
+        texts = [_ratio(cell["rows"].get(row), "ours_over_this") for cell in cells]
+        rows.append((ROWS[row].label, *texts))
         if row in RATIOS:
-            targets = [f"*{RATIOS[row][c['batch'], c['k']]:.2f}*" for c in cells]
+            targets = [f"*{RATIOS[row][cell['batch'], cell['k']]:.2f}*" for cell in cells]
             rows.append(("*target*", *targets))
-    ceiling = [
-        f"{c['rows'][OURS]['steps_per_s'] / c['rows'][OURS]['fraction'] / eager:.2f}"
-        if (eager := c["rows"].get("pytorch", {}).get("steps_per_s"))
-        else ""
-        for c in cells
-    ]
-    rows.append(("the limit over PyTorch eager", *ceiling))
+    rows.append(("the limit over PyTorch eager", *map(_limit_over_pytorch, cells)))
     return documents.table(("ours over", *map(_cell, cells)), rows)
 
 
-def speeds(found: dict[str, Any]) -> str:
+def _limit_over_pytorch(cell: dict[str, Any]) -> str:
+    if "pytorch" not in cell["rows"]:
+        return ""
+    ours = cell["rows"][OURS]
+    limit_steps_per_s = ours["steps_per_s"] / ours["fraction"]
+    return f"{limit_steps_per_s / cell['rows']['pytorch']['steps_per_s']:.2f}"
+
+
+def speeds(figures: dict[str, Any]) -> str:
     """Steps per second of every row."""
-    cells = found["train"]
+    cells = figures["train"]
+
+    def text(cell: dict[str, Any], row: str) -> str:
+        return _rate(cell["rows"][row]["steps_per_s"]) if row in cell["rows"] else ""
+
     rows = [
-        (
-            ROWS[row].says,
-            *(_rate(c["rows"][row]["steps_per_s"]) if row in c["rows"] else "" for c in cells),
-        )
-        for row in (OURS, *_peer_rows(found))
+        (ROWS[row].label, *(text(cell, row) for cell in cells))
+        for row in (OURS, *_peer_rows(figures))
     ]
     return documents.table(("steps per second", *map(_cell, cells)), rows)
 
 
-def bounds(found: dict[str, Any]) -> str:
-    """Mean L_k at the common start and after some steps, per row."""
-    cells = found["train"]
-    steps = [c["rows"][OURS]["bound_after_steps"] for c in cells]
+def bounds(figures: dict[str, Any]) -> str:
+    """Mean L_k of every row, at the common start and after some steps."""
+    cells = figures["train"]
+
+    def text(cell: dict[str, Any], row: str) -> str:
+        if row not in cell["rows"]:
+            return ""
+        line = cell["rows"][row]
+        return f"{line['bound_at_start'][0]:.2f}, {line['bound_after'][0]:.2f}"
+
     rows = [
-        (
-            ROWS[row].says,
-            *(
-                f"{c['rows'][row]['bound_at_start'][0]:.2f}, {c['rows'][row]['bound_after'][0]:.2f}"
-                if row in c["rows"]
-                else ""
-                for c in cells
-            ),
-        )
-        for row in (OURS, *_peer_rows(found))
+        (ROWS[row].label, *(text(cell, row) for cell in cells))
+        for row in (OURS, *_peer_rows(figures))
     ]
-    names = [f"{_cell(c)}, {n} steps" for c, n in zip(cells, steps, strict=True)]
+    names = [f"{_cell(cell)}, {cell['rows'][OURS]['bound_after_steps']} steps" for cell in cells]
     return documents.table(("mean L_k, start and after", *names), rows)
 
 
-def systems(found: dict[str, Any]) -> str:
+def systems(figures: dict[str, Any]) -> str:
     """The other model families: steps per second of every row, ratios and losses."""
     rows = []
-    for cell in found["systems"]:
+    for cell in figures["systems"]:
         for row, line in cell["rows"].items():
             start, after = line["bound_at_start"][0], line["bound_after"][0]
             rows.append(
                 (
-                    SYSTEMS[cell["model"]].says if row == OURS else "",
-                    ROWS[row].says,
+                    SYSTEMS[cell["model"]].label if row == OURS else "",
+                    ROWS[row].label,
                     _rate(line["steps_per_s"]),
                     "" if row == OURS else _ratio(line, "ours_over_this"),
                     f"{-start:.2f}, {-after:.2f}",
                     f"{line['peak_memory_mb']:.0f}",
                 )
             )
-    steps = found["systems"][0]["rows"][OURS]["bound_after_steps"]
+    steps = figures["systems"][0]["rows"][OURS]["bound_after_steps"]
     head = (
-        *("model", "", "steps/s", "ours over it"),
-        *(f"loss at start, after {steps} steps", "peak memory, MB"),
+        "model",
+        "",
+        "steps/s",
+        "ours over it",
+        f"loss at start, after {steps} steps",
+        "peak memory, MB",
     )
     return documents.table(head, rows)
 
 
-def memory(found: dict[str, Any]) -> str:
+def memory(figures: dict[str, Any]) -> str:
     """Peak resident memory, and time to the first step."""
-    cells = found["train"]
-    start = found.get("peer_start", {})
+    cells = figures["train"]
+    start = figures.get("peer_start", {})
     rows = []
-    for row in (OURS, *_peer_rows(found)):
+    for row in (OURS, *_peer_rows(figures)):
         peaks = [c["rows"][row]["peak_memory_mb"] for c in cells if row in c["rows"]]
         times = start.get(row)
         rows.append(
             (
-                ROWS[row].says,
+                ROWS[row].label,
                 f"{times['cold_s']:.1f}, {times['warm_s']:.1f}" if times else "",
                 f"{min(peaks):.0f} to {max(peaks):.0f}",
             )
@@ -178,15 +187,15 @@ def memory(found: dict[str, Any]) -> str:
     )
 
 
-def evaluation(found: dict[str, Any]) -> str:
+def evaluation(figures: dict[str, Any]) -> str:
     """L_5000 in images per second."""
-    part = found["evaluate"]
+    part = figures["evaluate"]
     rows = []
     for row, line in part["rows"].items():
         low, high = line["fraction_quartiles"]
         rows.append(
             (
-                ROWS[row].says,
+                ROWS[row].label,
                 f"{line['images_per_s']:.1f}",
                 f"{line['fraction']:.2f} ({low:.2f}, {high:.2f})",
                 _ratio(line, "ours_over_this"),
@@ -196,23 +205,26 @@ def evaluation(found: dict[str, Any]) -> str:
     rows.append(("the limit", f"{part['limit_images_per_s']:.1f}", "1", "", ""))
     head = (
         f"L_{part['draws']} of {part['images']} images",
-        *("images/s", f"of the limit (target {EVALUATION})", "ours over", "mean L_5000"),
+        "images/s",
+        f"of the limit (target {EVALUATION})",
+        "ours over",
+        "mean L_5000",
     )
     return documents.table(head, rows)
 
 
-def replicates(found: dict[str, Any]) -> str:
+def replicates(figures: dict[str, Any]) -> str:
     """Throughput of R replicates relative to one."""
-    cells: dict[tuple, dict] = {}
-    for cell in found["replicates"]:
-        cells.setdefault((cell["batch"], cell["k"]), {})[cell["replicates"]] = cell
-    numbers = sorted({number for cell in cells.values() for number in cell})
+    by_number: dict[tuple, dict] = {}  # (B, k) -> R -> what was measured
+    for cell in figures["replicates"]:
+        by_number.setdefault((cell["batch"], cell["k"]), {})[cell["replicates"]] = cell
+    numbers = sorted({number for lines in by_number.values() for number in lines})
     rows = [
         (
             f"{batch}, {k}",
-            *(_ratio(cell.get(number), "throughput_over_one") for number in numbers),
+            *(_ratio(lines.get(number), "throughput_over_one") for number in numbers),
         )
-        for (batch, k), cell in sorted(cells.items())
+        for (batch, k), lines in sorted(by_number.items())
     ]
     heads = [
         f"R = {number}" + (f" (target {REPLICATES} at k = 1)" if number == 2 else "")
@@ -221,45 +233,44 @@ def replicates(found: dict[str, Any]) -> str:
     return documents.table(("B, k", *heads), rows)
 
 
-def speed(found: dict[str, Any]) -> str:
-    """Ours, against the limit and against the two peers of most interest."""
+def speed(figures: dict[str, Any]) -> str:
+    """Our speed, against the limit and against the two peers that have targets."""
     rows = []
-    for cell in found["train"]:
+    for cell in figures["train"]:
         own = cell["rows"][OURS]
         low, high = own["fraction_quartiles"]
         peers = [_ratio(cell["rows"].get(row), "ours_over_this") for row in RATIOS]
         fraction = f"{own['fraction']:.2f} ({low:.2f}, {high:.2f})"
         rows.append((_cell(cell), _rate(own["steps_per_s"]), fraction, *peers))
-    head = ("B, k", "steps/s", "of the limit", *(f"ours over {ROWS[row].says}" for row in RATIOS))
+    head = ("B, k", "steps/s", "of the limit", *(f"ours over {ROWS[row].label}" for row in RATIOS))
     return documents.table(head, rows)
 
 
-def performance(text: str, found: dict[str, Any]) -> str:
-    """docs/performance.md with its tables made anew."""
+def performance(text: str, figures: dict[str, Any]) -> str:
+    """The text of docs/performance.md with its tables updated."""
     parts = dict.fromkeys((speed, machine, limit, ratios, speeds, bounds, memory), "train")
     parts |= {systems: "systems", evaluation: "evaluate", replicates: "replicates"}
     for part, needed in parts.items():
-        table = part(found) if needed in found else "Not measured on this machine yet."
+        table = part(figures) if needed in figures else "Not measured on this machine yet."
         text = documents.replaced(text, part.__name__, table)
     return text
 
 
-def _parts(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """All that was measured by a command of its own."""
-    listed = [part for name in PARTS if name in found for part in _listed(found[name])]
-    return [part for part in listed if "run" in part]
-
-
-def _listed(part: Any) -> list[dict[str, Any]]:
-    return part if isinstance(part, list) else [part]
+def _parts(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """The parts, and the cells of parts, that store the command that measured them."""
+    parts = []
+    for name in PARTS:
+        part = figures.get(name, [])
+        parts += part if isinstance(part, list) else [part]
+    return [part for part in parts if "run" in part]
 
 
 def _command(run: dict[str, Any]) -> str:
     return re.sub(r" --json=\S+", f" --json={FIGURES.relative_to(ROOT)}", run["command"])
 
 
-def _peer_rows(found: dict[str, Any]) -> list[str]:
-    present = {row for cell in found["train"] for row in cell["rows"]}
+def _peer_rows(figures: dict[str, Any]) -> list[str]:
+    present = {row for cell in figures["train"] for row in cell["rows"]}
     return [row for row in ROWS if row in present and row != OURS]
 
 

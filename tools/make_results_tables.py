@@ -1,8 +1,8 @@
-"""Writes the tables of docs/protocols.md anew, from the code and results/.
+"""Updates the tables of docs/protocols.md from the code and results/.
 
     python -m tools.make_results_tables
 
-A test fails where they are out of date.
+A test fails if they are out of date.
 """
 
 from pathlib import Path
@@ -18,16 +18,20 @@ DOCUMENT, RESULTS = ROOT / "docs" / "protocols.md", ROOT / "results"
 
 
 def protocols() -> str:
-    """The settings in which the protocols differ from each other, one a line."""
-    values = [configs.flat(config) for config in PROTOCOLS.values()]
-    names = [name for name in values[0] if all(name in each for each in values)]
-    differing = [name for name in names if len({each[name] for each in values}) > 1]
-    rows = [(f"`--{name}`", *(configs.shown(each[name]) for each in values)) for name in differing]
+    """A row for each setting in which the protocols differ, and a column for each protocol."""
+    settings = [configs.flat(config) for config in PROTOCOLS.values()]
+    rows = []
+    for name in settings[0]:
+        if not all(name in values for values in settings):
+            continue
+        texts = [configs.shown(values[name]) for values in settings]
+        if len(set(texts)) > 1:
+            rows.append((f"`--{name}`", *texts))
     return documents.table(("", *(f"`{name}`" for name in PROTOCOLS)), rows)
 
 
 def document(text: str) -> str:
-    """The document with its tables made anew."""
+    """The document with its tables updated."""
     text = documents.replaced(text, "protocols", protocols())
     return documents.replaced(text, "table1", table1_results.markdown(table1_results.read(RESULTS)))
 

@@ -1,5 +1,6 @@
-"""The same training, written as a competent user of each library would. Nothing here is imported
-unless its peer is asked for; `worker` runs one in a process of its own.
+"""The same training in other libraries, written as a competent user of each would.
+
+A peer's module is imported only if the peer is requested, by `worker`, in a process of its own.
 """
 
 import importlib.metadata
@@ -10,14 +11,14 @@ from elbo_lab.errors import UserError
 
 
 class Row(NamedTuple):
-    """A line of the comparison."""
+    """A row of the comparison."""
 
     module: str  # in this package; its `make(task, **options)` returns a `common.Peer`
     options: dict
-    says: str  # for people
+    label: str  # in tables
 
 
-# What --peers may name, its distribution package and its lines.
+# Name for --peers -> its distribution package and its rows.
 PEERS = {
     "pytorch": ("torch", ("pytorch", "pytorch_compiled")),
     "pyro": ("pyro-ppl", ("pyro",)),
@@ -36,30 +37,30 @@ ROWS = {
     "numpyro": Row("numpyro_svi", {}, "NumPyro, scanned"),
     "pythae": Row("pythae_trainer", {}, "pythae's trainer"),
 }
-# Where there is one: the row of a peer that trains the other model families.
+# Row of a peer -> the row that trains the other model families, if there is one.
 SYSTEM_ROWS = {"pytorch": "pytorch_systems"}
 
 
 def rows(text: str) -> list[str]:
-    """ "pytorch,pyro" as the lines of the comparison.
+    """The rows of the peers in "pytorch,pyro".
 
     Raises:
-      UserError: an unknown peer, or one that is not installed.
+      UserError: a peer is unknown or not installed.
     """
     names = text.split(",") if text else []
     for name in names:
         if name not in PEERS:
-            raise UserError(f"--peers must be of {', '.join(PEERS)}; got {name!r}.")
+            raise UserError(f"--peers must be one or more of {', '.join(PEERS)}; got {name!r}.")
         package = PEERS[name][0]
         if importlib.util.find_spec(IMPORTED_AS.get(package, package)) is None:
             raise UserError(
                 f"--peers={name} needs {package}, which is not installed; "
-                'pip install -e ".[peers]" has all peers.'
+                'pip install -e ".[peers]" installs all peers.'
             )
     return [row for name in dict.fromkeys(names) for row in PEERS[name][1]]
 
 
 def versions(row_names: list[str]) -> dict[str, str]:
-    """Versions of the packages behind these lines."""
-    packages = {package for package, lines in PEERS.values() if set(lines) & set(row_names)}
+    """Versions of the packages of these rows."""
+    packages = {package for package, rows in PEERS.values() if set(rows) & set(row_names)}
     return {package: importlib.metadata.version(package) for package in sorted(packages)}

@@ -1,4 +1,4 @@
-"""What the peers have in common: the task, given as files, and the interface of a peer."""
+"""The task of all peers, which is stored in files, and the interface of a peer."""
 
 import json
 import pathlib
@@ -9,8 +9,8 @@ import numpy as np
 
 DATA_DIM, HIDDEN, LATENT = 784, 200, 50
 NUM_IMAGES = 60_000
-# Linear layers of the one-layer model of Burda et al. (2016): where each one's kernel
-# [inputs, outputs] and bias lie in our parameters.
+# Linear layers of the one-layer model of Burda et al. (2016) -> the path of each one's kernel
+# [inputs, outputs] and bias in our parameters.
 LAYERS = {
     "encoder_0": "encoder/layer_1/trunk/hidden_0",
     "encoder_1": "encoder/layer_1/trunk/hidden_1",
@@ -25,18 +25,18 @@ DRAWS = 5000
 
 
 class Task(NamedTuple):
-    """What every peer trains, from the same parameters."""
+    """The training of every peer, from the same parameters."""
 
     batch: int  # B
-    k: int | None  # draws inside the IWAE bound; None: a model without one
+    k: int | None  # draws inside the IWAE bound; None: the model has no bound
     steps: int  # in one call of `train`
-    replicates: int  # of ours
+    replicates: int  # for our row alone
     platform: str  # "cpu", "gpu"
     cores: int
     learning_rate: float
     adam: tuple[float, float, float]  # b1, b2, epsilon beside the root of the corrected moment
     images: np.ndarray  # [N, 784], uint8
-    x: np.ndarray  # [n, 784], binary images to take bounds of, float32
+    x: np.ndarray  # [n, 784], float32, the binary images on which bounds are computed
     # Our initial parameters and state: "params/encoder/mean/kernel", "stats/shares".
     arrays: dict[str, np.ndarray]
     model: str = "mlp"  # our model family
@@ -44,29 +44,29 @@ class Task(NamedTuple):
     @property
     def layers(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Kernel and bias of each of `LAYERS`."""
-        return {name: self.layer(place) for name, place in LAYERS.items()}
+        return {name: self.layer(path) for name, path in LAYERS.items()}
 
     @property
     def num_parameters(self) -> int:
-        """Numbers that are trained."""
+        """The number of trained parameters."""
         return sum(a.size for name, a in self.arrays.items() if name.startswith("params/"))
 
-    def layer(self, place: str) -> tuple[np.ndarray, np.ndarray]:
-        """Kernel and bias at a place in our parameters."""
-        return self.arrays[f"params/{place}/kernel"], self.arrays[f"params/{place}/bias"]
+    def layer(self, path: str) -> tuple[np.ndarray, np.ndarray]:
+        """Kernel and bias at a path in our parameters."""
+        return self.arrays[f"params/{path}/kernel"], self.arrays[f"params/{path}/bias"]
 
 
 class Peer(NamedTuple):
-    """Every function waits until what it started is done."""
+    """The functions of a peer. Each returns when the device has finished its computation."""
 
     train: Callable[[], Any]
-    """() -> takes `task.steps` steps, from where the last call ended."""
+    """() -> anything: takes `task.steps` steps, starting where the last call ended."""
 
     bound: Callable[[], float]
-    """() -> one draw of minus the mean loss over task.x, such as L_k, nats, at present."""
+    """() -> one draw of minus the mean loss over task.x, such as L_k, at the current parameters."""
 
     log_likelihood: Callable[[np.ndarray], float] | None = None
-    """(x [n, 784]) -> the mean of L_5000, nats, at the present parameters."""
+    """(x [n, 784]) -> the mean of L_5000 at the current parameters, nats."""
 
 
 def write_task(
@@ -76,7 +76,7 @@ def write_task(
     x: np.ndarray,
     arrays: dict[str, np.ndarray],
 ) -> None:
-    """Writes what `read_task` reads."""
+    """Writes a task, for `read_task`."""
     path = pathlib.Path(folder)
     (path / "settings.json").write_text(json.dumps(settings))
     np.save(path / "images.npy", images)
@@ -84,10 +84,10 @@ def write_task(
     np.savez(path / "arrays.npz", **arrays)
 
 
-def read_task(folder: str, **changed) -> Task:
-    """The task that lies in a folder."""
+def read_task(folder: str, **changes) -> Task:
+    """Reads the task in a folder; `changes` are fields that replace or complete the stored ones."""
     path = pathlib.Path(folder)
-    settings = json.loads((path / "settings.json").read_text()) | changed
+    settings = json.loads((path / "settings.json").read_text()) | changes
     with np.load(path / "arrays.npz") as arrays:
         return Task(
             **settings,
@@ -98,20 +98,20 @@ def read_task(folder: str, **changed) -> Task:
 
 
 def orders(task: Task) -> Iterator[np.ndarray]:
-    """[steps, B] indices of images for each call: permutation after permutation of all images."""
+    """Yields indices [steps, B] of images for each call, from permutations of all images."""
     rng = np.random.default_rng(0)
     size, number = task.batch, len(task.images)
     left = np.zeros((0, size), np.int64)
     while True:
         while len(left) < task.steps:
-            passed = rng.permutation(number)[: number // size * size].reshape(-1, size)
-            left = np.concatenate([left, passed])
+            one_pass = rng.permutation(number)[: number // size * size].reshape(-1, size)
+            left = np.concatenate([left, one_pass])
         yield left[: task.steps]
         left = left[task.steps :]
 
 
 def fake_images(number: int) -> np.ndarray:
-    """Noise with MNIST's size and mean grey level; speed does not depend on the picture."""
+    """Noise images of MNIST's size and mean grey level; speed does not depend on the pixels."""
     rng = np.random.default_rng(0)
     lit = rng.random((number, DATA_DIM), np.float32) < 0.19
     return np.where(lit, 180, 0).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""NumPyro: SVI whose updates are scanned in one compiled call, particles vectorized."""
+"""NumPyro: SVI with vectorized particles, whose updates are scanned in one compiled call."""
 
 import flax.linen as nn
 import jax
@@ -12,8 +12,8 @@ from numpyro.infer import SVI, RenyiELBO, Trace_ELBO
 
 from benchmarks.peers.common import DATA_DIM, DRAWS, HIDDEN, LATENT, Peer, Task, orders
 
-# Draws and images of an evaluation's pass.
-EVALUATED = 50, 20
+# Draws and images of one pass of the evaluation.
+PASS_DRAWS, PASS_IMAGES = 50, 20
 
 
 class Encoder(nn.Module):
@@ -53,38 +53,42 @@ def guide(x: Array) -> None:
 
 
 def objective(k: int) -> Trace_ELBO | RenyiELBO:
-    """The ELBO for one draw; for more, the Renyi bound of order 0, which is the IWAE bound."""
+    """The ELBO for one draw; for more draws the Renyi bound of order 0, which is the IWAE bound."""
     return Trace_ELBO() if k == 1 else RenyiELBO(alpha=0, num_particles=k)
 
 
 def make(task: Task) -> Peer:
-    """`lax.scan` over SVI.update with the state donated."""
+    """A peer whose `train` is a `lax.scan` over SVI.update with a donated state."""
     b1, b2, epsilon = task.adam
-    # The loss is a sum over the batch: with epsilon times B, Adam's steps are those of the mean.
+    # The loss is a sum over the batch. With epsilon times B, Adam takes the steps of the mean.
     adam = numpyro.optim.Adam(task.learning_rate, b1=b1, b2=b2, eps=epsilon * task.batch)
     svi = SVI(model, guide, adam, objective(task.k))
     images, x = jnp.asarray(task.images), jnp.asarray(task.x)
     names = {"encoder": ("encoder_0", "encoder_1", "mean", "log_std")}
     names["decoder"] = ("decoder_0", "decoder_1", "logits")
     layers = {n: {"kernel": kernel, "bias": bias} for n, (kernel, bias) in task.layers.items()}
-    params = {f"{network}$params": {n: layers[n] for n in own} for network, own in names.items()}
+    params = {
+        f"{network}$params": {name: layers[name] for name in layer_names}
+        for network, layer_names in names.items()
+    }
     start = svi.init(jax.random.key(0), x[:1])
     start = start._replace(optim_state=adam.init(jax.tree.map(jnp.asarray, params)))
     keys = iter(jax.random.split(jax.random.key(1), 100_000))
 
-    def update(state, given):
-        key, indices = given
+    def update(state, inputs):
+        key, indices = inputs
         x = jax.random.bernoulli(key, images[indices] / 255.0).astype(jnp.float32)
         return svi.update(state, x)
 
-    def many(state, key, indices):
+    def take_steps(state, key, indices):
         return jax.lax.scan(update, state, (jax.random.split(key, task.steps), indices))
 
-    many = jax.jit(many, donate_argnums=0)
-    now, batches = {"state": start}, orders(task)
+    take_steps = jax.jit(take_steps, donate_argnums=0)
+    current, batches = {"state": start}, orders(task)
 
     def train() -> float:
-        now["state"], losses = many(now["state"], next(keys), jnp.asarray(next(batches), jnp.int32))
+        indices = jnp.asarray(next(batches), jnp.int32)
+        current["state"], losses = take_steps(current["state"], next(keys), indices)
         return float(losses[-1])
 
     @jax.jit
@@ -93,25 +97,30 @@ def make(task: Task) -> Peer:
 
     @jax.jit
     def log_likelihood(key, params, x):
-        draws, _ = EVALUATED
-        some = objective(draws)
+        chunk_bound = objective(PASS_DRAWS)
+
+        def image_bound(key: Array, image: Array) -> Array:
+            return -chunk_bound.loss(key, params, model, guide, image[None])
 
         def chunk(total: Array, key: Array):
-            # One image at a time under vmap, so that a loss is an image's.
-            of_image = lambda key, x: -some.loss(key, params, model, guide, x[None])  # noqa: E731
-            found = jax.vmap(of_image)(jax.random.split(key, len(x)), x)
-            return jnp.logaddexp(total, found), None
+            # Losses are sums over a batch: vmap over batches of one image gives each image's.
+            values = jax.vmap(image_bound)(jax.random.split(key, len(x)), x)
+            return jnp.logaddexp(total, values), None
 
-        chunks = DRAWS // draws
-        total, _ = jax.lax.scan(chunk, jnp.full(len(x), -jnp.inf), jax.random.split(key, chunks))
-        return total - jnp.log(chunks)
+        num_chunks = DRAWS // PASS_DRAWS
+        chunk_keys = jax.random.split(key, num_chunks)
+        total, _ = jax.lax.scan(chunk, jnp.full(len(x), -jnp.inf), chunk_keys)
+        return total - jnp.log(num_chunks)
 
     def evaluate(images: np.ndarray) -> float:
-        params, size = svi.get_params(now["state"]), EVALUATED[1]
+        params = svi.get_params(current["state"])
         parts = [
-            log_likelihood(next(keys), params, jnp.asarray(images[i : i + size]))
-            for i in range(0, len(images), size)
+            log_likelihood(next(keys), params, jnp.asarray(images[i : i + PASS_IMAGES]))
+            for i in range(0, len(images), PASS_IMAGES)
         ]
         return float(np.mean(np.concatenate(parts)))
 
-    return Peer(train, lambda: float(bound(next(keys), svi.get_params(now["state"]))), evaluate)
+    def one_bound() -> float:
+        return float(bound(next(keys), svi.get_params(current["state"])))
+
+    return Peer(train, one_bound, evaluate)

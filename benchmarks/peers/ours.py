@@ -18,7 +18,7 @@ SPEC = Spec("image", (28, 28), 2)
 
 
 def config_of(task: Task) -> Config:
-    """The task as a configuration, of more steps than are ever taken."""
+    """The configuration of a task, with more epochs than are ever trained."""
     b1, b2, epsilon = task.adam
     return Config(
         model=task.model,
@@ -36,7 +36,7 @@ def config_of(task: Task) -> Config:
 
 
 def make(task: Task, spread: bool = False) -> Peer:
-    """`training.fit`, call after call; `spread` evaluates on a CPU device a core."""
+    """A peer that trains by `training.fit`; `spread` evaluates on one CPU device per core."""
     if spread:
         jax.config.update("jax_num_cpu_devices", task.cores)
     elif task.replicates > 1:
@@ -53,7 +53,7 @@ def make(task: Task, spread: bool = False) -> Peer:
     hparams = hyper.hyperparameters(runs)
     fit = training.fit(config, loop, Batch(images), state, keys, hparams)
     x = jnp.asarray(task.x)
-    # `state` itself is donated.
+    # `fit` donates the arrays of `state`.
     latest = {"params": jax.tree.map(jnp.copy, state.params)}
     latest["stats"] = jax.tree.map(jnp.copy, state.stats)
     draws = iter(range(10**9))
@@ -62,7 +62,7 @@ def make(task: Task, spread: bool = False) -> Peer:
     def bound(key, params, stats):
         return -jnp.mean(method.loss(key, params, stats, Batch(x), hparams).loss)
 
-    def run() -> None:
+    def train() -> None:
         record = next(fit)
         latest.update(params=record.state.params, stats=record.state.stats)
         if (record.failed_at >= 0).any():
@@ -72,17 +72,17 @@ def make(task: Task, spread: bool = False) -> Peer:
         return float(bound(jax.random.key(next(draws)), **latest))
 
     if task.k is None:
-        return Peer(run, one_bound)
-    measured = methods.make(dataclasses.replace(config, k=5, eval_k=DRAWS), SPEC)
-    evaluator = evaluation.make_evaluator(measured, sharding.images_mesh() if spread else None)
+        return Peer(train, one_bound)
+    evaluated = methods.make(dataclasses.replace(config, k=5, eval_k=DRAWS), SPEC)
+    evaluator = evaluation.make_evaluator(evaluated, sharding.images_mesh() if spread else None)
 
     def log_likelihood(images: np.ndarray) -> float:
         key = jax.random.fold_in(jax.random.key(1), next(draws))
         examples = Batch(jnp.asarray(images))
-        found = evaluation.evaluate(evaluator, key, latest["params"], (), examples)
-        return float(np.mean(found["log_likelihood"]))
+        values = evaluation.evaluate(evaluator, key, latest["params"], (), examples)
+        return float(np.mean(values["log_likelihood"]))
 
-    return Peer(run, one_bound, log_likelihood)
+    return Peer(train, one_bound, log_likelihood)
 
 
 def initial(state: training.TrainState, task: Task) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def initial(state: training.TrainState, task: Task) -> dict[str, Any]:
 
 
 def arrays_of(params: Any, stats: Any) -> dict[str, np.ndarray]:
-    """Params and stats as the arrays of a task."""
+    """Params and stats as the arrays of a task, by path."""
     leaves = jax.tree.leaves_with_path({"params": params, "stats": stats})
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)

@@ -1,5 +1,6 @@
-"""Pyro: model and guide with vectorized particles, validation off; torch's own fused Adam, since
-Pyro's optimizers make one per parameter.
+"""Pyro: model and guide with vectorized particles, without validation.
+
+The optimizer is torch's fused Adam, since Pyro's optimizers create one for each parameter.
 """
 
 import numpy as np
@@ -10,11 +11,11 @@ from pyro.infer import RenyiELBO, Trace_ELBO
 from torch import Tensor
 
 from benchmarks.peers import pytorch
-from benchmarks.peers.common import LATENT, Peer, Task
+from benchmarks.peers.common import DRAWS, LATENT, Peer, Task
 
 
 def make(task: Task) -> Peer:
-    """Trace_ELBO for one draw, RenyiELBO of order 0 (the IWAE bound) for more."""
+    """A peer with Trace_ELBO for one draw, and RenyiELBO of order 0 (the IWAE bound) for more."""
     device = pytorch.set_up(task)
     pyro.enable_validation(False)
     encoder, decoder = pytorch.Encoder(task).to(device), pytorch.decoder(task).to(device)
@@ -41,7 +42,7 @@ def make(task: Task) -> Peer:
         return RenyiELBO(alpha=0, **options)
 
     elbo = objective(task.k)
-    # The loss is a sum over the batch: with epsilon times B, Adam's steps are those of the mean.
+    # The loss is a sum over the batch. With epsilon times B, Adam takes the steps of the mean.
     b1, b2, epsilon = task.adam
     adam = pytorch.optimizer(
         task._replace(adam=(b1, b2, epsilon * task.batch)),
@@ -56,16 +57,16 @@ def make(task: Task) -> Peer:
         return loss
 
     def log_likelihood(images: np.ndarray) -> float:
-        # One image at a time, so that a pass's value is that image's: L of `ROWS` draws.
-        some = objective(pytorch.ROWS)
-        log_mean = lambda image: torch.tensor([-some.loss(model, guide, image)])  # noqa: E731
-        passes = torch.from_numpy(images).to(device).split(1)
+        # Losses are sums over a batch: batches of one image give each image's bound.
+        chunk_bound = objective(pytorch.ROWS)
+
+        def image_value(image: Tensor) -> float:
+            num_chunks = DRAWS // pytorch.ROWS
+            parts = [-chunk_bound.loss(model, guide, image) for _ in range(num_chunks)]
+            return (torch.tensor(parts).logsumexp(0) - np.log(num_chunks)).item()
+
         with torch.inference_mode():
-            return float(np.mean([_combined(log_mean, image) for image in passes]))
+            batches_of_one = torch.from_numpy(images).to(device).split(1)
+            return float(np.mean([image_value(image) for image in batches_of_one]))
 
     return Peer(train, lambda: -elbo.loss(model, guide, x) / len(x), log_likelihood)
-
-
-def _combined(log_mean, image: Tensor) -> float:
-    parts = torch.cat([log_mean(image) for _ in range(5000 // pytorch.ROWS)])
-    return (parts.logsumexp(0) - np.log(len(parts))).item()

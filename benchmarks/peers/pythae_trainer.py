@@ -1,5 +1,6 @@
-"""pythae: its IWAE (its VAE's own log-likelihood estimate), trained by its trainer's loop, with a
-data loader that fetches a batch at once.
+"""pythae: its IWAE, trained by its trainer's loop, with a data loader that fetches whole batches.
+
+L_5000 is its models' own log-likelihood estimate.
 """
 
 import logging
@@ -19,7 +20,7 @@ from benchmarks.peers.common import DATA_DIM, DRAWS, LATENT, Peer, Task
 
 
 class Encoder(BaseEncoder):
-    """Our layers, in pythae's terms."""
+    """The common layers, with the outputs that pythae expects."""
 
     def __init__(self, task: Task):
         super().__init__()
@@ -31,7 +32,7 @@ class Encoder(BaseEncoder):
 
 
 class Decoder(BaseDecoder):
-    """The mean image, which is what pythae's losses take."""
+    """z -> the mean image, which pythae's losses expect."""
 
     def __init__(self, task: Task):
         super().__init__()
@@ -42,14 +43,14 @@ class Decoder(BaseDecoder):
 
 
 class Binarized(BaseDataset):
-    """Binarized anew at each visit; an index may be a list of them."""
+    """Images that are binarized at each access; an index may be a list of indices."""
 
     def __getitem__(self, index) -> DatasetOutput:
         return DatasetOutput(data=torch.bernoulli(self.data[index]), labels=self.labels[index])
 
 
 class Trainer(BaseTrainer):
-    """The loop of an epoch, over as many batches as a call has."""
+    """A trainer whose epoch has `steps` batches."""
 
     steps: int
 
@@ -60,7 +61,7 @@ class Trainer(BaseTrainer):
 
 
 def make(task: Task) -> Peer:
-    """One epoch of the trainer is one call."""
+    """A peer whose call of `train` is one epoch of the trainer."""
     pytorch.set_up(task)
     logging.getLogger("pythae").setLevel(logging.ERROR)
     config = IWAEConfig(
@@ -81,7 +82,7 @@ def make(task: Task) -> Peer:
     Trainer.steps = task.steps
     trainer = Trainer(model, Binarized(images, torch.zeros(len(images))), None, settings)
     trainer.prepare_training()
-    trainer.callback_handler.callbacks = []  # Its progress bars.
+    trainer.callback_handler.callbacks = []  # removes its progress bars
     x = torch.from_numpy(task.x)
     epochs = iter(range(10**9))
 

@@ -1,4 +1,4 @@
-"""PyTorch: modules, one vectorized pass over all draws, fused Adam, data resident on the device."""
+"""PyTorch: all draws in one vectorized pass, fused Adam, and the data on the device."""
 
 import math
 import os
@@ -11,19 +11,19 @@ from torch import Tensor, nn
 
 from benchmarks.peers.common import DRAWS, LATENT, Peer, Task, orders
 
-# Rows (draws x images) of an evaluation's pass.
+# Rows (draws x images) of one pass of the evaluation.
 ROWS = 1000
 
 
 def set_up(task: Task) -> torch.device:
-    """All cores, and the kind of device that JAX uses."""
+    """Uses all cores. Returns the kind of device that JAX uses."""
     torch.set_num_threads(task.cores)
     torch.manual_seed(0)
     return torch.device("cuda" if task.platform == "gpu" else "cpu")
 
 
 def linear(task: Task, name: str) -> nn.Linear:
-    """One of the task's layers."""
+    """A layer of the task, with its parameters."""
     kernel, bias = task.layers[name]
     layer = nn.Linear(*kernel.shape)
     with torch.no_grad():
@@ -89,7 +89,7 @@ class Weights(nn.Module):
 
 
 def optimizer(task: Task, parameters) -> torch.optim.Adam:
-    """Adam, all parameters in one kernel."""
+    """Adam that updates all parameters in one kernel."""
     b1, b2, epsilon = task.adam
     return torch.optim.Adam(
         parameters, lr=task.learning_rate, betas=(b1, b2), eps=epsilon, fused=True
@@ -97,13 +97,14 @@ def optimizer(task: Task, parameters) -> torch.optim.Adam:
 
 
 class Batches:
-    """Calls of `steps` binary batches [B, 784]."""
+    """The binary batches [B, 784] of each call."""
 
     def __init__(self, task: Task, device: torch.device):
         self.images = torch.from_numpy(task.images).to(device)
         self.orders = orders(task)
 
     def call(self):
+        """Yields the `steps` batches of the next call."""
         for indices in torch.from_numpy(next(self.orders)).to(self.images.device):
             yield torch.bernoulli(self.images[indices].float().div_(255))
 
@@ -111,7 +112,10 @@ class Batches:
 def training_calls(
     task: Task, module: nn.Module, loss: Callable[[Tensor], Tensor], batches: Batches
 ) -> Callable[[], float]:
-    """() -> `task.steps` steps of Adam on loss(x [B, 784]); the last step's loss."""
+    """A function that takes `task.steps` steps of Adam on loss(x [B, 784]).
+
+    It returns the loss of the last step.
+    """
     adam = optimizer(task, module.parameters())
 
     def train() -> float:
@@ -120,13 +124,13 @@ def training_calls(
             adam.zero_grad(set_to_none=True)
             value.backward()
             adam.step()
-        return value.item()  # Waits for the device.
+        return value.item()  # waits for the device
 
     return train
 
 
 def chunked_log_likelihood(log_weights, x: Tensor) -> float:
-    """Mean of L_5000 with ROWS rows a pass; log_weights(x [n, 784], k) -> [k, n]."""
+    """The mean of L_5000, ROWS rows at a time; log_weights(x [n, 784], k) -> [k, n]."""
     per_pass = max(1, ROWS // len(x))
     with torch.inference_mode():
         parts = [log_weights(x, per_pass).logsumexp(0) for _ in range(DRAWS // per_pass)]
@@ -135,7 +139,7 @@ def chunked_log_likelihood(log_weights, x: Tensor) -> float:
 
 
 def make(task: Task, compiled: bool) -> Peer:
-    """A plain loop; `compiled` puts the bound and its gradient through torch.compile."""
+    """A peer with a plain loop; `compiled` compiles the bound and its gradient by torch.compile."""
     if compiled:
         os.environ.setdefault("TORCHINDUCTOR_FX_GRAPH_CACHE", "1")
     device = set_up(task)

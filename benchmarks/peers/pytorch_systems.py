@@ -1,6 +1,6 @@
-"""PyTorch eager: the convolutional VAE, PixelCNN and VQ-VAE, layer by layer the library's own.
+"""PyTorch eager: the convolutional VAE, PixelCNN and VQ-VAE, with the same layers as this library.
 
-Images are in the memory format channels_last, the faster one here.
+Images have the memory format channels_last, which is the faster one for these models.
 """
 
 import functools
@@ -16,51 +16,51 @@ from benchmarks.peers.pytorch import Batches, Weights, set_up, training_calls
 from elbo_lab.models.pixelcnn import PixelCNNOptions
 from elbo_lab.models.vqvae import VQVAEOptions
 
-SIDE = 28  # of the images
-SMOOTHING = 1e-5  # added to the shares of codes, as a part of an equal share
+SIDE = 28  # of the images, pixels
+SMOOTHING = 1e-5  # is divided equally among the codes, and added to their shares
 
 
 class Built(NamedTuple):
-    """A model and its losses of binary images [B, 784], in nats per image."""
+    """A model and its losses, in nats per image, as functions of binary images [B, 784]."""
 
     module: nn.Module
-    train_loss: Callable[[Tensor], Tensor]  # changes the module's state too, where it has one
+    train_loss: Callable[[Tensor], Tensor]  # also updates the module's state, if it has any
     eval_loss: Callable[[Tensor], Tensor]
 
 
 def filled(module: nn.Module, weight, bias) -> nn.Module:
-    """The module with these parameters."""
+    """Copies parameters into a module, and returns it."""
     with torch.no_grad():
         module.weight.copy_(torch.from_numpy(weight.copy()))
         module.bias.copy_(torch.from_numpy(bias.copy()))
     return module
 
 
-def conv(task: Task, place: str, stride: int = 1) -> nn.Conv2d:
+def conv(task: Task, path: str, stride: int = 1) -> nn.Conv2d:
     """A convolution with "SAME" padding."""
-    kernel, bias = task.layer(place)
+    kernel, bias = task.layer(path)
     height, _, inputs, features = kernel.shape
     layer = nn.Conv2d(inputs, features, height, stride, padding=(height - 1) // 2)
     return filled(layer, kernel.transpose(3, 2, 0, 1), bias)
 
 
-def upsample(task: Task, place: str) -> nn.ConvTranspose2d:
+def upsample(task: Task, path: str) -> nn.ConvTranspose2d:
     """A transposed convolution that doubles height and width."""
-    kernel, bias = task.layer(place)
+    kernel, bias = task.layer(path)
     layer = nn.ConvTranspose2d(*kernel.shape[2:], 4, stride=2, padding=1)
     return filled(layer, kernel.transpose(2, 3, 0, 1), bias)
 
 
-def pixelwise(task: Task, place: str) -> nn.Conv2d:
-    """A linear layer of each pixel."""
-    kernel, bias = task.layer(place)
+def pixelwise(task: Task, path: str) -> nn.Conv2d:
+    """A linear layer that is applied to each pixel."""
+    kernel, bias = task.layer(path)
     layer = nn.Conv2d(*kernel.shape, 1)
     return filled(layer, kernel.T[:, :, None, None], bias)
 
 
-def linear(task: Task, place: str) -> nn.Linear:
-    """A linear layer of vectors."""
-    kernel, bias = task.layer(place)
+def linear(task: Task, path: str) -> nn.Linear:
+    """A linear layer that is applied to vectors."""
+    kernel, bias = task.layer(path)
     return filled(nn.Linear(*kernel.shape), kernel.T, bias)
 
 
@@ -72,17 +72,17 @@ def image(x: Tensor) -> Tensor:
 class Residual(nn.Module):
     """x + conv1x1(relu(conv3x3(relu(x))))."""
 
-    def __init__(self, task: Task, place: str):
+    def __init__(self, task: Task, path: str):
         super().__init__()
-        self.conv_0, self.conv_1 = conv(task, f"{place}/conv_0"), conv(task, f"{place}/conv_1")
+        self.conv_0, self.conv_1 = conv(task, f"{path}/conv_0"), conv(task, f"{path}/conv_1")
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv_1(F.relu(self.conv_0(F.relu(x)), inplace=True))
 
 
-def residual_stack(task: Task, place: str) -> list[nn.Module]:
-    """A 3 x 3 convolution, a residual block and a rectifier."""
-    return [conv(task, f"{place}/conv"), Residual(task, f"{place}/block_0"), nn.ReLU(inplace=True)]
+def residual_stack(task: Task, path: str) -> list[nn.Module]:
+    """A 3 x 3 convolution, a residual block and a ReLU."""
+    return [conv(task, f"{path}/conv"), Residual(task, f"{path}/block_0"), nn.ReLU(inplace=True)]
 
 
 def down(task: Task, activation: type[nn.Module]) -> list[nn.Module]:
@@ -132,7 +132,7 @@ class LatentDecoder(nn.Module):
 
 
 def conv_vae(task: Task) -> Built:
-    """The IWAE bound of `task.k` draws."""
+    """The convolutional VAE, trained by the IWAE bound with `task.k` draws."""
     weights = Weights(ConvGaussian(task), LatentDecoder(task))
 
     def loss(x: Tensor) -> Tensor:
@@ -142,14 +142,14 @@ def conv_vae(task: Task) -> Built:
 
 
 class GatedLayer(nn.Module):
-    """One layer of the vertical and of the horizontal stack, with cropped kernels."""
+    """One layer of the vertical and the horizontal stack, with cropped kernels."""
 
     def __init__(self, task: Task, index: int):
         super().__init__()
-        place = f"gated_{index}"
-        self.above_kernel, self.above_bias = self._kernel(task, f"{place}/above")
-        self.left_kernel, self.left_bias = self._kernel(task, f"{place}/left")
-        self.across, self.out = pixelwise(task, f"{place}/across"), pixelwise(task, f"{place}/out")
+        path = f"gated_{index}"
+        self.above_kernel, self.above_bias = self._kernel(task, f"{path}/above")
+        self.left_kernel, self.left_bias = self._kernel(task, f"{path}/left")
+        self.across, self.out = pixelwise(task, f"{path}/across"), pixelwise(task, f"{path}/out")
         self.first = index == 0
         self.radius = self.left_kernel.shape[-1] - 1
         # The first layer does not see the pixel itself.
@@ -157,21 +157,21 @@ class GatedLayer(nn.Module):
         mask[..., -1] = 0
         self.register_buffer("mask", mask, persistent=False)
 
-    def _kernel(self, task: Task, place: str) -> tuple[nn.Parameter, nn.Parameter]:
-        kernel, bias = task.layer(place)
+    def _kernel(self, task: Task, path: str) -> tuple[nn.Parameter, nn.Parameter]:
+        kernel, bias = task.layer(path)
         weight = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())
         return nn.Parameter(weight), nn.Parameter(torch.from_numpy(bias.copy()))
 
     def forward(self, v: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Vertical features before their gate, and horizontal features."""
-        # A padded copy costs less than padding on both sides and a crop of the output. The first
-        # layer's vertical features do not see their own row, whose last one is cropped.
+        """Returns the vertical features before their gate, and the horizontal features."""
+        # A padded copy costs less than padding on both sides and cropping the output. The first
+        # layer's vertical features must not see their own row: its input lacks the last row.
         r, bottom = self.radius, -1 if self.first else 0
-        seen = F.conv2d(F.pad(v, (r, r, r, bottom)), self.above_kernel, self.above_bias)
+        above = F.conv2d(F.pad(v, (r, r, r, bottom)), self.above_kernel, self.above_bias)
         kernel = self.left_kernel * self.mask if self.first else self.left_kernel
         left = F.conv2d(F.pad(h, (r, 0)), kernel, self.left_bias)
-        update = self.out(gate(left + self.across(seen)))
-        return seen, update if self.first else h + update
+        update = self.out(gate(left + self.across(above)))
+        return above, update if self.first else h + update
 
 
 def gate(x: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ def gate(x: Tensor) -> Tensor:
 
 
 class PixelCNN(nn.Module):
-    """x [B, 784] -> logits [B, 784], each of a pixel given those before it."""
+    """x [B, 784] -> logits [B, 784]; each depends on the pixels before it."""
 
     def __init__(self, task: Task):
         super().__init__()
@@ -193,13 +193,13 @@ class PixelCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         v = h = image(2 * x - 1)
         for i, layer in enumerate(self.gated):
-            # Nothing sees the last layer's vertical features.
+            # The image has no gate. The last layer's vertical features are not used.
             v, h = layer(gate(v) if i else v, h)
         return self.logits(F.relu(self.hidden(F.relu(h)), inplace=True)).flatten(1)
 
 
 def pixelcnn(task: Task) -> Built:
-    """-log p(x)."""
+    """PixelCNN, trained by -log p(x)."""
     network = PixelCNN(task)
 
     def loss(x: Tensor) -> Tensor:
@@ -209,12 +209,12 @@ def pixelcnn(task: Task) -> Built:
 
 
 def cross_entropy(logits: Tensor, x: Tensor) -> Tensor:
-    """Mean over the batch, sum over pixels."""
+    """Minus log p(x): the sum over pixels, the mean over the batch."""
     return F.binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)
 
 
 class VQVAE(nn.Module):
-    """Encoder, codebook of moving averages with restarts, and decoder."""
+    """Encoder, codebook (moving averages with restarts) and decoder."""
 
     def __init__(self, task: Task):
         super().__init__()
@@ -230,13 +230,13 @@ class VQVAE(nn.Module):
             self.register_buffer(name, torch.from_numpy(task.arrays[f"stats/{name}"].copy()))
 
     def codes(self) -> Tensor:
-        """[K, E]."""
+        """The codebook, [K, E]."""
         total, smoothing = self.shares.sum(), SMOOTHING / len(self.shares)
         smoothed = (self.shares + smoothing) / (total + SMOOTHING) * total
         return self.sums / smoothed[:, None]
 
     def loss(self, x: Tensor, update: bool) -> Tensor:
-        """-log p(x|codes) and the squared distances to codes; `update` moves the codebook."""
+        """-log p(x|codes) plus the commitment loss; `update` also updates the codebook."""
         grid = self.encoder(image(x)).permute(0, 2, 3, 1)  # [B, 7, 7, E]
         vectors = grid.flatten(0, 2)
         with torch.no_grad():
@@ -252,7 +252,7 @@ class VQVAE(nn.Module):
         return cross_entropy(logits, x) + self.options.commitment * distance
 
     def update(self, vectors: Tensor, indices: Tensor, nearest: Tensor) -> None:
-        """Moving averages of shares and sums; unused codes become vectors far from their code."""
+        """Updates the moving averages; unused codes restart at vectors far from their code."""
         number, equal = len(self.shares), 1 / len(self.shares)
         new = 1 - self.options.codebook_decay
         counts = torch.bincount(indices, minlength=number).float()
@@ -268,7 +268,7 @@ class VQVAE(nn.Module):
 
 
 def vqvae(task: Task) -> Built:
-    """The loss with straight-through gradients and commitment."""
+    """VQ-VAE, trained with straight-through gradients and a commitment loss."""
     module = VQVAE(task)
     return Built(
         module,
@@ -281,10 +281,10 @@ MODELS = {"conv": conv_vae, "pixelcnn": pixelcnn, "vqvae": vqvae}
 
 
 def make(task: Task) -> Peer:
-    """A plain loop.
+    """A peer with a plain loop.
 
     Raises:
-      RuntimeError: the module has another number of parameters than ours.
+      RuntimeError: the module has another number of parameters than this library's model.
     """
     device = set_up(task)
     module, train_loss, eval_loss = MODELS[task.model](task)

@@ -1,14 +1,14 @@
-"""One peer in a process of its own, which computes only when it is told to:
+"""The process of one peer, which computes only on request:
 
     python -m benchmarks.peers.worker ROW FOLDER STEPS REPLICATES
 
-It says `{}` when it is ready, takes lines of words from its standard input, and answers each with a
-line of JSON.
+It prints `{}` when it is ready, reads requests from standard input, one a line, and answers each
+with a line of JSON:
 
-train N       N calls of STEPS steps: seconds
-bound N       N draws of the mean L_k of the task's images: values
-evaluate N    L_5000 of N images: seconds, value
-memory        peak resident memory so far: MB
+train N       N calls of STEPS steps: {"seconds"}
+bound N       N draws of the mean L_k of the task's images: {"values"}
+evaluate N    L_5000 of N images: {"seconds", "value"}
+memory        peak resident memory so far: {"mb"}
 """
 
 import importlib
@@ -31,26 +31,24 @@ def peak_memory() -> float:
 
 
 def answer(task: Task, peer: Peer, words: list[str]) -> dict[str, Any]:
-    """What a line asks for."""
-    what, number = words[0], int(words[1]) if len(words) > 1 else 0
-    if what == "bound":
+    """Carries out a request, the words of a line, and returns the answer."""
+    request, number = words[0], int(words[1]) if len(words) > 1 else 0
+    if request == "bound":
         return {"values": [peer.bound() for _ in range(number)]}
-    if what == "memory":
+    if request == "memory":
         return {"mb": peak_memory()}
     start = time.perf_counter()
-    if what == "evaluate":
-        return {
-            "value": peer.log_likelihood(task.x[:number]),
-            "seconds": time.perf_counter() - start,
-        }
+    if request == "evaluate":
+        value = peer.log_likelihood(task.x[:number])
+        return {"value": value, "seconds": time.perf_counter() - start}
     for _ in range(number):
         peer.train()
     return {"seconds": time.perf_counter() - start}
 
 
 def main(row: str, folder: str, steps: str, replicates: str) -> None:
-    """Answers until its input ends."""
-    # What libraries print must not come between the answers.
+    """Answers requests until standard input is closed."""
+    # Standard output becomes standard error, so that what libraries print is not read as an answer.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     task = read_task(folder, steps=int(steps), replicates=int(replicates))

@@ -1,1 +1,1 @@
-"""Where flags become a configuration, and errors one sentence."""
+"""The command line: flags become a configuration, and user errors one sentence."""

@@ -1,5 +1,6 @@
-"""Texts of the command line as values of a configuration."""
+"""Converts the texts of flags to the values of a configuration."""
 
+import re
 import typing
 from collections.abc import Collection
 from typing import Any
@@ -12,28 +13,43 @@ from elbo_lab.options import options_of, plain_type
 
 
 class OptionalParser(flags.ArgumentParser):
-    """Reads an empty text as None, and every other one as the parser that it is given."""
+    """Parses an empty text as None, and any other text by the given parser."""
 
     def __init__(self, parser: flags.ArgumentParser):
         self.parser, self.syntactic_help = parser, parser.syntactic_help
 
     def parse(self, text):
-        """The value of a text."""
+        """Returns the value of a text."""
         return None if text == "" else self.parser.parse(text)
 
     def flag_type(self) -> str:
-        """The type as absl names it."""
+        """The name that absl has for the type."""
         return self.parser.flag_type()
 
 
+def message(error: flags.Error, among: flags.FlagValues) -> str:
+    """The message of absl's error, without Python's words for a value of a wrong type."""
+    match = re.match(r"flag --(\w+)=(.*?): ", str(error), re.DOTALL)
+    if not match or match[1] not in among:
+        return f"{str(error).rstrip('.')}."
+    name, value = match.groups()
+    if out_of_range := re.search(r" is not (.*(?:integer|number|range).*)$", str(error)):
+        valid = re.sub("^integer", "an integer", out_of_range[1])
+    else:
+        kinds = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+        valid = kinds.get(among[name].flag_type(), "text")
+    return f"--{name} must be {valid}; got {value!r}."
+
+
 def define_optional_count(name: str, text: str, least: int) -> None:
-    """Defines a flag of a whole number that need not be given."""
+    """Defines a flag whose value is a whole number of at least `least`, or None by default."""
     flags.DEFINE(OptionalParser(flags.IntegerParser(least)), name, None, text)
 
 
 def flag_type(name: str) -> type:
-    """The type that a flag reads a setting of a model family or an objective as: str for what
-    `value_of` reads on.
+    """The type of the flag of a model family's or an objective's setting.
+
+    It is str where `value_of` parses the text.
     """
     annotation = configs.option_types()[name]
     kind = plain_type(annotation)
@@ -41,10 +57,10 @@ def flag_type(name: str) -> type:
 
 
 def value_of(name: str, value: Any) -> Any:
-    """The value that a configuration has of a flag's.
+    """Converts the value of a flag to the value of the configuration's field.
 
     Raises:
-      UserError: sizes or points that are not numbers.
+      UserError: the text of sizes or points holds something that is not a number.
     """
     annotation = configs.option_types().get(name)
     if value is None or annotation is None:
@@ -57,24 +73,25 @@ def value_of(name: str, value: Any) -> Any:
 
 
 def holds_commas(name: str) -> bool:
-    """Whether the text of a setting's value may hold commas: sizes, or points."""
+    """Returns True if one value of a setting may hold commas: a list of sizes or of points."""
     annotation = configs.option_types().get(name)
     return _is_partition(annotation) or plain_type(annotation) is tuple
 
 
 def _is_traced(name: str) -> bool:
-    about = (options_of(settings).get(name) for settings in configs.option_classes())
-    return any(each is not None and each.traced for each in about)
+    """Returns True if a family or an objective has the setting and passes it to each step."""
+    options = (options_of(settings).get(name) for settings in configs.option_classes())
+    return any(option is not None and option.traced for option in options)
 
 
 def _is_partition(annotation: Any) -> bool:
-    """Whether it is a number of steps or points, `int | tuple[float, ...]`."""
-    kinds = [typing.get_origin(each) or each for each in typing.get_args(annotation)]
-    return {int, tuple} <= set(kinds)
+    """Returns True for `int | tuple[float, ...]`: a number of steps, or points."""
+    members = typing.get_args(annotation)
+    return {int, tuple} <= {typing.get_origin(member) or member for member in members}
 
 
 def number_or_course(text: str | None) -> float | str | None:
-    """A number where the text is one (constant:4 is 4); else the text, for `validation.check`."""
+    """Converts "4" and "constant:4" to 4.0; returns any other text for `validation.check`."""
     try:
         return None if text is None else float(text.removeprefix("constant:"))
     except ValueError:
@@ -82,7 +99,11 @@ def number_or_course(text: str | None) -> float | str | None:
 
 
 def partition(text: str | None) -> int | tuple[float, ...] | None:
-    """5 or (0, 0.1, 1)."""
+    """Parses a number of steps, "5", or points, "0,0.1,1".
+
+    Raises:
+      UserError: the text is neither.
+    """
     if text is None:
         return None
     try:
@@ -98,6 +119,11 @@ def partition(text: str | None) -> int | tuple[float, ...] | None:
 
 
 def sizes(name: str, text: str) -> tuple[int, ...]:
+    """Parses "200,200" as the value of the flag `name`.
+
+    Raises:
+      UserError: a part is not a whole number. The message names the flag.
+    """
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -107,15 +133,12 @@ def sizes(name: str, text: str) -> tuple[int, ...]:
 
 
 def counts(name: str, text: str) -> tuple[int, ...]:
-    """ "1,4,16" as numbers of at least 1, each once.
+    """Parses "1,4,16" as the value of the flag `name`; duplicates are dropped.
 
     Raises:
-      UserError: a text that is none; the sentence names the flag.
+      UserError: a part is not a whole number of at least 1. The message names the flag.
     """
-    try:
-        numbers = tuple(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError:
-        numbers = (0,)
+    numbers = tuple(dict.fromkeys(sizes(name, text)))
     if min(numbers) < 1:
         raise UserError(
             f"--{name} must be whole numbers of at least 1, separated by commas; got {text!r}."
@@ -124,13 +147,18 @@ def counts(name: str, text: str) -> tuple[int, ...]:
 
 
 def choices(name: str, text: str, valid: Collection[str] = ()) -> list[str]:
-    """ "vae,iwae" as texts, each once.
+    """Parses "vae,iwae" as the value of the flag `name`; duplicates are dropped.
+
+    Args:
+      name: the flag.
+      text: its value.
+      valid: the valid parts; if empty, every part that is not empty is valid.
 
     Raises:
-      UserError: an empty text, or one that is not valid; the sentence names the flag.
+      UserError: a part is not valid. The message names the flag.
     """
-    given = list(dict.fromkeys(text.split(",")))
-    if "" in given or valid and not set(given) <= set(valid):
-        kind = f"of {', '.join(valid)}" if valid else "names"
+    parts = list(dict.fromkeys(text.split(",")))
+    if "" in parts or (valid and not set(parts) <= set(valid)):
+        kind = f"one or more of {', '.join(valid)}" if valid else "names"
         raise UserError(f"--{name} must be {kind}, separated by commas; got {text!r}.")
-    return given
+    return parts

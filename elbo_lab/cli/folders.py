@@ -1,4 +1,4 @@
-"""Folders that flags name, looked at before anything is computed."""
+"""Checks folders that flags name, before anything is computed."""
 
 import os
 import tempfile
@@ -8,18 +8,24 @@ from elbo_lab.errors import UserError
 
 
 def check(**folders: str | None) -> None:
-    """Raises a UserError where a flag (the argument's name) names a file instead of a folder."""
+    """Raises a UserError if a flag names a file instead of a folder.
+
+    Args:
+      **folders: flag -> its value. None and folders that do not exist yet pass.
+    """
     for flag, name in folders.items():
-        if name is not None and os.path.exists(path := os.path.expanduser(name)):
-            if not os.path.isdir(path):
-                raise UserError(f"--{flag}={name} is a file; give a folder.")
+        if name is None:
+            continue
+        path = os.path.expanduser(name)
+        if os.path.exists(path) and not os.path.isdir(path):
+            raise UserError(f"--{flag}={name} is a file; give a folder.")
 
 
-def made(flag: str, name: str) -> Path:
-    """Makes the folder that a flag names, before anything is computed.
+def create(flag: str, name: str) -> Path:
+    """Creates the folder that a flag names, and checks that files can be written there.
 
     Raises:
-      UserError: files cannot be written there.
+      UserError: the folder cannot be created or written to.
     """
     path = Path(name).expanduser()
     try:

@@ -1,4 +1,4 @@
-"""The flags of the gradient laboratory: what is measured, and where gradients are taken."""
+"""The flags of experiments.gradients: what is measured, and at which model and parameters."""
 
 import inspect
 from pathlib import Path
@@ -21,10 +21,10 @@ TOY_EXAMPLES = 64
 
 
 def study_from_flags() -> Study:
-    """What the command line asks for.
+    """The study that the command line describes.
 
     Raises:
-      UserError: a value that cannot be, or an estimator that does not go with the objective.
+      UserError: an invalid value, or an estimator that does not go with the objective.
     """
     values = flags.FLAGS
     if values.objective not in gradient_study.OBJECTIVES:
@@ -32,39 +32,43 @@ def study_from_flags() -> Study:
             f"--objective must be one of {', '.join(gradient_study.OBJECTIVES)}, the functions of "
             f"log-weights with estimators; got {values.objective!r}."
         )
-    able = losses.CATALOGUE[values.objective].estimators
-    names = tuple(dict.fromkeys(values.estimators.split(",")))
-    for name in names:
-        if name not in able:
+    estimators = tuple(dict.fromkeys(values.estimators.split(",")))
+    supported = losses.CATALOGUE[values.objective].estimators
+    for estimator in estimators:
+        if estimator not in supported:
             raise UserError(
-                f"--estimators must be of {', '.join(able)} for --objective={values.objective}; "
-                f"got {name!r}."
+                f"--estimators must be one or more of {', '.join(supported)} for "
+                f"--objective={values.objective}; got {estimator!r}."
             )
     ms, ks = counts("m", values.m), counts("k", values.k)
-    if ms != (1,) and "num_outer" not in options_of(values.objective):
-        having = [o for o in gradient_study.OBJECTIVES if "num_outer" in options_of(o)]
+    if ms != (1,) and not _has_m(values.objective):
+        with_m = [name for name in gradient_study.OBJECTIVES if _has_m(name)]
         raise UserError(
             f"--m={values.m} does not go with --objective={values.objective}; objectives that have "
-            f"it: {', '.join(having)}."
+            f"it: {', '.join(with_m)}."
         )
     cells = tuple((m, k) for m in ms for k in ks)
-    if not any(gradient_study.able(name, *cell) for name in names for cell in cells):
+    if not any(gradient_study.able(name, m, k) for name in estimators for m, k in cells):
         raise UserError(
             f"--estimators={values.estimators} compare draws and need more than one; got "
             f"--k={values.k}. For one draw use reparam, stl, dreg or score."
         )
     number = values.num_gradients
     oracle = 4 * number if values.oracle_gradients is None else values.oracle_gradients
-    return Study(values.objective, names, cells, number, oracle, values.seed)
+    return Study(values.objective, estimators, cells, number, oracle, values.seed)
 
 
-def options_of(objective: str):
-    """The arguments of an objective's function."""
-    return inspect.signature(losses.OBJECTIVES[objective]).parameters
+def _has_m(objective: str) -> bool:
+    """Returns True if the objective takes M outer repeats."""
+    return "num_outer" in inspect.signature(losses.OBJECTIVES[objective]).parameters
 
 
 def subject_from_flags() -> tuple[str, Subject]:
-    """Where gradients are taken, and its name."""
+    """A name for tables, and the model, parameters and examples at which gradients are taken.
+
+    Raises:
+      UserError: --run and --toy are both given, or one of them names nothing that exists.
+    """
     values = flags.FLAGS
     if values.run is not None and values.toy is not None:
         raise UserError("--run and --toy name different models; give one of them.")
@@ -83,17 +87,17 @@ def subject_from_flags() -> tuple[str, Subject]:
 def run_subject(
     path: Path, wanted: int | None, data_dir: str | None = None, manual_dir: str | None = None
 ) -> tuple[str, Subject]:
-    """A trained run's model at its newest checkpoint, and its first training images.
+    """A trained run's model at its newest checkpoint, with its first training images.
 
     Args:
       path: the run's directory.
-      wanted: images; a batch of the run if None.
+      wanted: number of images; the run's batch size if None.
       data_dir: see `data.load`.
       manual_dir: see `data.load`.
 
     Raises:
-      UserError: no run, no checkpoint, one made of other data or by another version, or one of a
-        model without a bound.
+      UserError: there is no run or no checkpoint, the run was made from other data or by another
+        version, or its model has no bound.
     """
     trained = stored_runs.load_from(path, 0, data_dir, manual_dir)
     config, dataset = trained.config, trained.dataset
@@ -104,7 +108,7 @@ def run_subject(
             f"one of a model with an objective."
         )
     size = batch_size(wanted or config.batch_size, len(dataset.x_train))
-    # What is drawn at every visit in training is drawn once here: noise is that of z alone.
+    # Pixels are drawn once, so that z is the only noise in the gradients.
     mode = binarization.of_kind(config.binarization, trained.spec.kind)
     mode = "fixed" if mode == "dynamic" else mode
     images = examples.stored(dataset.x_train[:size], keys.TRAIN_SPLIT, mode)
@@ -113,30 +117,31 @@ def run_subject(
 
 
 def batch_size(wanted: int, number: int) -> int:
-    """The number of examples, checked against what there is."""
+    """Returns `wanted` if that many of `number` examples exist; else raises a UserError."""
     if wanted > number:
         raise UserError(f"--batch_size must be at most {number:,}, all examples; got {wanted}.")
     return wanted
 
 
 def define() -> None:
-    """The script's flags."""
-    flags.DEFINE_string("objective", "iwae", f"of {', '.join(gradient_study.OBJECTIVES)}")
-    flags.DEFINE_string("estimators", "reparam,stl,dreg", f"of {', '.join(losses.ESTIMATORS)}")
-    flags.DEFINE_string("k", "1,4,16,64", "K, importance draws inside the bound; several")
-    flags.DEFINE_string("m", "1", "M, outer repeats (miwae, piwae); several")
+    """Defines the script's flags."""
+    flags.DEFINE_string("objective", "iwae", f"one of {', '.join(gradient_study.OBJECTIVES)}")
+    flags.DEFINE_string(
+        "estimators", "reparam,stl,dreg", f"one or more of {', '.join(losses.ESTIMATORS)}"
+    )
+    flags.DEFINE_string("k", "1,4,16,64", "K, importance draws inside the bound; one or several")
+    flags.DEFINE_string("m", "1", "M, outer repeats (miwae, piwae); one or several")
     flags.DEFINE_string("run", None, "a trained run's directory")
-    flags.DEFINE_string("toy", None, f"of {', '.join(toys.TOYS)} (gaussian without --run)")
+    flags.DEFINE_string("toy", None, f"one of {', '.join(toys.TOYS)} (gaussian without --run)")
     flags.DEFINE_integer(
         "num_gradients",
         1000,
-        "gradients of each estimator at each K and M; a quarter as many come before, as a pilot",
+        "gradients of each estimator at each K and M, after a pilot of a quarter as many",
         lower_bound=20,
     )
     define_optional_count(
         "oracle_gradients",
-        "gradients of the unbiased estimator that the others are compared with (four times "
-        "--num_gradients if not given)",
+        "gradients of the unbiased reference estimator (four times --num_gradients if not given)",
         least=20,
     )
     define_optional_count(
@@ -144,7 +149,7 @@ def define() -> None:
         f"examples whose mean loss is differentiated (if not given, {TOY_EXAMPLES}, or the run's)",
         least=1,
     )
-    flags.DEFINE_integer("seed", 0, "of the toy and of all draws", 0, 2**31 - 1)
+    flags.DEFINE_integer("seed", 0, "seed of the toy and of all draws", 0, 2**31 - 1)
     flags.DEFINE_string("output", None, "a folder for table, JSON and figures")
     for name in ("platform", "compilation_cache_dir", "data_dir", "manual_dir"):
         default, text = run_flags.RUN_DEFAULTS[name], run_flags.RUN_SECTION[name]

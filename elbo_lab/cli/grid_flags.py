@@ -1,4 +1,4 @@
-"""A grid on the command line: every flag of Config with one value or several."""
+"""A sweep's grid on the command line: every flag of Config takes one value or several."""
 
 import inspect
 import itertools
@@ -11,16 +11,20 @@ from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
 from elbo_lab.sweeps import grid
 
+# Flags that take one value for the whole grid.
 SINGLE = ("replicates",)
-# Flags for arguments that not every objective takes, with the arguments' names.
+# Flag -> the argument of an objective's function, which not every objective takes.
 _ARGUMENTS = {"m": "num_outer", "estimator": "estimator"}
 
 
 def axes_from_flags() -> tuple[dict[str, str], dict[str, list[str]]]:
-    """What all cells share (flag -> text), and the axes: flags of several values.
+    """The flags of one value, which all cells share, and the axes: the flags of several values.
+
+    Returns:
+      Flag -> text, and flag -> texts.
 
     Raises:
-      UserError: an empty value, or several of a flag that takes one.
+      UserError: one of several values is empty, or a flag of `SINGLE` has several values.
     """
     shared, axes = {}, {}
     for name in run_flags.setting_names():
@@ -28,9 +32,8 @@ def axes_from_flags() -> tuple[dict[str, str], dict[str, list[str]]]:
         if not flag.present:
             continue
         texts = split(name, flag.value or "")
-        if (
-            "" in texts and len(texts) > 1
-        ):  # An empty text alone may leave out what a protocol sets.
+        # An empty text on its own is valid: it unsets what a protocol sets.
+        if "" in texts and len(texts) > 1:
             raise UserError(f"--{name}={flag.value} has an empty value.")
         if len(texts) > 1 and name in SINGLE:
             raise UserError(f"--{name} must be one number for the whole grid; got {flag.value!r}.")
@@ -45,40 +48,53 @@ def axes_from_flags() -> tuple[dict[str, str], dict[str, list[str]]]:
 
 
 def split(name: str, text: str) -> list[str]:
-    """The values of a flag, each once: at semicolons if there are any, else at commas (but those of
-    lists of sizes and of points belong to a value).
+    """Splits a flag's text at semicolons if it has any, else at commas; duplicates are dropped.
+
+    A text of sizes or points is never split at commas, which belong to the value.
     """
     separator = ";" if ";" in text or flag_values.holds_commas(name) else ","
     return list(dict.fromkeys(part.strip() for part in text.split(separator)))
 
 
 def cells() -> list[grid.Cell]:
-    """The cells that the command line describes, those skipped included.
+    """The cells that the command line describes, including those that cannot be trained.
 
     A flag that only some model families or objectives have applies to the cells of those.
 
     Raises:
-      UserError: a value that is invalid in every cell, or no axis can be read.
+      UserError: a value is invalid in every cell, or the flags cannot be read.
     """
     shared, axes = axes_from_flags()
 
-    def own(name: str, values: dict[str, str]) -> bool:
+    def applies_to(name: str, values: dict[str, str]) -> bool:
         return applies(name, shared | values)
 
-    choices = [dict(zip(axes, each, strict=True)) for each in itertools.product(*axes.values())]
-    partial = [name for name in shared if any(own(name, values) for values in choices)]
+    combinations = [
+        dict(zip(axes, texts, strict=True)) for texts in itertools.product(*axes.values())
+    ]
+    # A flag that applies to no cell is kept in all cells, where `checked` refuses it.
+    unused = {name for name in shared if not any(applies_to(name, c) for c in combinations)}
 
     def make(values: dict[str, str]) -> Config:
-        common = {n: t for n, t in shared.items() if n not in partial or own(n, values)}
-        return checked(common | values)
+        texts = {
+            name: text
+            for name, text in shared.items()
+            if name in unused or applies_to(name, values)
+        }
+        return checked(texts | values)
 
-    return grid.expand(axes, make, own)
+    return grid.expand(axes, make, applies_to)
 
 
 def applies(name: str, texts: dict[str, str]) -> bool:
-    """Whether a flag means something to the configuration that flags given as texts describe: not
-    if it is a setting of another model family or objective, or an argument that the objective does
-    not take. An unknown family or objective has any.
+    """Returns True if a flag has a meaning for the configuration that `texts` describe.
+
+    It has none if it is a setting of another model family or objective, or an argument that the
+    objective does not take. For an unknown family or objective the answer is True.
+
+    Args:
+      name: the flag.
+      texts: flag -> text, of all flags.
     """
     try:
         base = Config()
@@ -90,7 +106,7 @@ def applies(name: str, texts: dict[str, str]) -> bool:
         config = configs.replace(base, **changes)
     except UserError:
         return True
-    if texts.get(name) == "":  # leaves out what a protocol sets, if anything
+    if texts.get(name) == "":  # unsets what a protocol sets; valid for every configuration
         return True
     if name == "objective":
         return config.objective is not None
@@ -103,22 +119,23 @@ def applies(name: str, texts: dict[str, str]) -> bool:
 
 
 def checked(texts: dict[str, str]) -> Config:
-    """The configuration of flags given as texts, with its objective's own defaults.
+    """The configuration that flags (flag -> text) describe, with its objective's defaults.
 
     Raises:
-      UserError: a text that is no value of its flag, or settings that cannot work together.
+      UserError: a text is not a value of its flag, or settings cannot work together.
     """
     config = run_flags.config_of(texts)
     validation.check(config)
     return validation.resolved(config)
 
 
-def baseline(found: list[grid.Cell], text: str | None) -> int:
-    """The index of the cell that others are compared with: the first valid one if none is named.
+def baseline(cells: list[grid.Cell], text: str | None) -> int:
+    """The index of the cell that the others are compared with.
 
     Args:
-      found: all cells.
-      text: "objective=elbo,k=1", separated by semicolons where a value holds a comma.
+      cells: the whole grid.
+      text: "objective=elbo,k=1", or with semicolons if a value holds a comma. If empty or None, the
+        first cell that can be trained is taken.
 
     Raises:
       UserError: the text is not of that form, or names no cell that is trained.
@@ -129,8 +146,8 @@ def baseline(found: list[grid.Cell], text: str | None) -> int:
             name, equals, value = part.strip().partition("=")
             if not equals:
                 raise UserError(
-                    f"--baseline must be as objective=elbo,k=1 (with semicolons where a value "
+                    "--baseline must be of the form objective=elbo,k=1 (with semicolons if a value "
                     f"holds a comma); got {text!r}."
                 )
             wanted[name.strip().lstrip("-")] = value.strip()
-    return grid.find(found, wanted)
+    return grid.find(cells, wanted)

@@ -1,7 +1,7 @@
-"""What `--help` prints: shared flags in sections, then the model families and the objectives.
+"""The text of `--help`: shared flags in sections, then the model families and the objectives.
 
-`--model=NAME --help` and `--objective=NAME --help` show the settings of the families and objectives
-that are named; without a name each is listed with one line.
+`--model=NAME --help` and `--objective=NAME --help` show the settings of the named families and
+objectives. Without a name, every family and objective is listed on one line.
 """
 
 import sys
@@ -28,13 +28,13 @@ def text(
     around: tuple[Mapping[str, Section], Mapping[str, Section]],
     defaults: Mapping[str, Any],
 ) -> str:
-    """The script's flags: those of a configuration and of a run in sections, and its own.
+    """The help page of a script: the sections of shared flags, then the script's own flags.
 
     Args:
-      description: of the script.
-      module: that defines the flags of the sections.
+      description: the script's docstring, printed first.
+      module: the module that defines the flags of the sections.
       around: the sections before and after those of a configuration.
-      defaults: of the flags of `around`.
+      defaults: flag -> default, for the flags of `around`.
     """
     lines = [description.strip()]
     by_module = flags.FLAGS.flags_by_module_dict()
@@ -48,26 +48,30 @@ def text(
             "objective", "Objectives", OBJECTIVE_OPTIONS, _objective_line, OBJECTIVE_OPTIONS.get
         )
     lines += _sections(after, names, defaults)
-    # absl's names of the main module, and of those of ours that it takes flags from.
-    own = [n for n in by_module if n == sys.argv[0] or n.startswith("elbo_lab.") and n != module]
-    scripts = [flag for name in own for flag in by_module[name]]
-    lines += ["", "Flags:"] if scripts else []
-    for flag in scripts:
+    # absl calls the main module by sys.argv[0].
+    sources = [
+        name
+        for name in by_module
+        if name == sys.argv[0] or (name.startswith("elbo_lab.") and name != module)
+    ]
+    script_flags = [flag for name in sources for flag in by_module[name]]
+    lines += ["", "Flags:"] if script_flags else []
+    for flag in script_flags:
         lines += _flag(flag.name, flag.default, flag.help)
     return "\n".join(lines)
 
 
 def shared_text(name: str) -> str:
-    """What a shared field of a configuration means."""
-    found = next(section[name] for section in SECTIONS.values() if name in section)
-    found = found.format(datasets=", ".join(DATASETS)) if "{" in found else found
-    return found + _choices(CHOICES.get(name))
+    """The help text of a shared field of a configuration."""
+    meaning = next(section[name] for section in SECTIONS.values() if name in section)
+    meaning = meaning.format(datasets=", ".join(DATASETS)) if "{" in meaning else meaning
+    return meaning + _choices(CHOICES.get(name))
 
 
 def option_text(name: str) -> str:
-    """What a setting means, in the words of the first family or objective that has it."""
-    about = (options_of(settings).get(name) for settings in configs.option_classes())
-    return next(each.help for each in about if each is not None)
+    """The help text of a setting, from the first family or objective that has it."""
+    options = (options_of(settings).get(name) for settings in configs.option_classes())
+    return next(option.help for option in options if option is not None)
 
 
 def _sections(
@@ -83,40 +87,54 @@ def _sections(
     return lines
 
 
-def _kinds(flag: str, title: str, kinds: Mapping[str, Any], line, settings) -> list[str]:
-    """The settings of the families or objectives that are named; a list of all if none is."""
-    chosen = [name for name in _named(flag, sys.argv[1:]) if name in kinds]
-    if not chosen:
-        lines = ["", f"{title} (--{flag}=NAME --help shows the settings of one):"]
-        width = max(map(len, kinds)) + 2
-        for name in kinds:
-            lines += textwrap.wrap(
-                line(name),
-                80,
-                initial_indent=f"  {name:<{width}}",
-                subsequent_indent=" " * (width + 2),
-            )
-        return lines
-    lines = []
-    for name in chosen:
-        options = settings(name)
-        has = "" if options_of(options) else " (it has none)"
-        lines += ["", f"Settings of --{flag}={name}{has}:"]
-        defaults = values_of(options())
-        for setting, about in options_of(options).items():
-            course = f"; {schedules.SYNTAX} (constant:4 is 4)" if about.traced else ""
-            meaning = about.help + course + _choices(about.choices)
-            lines += _flag(setting, defaults[setting], meaning)
+def _kinds(flag: str, title: str, registry: Mapping[str, Any], describe, options_class):
+    """The lines about model families or objectives.
+
+    Args:
+      flag: "model" or "objective".
+      title: the title of the list.
+      registry: all families or objectives, by name.
+      describe: name -> its description in the list.
+      options_class: name -> the dataclass of its settings.
+
+    Returns:
+      The settings of those that the command line names, or a list of all if it names none.
+    """
+    chosen = [name for name in _values_on_command_line(flag, sys.argv[1:]) if name in registry]
+    if chosen:
+        return [line for name in chosen for line in _settings(flag, name, options_class(name))]
+    lines = ["", f"{title} (--{flag}=NAME --help shows the settings of one):"]
+    width = max(map(len, registry)) + 2
+    for name in registry:
+        lines += textwrap.wrap(
+            describe(name),
+            80,
+            initial_indent=f"  {name:<{width}}",
+            subsequent_indent=" " * (width + 2),
+        )
     return lines
 
 
-def _named(flag: str, arguments: Sequence[str]) -> list[str]:
-    """The values of a flag on a command line, which need not be valid otherwise."""
+def _settings(flag: str, name: str, options_class: type) -> list[str]:
+    """The lines about the settings of one family or objective."""
+    options, defaults = options_of(options_class), values_of(options_class())
+    none = "" if options else " (it has none)"
+    lines = ["", f"Settings of --{flag}={name}{none}:"]
+    for setting, option in options.items():
+        course = f"; {schedules.SYNTAX} (constant:4 is 4)" if option.traced else ""
+        meaning = option.help + course + _choices(option.choices)
+        lines += _flag(setting, defaults[setting], meaning)
+    return lines
+
+
+def _values_on_command_line(flag: str, arguments: Sequence[str]) -> list[str]:
+    """The values of a flag, from `--flag=a,b` or `--flag a,b`; other arguments are not checked."""
     values = []
-    for i, argument in enumerate(arguments):
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         name, equals, value = argument.lstrip("-").partition("=")
         if name == flag and argument.startswith("-"):
-            values += (value if equals else "".join(arguments[i + 1 : i + 2])).split(",")
+            text = value if equals else following
+            values += text.split(",")
     return [value.strip() for value in values]
 
 
@@ -134,8 +152,8 @@ def _family_line(name: str) -> str:
 def _objective_line(name: str) -> str:
     entry = losses.CATALOGUE.get(name)
     settings = ", ".join(options_of(OBJECTIVE_OPTIONS[name]))
-    words = "decodes E[z|x], without draws; docs/systems.md" if entry is None else entry.paper
-    return f"{words} ({settings})" if settings else words
+    about = "decodes E[z|x], without draws; docs/systems.md" if entry is None else entry.paper
+    return f"{about} ({settings})" if settings else about
 
 
 def _choices(choices: Sequence[str] | None) -> str:
@@ -143,5 +161,6 @@ def _choices(choices: Sequence[str] | None) -> str:
 
 
 def _flag(name: str, default: Any, meaning: str) -> list[str]:
+    value = "" if default is None else f"={configs.shown(default)}"
     wrapped = textwrap.wrap(meaning, 80, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    return [f"  --{name}{'' if default is None else f'={configs.shown(default)}'}", *wrapped]
+    return [f"  --{name}{value}", *wrapped]

@@ -1,6 +1,6 @@
-"""Refuses values of settings of a model family or an objective that are out of range.
+"""Checks the settings of a model family or an objective against their ranges and choices.
 
-Ranges and choices are those of the settings' own lines (`elbo_lab.options`).
+Each setting states its range and choices in its own field (`elbo_lab.options`).
 """
 
 import math
@@ -13,39 +13,39 @@ from elbo_lab import configs, schedules
 from elbo_lab.errors import UserError
 from elbo_lab.options import Option, options_of, plain_type, types_of, values_of
 
-# The positive numbers that float32 holds; it rounds larger ones to infinity, and arithmetic takes
-# smaller ones for zero.
+# The range of positive normal float32 numbers. Larger ones round to infinity; arithmetic flushes
+# smaller ones to zero.
 SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 FLOAT32 = f"that float32 holds ({SMALLEST:.2g} to {LARGEST:.2g})"
 LARGEST_COUNT = int(np.iinfo(np.int32).max)
-# Layers are made one by one by Python.
+# Python builds, and XLA compiles, each layer on its own.
 LARGEST_DEPTH = 100
 
 
 def check_options(settings: Any) -> None:
-    """Raises a UserError for a value out of its range or not among its choices.
+    """Raises a UserError for a value that is out of its range or not one of its choices.
 
     Args:
       settings: an instance of a dataclass of `option` fields.
     """
     values, annotations = values_of(settings), types_of(settings)
-    for name, about in options_of(settings).items():
+    for name, option in options_of(settings).items():
         value, annotation = values[name], annotations[name]
         if value is None and type(None) in typing.get_args(annotation):
             continue
         kind = plain_type(annotation)
-        if about.choices is not None:
-            _check_choice(name, value, about.choices)
+        if option.choices is not None:
+            _check_choice(name, value, option.choices)
         elif kind is tuple:
-            _check_sizes(name, value, about)
-        elif about.traced or kind is float:
-            _check_number(name, value, about)
+            _check_sizes(name, value, option)
+        elif option.traced or kind is float:
+            _check_number(name, value, option)
         elif annotation in (int, int | None):
-            check_count(name, value, 0 if about.least is None else about.least, about.most)
+            check_count(name, value, 0 if option.least is None else option.least, option.most)
 
 
 def in_float32(number: float) -> bool:
-    """Whether float32 holds a number to its precision: as no infinity, and as 0 only if it is 0."""
+    """Returns True if float32 holds a number to its precision: not as inf, and as 0 only for 0."""
     return number == 0 or SMALLEST <= abs(number) <= LARGEST
 
 
@@ -63,23 +63,24 @@ def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise UserError(f"--{name} must be one of {', '.join(choices)}; got {value!r}.")
 
 
-def _check_sizes(name: str, sizes: tuple[int, ...], about: Option) -> None:
-    least = 1 if about.least is None else about.least
+def _check_sizes(name: str, sizes: tuple[int, ...], option: Option) -> None:
+    least = 1 if option.least is None else option.least
     if not sizes or any(size < least for size in sizes):
         raise UserError(
             f"--{name} must be whole numbers of at least {least}, separated by commas; got "
             f"{configs.shown(sizes)!r}."
         )
-    if about.most is not None and max(sizes) > about.most:
-        raise UserError(f"--{name} must be at most {about.most} each; got {configs.shown(sizes)}.")
+    if option.most is not None and max(sizes) > option.most:
+        raise UserError(f"--{name} must be at most {option.most} each; got {configs.shown(sizes)}.")
     if len(sizes) > LARGEST_DEPTH:
         raise UserError(
-            f"--{name} must be at most {LARGEST_DEPTH} sizes, each of which is compiled on its "
+            f"--{name} must have at most {LARGEST_DEPTH} sizes, each of which is compiled on its "
             f"own; got {len(sizes):,}."
         )
 
 
-def _check_number(name: str, value: float | str, about: Option) -> None:
+def _check_number(name: str, value: float | str, option: Option) -> None:
+    """Checks a number, or the ends and the length of its course over the steps."""
     ends = (value,)
     if isinstance(value, str):
         try:
@@ -92,31 +93,28 @@ def _check_number(name: str, value: float | str, about: Option) -> None:
                 f"--{name} must be a course whose STEPS and END - START are numbers {FLOAT32}; "
                 f"got {value!r}."
             )
-    if about.infinite and value in (-math.inf, math.inf):
+    if option.infinite and value in (-math.inf, math.inf):
         return
-    fits = [_is_in_range(end, about) for end in ends]
-    if all(fits) and all(map(in_float32, ends)):
+    if all(_is_in_range(end, option) and in_float32(end) for end in ends):
         return
-    valid = _valid(about)
-    if any(fit and 0 < abs(end) < SMALLEST for fit, end in zip(fits, ends, strict=True)):
+    valid = _range_in_words(option)
+    if any(_is_in_range(end, option) and 0 < abs(end) < SMALLEST for end in ends):
         valid += f" (float32 takes less than {SMALLEST:.2g} for 0)"
     raise UserError(f"--{name} must be a number {valid}; got {value}.")
 
 
-def _is_in_range(number: float, about: Option) -> bool:
-    least = -math.inf if about.least is None else about.least
-    above = -math.inf if about.above is None else about.above
-    most = math.inf if about.most is None else about.most
-    return least <= number <= most and (number > above or about.above is None)
+def _is_in_range(number: float, option: Option) -> bool:
+    least = -math.inf if option.least is None else option.least
+    most = math.inf if option.most is None else option.most
+    return least <= number <= most and (option.above is None or number > option.above)
 
 
-def _valid(about: Option) -> str:
-    """The range in words."""
-    most = f"at most {LARGEST if about.most is None else about.most:.3g}"
-    if about.above is not None:
-        return f"above {about.above} and {most}"
-    if about.least is not None:
-        return f"of at least {about.least} and {most}"
-    if about.most is not None:
+def _range_in_words(option: Option) -> str:
+    most = f"at most {LARGEST if option.most is None else option.most:.3g}"
+    if option.above is not None:
+        return f"above {option.above} and {most}"
+    if option.least is not None:
+        return f"of at least {option.least} and {most}"
+    if option.most is not None:
         return f"of {most}"
-    return "that float32 can hold" + (", inf or -inf" if about.infinite else "")
+    return "that float32 can hold" + (", inf or -inf" if option.infinite else "")

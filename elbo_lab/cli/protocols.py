@@ -1,7 +1,7 @@
-"""Training protocols, of published papers and one of our own, as complete configurations.
+"""Training protocols of published papers, and one of our own, as complete configurations.
 
-What a protocol fixes is everything but the objective, K, the data set and the number of stochastic
-layers, which its tables vary. Where a paper and its public code differ, each has its own entry.
+A protocol fixes everything but the objective, K, the data set and the number of stochastic layers,
+which the paper's tables vary. Where a paper and its public code differ, each has its own entry.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from elbo_lab import configs
 from elbo_lab.configs import Config
 
 # Burda et al. (2016), section 5: 3^i passes at 0.001 x 10^(-i/7), i = 0..7, batches of 20, Adam
-# with epsilon 1e-4. What the paper leaves open, the output bias, is as in its code.
+# with epsilon 1e-4. The paper does not state the output bias, which is that of its code.
 _BURDA_PAPER = configs.make(
     dataset="mnist",
     objective="iwae",
@@ -33,9 +33,9 @@ _BURDA_PAPER = configs.make(
 
 PROTOCOLS: dict[str, Config] = {
     "burda2015_paper": _BURDA_PAPER,
-    # The public code of the same paper (github.com/yburda/iwae). Its images are visited in the
-    # order they are stored in, its gradients are summed over the batch, its Adam starts with a
-    # second moment of one, and every layer starts from the same stream of random numbers.
+    # The public code of the same paper (github.com/yburda/iwae). It visits the images in the order
+    # in which they are stored, sums gradients over the batch, starts Adam with a second moment of
+    # one, and initializes every layer from the same stream of random numbers.
     "burda2015_code": configs.replace(
         _BURDA_PAPER,
         held_out=400,
@@ -49,8 +49,8 @@ PROTOCOLS: dict[str, Config] = {
         test_draw="by_seed",
         au_images=500,
     ),
-    # Rainforth et al. (2018), section 6: Burda et al.'s network and data, 64 draws in all (with
-    # MIWAE and PIWAE: --k=8 --m=8). The optimization is taken to be that of Burda et al.'s paper.
+    # Rainforth et al. (2018), section 6: Burda et al.'s network and data, 64 draws in total (for
+    # MIWAE and PIWAE: --k=8 --m=8). We assume the optimization of Burda et al.'s paper.
     "rainforth2018": configs.replace(_BURDA_PAPER, k=64),
     # Tucker et al. (2018), as in their public code: 5 million steps of batches of 32 from 50,000
     # images, a constant rate, TensorFlow's Adam, and inputs centred by the training mean.
@@ -83,9 +83,10 @@ PROTOCOLS: dict[str, Config] = {
 
 
 def scaled(config: Config, budget: float) -> Config:
-    """The config with `budget` times its passes over the data (at least one); a learning rate's
-    course keeps its shape, since it is a function of the share of the run.
+    """The config with `budget` times its epochs, at least one.
+
+    The learning-rate schedule keeps its shape, since it depends on the fraction of the run.
     """
     if config.epochs < 1:
-        return config  # which `validation.check` refuses
+        return config  # `validation.check` refuses it
     return dataclasses.replace(config, epochs=max(1, round(config.epochs * budget)))

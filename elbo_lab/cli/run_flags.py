@@ -1,8 +1,8 @@
-"""Command-line flags: one for each shared field of Config and for each setting of a model family
-or an objective, and how a script meets its user.
+"""Command-line flags and the entry point of all scripts.
 
-Scripts call `run(main)`, after `define()` or with flags of their own: wrong input ends with one
-sentence and status 2, Ctrl-C with a word and status 130.
+There is one flag for each shared field of Config, and one for each setting of a model family or an
+objective. A script defines these by `define()`, or flags of its own, and then calls `run(main)`:
+wrong input ends it with one sentence and status 2, Ctrl-C with one word and status 130.
 """
 
 import os
@@ -24,24 +24,24 @@ from elbo_lab.errors import UserError
 from elbo_lab.options import plain_type, types_of
 
 RUN_SECTION = {
-    "workdir": "the run's directory (if not given, runs/ and a name made of the configuration)",
-    "overwrite": "remove what an earlier run left in the directory, and start anew",
-    "compilation_cache_dir": "where compiled programs are kept, so that the next start is fast; "
-    "empty for none",
+    "workdir": "the run's directory (if not given, a name in runs/ made from the configuration)",
+    "overwrite": "delete an earlier run in the directory, and start again",
+    "compilation_cache_dir": "folder of compiled programs, which make the next start fast; empty "
+    "for none",
     "tensorboard": "write TensorBoard events too",
-    "platform": "the device to run on, e.g. cpu or cuda (the best there is if not given)",
-    "data_dir": "where prepared data sets are kept (tensorflow-datasets' own place if not given)",
-    "manual_dir": "a folder with the data set's official files, instead of a download",
-    "shard_batch": "share each batch among devices that --replicates leaves: true, false, or auto, "
-    "which does on GPUs, TPUs and several processes, not on one CPU",
-    "stream": "stream the training images to the device while it trains: true (from an "
-    "uncompressed .npz they are not even loaded), false, or auto, which does from the host's "
-    "memory where they would take a quarter of a GPU's or TPU's",
-    "distributed": "one of several processes that train together, as jax.distributed does; started "
-    "with the same command each, by SLURM, Open MPI or on a TPU pod, or with the next three flags",
-    "coordinator_address": "HOST:PORT, where process 0 listens",
-    "num_processes": "how many processes there are",
-    "process_id": "which one of them this is, from 0 on; process 0 writes and speaks",
+    "platform": "the device to run on, e.g. cpu or cuda (if not given, the best available one)",
+    "data_dir": "folder of prepared data sets (if not given, the default of tensorflow-datasets)",
+    "manual_dir": "folder with the data set's official files, used instead of a download",
+    "shard_batch": "shard each batch over the devices that --replicates leaves free: true, false, "
+    "or auto (true on GPUs, TPUs and with several processes, false on one CPU)",
+    "stream": "stream the training images to the device while it trains: true (an uncompressed "
+    ".npz is then read from disk, not loaded), false, or auto (true on GPUs and TPUs if the images "
+    "would take a quarter of the device's memory)",
+    "distributed": "train in several processes with jax.distributed; start each by the same "
+    "command, by SLURM, Open MPI or on a TPU pod, or with the next three flags",
+    "coordinator_address": "HOST:PORT at which process 0 listens",
+    "num_processes": "number of processes",
+    "process_id": "index of this process, from 0; process 0 writes files and prints",
     "initialization_timeout": "seconds to wait for the other processes",
 }
 RUN_DEFAULTS = {
@@ -62,9 +62,12 @@ RUN_DEFAULTS = {
     "process_id": None,
     "initialization_timeout": 60,
 }
-# Those of one process among several; scripts that start processes themselves leave them out.
+# The flags of a run in several processes; scripts that start processes themselves leave them out.
 DISTRIBUTED = (
-    *("distributed", "coordinator_address", "num_processes", "process_id"),
+    "distributed",
+    "coordinator_address",
+    "num_processes",
+    "process_id",
     "initialization_timeout",
 )
 LESS_MEMORY = "Smaller --batch_size, --k, --m, --replicates or layers need less."
@@ -72,14 +75,12 @@ _WHOLE_NUMBERS = ("num_processes", "process_id")
 _OPTIONAL_PARSERS = {int: flags.IntegerParser, float: flags.FloatParser}
 
 PROTOCOL_SECTION = {
-    "protocol": "a protocol, whose settings replace the defaults below; flags that are "
-    f"given go before it ({', '.join(protocols.PROTOCOLS)})",
-    "budget": "train for this share of the epochs; the learning rate's course keeps its shape",
-    "print_config": "print the configuration as JSON, and end",
+    "protocol": "a protocol, whose settings replace the defaults below; flags that are given "
+    f"override it ({', '.join(protocols.PROTOCOLS)})",
+    "budget": "train for this multiple of the epochs; the learning-rate schedule keeps its shape",
+    "print_config": "print the configuration as JSON, and exit",
 }
 PROTOCOL_DEFAULTS = {"protocol": None, "budget": 1.0, "print_config": False}
-
-
 _SECTIONS = ({"A protocol": PROTOCOL_SECTION}, {"The run": RUN_SECTION})
 _DEFAULTS = PROTOCOL_DEFAULTS | RUN_DEFAULTS
 
@@ -89,12 +90,12 @@ def define(
 ) -> None:
     """Defines a flag for every field and setting of a Config, and those of the other sections.
 
-    A setting of a model family or an objective has one flag, however many have a setting of that
-    name, and None for its default: each fills in its own.
+    A setting that several model families or objectives share has one flag. The default of a
+    setting's flag is None, for which each family and objective fills in its own default.
 
     Args:
-      among: the flags that they join.
-      texts: whether a Config's are taken as texts, for `config_of` to read later.
+      among: the flags to which these are added.
+      texts: True if the flags of a Config take any text, which `config_of` parses later.
       without: flags of the other sections that are left out.
     """
     shared = types_of(Config)
@@ -103,7 +104,7 @@ def define(
         _define(name, default, plain_type(shared[name]), text, among, texts)
     for name in configs.option_types():
         _define(name, None, flag_values.flag_type(name), help_page.option_text(name), among, texts)
-    for name, default in {**PROTOCOL_DEFAULTS, **RUN_DEFAULTS}.items():
+    for name, default in _DEFAULTS.items():
         if name in without:
             continue
         kind = str if default is None else type(default)
@@ -112,14 +113,14 @@ def define(
 
 
 def setting_names() -> tuple[str, ...]:
-    """The names of a configuration's flags: shared fields, and settings of any family or
-    objective.
+    """The names of a configuration's flags: shared fields, then settings of all families and
+    objectives.
     """
     return (*configs.SHARED, *configs.option_types())
 
 
 def define_run(*names: str) -> None:
-    """Defines some of RUN_SECTION's flags, for a script with a configuration of its own."""
+    """Defines the named flags of RUN_SECTION, for a script without the flags of a Config."""
     for name in names:
         default = RUN_DEFAULTS[name]
         kind = bool if isinstance(default, bool) else str
@@ -127,50 +128,54 @@ def define_run(*names: str) -> None:
 
 
 def config_of(texts: dict[str, str]) -> Config:
-    """The Config of flags given as texts, as a command line of them describes it.
+    """The Config that a command line of these flags (flag -> text) describes.
 
     Raises:
-      UserError: as of `config_from_flags`, or a text that is no value of its flag.
+      UserError: as `config_from_flags`, or a text is not a value of its flag.
     """
-    given = flags.FlagValues()
-    define(given)
-    parse(given, ["", *(f"--{name}={text}" for name, text in texts.items())])
-    return config_from_flags(given)
+    values = flags.FlagValues()
+    define(values)
+    parse(values, ["", *(f"--{name}={text}" for name, text in texts.items())])
+    return config_from_flags(values)
 
 
-def config_from_flags(given_flags: flags.FlagValues = flags.FLAGS) -> Config:
-    """The Config that the command line describes: the protocol's if there is one, with the flags
-    that were given, for the budget's share of its epochs.
+def config_from_flags(values: flags.FlagValues = flags.FLAGS) -> Config:
+    """The Config that the command line describes.
+
+    It is the protocol's, or the default one, with the values of the flags that are present, and its
+    epochs multiplied by the budget.
 
     Raises:
-      UserError: an unknown protocol, a budget that is none, sizes that are not numbers, a setting
-        of another model family or objective than the configuration's, or a protocol that sets one.
+      UserError: an unknown protocol, a budget out of range, sizes that are not numbers, or a
+        setting that the model family or objective does not have, set by a flag or by the protocol.
     """
-    given = {
-        name: flag_values.value_of(name, given_flags[name].value)
+    changes = {
+        name: flag_values.value_of(name, values[name].value)
         for name in setting_names()
-        if given_flags[name].present
+        if values[name].present
     }
-    name = given_flags.protocol
+    name = values.protocol
     base = Config() if name is None else protocol("protocol", name)
-    changed = configs.replace(base, **given)
+    config = configs.replace(base, **changes)
     if name is not None:
-        _check_protocol(name, base, changed, given)
-    return within_budget(changed, given_flags.budget)
+        _check_protocol(name, base, config, changes)
+    return within_budget(config, values.budget)
 
 
-def _check_protocol(name: str, base: Config, changed: Config, given: dict[str, object]) -> None:
-    """Raises a UserError for a model family that lacks a setting of the protocol's."""
+def _check_protocol(name: str, base: Config, config: Config, changes: dict[str, object]) -> None:
+    """Raises a UserError if the protocol (`name`, `base`) sets something that the model family of
+    the final `config` does not have. What flags change is exempt: they have been checked.
+    """
     for setting in configs.given(base):
-        if setting not in configs.flat(changed) and setting not in given:
+        if setting not in configs.flat(config) and setting not in changes:
             raise UserError(
                 f"--protocol={name} sets --{setting}, a setting of "
-                f"--model={', '.join(configs.families_with(setting))}; got --model={changed.model}."
+                f"--model={', '.join(configs.families_with(setting))}; got --model={config.model}."
             )
 
 
 def protocol(flag: str, name: str) -> Config:
-    """The protocol that a flag names.
+    """The configuration of the protocol `name`, the value of the flag `flag`.
 
     Raises:
       UserError: there is no such protocol.
@@ -182,10 +187,10 @@ def protocol(flag: str, name: str) -> Config:
 
 
 def within_budget(config: Config, budget: float) -> Config:
-    """The config for --budget's share of its epochs.
+    """The config with its epochs multiplied by the budget.
 
     Raises:
-      UserError: a budget that is none.
+      UserError: the budget is not in (0, 1000].
     """
     if not 0 < budget <= 1000:
         raise UserError(f"--budget must be above 0 and at most 1000; got {budget}.")
@@ -193,32 +198,38 @@ def within_budget(config: Config, budget: float) -> Config:
 
 
 def placement_from_flags() -> Placement:
-    """--shard_batch and --stream.
+    """The values of --shard_batch and --stream.
 
     Raises:
-      UserError: neither true, false nor auto.
+      UserError: one is neither true, false nor auto.
     """
+    return Placement(_true_false_or_none("shard_batch"), _true_false_or_none("stream"))
+
+
+def _true_false_or_none(name: str) -> bool | None:
+    """The value of a flag that takes true, false or auto; None for auto."""
     choices = {"auto": None, "true": True, "false": False}
-    names = ("shard_batch", "stream")
-    for name in names:
-        value = getattr(flags.FLAGS, name)
-        if value not in choices:
-            raise UserError(f"--{name} must be one of auto, true, false; got {value!r}.")
-    return Placement(*(choices[getattr(flags.FLAGS, name)] for name in names))
+    text = getattr(flags.FLAGS, name)
+    if text not in choices:
+        raise UserError(f"--{name} must be one of auto, true, false; got {text!r}.")
+    return choices[text]
 
 
 def connect_from_flags() -> bool:
-    """Joins the other processes, if there are to be any; says so.
+    """Connects to the other processes if --distributed is given.
+
+    Returns:
+      True if there are several processes.
 
     Raises:
-      UserError: flags that do not fit together, or no cluster to be found.
+      UserError: flags that do not go together, or no cluster is found.
     """
     values = flags.FLAGS
-    where = (values.coordinator_address, values.num_processes, values.process_id)
+    address = (values.coordinator_address, values.num_processes, values.process_id)
     if values.distributed:
-        distributed.connect(*where, values.initialization_timeout)
-        terminal.guard()  # it has replaced standard output
-    elif any(value is not None for value in where):
+        distributed.connect(*address, values.initialization_timeout)
+        terminal.guard()  # `connect` has replaced standard output
+    elif any(value is not None for value in address):
         raise UserError(
             "--coordinator_address, --num_processes and --process_id need --distributed."
         )
@@ -226,15 +237,15 @@ def connect_from_flags() -> bool:
 
 
 def run(main: Callable[..., int | None], description: str, words: int = 0) -> None:
-    """Runs a script: flags, then `main`.
+    """Runs a script: parses its flags, then calls `main`.
 
-    User errors become one sentence and status 2, and Ctrl-C, as long as `main` does not handle it,
-    becomes a word and status 130.
+    A user error ends it with one sentence and status 2. Ctrl-C, unless `main` handles it, ends it
+    with one word and status 130.
 
     Args:
-      main: takes the words of the command line that are no flags; returns the exit status.
-      description: what --help says first.
-      words: how many such words there may be.
+      main: takes the positional arguments of the command line; returns the exit status.
+      description: the first paragraph of --help.
+      words: the largest number of positional arguments.
     """
     startup.finish()
     terminal.guard()
@@ -269,15 +280,20 @@ def run(main: Callable[..., int | None], description: str, words: int = 0) -> No
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.stdout.flush()
-        # Python's own end crashes while a compiled program still computes in its thread.
+        # Python's normal exit crashes while a compiled program still runs in another thread.
         os._exit(130)
 
 
 def load_data(flag: str, name: str, in_file: bool = False) -> Dataset:
-    """A data set, as --data_dir and --manual_dir say.
+    """Loads a data set, from --data_dir and --manual_dir if these are given.
+
+    Args:
+      flag: the flag that names the data set.
+      name: its value.
+      in_file: see `data.load`.
 
     Raises:
-      UserError: it cannot be had; the sentence names the flag.
+      UserError: the data set cannot be loaded. The message names the flag.
     """
     values = flags.FLAGS
     folders.check(data_dir=values.data_dir, manual_dir=values.manual_dir)
@@ -290,8 +306,8 @@ def load_data(flag: str, name: str, in_file: bool = False) -> Dataset:
 
 
 def _derived(name: str, data_dir: str | None, manual_dir: str | None) -> Dataset | None:
-    """The features or codes of a run that a name asks for; None of another name."""
-    from elbo_lab.runs import derived  # not sooner: JAX's settings are made before
+    """Loads the features or codes of a run; returns None if the name asks for neither."""
+    from elbo_lab.runs import derived  # imported late: JAX is configured first
 
     try:
         return derived.load(name, data_dir, manual_dir)
@@ -300,16 +316,17 @@ def _derived(name: str, data_dir: str | None, manual_dir: str | None) -> Dataset
 
 
 def parse(among: flags.FlagValues, argv: Sequence[str]) -> list[str]:
-    """Reads a command line; returns what of it is no flag. An empty text is None where None is the
-    flag's default, so that what a protocol sets can be left out again.
+    """Parses a command line; returns the arguments that are not flags.
+
+    An empty text becomes None if None is the flag's default: it unsets what a protocol sets.
 
     Raises:
-      UserError: a text that is no value of its flag.
+      UserError: a text is not a value of its flag.
     """
     try:
         rest = among(argv)
     except flags.Error as error:
-        raise UserError(_explained(error, among)) from error
+        raise UserError(flag_values.message(error, among)) from error
     for name in among:
         if among[name].value == "" and among[name].default is None:
             among[name].value = None
@@ -317,60 +334,61 @@ def parse(among: flags.FlagValues, argv: Sequence[str]) -> list[str]:
 
 
 def with_protocol(sentence: str, among: flags.FlagValues = flags.FLAGS) -> str:
-    """The sentence; where it names a setting of the protocol's and not of a flag, it says so."""
+    """Adds to an error message which of the flags that it names the protocol sets, if any."""
     name = among["protocol"].value if "protocol" in among else None
     if name not in protocols.PROTOCOLS or f"--protocol={name}" in sentence:
         return sentence
     settings, defaults = configs.flat(protocols.PROTOCOLS[name]), configs.flat(Config())
     for field in dict.fromkeys(re.findall(r"--(\w+)", sentence)):
         value = settings.get(field)
-        # A flag of the script's own, as table1's --k, takes nothing from the protocol.
-        own = field in among and among.find_module_defining_flag(field) != __name__
-        given = own or field in among and among[field].present
-        if value is None or given or value == defaults[field]:
+        if value is None or value == defaults[field] or _is_set_by_flag(field, among):
             continue
         remedy = ""
         if field in among:
-            optional = field in configs.SHARED and among[field].default is None
-            remedy = "= leaves it out" if optional else " of your own replaces it"
-            remedy = f"; {'' if optional else 'a '}--{field}{remedy}"
+            may_be_none = field in configs.SHARED and among[field].default is None
+            remedy = f"; --{field}= unsets it" if may_be_none else f"; --{field}=VALUE overrides it"
         return f"{sentence[:-1]} (--protocol={name} sets --{field}{remedy})."
     return sentence
+
+
+def _is_set_by_flag(field: str, among: flags.FlagValues) -> bool:
+    """Returns True if a field's value comes from a flag, not from the protocol."""
+    if field not in among:
+        return False
+    # A flag that the script defines itself, such as table1's --k, always replaces the protocol's.
+    is_scripts = among.find_module_defining_flag(field) != __name__
+    return is_scripts or among[field].present
 
 
 def _define(
     name: str, default, kind: type, text: str, among: flags.FlagValues, as_text: bool = False
 ) -> None:
-    define_flag = {
-        int: flags.DEFINE_integer,
-        float: flags.DEFINE_float,
-        bool: flags.DEFINE_bool,
-        str: flags.DEFINE_string,
-    }[kind]
+    """Defines one flag; one whose default is None takes an empty text as None.
+
+    Args:
+      name, default, text: of the flag; `text` is its line of help.
+      kind: the type of its value.
+      among: the flags to which it is added.
+      as_text: True if it takes any text.
+    """
     if as_text:
-        define_flag, default = flags.DEFINE_string, None if default is None else str(default)
-    if kind in _OPTIONAL_PARSERS and default is None and not as_text:
-        parser = OptionalParser(_OPTIONAL_PARSERS[kind]())
-        flags.DEFINE(parser, name, None, text, flag_values=among)
-    elif kind is bool and default is None and not as_text:
+        default = None if default is None else str(default)
+        flags.DEFINE_string(name, default, text, flag_values=among)
+    elif default is None and kind is bool:
         flag = flags.BooleanFlag(name, None, text)
         flag.parser = OptionalParser(flag.parser)
         flags.DEFINE_flag(flag, among)
+    elif default is None and kind in _OPTIONAL_PARSERS:
+        parser = OptionalParser(_OPTIONAL_PARSERS[kind]())
+        flags.DEFINE(parser, name, None, text, flag_values=among)
     else:
+        define_flag = {
+            int: flags.DEFINE_integer,
+            float: flags.DEFINE_float,
+            bool: flags.DEFINE_bool,
+            str: flags.DEFINE_string,
+        }[kind]
         define_flag(name, default, text, flag_values=among)
-
-
-def _explained(error: flags.Error, among: flags.FlagValues) -> str:
-    """The error in words of a person at a shell; absl's own are Python's for a wrong type."""
-    wrong = re.match(r"flag --(\w+)=(.*?): ", str(error), re.DOTALL)
-    if not wrong or wrong[1] not in among:
-        return f"{str(error).rstrip('.')}."
-    if ranged := re.search(r" is not (.*(?:integer|number|range).*)$", str(error)):
-        kind = re.sub("^integer", "an integer", ranged[1])
-        return f"--{wrong[1]} must be {kind}; got {wrong[2]!r}."
-    kinds = {"int": "a whole number", "float": "a number", "bool": "true or false"}
-    kind = kinds.get(among[wrong[1]].flag_type(), "text")
-    return f"--{wrong[1]} must be {kind}; got {wrong[2]!r}."
 
 
 def _refuse(sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""Runs that a command line names."""
+"""Loads the run that a command line names."""
 
 from pathlib import Path
 
@@ -10,17 +10,21 @@ from elbo_lab.errors import UserError
 
 
 def set_up() -> None:
-    """Prepares the device for one run, as --platform and --compilation_cache_dir say."""
+    """Sets up the device for one run, by --platform and --compilation_cache_dir."""
     values = flags.FLAGS
     cache_dir_given = values["compilation_cache_dir"].present > 0
     setup.set_up(values.platform, 1, values.compilation_cache_dir, cache_dir_given)
 
 
 def load(path: str | None, replicate: int = 0):
-    """The run that --run names, with its data as --data_dir and --manual_dir say.
+    """Loads the run that --run names; its data come from --data_dir or --manual_dir if given.
+
+    Args:
+      path: the value of --run.
+      replicate: index of the replicate.
 
     Raises:
-      UserError: there is no such run, or it cannot be loaded; the sentence names the flag.
+      UserError: there is no such run, or it cannot be loaded. The message names the flag.
     """
     if not path:
         raise UserError("--run must name a run's directory.")
@@ -30,8 +34,8 @@ def load(path: str | None, replicate: int = 0):
 def load_from(
     path: str | Path, replicate: int = 0, data_dir: str | None = None, manual_dir: str | None = None
 ):
-    """`load` with its flags as arguments."""
-    from elbo_lab.runs import derived
+    """`load` with the flags of the data as arguments."""
+    from elbo_lab.runs import derived  # imported late: JAX is configured first
 
     folders.check(data_dir=data_dir, manual_dir=manual_dir)
     try:

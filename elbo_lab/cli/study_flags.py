@@ -1,4 +1,4 @@
-"""Studies on the command line: flags replace what all cells of a study share."""
+"""Studies on the command line: flags replace the settings that all cells of a study share."""
 
 import functools
 from collections.abc import Sequence
@@ -20,59 +20,67 @@ def conduct(
     workdir: Path | None = None,
     earlier: Sequence[Path] = (),
 ) -> int:
-    """Trains what a study lacks, and reports. Returns the exit status.
+    """Trains the cells that are missing, and reports the study. Returns the exit status.
 
     Args:
-      study: the question.
+      study: the question and its grid.
       script: the name in `python -m experiments.<script>`.
-      settings: what all cells share, of a script with flags of its own; if not given, the study's
-        settings with the flags of a configuration that were given.
-      workdir: the study's folder, in the place of --workdir.
+      settings: flag -> text, what all cells share; None: the study's settings, replaced by the
+        flags of a configuration that are present.
+      workdir: the study's folder; None: that of --workdir.
       earlier: see `sweep_running.conduct`.
 
     Raises:
-      UserError: a flag in which cells differ, or that has several values.
+      UserError: a flag has several values, or sets what differs between cells.
     """
     settings = settings_from_flags(study) if settings is None else settings
-    made = cells(study, settings, study.choices(settings))
+    grid_cells = cells(study, settings, study.choices(settings))
     finish = functools.partial(study_reporting.report, study, settings)
-    return sweep_flags.conduct(script, made, 0, study.name, workdir, finish, earlier)
+    return sweep_flags.conduct(script, grid_cells, 0, study.name, workdir, finish, earlier)
 
 
 def settings_from_flags(study: Study) -> Texts:
-    """The study's settings with the flags that were given.
+    """The study's settings, replaced by the flags that are present.
 
     Raises:
       UserError: an unknown protocol, or several values of a flag.
     """
-    given, several = grid_flags.axes_from_flags()
+    single, several = grid_flags.axes_from_flags()
     for name, texts in several.items():
         raise UserError(f"--{name} takes one value in a study; got {','.join(texts)!r}.")
     if flags.FLAGS["protocol"].present:
         run_flags.protocol("protocol", flags.FLAGS.protocol or "")
-    return study.settings | given
+    return study.settings | single
 
 
 def cells(study: Study, settings: Texts, choices: Sequence[Choice]) -> list[grid.Cell]:
-    """The cells of a study, with the reasons of those that cannot be trained.
+    """The cells of a study; those that cannot be trained have the reason.
+
+    Args:
+      study: its name is for messages.
+      settings: flag -> text, what all cells share.
+      choices: a choice for each cell.
 
     Raises:
-      UserError: the first cell cannot be trained, with its reason; or one of several axes has a
-        value that cannot be trained in any cell; or a flag was given in which cells differ.
+      UserError: the first cell, the baseline, cannot be trained; or one of several axes has a value
+        that cannot be trained in any cell; or `settings` sets what differs between cells.
     """
-    made = []
-    for values, own in choices:
-        for name in own:
+    result = []
+    for choice in choices:
+        for name in choice.settings:
             if name in settings:
                 raise UserError(
                     f"--{name} differs between the cells of the study {study.name}; leave it out."
                 )
         try:
-            made.append(grid.Cell(values, grid_flags.checked(settings | own)))
+            config = grid_flags.checked(settings | choice.settings)
+            result.append(grid.Cell(choice.values, config))
         except UserError as error:
-            made.append(grid.Cell(values, None, str(error)))
-    if made[0].config is None:  # The others are compared with it.
-        raise UserError(made[0].reason)
-    if len(made[0].values) > 1:  # Each value of a single axis has one cell, which may be skipped.
-        grid.check_values(made)
-    return made
+            result.append(grid.Cell(choice.values, None, str(error)))
+    baseline = result[0]
+    if baseline.config is None:
+        raise UserError(baseline.reason)
+    # With a single axis each value has one cell, which may be skipped.
+    if len(baseline.values) > 1:
+        grid.check_values(result)
+    return result

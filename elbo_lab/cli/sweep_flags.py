@@ -1,4 +1,4 @@
-"""The flags of everything that is a sweep: where it is kept, and how its runs are trained."""
+"""The flags of all scripts that run a sweep: its folder, and how its runs are trained."""
 
 import json
 import shlex
@@ -24,66 +24,68 @@ def conduct(
     finish: Callable[[Path, dict[str, Any]], str] | None = None,
     earlier: Sequence[Path] = (),
 ) -> int:
-    """Prints the cells if asked, else trains what is missing and reports. Returns the exit status.
+    """Trains the runs that a sweep lacks, and reports it. Returns the exit status.
+
+    With --print_config, prints the cells instead.
 
     Args:
       script: the name in `python -m experiments.<script>`.
-      cells: the grid, those that cannot be trained included.
+      cells: the grid, including the cells that cannot be trained.
       baseline: index of the cell that the others are compared with.
-      name: begins the folder's name where none is given; the script's if not given.
-      workdir: the folder, in the place of --workdir.
+      name: start of the folder's default name; None: the script's name.
+      workdir: the sweep's folder; None: that of --workdir.
       finish: see `sweep_running.conduct`.
       earlier: see `sweep_running.conduct`.
     """
     if flags.FLAGS.print_config:
         print(json.dumps([described(cell) for cell in cells], indent=2))
         return 0
-    how = options(script, name or script, workdir or flags.FLAGS.workdir)
-    return sweep_running.conduct(cells, baseline, how, finish, earlier)
+    sweep_options = options(script, name or script, workdir or flags.FLAGS.workdir)
+    return sweep_running.conduct(cells, baseline, sweep_options, finish, earlier)
 
 
 def options(script: str, name: str, workdir: str | Path | None) -> sweep_running.Options:
-    """How the command line has the sweep run."""
+    """The options of a sweep that the command line gives."""
     values = flags.FLAGS
     settings = sweep_jobs.Settings(
-        values.platform,
-        values.compilation_cache_dir,
-        values["compilation_cache_dir"].present > 0,
-        values.tensorboard,
-        values.data_dir,
-        values.manual_dir,
-        tuple(run_flags.placement_from_flags()),
+        platform=values.platform,
+        cache=values.compilation_cache_dir,
+        cache_given=values["compilation_cache_dir"].present > 0,
+        tensorboard=values.tensorboard,
+        data_dir=values.data_dir,
+        manual_dir=values.manual_dir,
+        placement=tuple(run_flags.placement_from_flags()),
     )
     command = shlex.join(["python", "-m", f"experiments.{script}", *sys.argv[1:]])
     return sweep_running.Options(
-        name,
-        None if workdir is None else str(workdir),
-        values.overwrite,
-        values.jobs,
-        settings,
-        command,
-        load,
-        validation.check_data,
+        name=name,
+        workdir=None if workdir is None else str(workdir),
+        overwrite=values.overwrite,
+        jobs=values.jobs,
+        settings=settings,
+        command=command,
+        load=load,
+        check_data=validation.check_data,
     )
 
 
 def load(name: str) -> data.Dataset:
-    """A cell's data set, as --data_dir, --manual_dir and --stream say."""
+    """Loads the data set of a cell, by --data_dir, --manual_dir and --stream."""
     return run_flags.load_data("dataset", name, bool(run_flags.placement_from_flags().stream))
 
 
 def described(cell: grid.Cell) -> dict[str, Any]:
-    """A cell for --print_config."""
+    """What --print_config prints of a cell."""
     if cell.config is None:
         return {"cell": cell.name, "skipped": cell.reason}
     return {"cell": cell.name, "config": configs.to_dict(cell.config)}
 
 
 def define_jobs() -> None:
-    """The flag of how much is trained at a time."""
+    """Defines --jobs."""
     define_optional_count(
         "jobs",
-        "processes at a time, each with its share of the cores or of the GPU's memory (if not "
-        "given, on a CPU as many as there are cores, else one)",
+        "processes at a time, which share the cores or the GPU's memory (if not given, one per "
+        "core on a CPU, else one)",
         least=1,
     )

@@ -1,4 +1,4 @@
-"""Standard streams that cannot end a run, and warnings in plain words."""
+"""Standard streams whose errors do not end a run, and warnings as plain sentences."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ class Stream:
     """A text stream that drops what it cannot write.
 
     Attributes:
-      error: the first error's number, 0 if there was none.
+      error: errno of the first error; 0 if there was none.
     """
 
     def __init__(self, stream: Any):
@@ -43,7 +43,7 @@ class Stream:
 
     def _lose(self, error: OSError) -> None:
         self.error = self.error or error.errno or errno.EIO
-        # From now on to nowhere, what is buffered too.
+        # Redirect the descriptor to /dev/null, so that the buffer can be flushed.
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, self._stream.fileno())
         os.close(null)
@@ -51,46 +51,49 @@ class Stream:
 
 
 def guard() -> None:
-    """Makes the standard streams safe, shows warnings of damage in plain words, and lets Ctrl-C
-    raise KeyboardInterrupt. Calling it again makes streams safe that were replaced since.
+    """Wraps the standard streams, prints warnings as sentences, and lets Ctrl-C raise
+    KeyboardInterrupt. It may be called again, to wrap streams that were replaced since.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # it was closed when Python started
+        if stream is None:  # Python started with the descriptor closed.
             stream = open(os.devnull, "w")
         if not isinstance(stream, Stream):
             setattr(sys, name, Stream(stream))
-    if not isinstance(warnings.showwarning, _Shown):
-        warnings.showwarning = _Shown(warnings.showwarning)
+    if not isinstance(warnings.showwarning, _ShowWarning):
+        warnings.showwarning = _ShowWarning(warnings.showwarning)
     if signal.getsignal(signal.SIGINT) is startup.interrupted:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def status(found: int | None) -> int | None:
-    """A script's exit status: 1 in the place of 0 where standard output did not take all that was
-    printed. A reader that had read enough (`| head`) is no failure.
+def status(exit_status: int | None) -> int | None:
+    """Returns a script's exit status, 1 instead of 0 or None if standard output was not written.
+
+    A closed pipe (`| head`) is not an error.
     """
     sys.stdout.flush()
     if sys.stdout.error in (0, errno.EPIPE):
-        return found
+        return exit_status
     print(f"Error: standard output: {os.strerror(sys.stdout.error)}.", file=sys.stderr)
-    return found or 1
+    return exit_status or 1
 
 
-class _Shown:
-    """Shows warnings: those of damage as sentences, and that the compilation cache cannot be
-    written once, not for every program.
+class _ShowWarning:
+    """Replaces `warnings.showwarning`.
+
+    Warnings of damage are printed as sentences. A compilation cache that cannot be written is
+    reported once, not for every program.
     """
 
-    def __init__(self, others: Any):
-        self.others, self.cache_failed = others, False
+    def __init__(self, show_other: Any):
+        self.show_other, self.cache_failed = show_other, False
 
     def __call__(self, message, category, *where: Any, **options: Any) -> None:
         text = str(message)
         if issubclass(category, DamageWarning):
             print(f"Warning: {text}.", file=sys.stderr)
         elif not text.startswith(_CACHE_ERROR):
-            self.others(message, category, *where, **options)
+            self.show_other(message, category, *where, **options)
         elif not self.cache_failed:
             self.cache_failed = True
             reason = text.partition("': ")[2].rpartition("] ")[2]  # after "OSError: [Errno 28] "

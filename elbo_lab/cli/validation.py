@@ -1,4 +1,4 @@
-"""Refuses configurations that cannot work, by one sentence naming flag, value and choices."""
+"""Refuses invalid configurations, by one sentence with the flag, its value and what is valid."""
 
 import dataclasses
 import inspect
@@ -26,7 +26,7 @@ from elbo_lab.models.laws import LIKELIHOODS
 from elbo_lab.objective_options import OBJECTIVE_OPTIONS
 from elbo_lab.training.loop import BATCH_GRADIENTS
 
-# The valid values of every shared field that has a closed list of them.
+# Valid values of the shared fields that are one of a fixed list.
 CHOICES: dict[str, tuple[str, ...]] = {
     "objective": tuple(OBJECTIVE_OPTIONS),
     "estimator": tuple(losses.ESTIMATORS),
@@ -37,20 +37,20 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "batch_gradient": tuple(BATCH_GRADIENTS),
 }
 
-# What Python goes through one by one to make a program: steps of a partition, replicates.
+# Python loops over these to build a program: the steps of a partition, and the replicates.
 LARGEST_PARTITION, LARGEST_REPLICATES = bounds.MOST_STEPS, 10_000
-# Kinds of objectives whose regularizers are closed forms of one layer's q(z|x).
+# Kinds of objectives whose regularizer is a closed form, which exists for one layer alone.
 _ONE_LAYER = (catalogue.PER_EXAMPLE, catalogue.WHOLE_BATCH)
-# What means nothing to a model family that is trained by its own loss.
+# Fields that have no meaning for a model family that is trained by its own loss.
 OF_OBJECTIVES = ("objective", "k", "estimator")
 
 
 def check(config: Config) -> None:
-    """Raises a UserError for a wrong value or an impossible combination of values."""
+    """Raises a UserError for an invalid value or an impossible combination of values."""
     for name, choices in CHOICES.items():
         value = getattr(config, name)
-        left_out = value is None and getattr(Config, name) is None
-        if not left_out and value not in choices:
+        may_be_none = getattr(Config, name) is None
+        if value not in choices and not (value is None and may_be_none):
             raise UserError(f"--{name} must be one of {', '.join(choices)}; got {value!r}.")
     if not config.dataset:
         raise UserError(
@@ -66,7 +66,7 @@ def check(config: Config) -> None:
     check_options(config.model_options)
     if config.replicates > LARGEST_REPLICATES:
         raise UserError(
-            f"--replicates must be at most {LARGEST_REPLICATES:,}, which are trained in one "
+            f"--replicates must be at most {LARGEST_REPLICATES:,}, since they are trained in one "
             f"program; got {config.replicates}."
         )
     likelihood = _likelihood(config)
@@ -87,42 +87,44 @@ def check(config: Config) -> None:
 
 
 def _check_family(config: Config) -> None:
-    """Raises a UserError for an objective, K or estimator of a family that has its own loss, and
+    """Raises a UserError for an objective, K, M or estimator that the family does not take, and
     for the K of an objective without draws.
     """
-    if MODELS[config.model].objective is not None:
-        if config.objective not in losses.OBJECTIVES and config.k is not None:
-            raise UserError(
-                f"--k={config.k} does not go with --objective={config.objective}, which takes no "
-                "draws."
-            )
-        return
-    given = [name for name in OF_OBJECTIVES if getattr(config, name) is not None]
-    given += ["m"] if config.m != 1 else []
-    if given:
+    has_objective = MODELS[config.model].objective is not None
+    if has_objective and config.objective not in losses.OBJECTIVES and config.k is not None:
         raise UserError(
-            f"--{given[0]}={configs.shown(getattr(config, given[0]))} does not go with "
+            f"--k={config.k} does not go with --objective={config.objective}, which takes no draws."
+        )
+    if has_objective:
+        return
+    unused = [name for name in OF_OBJECTIVES if getattr(config, name) is not None]
+    if config.m != 1:
+        unused.append("m")
+    for name in unused:
+        raise UserError(
+            f"--{name}={configs.shown(getattr(config, name))} does not go with "
             f"--model={config.model}, which is trained by a loss of its own."
         )
 
 
 def resolved(config: Config) -> Config:
-    """The config with the objective's own estimator where none was given, so that a run's record
-    says what was used.
+    """The config with the objective's default estimator if none is given.
+
+    A run stores this config, which records the estimator that was used.
     """
-    own = _arguments(config.objective).get("estimator")
-    if config.estimator is not None or own is None:
+    argument = _arguments(config.objective).get("estimator")
+    if config.estimator is not None or argument is None:
         return config
-    return dataclasses.replace(config, estimator=own.default)
+    return dataclasses.replace(config, estimator=argument.default)
 
 
 def check_data(config: Config, dataset: Dataset) -> None:
-    """Raises a UserError where the data do not fit the configuration."""
+    """Raises a UserError if the data do not fit the configuration."""
     total = len(dataset.x_train)
     if not len(dataset.x_test) and config.held_out < 1:
         raise UserError(
             f"--held_out must be at least 1 for {dataset.name}, which has no test images: that "
-            f"many of its {total:,} images are drawn, once, to test on; got {config.held_out}."
+            f"many of its {total:,} images are drawn once as test images; got {config.held_out}."
         )
     if config.held_out >= total:
         raise UserError(
@@ -134,7 +136,7 @@ def check_data(config: Config, dataset: Dataset) -> None:
         wanted = getattr(config, name)
         if wanted is None or wanted <= number:
             continue
-        if wanted <= total:
+        if wanted <= total:  # there would be enough without --held_out
             raise UserError(
                 f"--held_out={config.held_out} leaves {number:,} of the {total:,} training images "
                 f"of {dataset.name}, which must be at least --{name}, {wanted}."
@@ -165,22 +167,26 @@ def check_data(config: Config, dataset: Dataset) -> None:
 
 
 def _check_pixels(config: Config, dataset: Dataset) -> None:
-    """Whether the likelihood is one of the pixels, as they are."""
+    """Raises a UserError if the likelihood does not fit the pixels without a binarization."""
     name = _likelihood(config)
     if name is None:
         return
-    if not LIKELIHOODS[name].binary:
-        if is_binary(dataset.x_train):
-            raise UserError(
-                f"--likelihood={name} is for grey levels, but the images of {dataset.name} are "
-                "binary; use bernoulli."
-            )
-        if name == "discretized_logistic" and dataset.x_train.dtype != np.uint8:
-            raise UserError(
-                f"--likelihood={name} is for 8-bit grey levels, but the images of {dataset.name} "
-                "are floats; use gaussian or continuous_bernoulli."
-            )
+    if LIKELIHOODS[name].binary:
+        _check_binary_pixels(dataset)
         return
+    if is_binary(dataset.x_train):
+        raise UserError(
+            f"--likelihood={name} is for grey levels, but the images of {dataset.name} are binary; "
+            "use bernoulli."
+        )
+    if name == "discretized_logistic" and dataset.x_train.dtype != np.uint8:
+        raise UserError(
+            f"--likelihood={name} is for 8-bit grey levels, but the images of {dataset.name} are "
+            "floats; use gaussian or continuous_bernoulli."
+        )
+
+
+def _check_binary_pixels(dataset: Dataset) -> None:
     for split, images in (("training", dataset.x_train), ("test", dataset.x_test)):
         if not is_binary(images):
             grey = [name for name, law in LIKELIHOODS.items() if not law.binary]
@@ -192,6 +198,7 @@ def _check_pixels(config: Config, dataset: Dataset) -> None:
 
 
 def _check_numbers(config: Config) -> None:
+    """Raises a UserError for a number of the optimizer, the data or the evaluation out of range."""
     for name in ("learning_rate", "adam_eps", "clip_norm"):
         value = getattr(config, name)
         if value is not None and not (value > 0 and in_float32(value)):
@@ -222,12 +229,12 @@ def _check_numbers(config: Config) -> None:
 
 
 def _check_m(config: Config) -> None:
-    """Raises a UserError for repeats of an objective that takes none."""
+    """Raises a UserError for M > 1 with an objective that takes no outer repeats."""
     if config.m > 1 and "num_outer" not in _arguments(config.objective):
-        repeating = [o for o in losses.OBJECTIVES if "num_outer" in _arguments(o)]
+        with_m = [name for name in losses.OBJECTIVES if "num_outer" in _arguments(name)]
         raise UserError(
             f"--m={config.m} does not go with --objective={config.objective}; objectives that have "
-            f"it: {', '.join(repeating)}."
+            f"it: {', '.join(with_m)}."
         )
 
 
@@ -249,86 +256,100 @@ def _check_partition(partition: int | tuple[float, ...]) -> None:
 
 
 def _check_objective(config: Config) -> None:
-    arguments, own = _arguments(config.objective), configs.own_settings(config)
-    latent_dims = own.get("latent_dims", ())
-    layers = len(latent_dims)
-    if "num_outer" in arguments and config.m < 2:
+    """Raises a UserError for settings that the objective cannot be computed with."""
+    settings = configs.own_settings(config)
+    entry = losses.CATALOGUE.get(config.objective)
+    if "num_outer" in _arguments(config.objective) and config.m < 2:
         raise UserError(
             f"--objective={config.objective} needs --m of at least 2, e.g. --m=8 (with one repeat "
             f"it is iwae); got {config.m}."
         )
+    _check_layers(config)
+    if entry is not None and entry.kind == catalogue.WHOLE_BATCH and config.batch_size < 2:
+        raise UserError(
+            f"--objective={config.objective} compares the images of a batch, and needs "
+            f"--batch_size of at least 2; got {config.batch_size}."
+        )
+    group_size, latent_dims = settings.get("group_size"), settings.get("latent_dims")
+    if group_size is not None and latent_dims and latent_dims[0] % group_size:
+        raise UserError(
+            f"--group_size must divide the latent dimensions, {latent_dims[0]}; got {group_size}."
+        )
+    order = settings.get("order")
+    if order is None:
+        return
+    # The baseline of score_loo is computed without one draw.
+    draws = config.k - 1 if config.estimator == "score_loo" else config.k
+    if order >= draws:
+        raise UserError(
+            f"--order must be below the number of draws, {draws}, since the jackknife leaves out "
+            f"that many; got {order}."
+        )
+
+
+def _check_layers(config: Config) -> None:
+    """Raises a UserError for settings that do not fit the number of stochastic layers."""
+    settings = configs.own_settings(config)
+    latent_dims = settings.get("latent_dims", ())
+    layers = len(latent_dims)
     if layers == 1 and "upper_hidden_dims" in configs.given(config):
         raise UserError(
             "--upper_hidden_dims needs two or more --latent_dims, since it is between stochastic "
             "layers."
         )
-    if layers > 1 and own.get("kl") == "analytic":
+    if layers > 1 and settings.get("kl") == "analytic":
         raise UserError(
             f"--objective={config.objective} with --kl=analytic needs one stochastic layer, since "
             f"the KL of {layers} has no closed form; use --kl=mc."
         )
     entry = losses.CATALOGUE.get(config.objective)
-    kind = None if entry is None else entry.kind
-    if layers > 1 and "kl" not in own and kind in _ONE_LAYER:
+    needs_closed_form = entry is not None and entry.kind in _ONE_LAYER and "kl" not in settings
+    if layers > 1 and needs_closed_form:
         raise UserError(
             f"--objective={config.objective} needs one stochastic layer, since its regularizer has "
             f"no closed form for {layers}; got --latent_dims={configs.shown(latent_dims)}."
         )
-    if kind == catalogue.WHOLE_BATCH and config.batch_size < 2:
-        raise UserError(
-            f"--objective={config.objective} compares the images of a batch, and needs "
-            f"--batch_size of at least 2; got {config.batch_size}."
-        )
-    group_size = own.get("group_size")
-    if group_size is not None and layers and latent_dims[0] % group_size:
-        raise UserError(
-            f"--group_size must divide the latent dimensions, {latent_dims[0]}; got {group_size}."
-        )
-    order, left_out = own.get("order"), 1 if config.estimator == "score_loo" else 0
-    if order is not None and order >= config.k - left_out:
-        raise UserError(
-            f"--order must be below the number of draws, {config.k - left_out}, since the "
-            f"jackknife leaves out that many; got {order}."
-        )
 
 
 def _check_estimator(config: Config) -> None:
+    """Raises a UserError for an estimator that the objective does not support."""
     name, entry = config.estimator, losses.CATALOGUE.get(config.objective)
     if name is None:
         return
-    able = () if entry is None else entry.estimators
+    supported = () if entry is None else entry.estimators
     objective = f"--objective={config.objective}"
-    if not able:
+    if not supported:
         raise UserError(
             f"--estimator={name} does not go with {objective}, which has a gradient of its own."
         )
-    own = configs.own_settings(config)
-    if own.get("kl") == "analytic":
-        able = [other for other in able if other in WITHOUT_LOG_Q]
+    settings = configs.own_settings(config)
+    if settings.get("kl") == "analytic":
+        supported = [e for e in supported if e in WITHOUT_LOG_Q]
         objective += " --kl=analytic"
-    if own.get("alpha") in (-math.inf, math.inf):  # the bound's derivative jumps
-        able = [other for other in able if other != "dreg"]
-        objective += f" --alpha={own['alpha']}"
-    if name not in able:
+    if settings.get("alpha") in (-math.inf, math.inf):
+        # The maximum or minimum of the log-weights has no continuous derivative.
+        supported = [e for e in supported if e != "dreg"]
+        objective += f" --alpha={settings['alpha']}"
+    if name not in supported:
         raise UserError(
-            f"--estimator={name} does not go with {objective}; those that do: {', '.join(able)}."
+            f"--estimator={name} does not go with {objective}; valid estimators: "
+            f"{', '.join(supported)}."
         )
-    draws = config.k * config.m
-    if name in estimators.COMPARING_ESTIMATORS and draws < 2:
-        able = [other for other in able if other not in estimators.COMPARING_ESTIMATORS]
+    if name in estimators.COMPARING_ESTIMATORS and config.k * config.m < 2:
+        supported = [e for e in supported if e not in estimators.COMPARING_ESTIMATORS]
         raise UserError(
             f"--estimator={name} compares draws, and needs --k of at least 2; got {config.k}. "
-            f"For one draw: {', '.join(able)}."
+            f"For one draw: {', '.join(supported)}."
         )
 
 
 def _arguments(objective: str | None):
-    """The arguments of an objective's function, by name; none for what is no function of losses."""
+    """The arguments of the objective's function, by name; none if `losses` has no such function."""
     if objective not in losses.OBJECTIVES:
         return {}
     return inspect.signature(losses.OBJECTIVES[objective]).parameters
 
 
 def _likelihood(config: Config) -> str | None:
-    """The name of p(x|z), where the model family lets one choose."""
+    """The name of p(x|z); None if the model family has no such setting."""
     return configs.own_settings(config).get("likelihood")

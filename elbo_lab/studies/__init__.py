@@ -1,1 +1,1 @@
-"""Questions with a grid of runs."""
+"""Studies: questions that a grid of runs answers."""

@@ -1,5 +1,7 @@
-"""What each quirk of a protocol is worth: the baseline is one protocol; in each other cell one of
-the settings in which it differs from another protocol is as there, and in the last cell all are.
+"""The effect of each setting in which two protocols differ.
+
+The baseline is one protocol. Each other cell takes one of the differing settings from the other
+protocol, and the last cell takes all of them.
 """
 
 import functools
@@ -12,58 +14,55 @@ from elbo_lab.errors import UserError
 from elbo_lab.reports import html_page, sweep_cells, sweep_figures
 from elbo_lab.studies.study import Choice, Study, Texts
 
-# Settings that change nothing of the training, and those that a protocol's tables vary.
+# Settings that do not change the training, and those that a protocol leaves open.
 _KEPT = ("test_draw", "au_images", "eval_k", "objective", "k", "m", "dataset", "latent_dims")
 START, END = "burda2015_code", "burda2015_paper"
 
 
 def choices(settings: Texts, end: str) -> list[Choice]:
-    """The protocol, each of its quirks undone, and all of them.
+    """The cells: the protocol, one cell for each setting that differs, and one for all of them.
 
     Args:
-      settings: with "protocol", the baseline; other settings hold for every cell.
-      end: the protocol whose settings take the quirks' places.
+      settings: flag -> text, of all cells; "protocol" is the baseline.
+      end: the protocol from which the settings are taken.
 
     Raises:
-      UserError: the two do not differ.
+      UserError: the two protocols do not differ.
     """
     start, budget = settings["protocol"], settings.get("budget", "1")
-    here = used(settings)
-    there = used({"protocol": end, "budget": budget})
-    texts = used({"protocol": end})  # a budget scales them once more
-    quirks = {
-        name: configs.shown(texts[name])
-        for name in there
-        if name not in (*_KEPT, *settings) and there[name] != here.get(name, there[name])
+    start_values = configs.to_dict(run_flags.config_of(settings))
+    end_values = configs.to_dict(run_flags.config_of({"protocol": end, "budget": budget}))
+    # A change is stated without the budget, which multiplies the epochs of every cell.
+    unscaled = configs.to_dict(run_flags.config_of({"protocol": end}))
+    changes = {
+        name: configs.shown(unscaled[name])
+        for name, value in end_values.items()
+        if name not in _KEPT and name not in settings and start_values.get(name, value) != value
     }
-    if not quirks:
+    if not changes:
         raise UserError(
-            f"--protocol={start} and --towards={end} do not differ in training, beside the flags."
+            f"--protocol={start} and --towards={end} do not differ in training, except in the "
+            "flags that are given."
         )
     cells = [Choice({"change": "none"}, {})]
-    for name, text in quirks.items():
-        # With the objective's own value where there is none.
-        shown = configs.shown(used(settings | {name: text}, resolve=True)[name])
-        cells.append(Choice({"change": f"{name} {shown or 'not given'}"}, {name: text}))
-    if len(quirks) > 1:
-        cells.append(Choice({"change": f"all, to {end}"}, quirks))
+    for name, text in changes.items():
+        # An estimator that the other protocol does not set is shown as the objective's default.
+        config = validation.resolved(run_flags.config_of(settings | {name: text}))
+        value = configs.shown(configs.to_dict(config)[name]) or "not given"
+        cells.append(Choice({"change": f"{name} {value}"}, {name: text}))
+    if len(changes) > 1:
+        cells.append(Choice({"change": f"all, to {end}"}, changes))
     return cells
 
 
-def used(settings: Texts, resolve: bool = False) -> dict[str, Any]:
-    """The values by flag of a configuration, with its objective's defaults if asked."""
-    config = run_flags.config_of(settings)
-    return configs.to_dict(validation.resolved(config) if resolve else config)
-
-
 def figure(cells: Sequence[dict[str, Any]]) -> str:
-    """Differences to the protocol, where there are any."""
+    """SVG of the differences to the baseline; "" if no cell is compared yet."""
     compared = sweep_cells.compared(cells)
     return sweep_figures.differences(cells, html_page.LEVEL) if compared else ""
 
 
 def towards(end: str) -> Study:
-    """The study of what sets --protocol apart from another one."""
+    """The study of the settings in which --protocol differs from the protocol `end`."""
     return Study(
         "ablate_protocol",
         "What is each setting worth in which two protocols differ?",

@@ -1,4 +1,4 @@
-"""Numbers of published tables, to stand beside ours."""
+"""Numbers of published tables, with which ours are compared."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ class Published(NamedTuple):
 
     nll: float  # nats per test image, by L_5000
     active_units: str  # of each stochastic layer, from the data up: "16+5"
-    verified: bool = True  # whether the number was read in the paper, not quoted from elsewhere
+    verified: bool = True  # False: quoted from elsewhere, not read in the paper
 
 
 # Burda et al. (2016), Table 1: (data set, stochastic layers, model, k).

@@ -1,4 +1,4 @@
-"""What a study is: a question, the grid of runs that answers it, and the figure to look at."""
+"""A study: a question, the grid of runs that answers it, and the figure that shows the answer."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -7,18 +7,18 @@ from typing import Any, NamedTuple
 
 from elbo_lab.sweeps import sweep_reporting
 
-Texts = dict[str, str]  # by flag: the texts of a command line
+Texts = dict[str, str]  # flag -> the text of its value
 
 
 class Choice(NamedTuple):
     """One cell of a study's grid."""
 
-    values: Texts  # axis -> the text that names the cell
-    settings: Texts  # flag -> text, beside what all cells share
+    values: Texts  # axis -> text; names the cell
+    settings: Texts  # flag -> text, besides what all cells share
 
 
 def sweep_table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
-    """The table that every sweep has."""
+    """The table of a sweep's cells, which a study has by default."""
     del path, settings
     return sweep_reporting.table(sweep)
 
@@ -26,16 +26,16 @@ def sweep_table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
 class Study(NamedTuple):
     """A question with a grid.
 
-    A flag that a person gives replaces one of `settings`; those in which cells differ are refused.
+    Flags of the command line replace entries of `settings`, except those in which cells differ.
     """
 
     name: str
     question: str  # the title of its page
-    settings: Texts  # flag -> text, what all cells share
-    choices: Callable[[Texts], list[Choice]]  # settings with the given flags -> the cells
+    settings: Texts  # flag -> text, what all cells share by default
+    choices: Callable[[Texts], list[Choice]]  # settings after replacement -> the cells
     figure: Callable[[Sequence[dict[str, Any]]], str]  # cells of sweep.json with results -> SVG
     caption: str  # of the figure
-    # (the sweep's folder, what its sweep.json holds, the settings) -> text
+    # (the sweep's folder, the content of its sweep.json, the settings) -> text
     table: Callable[[Path, dict[str, Any], Texts], str] = sweep_table
 
 

@@ -1,4 +1,4 @@
-"""The last stage of a study: its table, the figure that answers it, and its page."""
+"""The last stage of a study: its table, its figure and its page."""
 
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ def report(study: Study, settings: Texts, path: Path, sweep: dict[str, Any]) -> 
     """Writes sweep.json, page and figure into the folder, and returns the table.
 
     Args:
-      study: what was asked.
-      settings: what all cells share, by flag.
+      study: the question and its figure.
+      settings: flag -> text, what all cells share.
       path: the sweep's folder.
-      sweep: what sweep.json is to hold.
+      sweep: the content of sweep.json.
 
     Raises:
-      UserError: the disk refuses.
+      UserError: a file cannot be written.
     """
     sweep = jsonable(sweep | {"study": {"name": study.name, "question": study.question}})
     done = [cell for cell in sweep["cells"] if "results" in cell]

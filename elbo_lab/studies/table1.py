@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from elbo_lab import configs
 from elbo_lab.cli import run_flags
-from elbo_lab.configs import Config
 from elbo_lab.reports import sweep_figures
 from elbo_lab.studies import table1_results
 from elbo_lab.studies.study import Choice, Study, Texts, crossed, flag_axis
-from elbo_lab.sweeps import sweep_results
 
 LAYERS = {"1": {"latent_dims": "50"}, "2": {"latent_dims": "100,50"}}
 PROTOCOL = "burda2015_code"
@@ -27,55 +24,36 @@ def choices(
     models: Sequence[str],
     ks: Sequence[str],
 ) -> list[Choice]:
-    """The cells of the table, each once: IWAE of one draw is VAE."""
+    """The cells of the table; IWAE with one draw is the VAE, and is listed as that once."""
     protocol = run_flags.config_of({"protocol": settings["protocol"]})
-    sets = {name: {"dataset": name} for name in data}
-    if "omniglot" in sets and configs.to_dict(protocol)["held_out"]:
-        sets["omniglot"]["held_out"] = "1345"
+    datasets = {name: {"dataset": name} for name in data}
+    if "omniglot" in datasets and protocol.held_out:
+        datasets["omniglot"]["held_out"] = "1345"
     axes = {
-        "data": sets,
+        "data": datasets,
         "layers": {number: LAYERS[number] for number in layers},
         "model": {model: MODELS[model] for model in models},
         "k": flag_axis("k", *ks),
     }
     cells: dict[tuple[str, ...], Choice] = {}
-    for values, own in crossed(axes):
+    for values, flags in crossed(axes):
         if values["k"] == "1":
-            values, own = values | {"model": "vae"}, own | MODELS["vae"]
-        cells.setdefault(tuple(values.values()), Choice(values, own))
+            values, flags = values | {"model": "vae"}, flags | MODELS["vae"]
+        cells.setdefault(tuple(values.values()), Choice(values, flags))
     return list(cells.values())
 
 
-def table_cell(values: Texts, config: Config, settings: Texts) -> table1_results.Cell:
-    """A cell of the grid as one of the table."""
-    names = values["data"], int(values["layers"]), values["model"], int(values["k"])
-    return table1_results.Cell(*names, settings["protocol"], float(settings["budget"]), config)
-
-
-def rows(
-    path: Path, sweep: dict[str, Any], settings: Texts
-) -> list[tuple[table1_results.Cell, dict[str, Any]]]:
-    """The cells that are complete, with what is stored of them."""
-    complete = []
-    for entry in sweep["cells"]:
-        if "results" in entry and sweep_results.WAITING not in entry["failures"].values():
-            config = configs.from_dict(entry["config"])
-            cell = table_cell(entry["values"], config, settings)
-            complete.append((cell, table1_results.row(cell, entry, path, sweep["command"])))
-    return complete
-
-
 def table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
-    """The table of the folder's cells."""
-    return table1_results.text([row for _, row in rows(path, sweep, settings)])
+    """The table of the complete cells of a sweep."""
+    return table1_results.text(table1_results.rows_of_sweep(path, sweep, settings))
 
 
 def kept_in(study: Study, folder: Path) -> Study:
-    """The study with its cells written as files into a folder: the table of all that are there."""
+    """The study that writes its cells into a folder, and shows all cells that the folder has."""
 
     def stored_table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
-        for cell, row in rows(path, sweep, settings):
-            table1_results.write(folder, cell, row)
+        for row in table1_results.rows_of_sweep(path, sweep, settings):
+            table1_results.write(folder, row)
         return table1_results.text(table1_results.read(folder))
 
     return study._replace(table=stored_table)

@@ -1,4 +1,4 @@
-"""What table1 leaves: a small JSON file per cell, and the table made of them."""
+"""The results of table1: a small JSON file for each cell, and the table made from these files."""
 
 import contextlib
 import datetime
@@ -9,139 +9,165 @@ import shlex
 import textwrap
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from elbo_lab import configs, evaluation, json_files
-from elbo_lab.configs import Config
 from elbo_lab.errors import DamageWarning, UserError
 from elbo_lab.evaluation import ACTIVE_THRESHOLD, quantities
 from elbo_lab.files import write_summary
 from elbo_lab.reports import documents
 from elbo_lab.runs import completing, run_files, rundir
 from elbo_lab.studies import published
+from elbo_lab.sweeps import sweep_reporting, sweep_results
 
 PREFIX = "table1-"
-# Names of the directories that the version before made for cells, as `slug` gives them.
+# Pattern of the run directories of an earlier version, which were named by `slug`.
 EARLIER = "*-[12]-*ae-k*-s*-r*"
-# What of a command decides no numbers: folders are everyone's own.
+# Flags that do not affect the numbers; they are not stored, since folders differ between machines.
 _OWN = re.compile(
     r"--(workdir|results_dir|data_dir|manual_dir|platform|compilation_cache_dir|jobs)="
 )
-# What of a result the table shows; arrays of AU are [replicates, layers].
+# The fields of a row that the table shows; active_units is [replicates, layers].
 _KIND = {
-    **{"data": str, "model": str, "protocol": str, "device": str},
-    **{"layers": int, "k": int, "steps": int, "budget": float},
+    "data": str,
+    "model": str,
+    "protocol": str,
+    "device": str,
+    "layers": int,
+    "k": int,
+    "steps": int,
+    "budget": float,
     "nll": list[float],
     "active_units": list[list[float]],
-    "nll_standard_error_over_images": float | None,  # null where there is one image
+    "nll_standard_error_over_images": float | None,  # null for one image
     "config": {"batch_size": int, "eval_k": int, "au_images": int | None},
 }
 # K of L_K in the paper's table.
 PAPER_K = 5000
 HEAD = (
-    *("data", "layers", "model", "k", "protocol", "steps x B"),
-    *("NLL", "AU", "paper", "AU", "diff."),
+    "data",
+    "layers",
+    "model",
+    "k",
+    "protocol",
+    "steps x B",
+    "NLL",
+    "AU",
+    "paper",
+    "AU",
+    "diff.",
 )
 
 
-class Cell(NamedTuple):
-    """One cell of Table 1, by one protocol at one budget."""
-
-    data: str
-    layers: int
-    model: str  # "vae", "iwae"
-    k: int
-    protocol: str
-    budget: float
-    config: Config
-
-
-def slug(cell: Cell) -> str:
-    """A directory's or file's name, of its own for each cell."""
-    data = cell.data
-    if data.endswith(".npz"):  # Files of one name may lie in several folders.
+def slug(row: dict[str, Any]) -> str:
+    """A name for a directory or a file, different for each cell of the table."""
+    data, config = row["data"], row["config"]
+    if data.endswith(".npz"):  # files in different folders may have the same name
         data = f"{Path(data).stem}_{hashlib.sha256(data.encode()).hexdigest()[:6]}"
-    name = f"{data.replace('/', '_')}-{cell.layers}-{cell.model}-k{cell.k}-{cell.protocol}"
-    name += f"-{cell.budget:g}-s{cell.config.seed}-r{cell.config.replicates}"
-    return name + (f"-L{cell.config.eval_k}" if cell.config.eval_k != PAPER_K else "")
+    name = f"{data.replace('/', '_')}-{row['layers']}-{row['model']}-k{row['k']}-{row['protocol']}"
+    name += f"-{row['budget']:g}-s{config['seed']}-r{config['replicates']}"
+    return name + (f"-L{config['eval_k']}" if config["eval_k"] != PAPER_K else "")
 
 
-def row(cell: Cell, entry: dict[str, Any], path: Path, command: str) -> dict[str, Any]:
+def rows_of_sweep(
+    path: Path, sweep: dict[str, Any], settings: dict[str, str]
+) -> list[dict[str, Any]]:
+    """The rows of the cells whose replicates have all been trained, or have failed.
+
+    Args:
+      path: the sweep's folder.
+      sweep: the content of sweep.json.
+      settings: flag -> text, of all cells; "protocol" and "budget" are read.
+    """
+    return [
+        make_row(entry, path, sweep["command"], settings["protocol"], float(settings["budget"]))
+        for entry in sweep["cells"]
+        if "results" in entry and sweep_results.WAITING not in entry["failures"].values()
+    ]
+
+
+def make_row(
+    entry: dict[str, Any], path: Path, command: str, protocol: str, budget: float
+) -> dict[str, Any]:
     """What is stored of a complete cell.
 
     Args:
-      cell: which one.
-      entry: its own in sweep.json; its replicates may lie in several runs.
+      entry: the cell's entry in sweep.json; its replicates may be in several runs.
       path: the sweep's folder.
-      command: that made it.
+      command: the command line of the sweep.
+      protocol: the protocol of the cell.
+      budget: the factor on its epochs.
     """
+    values, config = entry["values"], entry["config"]
     runs = {name: path / name for name in dict.fromkeys(run["run"] for run in entry["runs"])}
     summaries = {name: run_files.read_summary(run) for name, run in runs.items()}
     stored = {n: completing.stored_evaluations(run, summaries[n]) for n, run in runs.items()}
-    kept = [stored[run["run"]][run["replicate"]] for run in entry["runs"]]
-    nll = [float(-np.mean(e["log_likelihood"], dtype=np.float64)) for e in kept]
-    layers = [quantities.layers(e, "train") or quantities.layers(e) for e in kept]
-    active = [[int(np.sum(evaluation.activity(m) > ACTIVE_THRESHOLD)) for m in ms] for ms in layers]
-    images = -np.mean([e["log_likelihood"] for e in kept], axis=0, dtype=np.float64)
+    evaluations = [stored[run["run"]][run["replicate"]] for run in entry["runs"]]
+    nll = [float(-np.mean(e["log_likelihood"], dtype=np.float64)) for e in evaluations]
+    images = -np.mean([e["log_likelihood"] for e in evaluations], axis=0, dtype=np.float64)
     seconds, speeds = zip(*map(run_files.timing, summaries.values()), strict=True)
     any_summary = next(iter(summaries.values()))
     return {
-        "data": cell.data,
-        "layers": cell.layers,
-        "model": cell.model,
-        "k": cell.k,
-        "protocol": cell.protocol,
-        "budget": cell.budget,
+        "data": values["data"],
+        "layers": int(values["layers"]),
+        "model": values["model"],
+        "k": int(values["k"]),
+        "protocol": protocol,
+        "budget": budget,
         "nll": nll,
         "nll_standard_error_over_images": float(np.std(images, ddof=1) / math.sqrt(len(images))),
-        "unit": f"nats per test image, minus L_{cell.config.eval_k}",
+        "unit": f"nats per test image, minus L_{config['eval_k']}",
         "test_images": len(images),
-        "active_units": active,
+        "active_units": [_active_units(e) for e in evaluations],
         "seeds": [run["seed"] for run in entry["runs"]],
-        "failed_replicates": sorted(int(seed) - cell.config.seed for seed in entry["failures"]),
+        "failed_replicates": sorted(int(seed) - config["seed"] for seed in entry["failures"]),
         "steps": any_summary["steps"],
         "training_seconds": sum(seconds),
-        "steps_per_second": sum(speeds) / len(speeds),  # of a run
+        "steps_per_second": sum(speeds) / len(speeds),  # the mean over runs
         "device": any_summary["device"],
         "elbo_lab": any_summary["elbo_lab"],
         "jax": any_summary["jax"],
         "date": max(_day(run / rundir.SUMMARY) for run in runs.values()),
         "command": shlex.join(part for part in shlex.split(command) if not _OWN.match(part)),
-        "config": configs.to_dict(cell.config),
+        "config": config,
     }
 
 
+def _active_units(values: evaluation.Evaluation) -> list[int]:
+    """The number of active units of each layer, over training images if these were evaluated."""
+    layers = quantities.layers(values, "train") or quantities.layers(values)
+    return [int(np.sum(evaluation.activity(means) > ACTIVE_THRESHOLD)) for means in layers]
+
+
 def _day(file: Path) -> str:
-    """The day of its last change."""
+    """The day on which a file was last changed, 2026-01-31."""
     return datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.UTC).date().isoformat()
 
 
-def write(folder: Path, cell: Cell, found: dict[str, Any]) -> None:
-    """Writes a result beside the others, unless the same one is there (its date stays).
+def write(folder: Path, row: dict[str, Any]) -> None:
+    """Writes a row into a folder, unless the same result is there, whose date is kept.
 
     Raises:
-      UserError: the disk refuses.
+      UserError: the file cannot be written.
     """
-    path = folder / f"{PREFIX}{slug(cell)}.json"
-    with contextlib.suppress(UserError):  # what is lost or damaged is written anew
+    path = folder / f"{PREFIX}{slug(row)}.json"
+    with contextlib.suppress(UserError):  # a file that is missing or damaged is written again
         old = json_files.read(path, _KIND)
-        same = all(old[key] == found[key] for key in ("nll", "active_units"))
-        # Other versions store other fields of the same configuration.
-        if same and not configs.differences(configs.from_dict(found["config"]), old["config"]):
+        same = all(old[key] == row[key] for key in ("nll", "active_units"))
+        # Versions differ in the fields of a configuration that they store.
+        if same and not configs.differences(configs.from_dict(row["config"]), old["config"]):
             return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
-    write_summary(path, found)
+    write_summary(path, row)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The results in a folder, in the table's order; those that are damaged are left out, with a
-    warning.
-    """
+    """The rows in a folder, in the order of the table; damaged files are skipped with a warning."""
     rows = []
     for path in sorted(folder.glob(f"{PREFIX}*.json")):
         try:
@@ -150,54 +176,60 @@ def read(folder: Path) -> list[dict[str, Any]]:
             warnings.warn(f"{error}; its cell is left out", DamageWarning, stacklevel=1)
     return sorted(
         rows,
-        key=lambda r: (
-            r["data"],
-            r["layers"],
-            r["protocol"],
-            -r["budget"],
-            r["k"],
-            r["model"] != "vae",
+        key=lambda row: (
+            row["data"],
+            row["layers"],
+            row["protocol"],
+            -row["budget"],
+            row["k"],
+            row["model"] != "vae",
         ),
     )
 
 
-def cells_of(found: dict[str, Any]) -> tuple[str, ...]:
-    """A result as the texts of a row under HEAD."""
-    nll = np.asarray(found["nll"])
+def texts_of(row: dict[str, Any]) -> tuple[str, ...]:
+    """A row as texts, one for each column of HEAD."""
+    nll = np.asarray(row["nll"])
     mean = float(np.mean(nll))
     ours = f"{mean:.2f}"
     if len(nll) > 1:
         ours += f" +- {np.std(nll, ddof=1) / math.sqrt(len(nll)):.2f} ({len(nll)})"
-    units = np.mean(found["active_units"], axis=0)
+    units = np.mean(row["active_units"], axis=0)
     paper = None
-    if found["config"]["eval_k"] == PAPER_K:  # Bounds of other K do not compare.
-        paper = published.TABLE1.get(tuple(found[n] for n in ("data", "layers", "model", "k")))
-    theirs = ("", "", "")
+    if row["config"]["eval_k"] == PAPER_K:  # bounds of other K do not compare
+        paper = published.TABLE1.get(_key(row))
+    paper_texts = ("", "", "")
     if paper:
         mark = "" if paper.verified else "?"
-        theirs = (f"{paper.nll:.2f}{mark}", paper.active_units + mark, f"{mean - paper.nll:+.2f}")
+        difference = f"{mean - paper.nll:+.2f}"
+        paper_texts = (f"{paper.nll:.2f}{mark}", paper.active_units + mark, difference)
     return (
-        found["data"],
-        str(found["layers"]),
-        found["model"],
-        str(found["k"]),
-        found["protocol"],
-        f"{found['steps']:,} x {found['config']['batch_size']} ({found['budget']:g})",
+        row["data"],
+        str(row["layers"]),
+        row["model"],
+        str(row["k"]),
+        row["protocol"],
+        f"{row['steps']:,} x {row['config']['batch_size']} ({row['budget']:g})",
         ours,
         "+".join(f"{unit:g}" for unit in units),
-        *theirs,
+        *paper_texts,
     )
 
 
+def _key(row: dict[str, Any]) -> tuple[str, int, str, int]:
+    """The key of a row's cell in `published.TABLE1`."""
+    return row["data"], row["layers"], row["model"], row["k"]
+
+
 def notes(rows: list[dict[str, Any]]) -> list[str]:
-    """What the columns mean, as far as the rows need it."""
+    """Explanations of the columns, as far as the rows need them."""
     bounds = " or ".join(f"L_{k}" for k in sorted({r["config"]["eval_k"] for r in rows}))
     of_train = sorted(
         {(r["protocol"], r["config"]["au_images"]) for r in rows if r["config"]["au_images"]}
     )
-    # NaN of one image.
+    # One image has no standard error, which is stored as null.
     errors = [r["nll_standard_error_over_images"] or math.nan for r in rows]
-    found = [
+    lines = [
         f"NLL: nats per test image by {bounds}, lower is better; +- one standard error over "
         "(replicates) where there are several. Over the test images the standard error of a value "
         f"is {np.nanmin(errors):.2f} to {np.nanmax(errors):.2f}, most of which runs on the same "
@@ -208,27 +240,23 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
         "steps x B (budget): steps of so many images each, and the share of the protocol's passes.",
         f"Devices: {'; '.join(sorted({r['device'] for r in rows}))}.",
     ]
-    keys = [tuple(r[n] for n in ("data", "layers", "model", "k")) for r in rows]
-    if any(key in published.TABLE1 and not published.TABLE1[key].verified for key in keys):
-        found.append("?: the paper's number is quoted from elsewhere, and was not verified.")
-    return found
+    papers = [published.TABLE1.get(_key(row)) for row in rows]
+    if any(paper and not paper.verified for paper in papers):
+        lines.append("?: the paper's number is quoted from elsewhere, and was not verified.")
+    return lines
 
 
 def text(rows: list[dict[str, Any]]) -> str:
     """The table for a terminal."""
     if not rows:
         return "No cell is complete yet."
-    lines = [HEAD, *map(cells_of, rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
-    shown = [
-        "  ".join(t.ljust(w) for t, w in zip(line, widths, strict=True)).rstrip() for line in lines
-    ]
+    lines = sweep_reporting.aligned([HEAD, *map(texts_of, rows)])
     wrapped = [textwrap.fill(note, 100, subsequent_indent="  ") for note in notes(rows)]
-    return "\n".join([*shown, "", *wrapped])
+    return "\n".join([*lines, "", *wrapped])
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The table for a document."""
     if not rows:
         return "No cell is complete yet."
-    return "\n\n".join([documents.table(HEAD, [*map(cells_of, rows)]), *notes(rows)])
+    return "\n\n".join([documents.table(HEAD, [*map(texts_of, rows)]), *notes(rows)])

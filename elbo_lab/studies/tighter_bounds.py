@@ -1,6 +1,7 @@
-"""More draws in the IWAE bound, by two gradient estimators (after Rainforth et al. 2018 and Tucker
-et al. 2019): the reparameterized gradient of the inference network has a signal-to-noise ratio that
-falls as K grows, the doubly reparameterized one does not.
+"""IWAE with more draws, by two gradient estimators (Rainforth et al. 2018, Tucker et al. 2019).
+
+The signal-to-noise ratio of the inference network's gradient falls as K grows with the
+reparameterized estimator, but not with the doubly reparameterized one.
 """
 
 from elbo_lab.reports import sweep_figures
@@ -8,7 +9,7 @@ from elbo_lab.studies.study import Choice, Study, Texts, crossed, flag_axis
 
 
 def choices(settings: Texts) -> list[Choice]:
-    """K by estimator."""
+    """Every estimator with every K."""
     del settings
     axes = {
         "estimator": flag_axis("estimator", "reparam", "dreg"),

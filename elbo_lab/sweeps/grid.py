@@ -1,8 +1,8 @@
-"""Grids of configurations: their cells, what is trained in one program, and how long it takes.
+"""Grids of configurations: their cells, the groups that share a program, and their training time.
 
-A cell is one choice of every axis, and stands for R replicates: Configs of one seed each.
-Replicates of any cells that differ in seeds and numeric hyper-parameters alone share a compiled
-program.
+A cell is one value of every axis. It has R replicates, which are Configs of one seed each.
+Replicates, of the same or of different cells, share a compiled program if they differ in seeds and
+numeric hyper-parameters alone.
 """
 
 import dataclasses
@@ -19,45 +19,45 @@ from elbo_lab.models.mlp import MLPOptions
 from elbo_lab.models.registry import MODELS
 from elbo_lab.reports.sweep_cells import NOT_APPLICABLE
 
-# Replicates in one program at most: their states, and on a GPU their activations, lie in memory
-# together, and what is trained together is lost together.
+# Largest number of replicates in one program. Their states, and on a GPU their activations, are in
+# memory at once, and a crash loses all of them.
 LARGEST_GROUP = 32
-# A step of one image and one draw, in draws: what the step takes beside its draws (measured on a
-# CPU: 0.9 ms and 0.21 ms a draw at B = 20), and a draw of the evaluation, which has no gradient.
+# The unit of work is the time of one draw in a training step of one image. Measured on a CPU at
+# B = 20, a step takes 0.9 ms and 0.21 ms more for each draw: about 4 draws of overhead. A draw of
+# the evaluation has no gradient.
 STEP_OVERHEAD, EVALUATION_DRAW = 4.0, 0.4
-# What a process takes before its first step and after its last, about 10 s on a CPU.
+# Work of a process before its first and after its last step, about 10 s on a CPU.
 GROUP_OVERHEAD = 1e6
 
 
 class Cell(NamedTuple):
-    """One choice of every axis."""
+    """One value of every axis."""
 
     values: dict[str, str]  # axis -> the text of its value
-    config: Config | None  # with its replicates; None if the choice cannot be trained
-    reason: str = ""  # why it cannot
+    config: Config | None  # with its replicates; None if these values cannot be trained
+    reason: str = ""  # why they cannot be trained
 
     @property
     def name(self) -> str:
-        """ "objective=iwae, k=5"; of a grid without axes, its objective and K."""
+        """ "objective=iwae, k=5": the values; in a grid without axes, the objective and K."""
         values = self.values
         if not values and self.config:
-            config = self.config
-            values = {"objective": config.objective, "k": config.k}
-            values = {name: value for name, value in values.items() if value is not None}
-            values = values or {"model": config.model}
+            own = {"objective": self.config.objective, "k": self.config.k}
+            own = {name: value for name, value in own.items() if value is not None}
+            values = own or {"model": self.config.model}
         return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 class Group(NamedTuple):
     """Replicates that are trained in one program."""
 
-    config: Config  # what they share; replicates is their number
+    config: Config  # of the first replicate, with the number of replicates
     replicas: tuple[Config, ...]  # one seed each
-    directory: str | None = None  # the name that its run has already
+    directory: str | None = None  # name of an existing run directory; None: derived from replicas
 
     @property
     def name(self) -> str:
-        """A directory's name, the same for the same replicas."""
+        """Name of the run directory; the same replicas have the same name."""
         if self.directory is not None:
             return self.directory
         config = self.config
@@ -66,7 +66,7 @@ class Group(NamedTuple):
 
 
 def digest(replicas: Sequence[Config]) -> str:
-    """Eight hexadecimal digits that tell lists of replicates apart."""
+    """Eight hexadecimal digits that identify a list of replicates."""
     return configs.digest_of([configs.told_apart_by(replica) for replica in replicas])
 
 
@@ -77,34 +77,36 @@ def expand(
 ) -> list[Cell]:
     """All cells of a grid, the last axis varying fastest.
 
-    An axis that does not apply to some cells, as a setting of one model family to the cells of
-    another, has `NOT_APPLICABLE` there for all of its values, which make one cell.
+    An axis may not apply to a cell, such as a setting of one model family to the cells of another.
+    The cell then has the value `NOT_APPLICABLE`, and cells that are equal by this become one.
 
     Args:
-      axes: the values of each axis, as texts.
-      make: a choice of every axis that applies -> its Config; a UserError makes the cell a skipped
-        one.
-      applies: (axis, a choice of every axis) -> whether the axis applies. One that applies to no
-        choice is passed to `make` all the same, which refuses it.
+      axes: axis -> texts of its values.
+      make: (axis -> text, of all axes that apply) -> Config. A UserError is the reason why the cell
+        is skipped.
+      applies: (axis, axis -> text) -> True if the axis applies to that cell. An axis that applies
+        to no cell is passed to `make`, which refuses it.
 
     Raises:
-      UserError: a value that cannot be trained in any cell, with the reason of its first cell.
+      UserError: a value cannot be trained in any cell; the message is the first cell's reason.
     """
-    choices = [dict(zip(axes, choice, strict=True)) for choice in itertools.product(*axes.values())]
-    kept = [name for name in axes if not any(applies(name, values) for values in choices)]
-    rows = [
-        tuple(
-            text if name in kept or applies(name, values) else NOT_APPLICABLE
+    combinations = [
+        dict(zip(axes, texts, strict=True)) for texts in itertools.product(*axes.values())
+    ]
+    unused = {name for name in axes if not any(applies(name, values) for values in combinations)}
+
+    def shown(values: dict[str, str]) -> tuple[str, ...]:
+        return tuple(
+            text if name in unused or applies(name, values) else NOT_APPLICABLE
             for name, text in values.items()
         )
-        for values in choices
-    ]
+
     cells = []
-    for row in dict.fromkeys(rows):
+    for row in dict.fromkeys(map(shown, combinations)):
         values = dict(zip(axes, row, strict=True))
+        applicable = {name: text for name, text in values.items() if text != NOT_APPLICABLE}
         try:
-            given = {name: text for name, text in values.items() if text != NOT_APPLICABLE}
-            cells.append(Cell(values, make(given)))
+            cells.append(Cell(values, make(applicable)))
         except UserError as error:
             cells.append(Cell(values, None, str(error)))
     check_values(cells)
@@ -112,8 +114,8 @@ def expand(
 
 
 def check_values(cells: Sequence[Cell]) -> None:
-    """Raises a UserError for a value that cannot be trained in any cell, with the reason of its
-    first cell.
+    """Raises a UserError if a value cannot be trained in any cell; the message is the reason of the
+    first cell with that value.
     """
     if all(cell.config is None for cell in cells):
         raise UserError(cells[0].reason)
@@ -121,37 +123,47 @@ def check_values(cells: Sequence[Cell]) -> None:
         for text in dict.fromkeys(cell.values[name] for cell in cells):
             if text == NOT_APPLICABLE:
                 continue
-            having = [cell for cell in cells if cell.values[name] == text]
-            if all(cell.config is None for cell in having):
-                raise UserError(having[0].reason)
+            with_value = [cell for cell in cells if cell.values[name] == text]
+            if all(cell.config is None for cell in with_value):
+                raise UserError(with_value[0].reason)
 
 
 def find(cells: Sequence[Cell], wanted: Mapping[str, str]) -> int:
-    """The index of the first cell that has the wanted values.
+    """The index of the first cell that has the wanted values and can be trained.
+
+    Args:
+      cells: the grid.
+      wanted: axis -> text, of some axes.
 
     Raises:
-      UserError: no axis of such a name, no such cell, or one that is skipped.
+      UserError: there is no such axis or no such cell, or all such cells are skipped.
     """
     shown = ",".join(f"{name}={value}" for name, value in wanted.items())
     axes = list(cells[0].values)
     for name in wanted:
         if name not in axes:
             choices = ", ".join(axes) or "none"
-            raise UserError(f"--baseline={shown} names no axis of the grid ({choices}): {name!r}.")
-    found = [i for i, c in enumerate(cells) if all(c.values[n] == v for n, v in wanted.items())]
-    if not found:
-        raise UserError(f"--baseline={shown} is no cell of the grid.")
-    valid = [i for i in found if cells[i].config is not None]
-    if not valid:
-        raise UserError(f"--baseline={shown} is a cell that is skipped: {cells[found[0]].reason}")
-    return valid[0]
+            raise UserError(
+                f"--baseline={shown} must name axes of the grid ({choices}); got {name!r}."
+            )
+    matches = [
+        i
+        for i, cell in enumerate(cells)
+        if all(cell.values[name] == text for name, text in wanted.items())
+    ]
+    if not matches:
+        raise UserError(f"--baseline={shown} is not a cell of the grid.")
+    for i in matches:
+        if cells[i].config is not None:
+            return i
+    raise UserError(f"--baseline={shown} is a skipped cell: {cells[matches[0]].reason}")
 
 
 def program(config: Config) -> Config:
-    """What of a config is compiled in: equal for replicates that can be trained in one program.
+    """The part of a config that is compiled: replicates with an equal part share a program.
 
-    Courses ("linear:0:1:5000") and infinite orders (alpha = -inf or inf) are compiled in; other
-    numbers are arguments of the step.
+    Courses ("linear:0:1:5000") and infinite orders (alpha = -inf or inf) are compiled; other
+    hyper-parameters are arguments of the step.
     """
     numbers = {
         name: 0.0
@@ -162,46 +174,59 @@ def program(config: Config) -> Config:
 
 
 def groups(replicas: Iterable[Config], work: Callable[[Config], float], jobs: int) -> list[Group]:
-    """Replicates in groups of one program each, the longest first.
+    """Splits replicates into groups of one program each, ordered by decreasing work.
 
-    With several jobs, a program's replicates are spread over several groups where that makes all
-    end earlier.
+    With several jobs, the replicates of a program are split over several groups if the last job
+    then ends earlier.
 
     Args:
-      replicas: one seed each; equal ones count once.
-      work: of a replicate, in the units of `training_work`.
-      jobs: groups that run at the same time.
+      replicas: one seed each; duplicates are dropped.
+      work: replicate -> its work, in the units of `training_work`.
+      jobs: number of groups that run at the same time.
     """
     programs: dict[Config, list[Config]] = {}
     for replica in dict.fromkeys(replicas):
         programs.setdefault(program(replica), []).append(replica)
 
     def size(part: Sequence[Config]) -> float:
-        return len(part) * work(part[0])  # the replicates of a program take equally long
+        return len(part) * work(part[0])  # replicates of one program take equally long
 
-    def spread(largest: float) -> list[Sequence[Config]]:
-        parts = [p for same in programs.values() for p in _parts(same, size(same), largest)]
+    def split(largest: float) -> list[Sequence[Config]]:
+        parts = [
+            part
+            for replicates in programs.values()
+            for part in _parts(replicates, size(replicates), largest)
+        ]
         return sorted(parts, key=size, reverse=True)
 
-    def end(parts: Sequence[Sequence[Config]]) -> float:
+    def makespan(parts: Sequence[Sequence[Config]]) -> float:
         return time_left([GROUP_OVERHEAD + size(part) for part in parts], [], jobs, 1.0)
 
-    total = sum(map(size, programs.values()))
-    shares = range(1, 4 * jobs + 1) if jobs > 1 and total > 0 else (1,)
-    found = [spread(total / share) for share in shares]
-    # Fewer programs where that costs less than a tenth.
-    soon = 1.1 * min(map(end, found))
-    return [group(part) for part in min((p for p in found if end(p) <= soon), key=len)]
+    total = sum(size(replicates) for replicates in programs.values())
+    num_shares = range(1, 4 * jobs + 1) if jobs > 1 and total > 0 else (1,)
+    candidates = [split(total / number) for number in num_shares]
+    # Of the candidates within a tenth of the shortest time, take the one with the fewest groups.
+    longest = 1.1 * min(makespan(parts) for parts in candidates)
+    fast = [parts for parts in candidates if makespan(parts) <= longest]
+    return [group(part) for part in min(fast, key=len)]
 
 
-def _parts(same: Sequence[Config], size: float, largest: float) -> list[Sequence[Config]]:
-    """Replicates in as few nearly equal parts as keeps each within a size, as far as it can be."""
-    count = math.ceil(len(same) / LARGEST_GROUP)
+def _parts(replicates: Sequence[Config], size: float, largest: float) -> list[Sequence[Config]]:
+    """Splits replicates of one program into the fewest nearly equal parts within a largest size.
+
+    A part has at least one replicate, also if that exceeds the size, and at most `LARGEST_GROUP`.
+
+    Args:
+      replicates: of one program.
+      size: their work in total.
+      largest: work of a part; 0: any.
+    """
+    count = math.ceil(len(replicates) / LARGEST_GROUP)
     if largest > 0:
-        count = max(count, math.ceil(size / largest - 1e-9))
-    count = min(count, len(same))
-    ends = [round(i * len(same) / count) for i in range(count + 1)]
-    return [same[a:b] for a, b in itertools.pairwise(ends)]
+        count = max(count, math.ceil(size / largest - 1e-9))  # less a rounding error
+    count = min(count, len(replicates))
+    ends = [round(i * len(replicates) / count) for i in range(count + 1)]
+    return [replicates[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def group(replicas: Sequence[Config]) -> Group:
@@ -211,48 +236,54 @@ def group(replicas: Sequence[Config]) -> Group:
 
 
 def training_work(config: Config, num_train: int) -> float:
-    """Time to train one replicate, in units of one draw of a step of one image."""
+    """Work of training one replicate; the unit is one draw in a step of one image of the default
+    model.
+    """
     steps = training.total_steps(config, num_train - config.held_out)
     draws = config.batch_size * ((config.k or 1) * config.m + STEP_OVERHEAD)
-    return steps * draws * _size(config)
+    return steps * draws * _relative_cost(config)
 
 
 def evaluation_work(config: Config, num_test: int) -> float:
-    """Time to evaluate one replicate, in the units of `training_work`."""
-    draws = 1 if config.k is None else config.eval_k  # what has no bound is measured once
-    return EVALUATION_DRAW * num_test * draws * _size(config)
+    """Work of evaluating one replicate, in the units of `training_work`."""
+    draws = 1 if config.k is None else config.eval_k  # a model without draws is evaluated once
+    return EVALUATION_DRAW * num_test * draws * _relative_cost(config)
 
 
 def time_left(waiting: Sequence[float], running: Sequence[float], jobs: int, rate: float) -> float:
-    """Seconds until the last job ends, if each takes up the next group when it is free.
+    """Seconds until the last group ends, if a free job always takes the next waiting group.
 
     Args:
-      waiting: work of the groups that have not begun, in their order.
-      running: work left of those that run.
-      jobs: how many run at the same time.
+      waiting: work of each group that has not begun, in order.
+      running: work left of each group that runs.
+      jobs: number of groups that run at the same time.
       rate: work per second of one job.
     """
-    free = [*running, *[0.0] * (jobs - len(running))]
-    heapq.heapify(free)
+    # For each job, the work after which it is free; a heap, whose first entry is the least.
+    free_after = [*running, *[0.0] * (jobs - len(running))]
+    heapq.heapify(free_after)
     for work in waiting:
-        heapq.heapreplace(free, free[0] + work)
-    return max(free) / rate
+        heapq.heapreplace(free_after, free_after[0] + work)
+    return max(free_after) / rate
 
 
-def _size(config: Config) -> float:
-    """Multiplications of the generation network for a 784-pixel image, of the default's; for other
-    families than mlp what the registry says of their default sizes.
+def _relative_cost(config: Config) -> float:
+    """Estimated cost of one draw of one image, relative to the default model's.
+
+    It decides how replicates are grouped and the time left that is shown, not the results. For mlp
+    it counts multiplications. Every other family has one measured number for its default sizes.
     """
     if config.model != "mlp":
         return MODELS[config.model].work
+    return _multiplications(config.model_options) / _multiplications(MLPOptions())
 
-    def count(model: MLPOptions) -> int:
-        total, below = 0, 784
-        for i, latents in enumerate(model.latent_dims):
-            hidden = model.upper_hidden_dims if i else model.hidden_dims
-            widths = (below, *hidden, latents)
-            total += sum(a * b for a, b in itertools.pairwise(widths))
-            below = latents
-        return total
 
-    return count(config.model_options) / count(MLPOptions())
+def _multiplications(model: MLPOptions) -> int:
+    """Multiplications of the generation network for one draw of a 784-pixel image."""
+    total, lower = 0, 784
+    for i, latents in enumerate(model.latent_dims):
+        hidden = model.hidden_dims if i == 0 else model.upper_hidden_dims
+        widths = (lower, *hidden, latents)
+        total += sum(inputs * outputs for inputs, outputs in itertools.pairwise(widths))
+        lower = latents
+    return total

@@ -1,4 +1,4 @@
-"""Which cells of a sweep compare, by how much they differ, and which one is best."""
+"""Comparison of a sweep's cells: which ones compare, their differences, and the best one."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,85 +12,92 @@ class Measured(NamedTuple):
     """A cell with its values per test image."""
 
     config: Config
-    entry: dict[str, Any]  # in sweep.json, with "results"
+    entry: dict[str, Any]  # the cell's entry in sweep.json, with "results"
     values: dict[int, Evaluation]  # by seed; not empty
 
     @property
     def headline(self) -> dict[str, Any] | None:
-        """What sweep.json holds of the quantity that the cell is compared by, if there is one."""
+        """The cell's result by which it is compared to others; None if there is none."""
         name = self.entry["headline"]
         return self.entry["results"][name] if name else None
 
 
 def difference(own: Measured, baseline: Measured) -> dict[str, Any]:
-    """What sweep.json holds of a cell minus the baseline.
+    """The differences of a cell to the baseline, as sweep.json stores them.
 
     Returns:
-      "headline" -> the difference of the headlines, and name -> that of every other compared
-      quantity that both sides have, as the fields of `comparison.Difference`; "reason" -> why there
-      is none of the headlines.
+      "headline" -> the difference of the headlines, and name -> the difference of every other
+      quantity that is compared and that both cells have, as the fields of `comparison.Difference`.
+      "reason" -> why the headlines are not compared, if they are not.
     """
     if own is baseline:
         return {"reason": "the baseline"}
-    if reason := _other_images(own, baseline):
+    if reason := _reason_of_images(own, baseline):
         return {"reason": reason}
-    names = own.entry["headline"], baseline.entry["headline"]
-    pairs = {name: (name, name) for name in _common(own, baseline) if name not in names}
-    reason = _other_headline(own, baseline)
+    headlines = own.entry["headline"], baseline.entry["headline"]
+    # Key of the difference -> the quantity of each side.
+    pairs = {name: (name, name) for name in _common(own, baseline) if name not in headlines}
+    reason = _reason_of_headlines(own, baseline)
     if not reason:
-        pairs["headline"] = names
+        pairs["headline"] = headlines
+    differences: dict[str, Any] = {}
     try:
-        found: dict[str, Any] = {
-            shown: comparison.difference(
-                {seed: e[mine] for seed, e in own.values.items()},
-                {seed: e[theirs] for seed, e in baseline.values.items()},
+        for key, (left, right) in pairs.items():
+            differences[key] = comparison.difference(
+                {seed: values[left] for seed, values in own.values.items()},
+                {seed: values[right] for seed, values in baseline.values.items()},
             )._asdict()
-            for shown, (mine, theirs) in pairs.items()
-        }
     except ValueError as error:
         return {"reason": str(error)}
-    return found | ({"reason": reason} if reason else {})
+    if reason:
+        differences["reason"] = reason
+    return differences
 
 
 def best(cells: Sequence[Measured]) -> str | None:
-    """The name of the best cell by the headline; None where not all cells compare, or the headline
-    is better neither higher nor lower.
+    """The name of the best cell by the headline.
+
+    None if there is only one cell, if some cells do not compare, or if neither a higher nor a lower
+    headline is better.
     """
     if len(cells) < 2:
         return None
     first = cells[0]
-    if any(_other_images(cell, first) or _other_headline(cell, first) for cell in cells):
+    if any(_reason_of_images(cell, first) or _reason_of_headlines(cell, first) for cell in cells):
         return None
-    better = {"higher": max, "lower": min}.get(first.headline["better"])
-    return better(cells, key=lambda cell: cell.headline["mean"]).entry["name"] if better else None
+    pick = {"higher": max, "lower": min}.get(first.headline["better"])
+    if pick is None:
+        return None
+    return pick(cells, key=lambda cell: cell.headline["mean"]).entry["name"]
 
 
 def _common(own: Measured, baseline: Measured) -> list[str]:
-    """The compared quantities that both sides have, by as many draws."""
-    other = baseline.entry["results"]
+    """The compared quantities that both cells have, from the same number of draws."""
+    of_baseline = baseline.entry["results"]
     return [
         name
-        for name, found in own.entry["results"].items()
-        if found["compared"] and name in other and found["draws"] == other[name]["draws"]
+        for name, result in own.entry["results"].items()
+        if result["compared"]
+        and name in of_baseline
+        and result["draws"] == of_baseline[name]["draws"]
     ]
 
 
-def _other_headline(own: Measured, baseline: Measured) -> str:
-    """Why the headlines of two cells do not compare; "" if they do."""
-    names = own.entry["headline"], baseline.entry["headline"]
-    mine, theirs = own.headline, baseline.headline
-    if mine is None or theirs is None:
+def _reason_of_headlines(own: Measured, baseline: Measured) -> str:
+    """The reason why the headlines of two cells do not compare; "" if they do."""
+    left, right = own.headline, baseline.headline
+    if left is None or right is None:
         return "no quantity to compare by"
-    if names[0] == names[1]:
-        same = mine["draws"] == theirs["draws"]
-        return "" if same else "another eval_k: bounds of different K"
-    if mine["target"] is not None and mine["target"] == theirs["target"]:
+    if own.entry["headline"] == baseline.entry["headline"]:
+        same_draws = left["draws"] == right["draws"]
+        return "" if same_draws else "another eval_k: bounds of different K"
+    if left["target"] is not None and left["target"] == right["target"]:
         return ""
-    return f"another quantity: {mine['symbol']}, not {theirs['symbol']}"
+    return f"another quantity: {left['symbol']}, not {right['symbol']}"
 
 
-def _other_images(own: Measured, baseline: Measured) -> str:
-    """Why two cells' values are not of the same test images; "" if they are."""
+def _reason_of_images(own: Measured, baseline: Measured) -> str:
+    """The reason why the values of two cells are not of the same test images; "" if they are."""
     if _images_and_law(own.config) != _images_and_law(baseline.config):
         return "other test images or another likelihood"
     if own.config.test_draw == "by_seed" and set(own.values) != set(baseline.values):
@@ -99,9 +106,9 @@ def _other_images(own: Measured, baseline: Measured) -> str:
 
 
 def _images_and_law(config: Config) -> tuple[str | None, ...]:
-    """Equal for configs whose log p(x|.) compare image by image."""
+    """A key that is equal for configs whose log p(x|.) can be compared image by image."""
     # Dynamic binarization draws the test images once, as fixed binarization does.
     mode = "fixed" if config.binarization == "dynamic" else config.binarization
-    # Masses of the same images compare, whatever their law.
+    # Probability masses of the same images compare under any law; densities under the same one.
     law = config.model_options.likelihood if results.is_density(config) else None
     return config.dataset, mode, law, config.test_draw

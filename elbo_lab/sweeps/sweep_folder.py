@@ -1,9 +1,9 @@
-"""What a sweep's folder holds: runs, from which any grid's replicates are looked up.
+"""A sweep's folder: its runs, among which the replicates of any grid are looked up.
 
-sweep.json     the grid, and its results once it is done; its presence makes a folder a sweep's
-runs/NAME/     a run's directory for each group of replicates
-logs/NAME.txt  what its process printed
-report.html    the results to read
+sweep.json     the grid, and its results once they are there; marks the folder as a sweep's
+runs/NAME/     the run directory of each group of replicates
+logs/NAME.txt  the output of the group's process
+report.html    the page of results
 answer.svg     the figure of a study
 """
 
@@ -26,15 +26,15 @@ SWEEP, RUNS, LOGS, REPORT = "sweep.json", "runs", "logs", "report.html"
 FIGURE = "answer.svg"
 _KIND = {"grid": dict, "jobs?": int | None}
 _DAMAGED = f"{SWEEP}.damaged"
-# What a sweep writes.
+# Names of the files and folders that a sweep writes.
 _OWN = (SWEEP, RUNS, LOGS, REPORT, FIGURE, _DAMAGED, f"{REPORT}.tmp", f"{FIGURE}.tmp")
 
 
 class Place(NamedTuple):
-    """Where a replicate's numbers are."""
+    """A replicate of a run."""
 
-    path: Path  # of the run
-    r: int  # which replicate of it
+    path: Path  # the run's directory
+    r: int  # index of the replicate in the run
 
 
 class Store(NamedTuple):
@@ -45,8 +45,9 @@ class Store(NamedTuple):
 
 
 def default_name(script: str, wanted: Sequence[Config]) -> str:
-    """A folder of its own for each grid, e.g. runs/sweep-mnist_small-1a2b3c4d: the one that an
-    earlier version gave it, if that is there.
+    """The default folder of a grid, e.g. runs/sweep-mnist_small-1a2b3c4d.
+
+    If the folder that an earlier version gave to this grid exists, it is that one.
     """
     start = os.path.join("runs", f"{script}-{Path(wanted[0].dataset).stem}")
     name = f"{start}-{grid.digest(wanted)}"
@@ -55,14 +56,14 @@ def default_name(script: str, wanted: Sequence[Config]) -> str:
 
 @contextlib.contextmanager
 def claim(workdir: str, overwrite: bool) -> Iterator[Path]:
-    """Opens a sweep's folder for this process alone; creates it, or checks that it is a sweep's.
+    """Locks a sweep's folder for this process; creates it, or checks that it is a sweep's.
 
-    A sweep.json that is damaged or lost beside runs is made anew, with a warning. A folder in which
-    nothing can be written is opened for reading.
+    If sweep.json is damaged or missing beside runs, it is made again, with a warning. A read-only
+    folder is opened for reading, without a lock.
 
     Args:
       workdir: the folder; it may exist if it is empty or a sweep's.
-      overwrite: remove an earlier sweep first (and no other files).
+      overwrite: True to delete an earlier sweep first, but no other files.
 
     Raises:
       UserError: it cannot be written, is in use, or holds something else.
@@ -74,30 +75,30 @@ def claim(workdir: str, overwrite: bool) -> Iterator[Path]:
         return
     with rundir.locked(workdir) as path:
         try:
-            others = sorted(n for n in os.listdir(path) if n not in (".lock", f"{SWEEP}.tmp"))
+            names = sorted(n for n in os.listdir(path) if n not in (".lock", f"{SWEEP}.tmp"))
         except OSError as error:
             raise UserError(f"--workdir={path} cannot be read: {error.strerror}.") from error
-        if others:
-            _check(path, others, overwrite)
-        if overwrite and others:
+        if names:
+            _check(path, names, overwrite)
+        if overwrite and names:
             _remove(path)
         yield path
 
 
-def _check(path: Path, others: list[str], overwrite: bool) -> None:
-    """Raises UserError if a folder is no sweep's. A damaged sweep.json is set aside."""
+def _check(path: Path, names: list[str], overwrite: bool) -> None:
+    """Raises a UserError if the folder is not a sweep's. Renames a damaged sweep.json."""
     try:
         json_files.read(path / SWEEP, _KIND)
         return
     except UserError as error:
         reason = str(error)
-    # Runs that experiments.run made may lie in a folder of this name too.
-    has_runs = any(map(_is_of_a_sweep, _runs(path)))
-    foreign = [name for name in others if name not in _OWN]
-    if not has_runs or (foreign and SWEEP not in others):
+    # A folder "runs" may also hold runs that experiments.run made.
+    has_runs = any(_is_of_a_sweep(run) for run in _runs(path))
+    foreign = [name for name in names if name not in _OWN]
+    if not has_runs or (foreign and SWEEP not in names):
         raise UserError(
             f"--workdir={path} is not empty and not a sweep's folder (it holds "
-            f"{(foreign or others)[0]}; {reason}); choose a new or empty one."
+            f"{(foreign or names)[0]}; {reason}); choose a new or empty one."
         )
     if not overwrite:
         rundir.set_aside(path / SWEEP, path / _DAMAGED)
@@ -105,6 +106,7 @@ def _check(path: Path, others: list[str], overwrite: bool) -> None:
 
 
 def _is_of_a_sweep(run: Path) -> bool:
+    """Returns True if the run's configuration lists replicas, as a sweep's does."""
     try:
         return "replicas" in run_files.read_config(run)
     except UserError:
@@ -112,34 +114,34 @@ def _is_of_a_sweep(run: Path) -> bool:
 
 
 def make_folders(path: Path) -> None:
-    """Makes the folders of runs and of logs.
+    """Creates the folders of runs and of logs.
 
     Raises:
-      UserError: one cannot be made.
+      UserError: one cannot be created.
     """
     for folder in (path / RUNS, path / LOGS):
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"{folder} has to be a folder ({error.strerror}); move what is there away."
+                f"{folder} must be a folder ({error.strerror}); move the file away."
             ) from error
 
 
 def jobs(path: Path) -> int | None:
-    """How many processes trained at a time, where sweep.json says it."""
+    """Number of processes that trained at a time; None if sweep.json does not store it."""
     return json_files.read(path / SWEEP, _KIND).get("jobs")
 
 
 def read(path: Path, digests: dict[str, str]) -> Store:
-    """Looks through the folder's runs.
+    """Reads which replicates the folder's runs have.
 
     Args:
       path: the sweep's folder.
       digests: data set -> the digest of its images.
 
     Raises:
-      UserError: a data set's images have changed since a run was made of them.
+      UserError: the images of a data set have changed since a run was trained on them.
     """
     done: dict[Config, Place] = {}
     begun = []
@@ -148,13 +150,13 @@ def read(path: Path, digests: dict[str, str]) -> Store:
         try:
             replicas = [configs.from_dict(own) for own in fields]
         except UserError:
-            continue  # another version's
+            continue  # written by another version
         for replica in replicas:
             new_digest = digests.get(replica.dataset, digest)
             if new_digest != digest:
                 changed = data.changed(replica.dataset, digest, new_digest)
                 raise UserError(
-                    f"{changed} {run} was made of them; use --overwrite to replace the whole "
+                    f"{changed} {run} was trained on them; use --overwrite to replace the whole "
                     "sweep, or another --workdir."
                 )
         if replicas and completing.is_complete(run):
@@ -162,16 +164,16 @@ def read(path: Path, digests: dict[str, str]) -> Store:
                 done.setdefault(replica, Place(run, r))
         elif replicas:
             group = grid.group(replicas)
-            if run.name != group.name:  # an earlier version's name
+            if run.name != group.name:  # named by an earlier version
                 group = group._replace(directory=run.name)
             begun.append(group)
     return Store(done, begun)
 
 
 def missing(store: Store, wanted: Iterable[Config]) -> tuple[list[grid.Group], list[Config]]:
-    """What is left to do: runs to go on with, and replicates that no run has.
+    """The groups to resume, and the wanted replicates that no run has.
 
-    A run that was stopped is gone on with if all of its replicates are wanted.
+    A run that was stopped is resumed if all of its replicates are wanted.
     """
     left = dict.fromkeys(replica for replica in wanted if replica not in store.done)
     begun = []
@@ -184,11 +186,11 @@ def missing(store: Store, wanted: Iterable[Config]) -> tuple[list[grid.Group], l
 
 
 def adopt(path: Path, runs: Iterable[Path], wanted: Iterable[Config]) -> None:
-    """Moves run directories that were made outside of a sweep into its folder, as runs of its own.
+    """Moves run directories from outside into a sweep's folder, as runs of the sweep.
 
     Args:
       path: the sweep's folder, claimed.
-      runs: directories; those that hold no run, or replicates that are not wanted, stay.
+      runs: directories. One that is not a run's, or has replicates that are not wanted, stays.
       wanted: replicates of the sweep.
 
     Raises:
@@ -200,13 +202,15 @@ def adopt(path: Path, runs: Iterable[Path], wanted: Iterable[Config]) -> None:
         try:
             replicas = [configs.from_dict(own) for own in fields]
         except UserError:
-            continue  # another version's
-        target = path / RUNS / grid.group(replicas).name if replicas else run
-        if not replicas or not wanted.issuperset(replicas) or target.exists():
+            continue  # written by another version
+        if not replicas or not wanted.issuperset(replicas):
+            continue
+        target = path / RUNS / grid.group(replicas).name
+        if target.exists():
             continue
         make_folders(path)
         with rundir.locked(str(run)):
-            # A worker is told which replicates its run has, and compares them with what is stored.
+            # A worker compares the replicates of its task with those that its run stores.
             own = {"replicas": [{"seed": replica.seed} for replica in replicas]}
             write_summary(run / run_files.CONFIG, own | run_files.read_config(run))
         try:
@@ -226,12 +230,13 @@ def _runs(path: Path) -> list[Path]:
 
 
 def _remove(path: Path) -> None:
+    """Deletes everything that a sweep writes from its folder."""
     for run in _runs(path):
         rundir.remove(run)
     try:
         if (path / LOGS).is_dir():
             shutil.rmtree(path / LOGS)
-        with contextlib.suppress(OSError):  # left where it holds something else
+        with contextlib.suppress(OSError):  # it stays if it holds something else
             (path / RUNS).rmdir()
         for name in (REPORT, FIGURE, _DAMAGED, SWEEP):
             (path / name).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Groups of a sweep in processes of their own, several at a time, and how far they all are."""
+"""Runs the groups of a sweep in subprocesses, several at a time, and tracks their progress."""
 
 import contextlib
 import json
@@ -17,18 +17,18 @@ from elbo_lab.runs.progress import Interrupt
 from elbo_lab.sweeps import grid, sweep_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# Seconds that a process is waited for after a signal: it ends after a compiled call.
+# Seconds to wait for a process after a signal. It ends after its current compiled call.
 PATIENCE = 120.0
-# Share of a GPU's memory that all jobs together take.
+# Fraction of a GPU's memory for all jobs together.
 MEMORY = 0.9
 
 
 class Settings(NamedTuple):
-    """What all processes are told."""
+    """Settings that all processes share."""
 
     platform: str | None
-    cache: str
-    cache_given: bool
+    cache: str  # folder of the compilation cache
+    cache_given: bool  # True if the user named it
     tensorboard: bool
     data_dir: str | None
     manual_dir: str | None
@@ -36,23 +36,39 @@ class Settings(NamedTuple):
 
 
 class Work(NamedTuple):
-    """How long a group takes, in the units of `grid.training_work`."""
+    """Work of a group, in the units of `grid.training_work`."""
 
     training: float
     evaluation: float
 
     @property
     def total(self) -> float:
-        """Work of both stages."""
+        """Work of both stages together."""
         return self.training + self.evaluation
 
 
 class Job:
-    """A group's process."""
+    """The process of a group.
 
-    def __init__(self, group: grid.Group, folder: Path, settings: Settings, cores, memory):
-        self.group, self.stage, self.share, self.error = group, "starting", 0.0, ""
-        self.earlier = 0.0  # share of the training that an earlier process has done
+    Attributes:
+      stage: "starting", "training" or "evaluation".
+      share: fraction of the stage that is done.
+      earlier: fraction of the training that an earlier process had done.
+      error: message of the process about why it failed; "" if there was none.
+      started: when it started, by `time.monotonic`.
+      log: the file of its standard error.
+    """
+
+    def __init__(
+        self,
+        group: grid.Group,
+        folder: Path,
+        settings: Settings,
+        cores: list[int] | None,
+        memory: float | None,
+    ):
+        self.group = group
+        self.stage, self.share, self.earlier, self.error = "starting", 0.0, 0.0, ""
         self.started, self._unread = time.monotonic(), b""
         self.log = folder / sweep_folder.LOGS / f"{group.name}.txt"
         task = {
@@ -68,7 +84,7 @@ class Job:
             raise UserError(f"cannot write {self.log}: {error.strerror}.") from error
 
     def read(self) -> None:
-        """Takes in what the process has said."""
+        """Reads the messages that the process has sent."""
         *lines, self._unread = (self._unread + os.read(self.fileno(), 1 << 16)).split(b"\n")
         for line in lines:
             message = json.loads(line)
@@ -82,22 +98,87 @@ class Job:
         return self.process.stdout.fileno()
 
     def done(self, work: Work) -> float:
-        """How much of its work is done."""
+        """The part of its work that is done."""
         if self.stage == "training":
             return self.share * work.training
-        return work.training + self.share * work.evaluation if self.stage == "evaluation" else 0.0
+        if self.stage == "evaluation":
+            return work.training + self.share * work.evaluation
+        return 0.0
 
     def failure(self) -> str:
-        """Why it failed, once it has ended; "" if it did not."""
+        """The reason why it failed, after it has ended; "" if it did not fail."""
         status = self.process.returncode
         if status == 0:
             return ""
         if self.error:
             return self.error
         if status < 0:
-            hint = ", as the system does where memory runs out" if status == -9 else ""
-            return f"its process was ended by signal {-status}{hint}; {self.log} has what it said"
-        return f"its process ended with status {status}; {self.log} has what it said"
+            hint = " (the system may have run out of memory)" if status == -9 else ""
+            return f"its process was ended by signal {-status}{hint}; its output is in {self.log}"
+        return f"its process ended with status {status}; its output is in {self.log}"
+
+
+class _Progress:
+    """The groups that wait, run and have ended, and how much of the work is done."""
+
+    def __init__(self, groups: list[grid.Group], work: list[Work], jobs: int):
+        self.work, self.jobs = dict(zip(groups, work, strict=True)), jobs
+        self.waiting = list(groups)
+        self.running: dict[int, Job] = {}  # by slot, 0..jobs-1
+        self.failures: dict[grid.Group, str] = {}
+        # Of the groups that have ended: their work, the part of it that earlier processes had done,
+        # and the seconds that their processes took.
+        self._ended_work = self._ended_earlier = self._ended_seconds = 0.0
+
+    def start_waiting(self, start: Callable[[grid.Group, int], Job]) -> None:
+        """Starts waiting groups in the free slots."""
+        for slot in range(self.jobs):
+            if slot not in self.running and self.waiting:
+                self.running[slot] = start(self.waiting.pop(0), slot)
+
+    def end_finished(self, keep_failures: bool) -> None:
+        """Frees the slots of processes that have ended."""
+        for slot, job in list(self.running.items()):
+            if job.process.poll() is None:
+                continue
+            job.read()
+            job.process.stdin.close()
+            job.process.stdout.close()
+            del self.running[slot]
+            work = self.work[job.group]
+            self._ended_work += work.total
+            self._ended_earlier += job.earlier * work.training
+            self._ended_seconds += time.monotonic() - job.started
+            if keep_failures and job.failure():
+                self.failures[job.group] = job.failure()
+
+    def show(self, show: Callable[[float, float | None, str, int], None]) -> None:
+        """Calls `show` as `run` describes."""
+        now = time.monotonic()
+        done, earlier, seconds = self._ended_work, self._ended_earlier, self._ended_seconds
+        left = []
+        for job in self.running.values():
+            work = self.work[job.group]
+            done += job.done(work)
+            earlier += job.earlier * work.training
+            seconds += now - job.started
+            left.append(work.total - job.done(work))
+        rate = (done - earlier) / max(seconds, 1e-9)
+        waiting = [self.work[group].total for group in self.waiting]
+        seconds_left = grid.time_left(waiting, left, self.jobs, rate) if rate > 0 else None
+        ended = len(self.work) - len(self.waiting) - len(self.running)
+        show(done, seconds_left, self._text(ended), ended)
+
+    def _text(self, ended: int) -> str:
+        counts = f"{ended} of {len(self.work)} groups done"
+        if self.failures:
+            counts += f", {len(self.failures)} failed"
+        stages = [
+            f"{len(job.group.replicas)} x {job.group.name.rpartition('-')[0]} {job.stage} "
+            f"{job.share:.0%}"
+            for job in self.running.values()
+        ]
+        return "; ".join([counts, *stages])
 
 
 def run(
@@ -113,68 +194,50 @@ def run(
     """Trains and evaluates groups, `jobs` at a time, until all have ended or a signal comes.
 
     Args:
-      groups: in the order in which they begin.
-      work: of each.
+      groups: in the order in which they start.
+      work: of each group.
       folder: the sweep's.
       settings: for every process.
-      jobs: how many run at the same time.
-      on_cpu: whether each gets a share of the cores for itself; else of the GPU's memory.
-      interrupt: tells whether a signal has come. Processes then stop gently, and go on later.
-      show: is told several times a second how much work is done, the seconds left, what is being
-        done, and how many groups have ended.
+      jobs: number of groups that run at the same time.
+      on_cpu: True to give each process its own share of the cores, False to give it a share of the
+        GPU's memory.
+      interrupt: has the signal that has come, if any. Processes then save and end, and can be
+        resumed.
+      show: called several times a second with the work that is done, the seconds left (None if
+        unknown), a text about the groups, and the number of groups that have ended.
 
     Returns:
-      The reasons of those that failed.
+      Group -> the reason why it failed.
 
     Raises:
-      UserError: the disk refuses.
+      UserError: a file cannot be written.
     """
-    sizes = dict(zip(groups, work, strict=True))
-    waiting, running, failed = list(groups), {}, {}  # running: slot -> Job
-    finished = earlier = busy = 0.0
-    shares = core_shares(jobs) if on_cpu else [None] * jobs
+    cores = core_shares(jobs) if on_cpu else [None] * jobs
     memory = MEMORY / jobs if jobs > 1 and not on_cpu else None
     sweep_folder.make_folders(folder)
+    progress = _Progress(groups, work, jobs)
+
+    def start(group: grid.Group, slot: int) -> Job:
+        return Job(group, folder, settings, cores[slot], memory)
+
     try:
-        while waiting or running:
-            for slot in set(range(jobs)) - set(running) if not interrupt.signal else ():
-                if waiting:
-                    group = waiting.pop(0)
-                    running[slot] = Job(group, folder, settings, shares[slot], memory)
-            _listen(list(running.values()))
-            now = time.monotonic()
-            for slot, job in list(running.items()):
-                if job.process.poll() is None:
-                    continue
-                job.read()
-                job.process.stdin.close()
-                job.process.stdout.close()
-                del running[slot]
-                finished += sizes[job.group].total
-                earlier += job.earlier * sizes[job.group].training
-                busy += now - job.started
-                if job.failure() and not interrupt.signal:
-                    failed[job.group] = job.failure()
+        while progress.waiting or progress.running:
+            if not interrupt.signal:
+                progress.start_waiting(start)
+            _listen(list(progress.running.values()))
+            progress.end_finished(keep_failures=not interrupt.signal)
             if interrupt.signal:
-                stop(list(running.values()))
+                stop(list(progress.running.values()))
                 break
-            alive = [(sizes[job.group], job) for job in running.values()]
-            done = finished + sum(job.done(size) for size, job in alive)
-            new = done - earlier - sum(job.earlier * size.training for size, job in alive)
-            rate = new / max(busy + sum(now - job.started for _, job in alive), 1e-9)
-            left = [size.total - job.done(size) for size, job in alive]
-            to_come = [sizes[group].total for group in waiting]
-            seconds = grid.time_left(to_come, left, jobs, rate) if rate > 0 else None
-            ended = len(groups) - len(waiting) - len(running)
-            show(done, seconds, _state(groups, ended, failed, list(running.values())), ended)
+            progress.show(show)
     finally:
-        for job in running.values():
+        for job in progress.running.values():
             job.process.kill()
-    return failed
+    return progress.failures
 
 
 def stop(jobs: list[Job]) -> None:
-    """Asks processes to save and end, and waits until they have."""
+    """Sends SIGTERM to processes, which then save, and waits until they have ended."""
     for job in jobs:
         job.process.terminate()
     deadline = time.monotonic() + PATIENCE
@@ -186,25 +249,27 @@ def stop(jobs: list[Job]) -> None:
 
 
 def platform(settings: Settings) -> str:
-    """The platform that processes find.
+    """The platform that a process with these settings uses.
 
     Raises:
-      UserError: there is none of the wanted name, or the cache cannot be written.
+      UserError: the wanted platform is not available, or the cache cannot be written.
     """
     task = {"run": None, "cores": None, **settings._asdict()}
     with _start(task, subprocess.PIPE, None) as process:
-        said, printed = process.communicate()
-    for line in said.splitlines():
-        message = json.loads(line)
-        if "error" in message:
-            raise UserError(message["error"])
-        return message["platform"]
-    raise UserError(f"JAX cannot be started: {printed.decode().strip().splitlines()[-1]}")
+        messages, output = process.communicate()
+    if not messages:
+        raise UserError(f"JAX cannot be started: {output.decode().strip().splitlines()[-1]}")
+    message = json.loads(messages.splitlines()[0])
+    if "error" in message:
+        raise UserError(message["error"])
+    return message["platform"]
 
 
 def core_shares(jobs: int) -> list[list[int] | None]:
-    """The cores of each of so many jobs: neighbours, and every core in use (None if the system
-    cannot bind processes to cores). More jobs than cores share them evenly.
+    """Neighbouring cores for each job, such that every core is used.
+
+    If there are more jobs than cores, jobs share cores evenly. None for each job if there is one
+    job only, or if the system cannot bind processes to cores.
     """
     if jobs == 1 or not hasattr(os, "sched_getaffinity"):
         return [None] * jobs
@@ -216,26 +281,19 @@ def core_shares(jobs: int) -> list[list[int] | None]:
 
 
 def default_jobs(on_cpu: bool, replicates: int) -> int:
-    """On a CPU one job for each core, which is faster than cores that share small matrices; else
-    one, whose replicates share the device.
+    """The number of processes at a time: on a CPU one for each core, else one.
+
+    On a CPU this is faster than one process whose cores share small matrix products. On a GPU the
+    replicates of one process share the device.
     """
     if not on_cpu or not hasattr(os, "sched_getaffinity"):
         return 1
     return max(1, min(len(os.sched_getaffinity(0)), replicates))
 
 
-def _state(groups, ended: int, failed, running: list[Job]) -> str:
-    words = f"{ended} of {len(groups)} groups done" + (f", {len(failed)} failed" if failed else "")
-    doing = [
-        f"{len(job.group.replicas)} x {job.group.name.rpartition('-')[0]} {job.stage} "
-        f"{job.share:.0%}"
-        for job in running
-    ]
-    return "; ".join([words, *doing])
-
-
-def _start(task: dict[str, Any], log, memory: float | None) -> subprocess.Popen:
-    # From any directory, which stays the one that the paths of flags are relative to.
+def _start(task: dict[str, Any], stderr, memory: float | None) -> subprocess.Popen:
+    """Starts a worker with a task, and a fraction of the GPU's memory if not None."""
+    # The working directory is kept, since paths of flags are relative to it.
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     if memory is not None:
@@ -245,18 +303,18 @@ def _start(task: dict[str, Any], log, memory: float | None) -> subprocess.Popen:
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=log,
-        # Ctrl-C is for the sweep alone, which tells its processes.
+        stderr=stderr,
+        # Ctrl-C reaches the sweep alone, which then stops its processes.
         start_new_session=True,
     )
-    with contextlib.suppress(BrokenPipeError):  # it has ended already, and its status says how
+    with contextlib.suppress(BrokenPipeError):  # it has ended; its exit status tells why
         process.stdin.write(json.dumps(task).encode() + b"\n")
         process.stdin.flush()
     return process
 
 
 def _listen(jobs: list[Job]) -> None:
-    """Waits a moment for words of the processes."""
+    """Waits up to 0.25 s for messages of the processes, and reads them."""
     if not jobs:
         return
     with selectors.DefaultSelector() as selector:

@@ -1,5 +1,6 @@
 """The last stage of a sweep: sweep.json, report.html, and the table to print."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +13,28 @@ from elbo_lab.sweeps import sweep_folder
 
 
 def report(path: Path, sweep: dict[str, Any]) -> str:
-    """Writes the results into the sweep's folder, unless nothing can be written there, and returns
-    the table.
+    """Writes the results into the sweep's folder, unless it is read-only. Returns the table.
 
     Raises:
-      UserError: the disk refuses.
+      UserError: a file cannot be written.
     """
     sweep = jsonable(sweep)
     return "\n\n".join([table(sweep), *write(path, sweep)])
 
 
 def write(path: Path, sweep: dict[str, Any], answer: html_page.Answer | None = None) -> list[str]:
-    """Writes sweep.json, the page and a study's figure, unless nothing can be written there.
+    """Writes sweep.json, the page and a study's figure, unless the folder is read-only.
 
     Args:
       path: the sweep's folder.
-      sweep: what sweep.json is to hold, JSON-ready.
-      answer: what a study's page shows first.
+      sweep: the content of sweep.json, JSON-ready.
+      answer: the first section of a study's page.
 
     Returns:
-      What was written, as texts for a person.
+      A text that names the files to look at; nothing if the folder is read-only.
 
     Raises:
-      UserError: the disk refuses.
+      UserError: a file cannot be written.
     """
     if rundir.is_read_only(path):
         return []
@@ -49,7 +49,7 @@ def write(path: Path, sweep: dict[str, Any], answer: html_page.Answer | None = N
 
 
 def table(sweep: dict[str, Any]) -> str:
-    """The cells as plain text, with notes on what the numbers are, and what failed."""
+    """The cells as plain text, with notes on the numbers and a line for each skip and failure."""
     done = [cell for cell in sweep["cells"] if "results" in cell]
     lines = []
     if done:
@@ -63,47 +63,47 @@ def table(sweep: dict[str, Any]) -> str:
 
 
 def _lines(axes: list[str], done: list[dict[str, Any]]) -> list[str]:
+    """The heading, and a line for each cell that has results."""
     symbols = sweep_cells.each(sweep_cells.headlines(done), "symbol")
-    several = len(symbols) > 1
-    others = [
+    with_symbol = len(symbols) > 1  # cells have headlines of different quantities
+    with_active_units = bool(sweep_cells.with_layers(done))
+    quantities = [
         name
         for name in sweep_cells.other_quantities(done)
         if any(entry["compared"] for entry in sweep_cells.entries(done, name))
     ]
-    headings = [sweep_cells.heading(sweep_cells.entries(done, name)) for name in others]
-    active = ["active"] if sweep_cells.with_layers(done) else []
-    rows = [
-        [
-            *(*axes, "runs", *(["headline", "by"] if several else symbols or ["headline"])),
-            *(*headings, *active, "train s", "minus baseline"),
-        ]
-    ]
+    headings = [*axes, "runs"]
+    headings += ["headline", "by"] if with_symbol else symbols or ["headline"]
+    headings += [sweep_cells.heading(sweep_cells.entries(done, name)) for name in quantities]
+    headings += ["active"] if with_active_units else []
+    headings += ["train s", "minus baseline"]
+    rows = [headings]
     for cell in done:
-        found, headline = cell["results"], sweep_cells.headline(cell)
-        beside = [found.get(name) if name != cell["headline"] else None for name in others]
-        layers = " + ".join(f"{layer['mean']:.3g}" for layer in cell.get("active_units", []))
-        rows.append(
-            [
-                *cell["values"].values(),
-                str(cell["replicates"]),
-                _value(headline),
-                *(
-                    [headline["symbol"] if headline else sweep_cells.NOT_APPLICABLE]
-                    if several
-                    else []
-                ),
-                *map(_value, beside),
-                *([layers or sweep_cells.NOT_APPLICABLE] if active else []),
-                f"{cell['training_seconds']:.1f}",
-                _difference(cell),
-            ]
-        )
+        headline = sweep_cells.headline(cell)
+        row = [*cell["values"].values(), str(cell["replicates"]), _value(headline)]
+        if with_symbol:
+            row.append(headline["symbol"] if headline else sweep_cells.NOT_APPLICABLE)
+        for name in quantities:
+            is_headline = name == cell["headline"]  # it has a column already
+            row.append(_value(None if is_headline else cell["results"].get(name)))
+        if with_active_units:
+            layers = [f"{layer['mean']:.3g}" for layer in cell.get("active_units", [])]
+            row.append(" + ".join(layers) or sweep_cells.NOT_APPLICABLE)
+        rows.append([*row, f"{cell['training_seconds']:.1f}", _difference(cell)])
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of texts as lines, with columns of equal width."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    texts = [[text.ljust(w) for text, w in zip(row, widths, strict=True)] for row in rows]
-    return ["  ".join(text).rstrip() for text in texts]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def _notes(sweep: dict[str, Any], done: list[dict[str, Any]]) -> list[str]:
+    """What a reader needs to know about the numbers of the table."""
     headlines = sweep_cells.headlines(done)
     units = " or ".join(sweep_cells.each(headlines, "unit")).replace("per image", "per test image")
     notes = []
@@ -118,14 +118,16 @@ def _notes(sweep: dict[str, Any], done: list[dict[str, Any]]) -> list[str]:
     return notes + sweep_cells.bounds_beside_values(sweep, done)
 
 
-def _value(found: dict[str, Any] | None) -> str:
-    if found is None:
+def _value(result: dict[str, Any] | None) -> str:
+    """A result and its standard error; "-" for None."""
+    if result is None:
         return sweep_cells.NOT_APPLICABLE
-    value, error = number_and_error(found["mean"], found["standard_error"])
+    value, error = number_and_error(result["mean"], result["standard_error"])
     return f"{value} +- {error}" if error else value
 
 
 def _difference(cell: dict[str, Any]) -> str:
+    """The difference to the baseline with its interval, or the reason why there is none."""
     if difference := sweep_cells.difference(cell):
         return html_parts.interval(difference).replace("\N{MINUS SIGN}", "-")
     return cell.get("difference", {"reason": "no baseline"})["reason"]

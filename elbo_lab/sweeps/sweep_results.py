@@ -1,8 +1,9 @@
-"""A sweep's numbers, from the runs in its folder: what sweep.json holds and reports show."""
+"""The content of sweep.json: a sweep's numbers, from the runs in its folder."""
 
 import datetime
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,9 +20,9 @@ from elbo_lab.sweeps.sweep_comparison import Measured
 from elbo_lab.sweeps.sweep_folder import Place, Store
 from elbo_lab.training.metrics import read_metrics
 
-# Points of a curve in sweep.json, about.
+# Approximate number of points of a curve in sweep.json.
 CURVE_POINTS = 100
-# Why a replicate has no numbers that nothing was wrong with.
+# The reason why a replicate without an error has no results.
 WAITING = "not trained yet"
 
 
@@ -33,23 +34,24 @@ def collect(
     command: str,
     jobs: int | None = None,
 ) -> dict[str, Any]:
-    """Everything about a sweep, ready for JSON.
+    """The content of sweep.json.
 
     Args:
-      cells: all of the grid's.
-      baseline: the index of the one that others are compared with.
+      cells: the whole grid.
+      baseline: index of the cell that the others are compared with.
       store: the folder's runs.
-      failed: why groups of this session failed.
-      command: that makes the sweep.
-      jobs: how many processes ran at a time, where it is known.
+      failed: group -> the reason why it failed, in this session.
+      command: the command line of the sweep.
+      jobs: number of processes at a time, if known.
     """
-    reasons = {replica: why for group, why in failed.items() for replica in group.replicas}
-    wanted = {r for c in cells if c.config for r in training.replicas(c.config)}
-    runs = sorted({place.path for r, place in store.done.items() if r in wanted})
+    reasons = {replica: reason for group, reason in failed.items() for replica in group.replicas}
+    wanted = {r for cell in cells if cell.config for r in training.replicas(cell.config)}
+    runs = sorted({place.path for replica, place in store.done.items() if replica in wanted})
     summaries = {path: sweep_folder.summary(path) for path in runs}
-    entries, measured = [], {}  # measured: index of a cell with results -> Measured
+    entries = []
+    measured: dict[int, Measured] = {}  # by index of the cell; only cells with results
     for i, cell in enumerate(cells):
-        entry, values = _measure(cell, store, summaries, reasons)
+        entry, values = _entry(cell, store, summaries, reasons)
         entries.append(entry)
         if values:
             measured[i] = Measured(cell.config, entry, values)
@@ -74,7 +76,7 @@ def collect(
 
 
 def plan(cells: Sequence[grid.Cell], baseline: int, command: str) -> dict[str, Any]:
-    """What sweep.json holds before there are results."""
+    """The content of sweep.json before there are results."""
     return collect(cells, baseline, Store({}, []), {}, command)
 
 
@@ -87,63 +89,85 @@ def command_of(config: Config) -> str:
     return shlex.join(parts)
 
 
-def _measure(cell, store: Store, summaries, reasons) -> tuple[dict[str, Any], dict]:
-    """A cell's entry in sweep.json, and its values: seed -> Evaluation."""
+def _entry(
+    cell: grid.Cell,
+    store: Store,
+    summaries: dict[Path, dict[str, Any]],
+    reasons: dict[Config, str],
+) -> tuple[dict[str, Any], dict[int, evaluation.Evaluation]]:
+    """A cell's entry in sweep.json, and its values by seed.
+
+    Args:
+      cell: one of the grid.
+      store: the folder's runs.
+      summaries: run directory -> its summary.json.
+      reasons: replicate -> the reason why it failed in this session.
+    """
     fields: dict[str, Any] = {"name": cell.name, "values": cell.values}
     if cell.config is None:
         return fields | {"status": "skipped", "reason": cell.reason}, {}
     replicas = training.replicas(cell.config)
-    fields |= {
-        "config": configs.to_dict(cell.config),
-        "command": command_of(replicas[0]),
-        "failures": {},
-        "runs": [],
-    }
+    places, failures = {}, {}  # by seed
     values: dict[int, evaluation.Evaluation] = {}
     for replica in replicas:
         place = store.done.get(replica)
         if place is None:
-            fields["failures"][replica.seed] = reasons.get(replica, WAITING)
+            failures[replica.seed] = reasons.get(replica, WAITING)
             continue
-        summary = summaries[place.path]
-        step = summary["failed_at"][str(place.r)]
-        if step >= 0:
-            fields["failures"][replica.seed] = f"training diverged: not finite at step {step:,}"
-            continue
-        found = completing.stored_evaluations(place.path, summary).get(place.r)
-        if found is None:
-            fields["failures"][replica.seed] = f"{place.path / rundir.EVALUATION} is damaged"
-            continue
-        if reason := results.not_finite(found):
-            fields["failures"][replica.seed] = reason
-            continue
-        values[replica.seed] = found
-        folder = f"{sweep_folder.RUNS}/{place.path.name}"
-        fields["runs"].append({"seed": replica.seed, "run": folder, "replicate": place.r})
-    fields["status"] = "partly" if fields["failures"] else "done"
+        stored, reason = _stored_values(place, summaries[place.path])
+        if stored is None:
+            failures[replica.seed] = reason
+        else:
+            places[replica.seed], values[replica.seed] = place, stored
+    fields |= {
+        "config": configs.to_dict(cell.config),
+        "command": command_of(replicas[0]),
+        "failures": failures,
+        "runs": [
+            {"seed": seed, "run": f"{sweep_folder.RUNS}/{place.path.name}", "replicate": place.r}
+            for seed, place in places.items()
+        ],
+        "status": "partly" if failures else "done",
+    }
     if not values:
-        waiting = set(fields["failures"].values()) == {WAITING}
-        return fields | {"status": "waiting" if waiting else "failed"}, {}
-    places = [store.done[replica] for replica in replicas if replica.seed in values]
-    for path in dict.fromkeys(place.path for place in places):
+        all_waiting = set(failures.values()) == {WAITING}
+        return fields | {"status": "waiting" if all_waiting else "failed"}, {}
+    paths = list(dict.fromkeys(place.path for place in places.values()))
+    for path in paths:
         completing.say_lost_metrics(path, cell.config)
-    headline = summaries[places[0].path]["headline"]
+    headline = summaries[paths[0]]["headline"]
     fields["results"] = _averages(cell.config, values)
     fields["headline"] = headline if headline in fields["results"] else None
     if layers := _active_units(values):
         fields["active_units"] = layers
     fields["replicates"] = len(values)
-    return fields | _training(cell.config, places, summaries), values
+    return fields | _training(cell.config, list(places.values()), summaries), values
+
+
+def _stored_values(
+    place: Place, summary: dict[str, Any]
+) -> tuple[evaluation.Evaluation | None, str]:
+    """A replicate's values per image, or None and the reason why it has no valid ones."""
+    step = summary["failed_at"][str(place.r)]
+    if step >= 0:
+        return None, f"training diverged: not finite at step {step:,}"
+    values = completing.stored_evaluations(place.path, summary).get(place.r)
+    if values is None:
+        return None, f"{place.path / rundir.EVALUATION} is damaged"
+    reason = results.not_finite(values)
+    return (None, reason) if reason else (values, "")
 
 
 def _averages(config: Config, values: dict[int, evaluation.Evaluation]) -> dict[str, Any]:
-    """Quantity -> its mean over replicates and images, and what a reader has to know of it."""
+    """Quantity -> its mean over replicates and images, with its description."""
     settings, density = configs.to_dict(config), results.is_density(config)
-    found = {}
+    averages = {}
     for name, quantity in quantities.present(next(iter(values.values()))).items():
         mean, error, over = comparison.mean_and_error({s: e[name] for s, e in values.items()})
-        found[name] = {
-            **{"mean": mean, "standard_error": error, "over": over},
+        averages[name] = {
+            "mean": mean,
+            "standard_error": error,
+            "over": over,
             "title": quantity.title + (", density" if density and quantity.of_x else ""),
             "symbol": quantities.symbol(quantity, settings),
             "unit": quantity.unit,
@@ -153,14 +177,14 @@ def _averages(config: Config, values: dict[int, evaluation.Evaluation]) -> dict[
             "compared": quantity.compared,
             "target": quantities.target(quantity, density),
         }
-    return found
+    return averages
 
 
 def _active_units(values: dict[int, evaluation.Evaluation]) -> list[dict[str, Any]]:
-    """How many units of each stochastic layer are active, the mean over replicates."""
+    """The number of active units of each stochastic layer, averaged over replicates."""
     first = next(iter(values.values()))
     split = "train" if quantities.layers(first, "train") else "test"
-    found = []
+    layers = []
     for i, means in enumerate(quantities.layers(first, split)):
         counts = {
             seed: np.sum(
@@ -170,37 +194,47 @@ def _active_units(values: dict[int, evaluation.Evaluation]) -> list[dict[str, An
             for seed, e in values.items()
         }
         mean, error, over = comparison.mean_and_error(counts)
-        found.append({"mean": mean, "standard_error": error, "over": over, "of": means.shape[1]})
-    return found
+        layers.append({"mean": mean, "standard_error": error, "over": over, "of": means.shape[1]})
+    return layers
 
 
 def _training(config: Config, places: list[Place], summaries) -> dict[str, Any]:
-    """Seconds of training of a replicate, a group's divided among its replicates, and the mean
-    course of the loss's first term over them, at the steps that all of them have metrics of.
+    """Seconds of training of a replicate, and the mean training curve of the loss's first term.
+
+    The seconds of a run are divided by its number of replicates. The curve has the steps of which
+    all replicates have metrics.
     """
     name = summaries[places[0].path]["terms"][0]
     title, unit = quantities.term(name, results.is_density(config))
     seconds, curves = [], []
     for path, r in places:
-        together = len(summaries[path]["replicas"])
-        seconds.append(run_files.timing(summaries[path])[0] / together)
+        num_replicates = len(summaries[path]["replicas"])
+        seconds.append(run_files.timing(summaries[path])[0] / num_replicates)
         records = read_metrics(path, (name, *run_files.METRIC_NAMES))
-        curves.append({x["step"]: (x["seconds"] / together, np.ravel(x[name])[r]) for x in records})
+        curves.append(
+            {
+                record["step"]: (record["seconds"] / num_replicates, np.ravel(record[name])[r])
+                for record in records
+            }
+        )
     steps = [step for step in curves[0] if all(step in curve for curve in curves)]
     steps = steps[:: max(1, len(steps) // CURVE_POINTS)]
-    points = np.array([[curve[step] for step in steps] for curve in curves])
+    points = np.array([[curve[step] for step in steps] for curve in curves])  # [R, T, 2]
     mean = points.mean(axis=0).reshape(-1, 2)  # [T, 2]
     return {
         "training_seconds": float(np.mean(seconds)),
         "curve": {
-            **{"term": name, "title": title, "unit": unit},
-            **{"seconds": mean[:, 0].tolist(), "values": mean[:, 1].tolist()},
+            "term": name,
+            "title": title,
+            "unit": unit,
+            "seconds": mean[:, 0].tolist(),
+            "values": mean[:, 1].tolist(),
         },
     }
 
 
 def _unique_data(summaries) -> list[dict[str, Any]]:
-    """The data sets, each with its binarization, once."""
+    """The distinct data sets with their binarizations."""
     return list({str(sorted(s["data"].items())): s["data"] for s in summaries}.values())
 
 

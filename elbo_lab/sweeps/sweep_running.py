@@ -1,4 +1,4 @@
-"""Trains what a grid lacks in a sweep's folder, and reports: from cells to report.html."""
+"""Runs a sweep, from cells to report.html: trains what its folder lacks, and reports."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -15,16 +15,16 @@ from elbo_lab.sweeps import grid, sweep_folder, sweep_jobs
 
 
 class Options(NamedTuple):
-    """How a sweep is run, whatever its grid."""
+    """The options of a sweep besides its grid."""
 
-    name: str  # in the folder's name where no folder is given
-    workdir: str | None
-    overwrite: bool  # remove an earlier sweep in the folder first
+    name: str  # start of the default folder's name
+    workdir: str | None  # the sweep's folder; None: the default folder
+    overwrite: bool  # delete an earlier sweep in the folder first
     jobs: int | None  # processes at a time; None: see `sweep_jobs.default_jobs`
     settings: sweep_jobs.Settings
-    command: str  # that makes the sweep
-    load: Callable[[str], Dataset]  # a data set by its name
-    check_data: Callable[[Config, Dataset], None]  # raises UserError where they do not go together
+    command: str  # the command line, for the report
+    load: Callable[[str], Dataset]  # the name of a data set -> the data set
+    check_data: Callable[[Config, Dataset], None]  # raises a UserError if the data do not fit
 
 
 def conduct(
@@ -34,17 +34,17 @@ def conduct(
     finish: Callable[[Path, dict[str, Any]], str] | None = None,
     earlier: Sequence[Path] = (),
 ) -> int:
-    """Cells -> groups -> processes -> results -> report. Returns the exit status.
+    """Trains the replicates that the folder lacks, and reports. Returns the exit status.
 
     Args:
-      cells: the grid, those that cannot be trained included.
+      cells: the grid, including the cells that cannot be trained.
       baseline: index of the cell that the others are compared with.
-      options: where and how.
-      finish: writes a report into the folder, of what sweep.json is to hold, and returns what is
-        printed; called after a signal too. A sweep's own report, if not given, is made of a sweep
-        that was not stopped.
-      earlier: directories of runs outside of the folder that are its own, where their replicates
-        are wanted (see `sweep_folder.adopt`).
+      options: see `Options`.
+      finish: (folder, content of sweep.json) -> text to print; writes a report into the folder. It
+        is also called after a signal. If None, `sweep_reporting.report` is called, but not after a
+        signal.
+      earlier: run directories outside of the folder, to be moved into it if their replicates are
+        wanted (see `sweep_folder.adopt`).
 
     Raises:
       UserError: no cell can be trained, or the folder or a data set cannot be used.
@@ -55,6 +55,7 @@ def conduct(
     wanted = [r for c in cells if c.config for r in training.replicas(c.config)]
     workdir = options.workdir or sweep_folder.default_name(options.name, wanted)
     with sweep_folder.claim(workdir, options.overwrite) as path:
+        # Imported late, so that a sweep that is refused ends sooner.
         from elbo_lab.sweeps import sweep_reporting, sweep_results
 
         for cell in cells:
@@ -71,7 +72,7 @@ def conduct(
             failed, jobs = train_missing(path, store, wanted, sizes, options, interrupt)
             store = sweep_folder.read(path, digests)
         if interrupt.signal:
-            print(stopped(store, wanted, path, options.overwrite), file=sys.stderr)
+            print(stopped_message(store, wanted, path, options.overwrite), file=sys.stderr)
             if finish is None:
                 return interrupt.status()
         results = sweep_results.collect(cells, baseline, store, failed, options.command, jobs)
@@ -81,27 +82,29 @@ def conduct(
         return 0 if results["complete"] else 1
 
 
-def stopped(store: sweep_folder.Store, wanted: list[Config], path: Path, overwrite: bool) -> str:
-    """What a person is told after a signal."""
-    left = sum(replica not in store.done for replica in wanted)
+def stopped_message(
+    store: sweep_folder.Store, wanted: list[Config], path: Path, overwrite: bool
+) -> str:
+    """The message after a signal."""
+    missing = sum(replica not in store.done for replica in set(wanted))
     but = " without --overwrite" if overwrite else ""
     return (
-        f"Stopped; {left} of {len(set(wanted))} replicates are not complete. The same command{but} "
-        f"goes on ({path})."
+        f"Stopped; {missing} of {len(set(wanted))} replicates are not complete. The same "
+        f"command{but} goes on ({path})."
     )
 
 
 def with_data(
     cells: list[grid.Cell], options: Options
 ) -> tuple[list[grid.Cell], dict[str, tuple[int, int]], dict[str, str]]:
-    """Loads each data set once.
+    """Loads each data set, and checks the cells against it.
 
     Returns:
-      The cells, those that do not go with their data as skipped ones; the numbers of training and
-      test images of each data set; and its digest.
+      The cells, of which those that do not fit their data have become skipped ones; data set ->
+      its numbers of training and test images; and data set -> its digest.
 
     Raises:
-      UserError: a data set cannot be had, or no cell goes with its data.
+      UserError: a data set cannot be loaded, or no cell fits its data.
     """
     sizes, digests, checked = {}, {}, list(cells)
     names = dict.fromkeys(cell.config.dataset for cell in cells if cell.config)
@@ -116,7 +119,10 @@ def with_data(
                 except UserError as error:
                     checked[i] = cell._replace(config=None, reason=str(error))
     if all(cell.config is None for cell in checked):
-        raise UserError(next(c.reason for c, was in zip(checked, cells, strict=True) if was.config))
+        # The reason of the first cell that did not fit its data.
+        for cell, before in zip(checked, cells, strict=True):
+            if before.config is not None:
+                raise UserError(cell.reason)
     return checked, sizes, digests
 
 
@@ -128,10 +134,18 @@ def train_missing(
     options: Options,
     interrupt: Interrupt,
 ) -> tuple[dict[grid.Group, str], int]:
-    """Trains what the folder does not have yet.
+    """Trains the wanted replicates that the folder does not have.
+
+    Args:
+      path: the sweep's folder.
+      store: its runs.
+      wanted: all replicates of the grid.
+      sizes: data set -> its numbers of training and test images.
+      options: see `Options`.
+      interrupt: has the signal that has come, if any.
 
     Returns:
-      Why groups failed, and how many were trained at a time.
+      Group -> the reason why it failed; and the number of groups that ran at a time.
     """
 
     def work(replica: Config) -> sweep_jobs.Work:
@@ -149,12 +163,12 @@ def train_missing(
     count = len(left) + sum(len(group.replicas) for group in begun)
     jobs = options.jobs or sweep_jobs.default_jobs(on_cpu, count)
     groups = begun + grid.groups(left, total, jobs)
-    whole = dict.fromkeys(wanted)
-    earlier = sum(total(replica) for replica in whole if replica in store.done)
-    works = [
-        sweep_jobs.Work(*(len(g.replicas) * part for part in work(g.replicas[0]))) for g in groups
-    ]
-    progress = GridProgress("sweep", earlier + sum(part.total for part in works), earlier)
+    earlier = sum(total(replica) for replica in set(wanted) if replica in store.done)
+    works = []
+    for group in groups:
+        number, each = len(group.replicas), work(group.replicas[0])
+        works.append(sweep_jobs.Work(number * each.training, number * each.evaluation))
+    progress = GridProgress("sweep", earlier + sum(w.total for w in works), earlier)
 
     def show(done: float, left: float | None, text: str, ended: int) -> None:
         progress.to(earlier + done, left, text, ended)

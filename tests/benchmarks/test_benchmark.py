@@ -1,7 +1,8 @@
-"""The benchmark: what it asks, how its figures are kept, and that peers compute what we do. No time
-is asserted.
+"""The benchmark: its flags and figures, and that peers compute what this library does. No time is
+asserted.
 """
 
+import functools
 import importlib
 import importlib.util
 
@@ -24,19 +25,19 @@ RUN = {"command": "python -m experiments.benchmark", "date": "2026-01-02", "pyth
 DRAWS = 40
 
 
-def made(row: str, task: common.Task) -> common.Peer:
+def make_peer(row: str, task: common.Task) -> common.Peer:
     module = importlib.import_module(f"benchmarks.peers.{ROWS[row].module}")
     return module.make(task, **ROWS[row].options)
 
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory):
-    """Small tasks by k, all of the same parameters."""
-    made_ = {}
+    """Small tasks by k, with the same parameters."""
+    result = {}
     for k in (1, 3):
         with workers.task_folder(5, k, num_images=60) as folder:
-            made_[k] = common.read_task(folder, steps=7, replicates=1)
-    return made_
+            result[k] = common.read_task(folder, steps=7, replicates=1)
+    return result
 
 
 def bound_of(peer: common.Peer) -> list[float]:
@@ -44,12 +45,12 @@ def bound_of(peer: common.Peer) -> list[float]:
 
 
 def likelihood_of(peer: common.Peer, task: common.Task) -> list[float]:
-    """Mean and error of 8 values of L_5000 of 4 images."""
+    """Mean and standard error of 8 values of L_5000 of 4 images."""
     return training.mean_and_error([peer.log_likelihood(task.x[:4]) for _ in range(8)])
 
 
 def gain(peer: common.Peer) -> float:
-    """What 4 calls of 7 steps of Adam add to the bound, nats."""
+    """Increase of the bound in 4 calls of 7 steps of Adam, nats."""
     before = bound_of(peer)[0]
     for _ in range(4):
         peer.train()
@@ -57,13 +58,13 @@ def gain(peer: common.Peer) -> float:
 
 
 def agree(row: str, task: common.Task) -> None:
-    """Bounds at the same parameters, and after some training, and L_5000."""
-    own, theirs = made(OURS, task), made(row, task)
+    """Asserts that bounds and L_5000 agree at the same parameters, and gains by training."""
+    own, theirs = make_peer(OURS, task), make_peer(row, task)
     training.check_agreement(row, bound_of(own), bound_of(theirs))
-    # Far from a good posterior, an image's L_5000 varies by more than a nat from draw to draw.
+    # With this poor posterior, the L_5000 of an image varies by more than a nat between draws.
     training.check_agreement(row, likelihood_of(own, task), likelihood_of(theirs, task))
     gains = gain(own), gain(theirs)
-    # They see different binary images and draws.
+    # The two have different binary images and draws.
     assert gains[0] > 2
     assert abs(gains[0] - gains[1]) < 0.25 * gains[0], gains
 
@@ -71,28 +72,28 @@ def agree(row: str, task: common.Task) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("row", ["numpyro", "pytorch", "pyro", "pythae"])
-def test_peers_compute_and_train_as_we_do(tasks, row, k):
+def test_peers_compute_and_train_as_this_library(tasks, row, k):
     package = {"pytorch": "torch"}.get(row, row)
     pytest.importorskip(package, exc_type=ImportError)
     agree(row, tasks[k])
 
 
-# The VAE's gains differ by the draws from its posterior; the other two draw nothing.
+# The gains of the VAE differ by the draws from its posterior; the other models have no draws.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "learning_rate", "tolerance"),
     [("conv", 3e-3, 0.3), ("pixelcnn", 1e-3, 1e-3), ("vqvae", 1e-3, 1e-3)],
 )
-def test_pytorch_trains_the_other_models_as_we_do(model, learning_rate, tolerance):
+def test_pytorch_trains_the_other_models_as_this_library(model, learning_rate, tolerance):
     pytest.importorskip("torch", exc_type=ImportError)
     k = systems.SYSTEMS[model].k
     with workers.task_folder(8, k, num_images=8, model=model) as folder:
         task = common.read_task(folder, steps=1, replicates=1)
-    # Binary images, all of them in every batch: both take the same steps.
+    # With binary images, all of them in every batch, both take the same steps.
     x = task.x[:8]
     images = (255 * x).astype(np.uint8)
     task = task._replace(x=x, images=images, learning_rate=learning_rate)
-    pair = made(OURS, task), made("pytorch_systems", task)
+    pair = make_peer(OURS, task), make_peer("pytorch_systems", task)
     starts = [bound_of(peer) for peer in pair]
     training.check_agreement("pytorch_systems", *starts)
     for peer in pair:
@@ -103,7 +104,7 @@ def test_pytorch_trains_the_other_models_as_we_do(model, learning_rate, toleranc
     np.testing.assert_allclose(gains[1], gains[0], rtol=tolerance)
     wrong = task._replace(arrays={**task.arrays, "params/another": np.zeros(1)})
     with pytest.raises(RuntimeError, match=f"{model} has .* parameters here and .* in the library"):
-        made("pytorch_systems", wrong)
+        make_peer("pytorch_systems", wrong)
 
 
 def system_line(speed: float, ratio: float) -> dict:
@@ -146,9 +147,9 @@ def test_tables_of_other_model_families():
     ]
     run = {**HERE, **RUN, "versions": {"jax": "1"}}
     earlier = merging.merged({}, {**run, "evaluate": {"rate": 3.0}})
-    found = merging.merged(earlier, {**run, "systems": cells})
-    assert found["evaluate"] == earlier["evaluate"]
-    assert make_performance_tables.systems(found).splitlines()[2:] == [
+    figures = merging.merged(earlier, {**run, "systems": cells})
+    assert figures["evaluate"] == earlier["evaluate"]
+    assert make_performance_tables.systems(figures).splitlines()[2:] == [
         "| convolutional VAE | this library | 41 |  | 310.12, 300.00 | 700 |",
         "|  | PyTorch eager | 25.0 | 1.65 (1.55, 1.75) | 310.12, 300.00 | 700 |",
         "| PixelCNN | this library | 2.5 |  | 310.12, 300.00 | 700 |",
@@ -177,24 +178,24 @@ def test_disagreement_is_an_error():
         training.check_agreement("numpyro", [-100.0, 0.1], [float("nan"), 0.1])
 
 
-def test_peers_are_named_and_installed(monkeypatch):
+def test_unknown_and_missing_peers_are_refused(monkeypatch):
     assert peers.rows("") == []
     assert peers.rows("numpyro,numpyro") == ["numpyro"]
-    with pytest.raises(UserError, match="--peers must be of pytorch, pyro.*got 'jax'"):
+    with pytest.raises(UserError, match="--peers must be one or more of pytorch, pyro.*got 'jax'"):
         peers.rows("numpyro,jax")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'--peers=pyro needs pyro-ppl.*pip install -e "\.\[peers'):
         peers.rows("pyro")
 
 
-def test_every_line_has_a_module():
+def test_every_row_has_a_module():
     named = [row for _, rows in peers.PEERS.values() for row in rows]
     for row in [*named, *peers.SYSTEM_ROWS.values()]:
         assert importlib.util.find_spec(f"benchmarks.peers.{ROWS[row].module}")
 
 
 def test_operations_of_a_step():
-    # Forward and both backward products of every layer, but for the images' gradient.
+    # Forward and both backward products of every layer, except the gradient of the images.
     def flop(batch, k):
         return sum(p.flop for p in limits.step_products(batch, k))
 
@@ -213,15 +214,19 @@ def test_orders_pass_over_all_images():
 
 
 def test_turns_are_interleaved():
-    told = []
-    turns = [lambda i=i: told.append(i) or float(i) for i in range(3)]
-    found = workers.in_turns(turns, 2)
-    np.testing.assert_array_equal(found, [[0, 1, 2], [0, 1, 2]])
-    assert told == [0, 1, 2, 1, 2, 0]
+    calls = []
+
+    def call(number: int) -> float:
+        calls.append(number)
+        return float(number)
+
+    turns = [functools.partial(call, number) for number in range(3)]
+    np.testing.assert_array_equal(workers.in_turns(turns, 2), [[0, 1, 2], [0, 1, 2]])
+    assert calls == [0, 1, 2, 1, 2, 0]
     assert workers.spread(np.array([1.0, 2.0, 3.0])) == {"median": 2.0, "quartiles": [1.5, 2.5]}
 
 
-def test_a_worker_that_fails_says_why(tmp_path):
+def test_a_worker_that_fails_gives_the_reason(tmp_path):
     with pytest.raises(workers.Failed, match="settings.json"):
         workers.Worker(OURS, str(tmp_path), 1)
 
@@ -249,18 +254,18 @@ def test_figures_of_another_machine_are_kept_apart(tmp_path):
     with pytest.raises(UserError, match="another machine"):
         merging.earlier(str(path), HERE)
     path.write_text("[]")
-    with pytest.raises(UserError, match="no file of this benchmark"):
+    with pytest.raises(UserError, match="is not a file of this benchmark"):
         merging.earlier(str(path), HERE)
 
 
 @pytest.mark.parametrize("text", ["20", "20x", "0x5", "20x5x1", "axb", ""])
 def test_cells_are_pairs(text):
     assert parts.cells("20x5,128x1") == [(20, 5), (128, 1)]
-    with pytest.raises(UserError, match="--cells must be like"):
+    with pytest.raises(UserError, match="--cells must be pairs B x k such as 20x5,128x1"):
         parts.cells(text)
 
 
-def test_our_parameters_reach_the_peers(tasks):
+def test_a_task_has_our_parameters(tasks):
     task = tasks[1]
     (kernel, bias), x = task.layers["encoder_0"], task.x[:2]
     assert kernel.shape == (784, 200) and bias.shape == (200,)
@@ -269,6 +274,6 @@ def test_our_parameters_reach_the_peers(tasks):
 
 
 def test_the_document_is_up_to_date():
-    found = read_json(make_performance_tables.FIGURES)
+    figures = read_json(make_performance_tables.FIGURES)
     text = make_performance_tables.DOCUMENT.read_text()
-    assert make_performance_tables.performance(text, found) == text
+    assert make_performance_tables.performance(text, figures) == text

@@ -1,4 +1,4 @@
-"""A tiny run from the command line, as a user would start it."""
+"""Tiny runs from the command line, started as a user would start them."""
 
 import json
 import os
@@ -22,7 +22,7 @@ SIZES = (
     "--log_every=6",
     "--checkpoint_every=12",
 )
-# As a full disk does, but for one process: no file may grow beyond so many bytes.
+# Runs a command with a limit on the size of the files that it writes, which acts like a full disk.
 LIMITED = """\
 import os, resource, sys
 size = int(sys.argv[1])
@@ -30,14 +30,14 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 os.execv(sys.argv[2], sys.argv[2:])
 """
 STEPS = 120  # 20 passes over 60 images in batches of 10
-# Compiles with few optimizations, in a third of the time (see the fixture `quick`).
+# Compiles with few optimizations, in a third of the time; see the fixture `quick`.
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-NEVER = 120.0  # seconds after which a process counts as hanging
+TIMEOUT = 120.0  # seconds after which a process counts as hanging
 
 
 class CommandLine:
-    """Starts `python -m experiments.run` (or another script of its flags) with tiny sizes, own
-    images and a common cache.
+    """Starts `python -m experiments.run`, or another script with the same flags, with tiny sizes,
+    images of its own and a common cache.
     """
 
     def __init__(self, folder: Path, script: str = "run", quick: bool = False):
@@ -46,6 +46,7 @@ class CommandLine:
         np.savez(self.data, **images(np.random.default_rng(0)))
 
     def start(self, *flags: str, largest_file: int | None = None, **options) -> subprocess.Popen:
+        """Starts the script; `largest_file` limits the size of files, in bytes."""
         command = [
             sys.executable,
             "-m",
@@ -69,15 +70,15 @@ class CommandLine:
         )
 
     def run(self, *flags: str, status: int = 0, **options) -> subprocess.CompletedProcess:
-        """Runs to the end, and checks the exit status and that no traceback was shown."""
+        """Runs to the end; checks the exit status, and that no traceback was printed."""
         with self.start(*flags, **options) as process:
-            out, err = process.communicate(timeout=NEVER)
+            out, err = process.communicate(timeout=TIMEOUT)
         assert process.returncode == status, err
         assert "Traceback" not in err
         return subprocess.CompletedProcess(process.args, status, out, err)
 
     def refused(self, *flags: str, **options) -> str:
-        """The one sentence of a command that ends with status 2."""
+        """Runs a command that must end with status 2; returns the one sentence that it prints."""
         done = self.run(*flags, status=2, **options)
         assert done.stdout == ""
         lines = done.stderr.splitlines()
@@ -89,20 +90,20 @@ class CommandLine:
     def interrupted(
         self, when: Callable[[], bool], number: int, *flags: str
     ) -> subprocess.CompletedProcess:
-        """Runs until `when()` holds, sends the signal, and waits for the end."""
+        """Starts a command, sends the signal when `when()` is True, and waits for the end."""
         with self.start(*flags) as process:
-            deadline = time.monotonic() + NEVER
+            deadline = time.monotonic() + TIMEOUT
             while not when():
-                assert process.poll() is None, "it ended before the signal"
+                assert process.poll() is None, "the process ended before the signal"
                 assert time.monotonic() < deadline
                 time.sleep(0.002)
             process.send_signal(number)
-            out, err = process.communicate(timeout=NEVER)
+            out, err = process.communicate(timeout=TIMEOUT)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def images(rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Two classes of 8 x 8 blobs in grey: 60 training and 23 test images, with labels."""
+    """60 training and 23 test images of 8 x 8 grey blobs in two positions, with labels."""
     y_train, y_test = np.arange(60) % 2, np.arange(23) % 2
     row, column = np.mgrid[:8, :8]
     centre = np.array([2.0, 5.0])
@@ -121,7 +122,7 @@ def images(rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def outcome(path: Path) -> dict:
-    """What has to be the same, to the bit, however often a run was stopped."""
+    """The part of a run that must be identical to the bit, however often the run was stopped."""
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
         assert line.pop("seconds") > 0
@@ -143,7 +144,7 @@ def outcome(path: Path) -> dict:
 
 
 def records(path: Path) -> int:
-    """How many lines of metrics there are."""
+    """The number of lines of metrics."""
     file = path / "metrics.jsonl"
     return file.read_bytes().count(b"\n") if file.exists() else 0
 
@@ -155,7 +156,7 @@ def cli(tmp_path_factory) -> CommandLine:
 
 @pytest.fixture(scope="session")
 def quick(tmp_path_factory) -> CommandLine:
-    """For tests that compare no bits with another program's: compiled with few optimizations."""
+    """Compiles with few optimizations, for tests that do not compare bits of two programs."""
     return CommandLine(tmp_path_factory.mktemp("quick"), quick=True)
 
 
@@ -171,12 +172,12 @@ def quick_sweeping(tmp_path_factory) -> CommandLine:
 
 @pytest.fixture(scope="session")
 def fresh(cli):
-    """The run that all others are compared with: never stopped. Its folder and its output."""
+    """A run that was never stopped, with which others are compared: its folder and its output."""
     path = cli.folder / "fresh"
     return path, cli.run(f"--workdir={path}")
 
 
 @pytest.fixture(scope="session")
 def read():
-    """Functions that look into a run's folder."""
+    """Functions that read a run's folder, and the number of its steps."""
     return {"outcome": outcome, "records": records, "steps": STEPS}

@@ -1,4 +1,4 @@
-"""Commands that are refused, each with its whole sentence, and one process that runs them all."""
+"""Commands that are refused, each with its whole message, and a process that runs all of them."""
 
 import json
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# Imports what all scripts need, once, and forks for each command.
+# Imports what all scripts need once, and forks for each command.
 FORKING = """\
 import json, os, runpy, sys
 import elbo_lab.runs.evaluating, elbo_lab.runs.reporting, elbo_lab.runs.sampling
@@ -26,7 +26,7 @@ for name, (script, *arguments) in json.load(sys.stdin).items():
 """
 GAUSSIAN = ("--binarization=none", "--likelihood=gaussian")
 SENTENCES = {
-    # name: the command, and the whole sentence
+    # name -> the command, and its whole message
     "no codes": (
         ["run", "--dataset=codes:{runs}/conv", "--model=pixelcnn"],
         "--dataset=codes:{runs}/conv: {runs}/conv is a run of conv, without codes; it has "
@@ -186,14 +186,19 @@ SENTENCES = {
 
 
 def run_all(commands: dict[str, list[str]], folder: Path, environment: dict[str, str]):
-    """Runs commands, by name: script and arguments.
+    """Runs commands in one process, which forks for each.
+
+    Args:
+      commands: name -> script and arguments.
+      folder: for the output of the commands.
+      environment: of the process.
 
     Returns:
-      For each its exit status, and what it printed on standard output and standard error.
+      Name -> exit status, standard output and standard error.
     """
-    # Python warns of forks, since threads of JAX may run; none has been started.
-    line = [sys.executable, "-W", "ignore::RuntimeWarning", "-c", FORKING, str(folder)]
+    # JAX warns of forks, since its threads might be running; none has been started.
+    command = [sys.executable, "-W", "ignore::RuntimeWarning", "-c", FORKING, str(folder)]
     options = {"text": True, "cwd": REPOSITORY, "env": environment, "check": True}
-    subprocess.run(line, input=json.dumps(commands), **options)
+    subprocess.run(command, input=json.dumps(commands), **options)
     streams = ("status", "out", "err")
     return {n: tuple((folder / f"{n}.{s}").read_text() for s in streams) for n in commands}

@@ -1,4 +1,4 @@
-"""Objectives, estimators and courses of hyper-parameters, from the command line."""
+"""Objectives, estimators and schedules of hyper-parameters, from the command line."""
 
 import json
 
@@ -15,7 +15,7 @@ def config_of(path) -> dict:
     return json.loads((path / "config.json").read_text())["config"]
 
 
-# One of every kind of objective; tests/training/test_step.py brings all of them to the loop.
+# One of every kind of objective; tests/training/test_step.py trains all of them.
 KINDS = ("elbo", "piwae", "rws", "sumo", "free_bits_batch", "wake_sleep")
 
 
@@ -27,7 +27,7 @@ def test_objectives_train_and_report(quick, tmp_path, objective):
     done = quick.run(*flags, *ONE_PASS)
     stored = config_of(path)
     assert stored["objective"] == objective
-    # A long line is wrapped.
+    # The table wraps long lines.
     assert f"objective {reporting.objective_text(stored)} data " in " ".join(done.stdout.split())
     assert bool(stored["estimator"]) == bool(losses.CATALOGUE[objective].estimators)
 
@@ -43,7 +43,7 @@ def test_estimators_train_two_layers(quick, tmp_path, estimator):
 
 @pytest.mark.slow
 def test_a_hyper_parameter_follows_its_course(quick, tmp_path):
-    # log_every=6 is a pass: the mean of beta * KL rises as beta does.
+    # log_every=6 is one epoch; the mean of beta * KL rises with beta.
     course = "linear:0:50:120"
     path = tmp_path / "run"
     flags = ["--objective=beta_vae", f"--beta={course}", f"--workdir={path}"]

@@ -1,4 +1,4 @@
-"""The main command as a user runs it: fresh, complete, own data, other models, wrong flags."""
+"""`experiments.run` as a user runs it: new and complete runs, other models, wrong flags."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from elbo_lab.objective_options import OBJECTIVE_OPTIONS
 
 FIGURES = ["active_units.png", "learning_curves.png", "reconstructions.png", "samples.png"]
 RESULTS = {
-    # name: symbol, unit, K; of k = 5 and eval_k = 20
+    # name -> symbol, unit, K, for k = 5 and eval_k = 20
     "training bound": ("L_5", "nats per image", 5),
     "ELBO": ("ELBO", "nats per image", 1),
     "IWAE bound": ("L_5", "nats per image", 5),
@@ -74,7 +74,7 @@ def test_a_fresh_run_leaves_everything_in_its_directory(fresh, read):
     ]
 
 
-def test_the_summary_says_what_each_figure_is(fresh):
+def test_the_summary_describes_each_number(fresh):
     path, _ = fresh
     summary = summary_of(path)
     results = {result["name"]: result for result in summary["results"]}
@@ -99,7 +99,7 @@ def test_the_summary_says_what_each_figure_is(fresh):
     )
 
 
-def test_the_table_names_all_that_a_number_depends_on(fresh):
+def test_the_table_names_everything_that_a_number_depends_on(fresh):
     path, done = fresh
     for words in (
         "iwae, k = 5, reparam estimator",
@@ -166,7 +166,7 @@ SLOW = [
     ("--k=30", ["--eval_k", "30", "20"]),
     ("--k", ["Missing value", "k"]),
     ("--dataset=nothing", ["'nothing'", "mnist_small", ".npz"]),
-    ("--protocol=fast --objective=rws", ["--protocol=fast sets --estimator", "leaves it out"]),
+    ("--protocol=fast --objective=rws", ["--protocol=fast sets --estimator", "unsets it"]),
     ("--epochs=9999999999", ["--epochs must be at most 2147483647", "9999999999"]),
     ("--dataset=/tmp", ["--dataset=/tmp: '/tmp' is a folder", "mnist_small"]),
     ("--batch_size=61", ["--batch_size", "60", "61"]),
@@ -231,7 +231,7 @@ def test_a_folder_that_cannot_be_written(cli, tmp_path, flag):
 def test_a_divergence_is_one_sentence_that_names_step_and_terms(cli, tmp_path):
     flags = [f"--workdir={tmp_path}", "--learning_rate=1e30"]
     messages = []
-    for _ in range(2):  # the same command fails in the same way
+    for _ in range(2):  # the same command fails in the same way again
         done = cli.run(*flags, status=1)
         messages.append(done.stderr.splitlines()[-1])
         assert done.stdout == ""
@@ -284,7 +284,7 @@ def test_flat_binary_floats_without_labels_in_two_latent_dimensions(quick, tmp_p
     assert "flat, no binarization" in done.stdout
     assert not (tmp_path / "run" / "tensorboard").exists()
     assert summary_of(tmp_path / "run")["data"]["image_shape"] == [1, 12]
-    # With the two figures of the textbook's 13.6.
+    # With the figures of two latent dimensions.
     for name in (*FIGURES, "latent_space.png", "latent_grid.png"):
         assert_png(tmp_path / "run" / "figures" / name)
 
@@ -333,7 +333,7 @@ def test_a_terminal_sees_a_bar_with_the_bound_and_the_time_left(cli, tmp_path):
     while True:
         try:
             part = os.read(ours, 4096)
-        except OSError:  # how a terminal says that the other side has closed it
+        except OSError:  # the other side of the terminal is closed
             break
         if not part:
             break

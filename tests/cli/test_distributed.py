@@ -1,4 +1,4 @@
-"""Two processes on this machine that train one run together, and streamed images."""
+"""Two processes on this machine that train one run, and streamed images."""
 
 import os
 import signal
@@ -27,9 +27,9 @@ def start(cli, path, *flags: str) -> list:
 
 
 def finished(processes) -> list[tuple[int, str, str]]:
-    """Status, output and errors of each."""
-    said = [process.communicate(timeout=120) for process in processes]
-    return [(p.returncode, out, err) for p, (out, err) in zip(processes, said, strict=True)]
+    """Exit status, standard output and standard error of each process."""
+    outputs = [process.communicate(timeout=120) for process in processes]
+    return [(p.returncode, out, err) for p, (out, err) in zip(processes, outputs, strict=True)]
 
 
 @pytest.mark.slow
@@ -43,12 +43,15 @@ def test_two_processes_equal_one_and_stop_and_go_on_together(cli, read, fresh, t
 
     single, both = (read["outcome"](path) for path in (fresh[0], whole))
     assert [line["step"] for line in both["lines"]] == [line["step"] for line in single["lines"]]
-    for one, two in zip(single["lines"], both["lines"], strict=True):
-        assert two["bound"] == pytest.approx(one["bound"], rel=1e-4)
-    with np.load(fresh[0] / "evaluation.npz") as one, np.load(whole / "evaluation.npz") as two:
-        assert one.files == two.files
-        for name in one.files:
-            np.testing.assert_allclose(two[name], one[name], rtol=1e-3, atol=1e-4)
+    for expected, line in zip(single["lines"], both["lines"], strict=True):
+        assert line["bound"] == pytest.approx(expected["bound"], rel=1e-4)
+    with (
+        np.load(fresh[0] / "evaluation.npz") as expected,
+        np.load(whole / "evaluation.npz") as values,
+    ):
+        assert values.files == expected.files
+        for name in values.files:
+            np.testing.assert_allclose(values[name], expected[name], rtol=1e-3, atol=1e-4)
 
     processes = start(cli, parted)
     while read["records"](parted) < 5:
@@ -60,8 +63,7 @@ def test_two_processes_equal_one_and_stop_and_go_on_together(cli, read, fresh, t
     assert "saved. The same command goes on" in stopped[0][2]
     assert 5 <= read["records"](parted) < 20
     assert [status for status, _, _ in finished(start(cli, parted))] == [0, 0]
-    again = read["outcome"](parted)
-    assert again == both
+    assert read["outcome"](parted) == both
 
 
 @pytest.mark.slow
@@ -70,11 +72,10 @@ def test_streamed_replicates_of_two_processes_equal_one_process_to_the_bit(cli, 
     cli.run(f"--workdir={tmp_path / 'one'}", *flags)
     done = finished(start(cli, tmp_path / "two", "--stream=true", *flags))
     assert [status for status, _, _ in done] == [0, 0], done
-    one, two = (read["outcome"](tmp_path / name) for name in ("one", "two"))
-    assert one == two
+    assert read["outcome"](tmp_path / "two") == read["outcome"](tmp_path / "one")
 
 
-# One of two replicates, each of which lies on another process's device, has failed at step 3.
+# Two replicates on the devices of two processes, of which the first has failed at step 3.
 FAILED = """
 import sys, types
 import jax
@@ -131,7 +132,7 @@ def test_a_streamed_run_stops_and_goes_on_to_the_bits_of_one_in_memory(cli, read
 
 
 @pytest.mark.slow
-def test_what_differs_between_processes_and_who_is_missing_is_said_in_a_sentence(cli, tmp_path):
+def test_different_flags_and_a_missing_process_are_one_sentence(cli, tmp_path):
     processes = start(cli, tmp_path / "run")
     for process in processes[1:]:
         process.kill()
@@ -176,7 +177,7 @@ def test_settings_that_do_not_fit_together(where, words):
         distributed.check(*where, timeout=60)
 
 
-def test_one_process_calls_what_it_is_given():
+def test_one_process_calls_the_function_itself():
     assert distributed.is_first()
     assert distributed.on_first(lambda: [1]) == [1]
     assert distributed.on_all(lambda: [2]) == [2]

@@ -1,4 +1,4 @@
-"""Flags of model families and objectives: which go together, alone and in a sweep."""
+"""Flags of model families and objectives: valid combinations, of one run and of a sweep."""
 
 import dataclasses
 
@@ -47,16 +47,16 @@ def config_of(**texts: str) -> Config:
 
 
 def refusal(**texts: str) -> str:
-    """What a person is told, with what the protocol sets."""
+    """The message that a user sees, with the setting of the protocol that it names."""
     with pytest.raises(UserError) as caught:
         config_of(**texts)
-    given = flags.FlagValues()
-    run_flags.define(given)
-    run_flags.parse(given, ["", *(f"--{name}={text}" for name, text in texts.items())])
-    return run_flags.with_protocol(str(caught.value), given)
+    values = flags.FlagValues()
+    run_flags.define(values)
+    run_flags.parse(values, ["", *(f"--{name}={text}" for name, text in texts.items())])
+    return run_flags.with_protocol(str(caught.value), values)
 
 
-def test_objective_and_draws_are_the_familys_own_where_not_given():
+def test_objective_and_draws_default_to_those_of_the_family():
     assert config_of() == Config(model="mlp", objective="iwae", k=5, estimator="reparam")
     latent = config_of(model="latent")
     assert (latent.objective, latent.k, latent.estimator) == ("elbo", 1, "reparam")
@@ -111,7 +111,7 @@ def test_a_family_with_its_own_loss_takes_no_objective_draws_or_estimator(name, 
             {"model": "density", "depths": "3,0"},
             "--depths must be whole numbers of at least 1, separated by commas; got '3,0'.",
         ),
-        # A protocol is not followed where the family lacks what it sets.
+        # A protocol is refused if it sets something that the family does not have.
         (
             {"model": "latent", "protocol": "tucker2018"},
             "--protocol=tucker2018 sets --center_inputs, a setting of --model=mlp; got "
@@ -124,12 +124,12 @@ def test_settings_of_other_families_and_values_out_of_range(texts, sentence):
     assert refusal(**texts) == sentence
 
 
-def test_a_protocol_that_sets_nothing_of_a_family_serves_others():
+def test_a_protocol_without_settings_of_a_family_applies_to_every_family():
     config = config_of(model="latent", protocol="fast")
     assert (config.objective, config.estimator, config.batch_size) == ("elbo", "dreg", 100)
     assert config.model_options.latent_dims == (3,)  # the family's own default
     assert refusal(model="density", protocol="fast").endswith(
-        "loss of its own (--protocol=fast sets --estimator; --estimator= leaves it out)."
+        "loss of its own (--protocol=fast sets --estimator; --estimator= unsets it)."
     )
     assert config_of(model="density", protocol="fast", estimator="").batch_size == 100
 
@@ -144,26 +144,23 @@ def test_an_objective_without_draws_takes_none():
 
 
 def cells(monkeypatch, *argv: str):
-    given = flags.FlagValues()
-    run_flags.define(given, texts=True)
-    run_flags.parse(given, ["", *argv])
-    monkeypatch.setattr(flags, "FLAGS", given)
+    values = flags.FlagValues()
+    run_flags.define(values, texts=True)
+    run_flags.parse(values, ["", *argv])
+    monkeypatch.setattr(flags, "FLAGS", values)
     return grid_flags.cells()
 
 
 def test_in_a_sweep_a_flag_applies_to_the_cells_that_have_it(monkeypatch):
-    found = cells(
-        monkeypatch,
-        *("--model=mlp,latent,density", "--hidden_dims=7;9", "--latent_dims=2", "--filters=4"),
-        *("--k=1,2", "--objective=elbo,beta_vae", "--beta=3"),
-        *("--protocol=fast", "--estimator="),
-    )
-    assert all(cell.config is not None for cell in found)
-    names = [cell.name for cell in found]
+    argv = ("--model=mlp,latent,density", "--hidden_dims=7;9", "--latent_dims=2", "--filters=4")
+    argv += ("--k=1,2", "--objective=elbo,beta_vae", "--beta=3", "--protocol=fast", "--estimator=")
+    grid = cells(monkeypatch, *argv)
+    assert all(cell.config is not None for cell in grid)
+    names = [cell.name for cell in grid]
     assert len(names) == len(set(names)) == 2 * 2 * 2 + 2 * 2 + 1
     assert "objective=beta_vae, k=2, model=latent, hidden_dims=-" in names
     assert "objective=-, k=-, model=density, hidden_dims=-" in names
-    by_model = {m: [c.config for c in found if c.config.model == m] for m in MODELS}
+    by_model = {m: [c.config for c in grid if c.config.model == m] for m in MODELS}
     assert {c.model_options.hidden_dims for c in by_model["mlp"]} == {(7,), (9,)}
     assert {c.model_options.latent_dims for c in by_model["latent"]} == {(2,)}
     (density,) = by_model["density"]
@@ -174,12 +171,15 @@ def test_in_a_sweep_a_flag_applies_to_the_cells_that_have_it(monkeypatch):
 
 def test_draws_and_estimators_apply_to_the_objectives_that_take_them(monkeypatch):
     argv = ("--objective=iwae,miwae,autoencoder,wake_sleep", "--k=2,5", "--m=8", "--estimator=stl")
-    found = cells(monkeypatch, *argv)
-    assert [(c.config.objective, c.config.k, c.config.m, c.config.estimator) for c in found] == [
-        *(("iwae", 2, 1, "stl"), ("iwae", 5, 1, "stl")),
-        *(("miwae", 2, 8, "stl"), ("miwae", 5, 8, "stl")),
+    settings = [cell.config for cell in cells(monkeypatch, *argv)]
+    assert [(c.objective, c.k, c.m, c.estimator) for c in settings] == [
+        ("iwae", 2, 1, "stl"),
+        ("iwae", 5, 1, "stl"),
+        ("miwae", 2, 8, "stl"),
+        ("miwae", 5, 8, "stl"),
         ("autoencoder", None, 1, None),
-        *(("wake_sleep", 2, 1, None), ("wake_sleep", 5, 1, None)),
+        ("wake_sleep", 2, 1, None),
+        ("wake_sleep", 5, 1, None),
     ]
 
 
@@ -190,6 +190,6 @@ def test_draws_and_estimators_apply_to_the_objectives_that_take_them(monkeypatch
         (["--objective=elbo,iwae", "--beta=1,2"], "--beta=1.0 does not go with --objective=elbo"),
     ],
 )
-def test_a_flag_that_no_cell_has_is_refused(monkeypatch, argv, words):
+def test_a_flag_that_applies_to_no_cell_is_refused(monkeypatch, argv, words):
     with pytest.raises(UserError, match=words):
         cells(monkeypatch, *argv)

@@ -1,4 +1,4 @@
-"""Every model family and the autoencoder as a user runs them: to the end, stopped, replicated."""
+"""Every model family and the autoencoder: trained to the end, stopped and resumed, replicated."""
 
 import json
 import signal
@@ -10,7 +10,7 @@ import elbo_lab
 
 pytestmark = pytest.mark.slow
 
-# Tiny sizes. An empty flag takes back what the tests' command line sets for mlp.
+# Tiny sizes. An empty flag unsets a setting of mlp that the tests' command line sets.
 FAMILIES = {
     "conv": ("--model=conv", "--hidden_dims=", "--channels=4,4", "--k=2"),
     "pixelcnn": ("--model=pixelcnn", "--hidden_dims=", "--latent_dims=", "--width=4", "--layers=2"),
@@ -21,7 +21,7 @@ FAMILIES = {
     "autoencoder": ("--objective=autoencoder",),
 }
 FLAGS = ("--probe_every=12", "--tensorboard=false")
-# What each trains on, what it measures of the test images, and its figures.
+# The terms of each loss; the quantity by which each is compared; its figures.
 TERMS = {
     "conv": {"bound", "kl", "reconstruction"},
     "pixelcnn": {"nll"},
@@ -58,7 +58,7 @@ def family(request) -> str:
 
 @pytest.fixture(scope="module")
 def never_stopped(cli, family):
-    """The folder of a run that was never stopped, and what it printed."""
+    """A run that was never stopped: its folder and its output."""
     path = cli.folder / f"never_stopped_{family}"
     return path, cli.run(f"--workdir={path}", *FAMILIES[family], *FLAGS)
 
@@ -73,7 +73,7 @@ def test_a_run_to_its_end(read, family, never_stopped):
     assert [line["step"] for line in lines] == list(range(6, read["steps"] + 1, 6))
     names = set(lines[0]) - {"step", "seconds"}
     assert names == TERMS[family] == set(summary["terms"])
-    # Every second line has what was measured of the first test batch.
+    # Every second line has measurements of the first test batch.
     headline = HEADLINES[family]
     assert summary["headline"] == headline
     assert [f"test_{headline}" in line for line in lines] == [False, True] * 10
@@ -81,10 +81,10 @@ def test_a_run_to_its_end(read, family, never_stopped):
     with np.load(path / "evaluation.npz") as file:
         values = file[f"{headline}_0"].astype(np.float64)
     assert values.shape == (23,)
-    # The last measurement is of the trained model, as the evaluation but for its draws.
+    # The last measurement is of the trained model: it differs from the evaluation in draws alone.
     of_first_batch = values[: elbo_lab.load(path).method.measure_batch].mean()
-    least = 0.3 if family == "conv" else 1e-3
-    assert lines[-1][f"test_{headline}"] == pytest.approx(of_first_batch, abs=least)
+    tolerance = 0.3 if family == "conv" else 1e-3
+    assert lines[-1][f"test_{headline}"] == pytest.approx(of_first_batch, abs=tolerance)
     result = next(r for r in summary["results"] if r["value"] == pytest.approx(values.mean()))
     assert result["standard_error"] == pytest.approx(values.std(ddof=1) / np.sqrt(23), rel=1e-5)
     assert str(path) in done.stdout
@@ -110,7 +110,7 @@ def test_replicates_are_runs_of_their_seeds(cli, family, never_stopped, tmp_path
         both = [file[f"{HEADLINES[family]}_{r}"] for r in range(2)]
     assert both[0].shape == both[1].shape == (23,)
     assert not np.array_equal(*both)
-    # The other run's first steps, whose learning rate is nearly the same; and another seed's.
+    # The first replicate has the seed of the other run, whose learning rate is nearly the same.
     first = lines_of(never_stopped[0])[0]
     for name in TERMS[family]:
         assert lines[0][name][0] == pytest.approx(first[name], rel=0.02, abs=0.02)

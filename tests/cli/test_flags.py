@@ -1,4 +1,4 @@
-"""Flags read in this process: empty texts, texts of no value, and what a protocol sets."""
+"""Parsing of flags: empty texts, invalid texts, and the settings of a protocol."""
 
 import pytest
 from absl import flags
@@ -8,20 +8,19 @@ from elbo_lab.cli import folders, run_flags, validation
 from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
 
-# Every setting, and the default of its flag.
+# Every setting -> the default of its flag.
 FIELDS = dict.fromkeys(run_flags.setting_names()) | {n: getattr(Config, n) for n in configs.SHARED}
 
 
-def parsed(*argv: str, texts: bool = False) -> flags.FlagValues:
-    found = flags.FlagValues()
-    run_flags.define(found, texts)
-    run_flags.parse(found, ["", *argv])
-    return found
+def parsed(*argv: str) -> flags.FlagValues:
+    values = flags.FlagValues()
+    run_flags.define(values)
+    run_flags.parse(values, ["", *argv])
+    return values
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_an_empty_text_is_refused_where_a_value_is_needed_and_none_elsewhere(name):
-    """Over every setting, on a command line and as the text of a sweep's axis."""
+def test_an_empty_text_is_none_or_refused_if_a_value_is_needed(name):
     if FIELDS[name] is None:
         assert run_flags.config_of({name: ""}) == Config()
         return
@@ -43,37 +42,37 @@ def test_an_empty_text_leaves_out_what_a_protocol_sets():
 @pytest.mark.parametrize(
     "name", [name for name, value in run_flags.RUN_DEFAULTS.items() if value is None]
 )
-def test_other_flags_that_need_not_be_given_may_be_empty(name):
+def test_flags_whose_default_is_none_may_be_empty(name):
     assert parsed(f"--{name}=")[name].value is None
 
 
 def refusal(*argv: str) -> str:
-    """What a person is told of a configuration that cannot be."""
-    found = parsed(*argv)
+    """The message about an invalid configuration."""
+    values = parsed(*argv)
     with pytest.raises(UserError) as caught:
-        validation.check(run_flags.config_from_flags(found))
-    return run_flags.with_protocol(str(caught.value), found)
+        validation.check(run_flags.config_from_flags(values))
+    return run_flags.with_protocol(str(caught.value), values)
 
 
 @pytest.mark.parametrize(
     ("argv", "end"),
     [
-        # Neither is set by the protocol, whose other advice would not work.
+        # The protocol does not set these flags.
         (["--likelihood=gaussian"], "needs --binarization=none; got dynamic."),
         (["--objective=miwae"], "(with one repeat it is iwae); got 1."),
         (
             ["--objective=rws"],
-            "a gradient of its own (--protocol=fast sets --estimator; --estimator= leaves it out).",
+            "a gradient of its own (--protocol=fast sets --estimator; --estimator= unsets it).",
         ),
         (["--objective=rws", "--estimator=dreg"], "which has a gradient of its own."),
         (
             ["--protocol=rainforth2018", "--eval_k=9"],
-            "got 9 (--protocol=rainforth2018 sets --k; --k= leaves it out).",
+            "got 9 (--protocol=rainforth2018 sets --k; --k= unsets it).",
         ),
     ],
     ids=str,
 )
-def test_a_refusal_names_what_the_protocol_sets_and_advises_what_works(argv, end):
+def test_a_message_names_the_setting_of_the_protocol_and_how_to_change_it(argv, end):
     assert refusal("--protocol=fast", *argv).endswith(end)
 
 
@@ -90,5 +89,5 @@ def test_folders_that_are_files(tmp_path):
     with pytest.raises(UserError, match="--manual_dir=.*file is a file; give a folder."):
         folders.check(data_dir=None, manual_dir=file)
     with pytest.raises(UserError, match="--results_dir=.* cannot be written"):
-        folders.made("results_dir", f"{file}/new")
-    assert folders.made("results_dir", str(tmp_path / "new")).is_dir()
+        folders.create("results_dir", f"{file}/new")
+    assert folders.create("results_dir", str(tmp_path / "new")).is_dir()

@@ -1,4 +1,4 @@
-"""The gradient laboratory as a user runs it: on the toy, on a trained run, and refused."""
+"""`experiments.gradients` as a user runs it: on the toy, on a trained run, and with wrong flags."""
 
 import json
 import os
@@ -58,20 +58,20 @@ def test_the_toy_by_default(tmp_path):
         "--k=1,2",
         "--num_gradients=200",
         "--batch_size=8",
-        f"--output={tmp_path / 'found'}",
+        f"--output={tmp_path / 'output'}",
     )
     assert done.returncode == 0, done.stderr
     assert "vimco compares draws: left out at K = 1." in done.stdout
     assert "iwae at the gaussian toy, 8 examples; cpu" in done.stdout
     for line in ("a, 400 parameters", "b, 20 parameters", "mu, 20 parameters"):
         assert line in done.stdout.splitlines()
-    # vimco: 200 and a quarter before; dreg: 200 and four times as many.
+    # vimco: a pilot of 50, then 200. dreg, the reference: 200, then four times as many.
     assert "gradients 1250/1250" in done.stderr
-    found = tmp_path / "found"
-    assert {path.name for path in found.iterdir()} == FIGURES | {"gradients.txt", "gradients.json"}
-    assert all((found / name).read_bytes().startswith(b"\x89PNG") for name in FIGURES)
-    assert done.stdout.endswith((found / "gradients.txt").read_text())
-    summary = json.loads((found / "gradients.json").read_text())
+    output = tmp_path / "output"
+    assert {path.name for path in output.iterdir()} == FIGURES | {"gradients.txt", "gradients.json"}
+    assert all((output / name).read_bytes().startswith(b"\x89PNG") for name in FIGURES)
+    assert done.stdout.endswith((output / "gradients.txt").read_text())
+    summary = json.loads((output / "gradients.json").read_text())
     assert summary["study"]["oracle_gradients"] == 800
     cells = [(row["group"], row["estimator"], row["k"]) for row in summary["rows"]]
     assert cells == [(group, "vimco", 2) for group in ("a", "b", "mu")]
@@ -121,22 +121,23 @@ def test_the_subject_of_a_run_is_its_first_replicate_and_its_images(run_director
     path, params = run_directory
     name, subject = gradient_flags.run_subject(path, 7)
     assert (name, subject.inference) == (str(path), ("encoder",))
-    jax.tree.map(lambda one, r: np.testing.assert_array_equal(one, r[0]), subject.params, params)
+    first = jax.tree.map(lambda leaf: leaf[0], params)
+    jax.tree.map(np.testing.assert_array_equal, subject.params, first)
     assert subject.x.shape == (7, 16)
     assert set(np.unique(subject.x)) == {0.0, 1.0}  # dynamic binarization, drawn once
-    # The same images whatever their number.
+    # The first images do not depend on their number.
     np.testing.assert_array_equal(gradient_flags.run_subject(path, 3)[1].x, subject.x[:3])
 
 
-def test_help_and_wrong_flags_end_as_those_of_every_script(tmp_path):
+def test_help_lists_the_flags_and_a_wrong_flag_is_one_sentence(tmp_path):
     shown = gradients_command(tmp_path, "--help").stdout
     for flag in (*vars(FLAGS), "output", "platform"):
         assert f"\n  --{flag}" in shown
     done = gradients_command(tmp_path, "--objective=iwae", "--estimators=reinforce")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "Error: --estimators must be of reparam, stl, dreg, score, score_loo, vimco, ovis, wake, "
-        "wake_dreg for --objective=iwae; got 'reinforce'.\n"
+        "Error: --estimators must be one or more of reparam, stl, dreg, score, score_loo, vimco, "
+        "ovis, wake, wake_dreg for --objective=iwae; got 'reinforce'.\n"
     )
 
 
@@ -151,7 +152,7 @@ def test_help_and_wrong_flags_end_as_those_of_every_script(tmp_path):
         ({"k": "1", "estimators": "vimco,ovis"}, "need more than one; got --k=1"),
     ],
 )
-def test_what_cannot_be_studied_is_refused(monkeypatch, wrong, words):
+def test_invalid_studies_are_refused(monkeypatch, wrong, words):
     monkeypatch.setattr(gradient_flags.flags, "FLAGS", SimpleNamespace(**vars(FLAGS) | wrong))
     with pytest.raises(UserError) as refused:
         gradient_flags.study_from_flags()
@@ -167,7 +168,7 @@ def test_what_cannot_be_studied_is_refused(monkeypatch, wrong, words):
         ({"batch_size": 2000}, "--batch_size must be at most 1,024, all examples; got 2000"),
     ],
 )
-def test_subjects_that_are_not_there_are_refused(monkeypatch, tmp_path, wrong, words):
+def test_subjects_that_do_not_exist_are_refused(monkeypatch, tmp_path, wrong, words):
     wrong = {k: v.format(folder=tmp_path) if isinstance(v, str) else v for k, v in wrong.items()}
     monkeypatch.setattr(gradient_flags.flags, "FLAGS", SimpleNamespace(**vars(FLAGS) | wrong))
     with pytest.raises(UserError) as refused:
@@ -192,7 +193,7 @@ def test_runs_of_other_data_or_versions_and_without_checkpoints_are_refused(
             gradient_flags.run_subject(tmp_path, None)
 
 
-def test_an_output_that_cannot_be_made_is_refused(tmp_path):
+def test_an_output_folder_that_cannot_be_created_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--output=.* cannot be written"):
-        folders.made("output", str(tmp_path / "file" / "found"))
+        folders.create("output", str(tmp_path / "file" / "output"))

@@ -1,4 +1,4 @@
-"""What every script shares: its own flags in --help, and a quiet end at Ctrl-C."""
+"""Shared by all scripts: --help, and a quiet exit at Ctrl-C."""
 
 import os
 import re
@@ -36,7 +36,7 @@ FLAGS = {
 INTERRUPTED = """\
 import os, signal
 from elbo_lab.cli import run_flags
-signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be inherited as ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored in the parent
 run_flags.run(lambda: os.kill(os.getpid(), signal.SIGINT), "")
 """
 
@@ -82,7 +82,7 @@ def test_help_of_a_model_family_and_an_objective_shows_their_settings_with_their
 def test_help_shows_the_default_and_the_text_of_a_flag():
     shown = python("-m", "experiments.benchmark", "--help").stdout
     assert "  --rounds=15\n      alternations of the library and the limit\n" in shown
-    assert "  --json\n      also write all figures to this file, beside what it holds" in shown
+    assert "  --json\n      also write all figures to this file; figures of the same" in shown
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""Runs on files of one's own, by other names and in another order of axes."""
+"""Runs on a user's file, with other names of arrays and another order of axes."""
 
 import numpy as np
 import pytest
 
 
 @pytest.mark.slow
-def test_one_split_in_colours_of_pytorchs_order(quick, tmp_path):
+def test_colour_images_of_one_split_with_channels_first(quick, tmp_path):
     with np.load(quick.data) as blobs:
         grey, labels = blobs["x_train"], blobs["y_train"]
     path = tmp_path / "sprites.npz"

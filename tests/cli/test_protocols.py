@@ -1,4 +1,4 @@
-"""Presets hold what their papers and public code say, and each quirk does what it is called."""
+"""Protocols have the settings of their papers and public code, and each setting has its effect."""
 
 import dataclasses
 
@@ -17,9 +17,9 @@ from tests.training.toys import method_of
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
-# What the papers and their code say (Burda et al. 2016, section 5, and experiments.py,
-# optimizers.py and loop.py of the public code; Tucker et al. 2018's main_loop.py).
-SAID = {
+# Settings that the papers and their code state (Burda et al. 2016, section 5, and experiments.py,
+# optimizers.py and loop.py of the public code; main_loop.py of Tucker et al. 2018).
+STATED = {
     "burda2015_paper": dict(
         batch_size=20, epochs=3280, learning_rate=0.001, adam_b1=0.9, adam_b2=0.999, adam_eps=1e-4,
         hidden_dims=(200, 200), latent_dims=(50,), activation="tanh", lr_schedule="burda",
@@ -35,7 +35,7 @@ SAID = {
         batch_size=32, k=64, latent_dims=(50,), hidden_dims=(200, 200), activation="tanh",
         learning_rate=3e-4, lr_schedule="constant", center_inputs=True, held_out=10_000,
     ),
-    # Ours, of which protocols.py says so much.
+    # Ours, as the comment in protocols.py describes it.
     "fast": dict(
         batch_size=100, estimator="dreg", lr_schedule="cosine", latent_dims=(50,),
         hidden_dims=(200, 200), activation="tanh", binarization="dynamic", eval_k=5000,
@@ -48,17 +48,17 @@ GREY = Batch(jnp.full((1, DATA_DIM), 0.3))
 
 
 @pytest.mark.parametrize("name", protocols.PROTOCOLS)
-def test_presets_are_valid_and_say_what_their_source_says(name):
+def test_protocols_are_valid_and_have_the_stated_settings(name):
     config = protocols.PROTOCOLS[name]
     validation.check(config)
-    assert {key: configs.flat(config)[key] for key in SAID[name]} == SAID[name]
+    assert {key: configs.flat(config)[key] for key in STATED[name]} == STATED[name]
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.k = 1
 
 
-def test_the_public_codes_of_tucker_take_five_million_steps():
+def test_tuckers_public_code_takes_five_million_steps():
     config = protocols.PROTOCOLS["tucker2018"]
-    # Its last, smaller batch of each pass counts as a step there.
+    # There, the last and smaller batch of each pass also counts as a step.
     assert training.total_steps(config, 50_000) == pytest.approx(5e6, rel=1e-3)
 
 
@@ -70,7 +70,7 @@ def test_the_fast_protocol_takes_a_tenth_of_the_papers_steps():
     assert fast == 0.1 * paper
 
 
-def test_epochs_that_are_none_stay_so_and_are_refused():
+def test_a_budget_does_not_make_invalid_epochs_valid():
     for epochs in (0, -5):
         scaled = protocols.scaled(configs.make(epochs=epochs), 1.0)
         with pytest.raises(UserError, match="--epochs must be at least 1"):
@@ -87,10 +87,10 @@ def test_a_budget_keeps_the_schedules_shape(name, budget):
     factor = jax.vmap(schedules.LR_SCHEDULES[name](total))
     # The middle of each stage of 3^i passes, in steps of the shrunk run.
     middles = [(3**i - 1) / 2 + 3**i / 2 for i in range(8)]
-    found = factor(jnp.asarray([int(middle / 3280 * total) for middle in middles]))
+    factors = factor(jnp.asarray([int(middle / 3280 * total) for middle in middles]))
     rounded = [1.0, 0.72, 0.52, 0.37, 0.27, 0.19, 0.14, 0.1]
     exact = [10 ** (-i / 7) for i in range(8)]
-    np.testing.assert_allclose(found, rounded if name == "burda_rounded" else exact, rtol=1e-6)
+    np.testing.assert_allclose(factors, rounded if name == "burda_rounded" else exact, rtol=1e-6)
 
 
 def test_a_tiny_budget_trains_one_pass():
@@ -127,7 +127,7 @@ def test_the_gradient_of_the_sum_is_the_batch_times_that_of_the_mean():
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_without_shuffling_images_come_as_they_are_stored(shuffle):
+def test_without_shuffling_images_keep_their_stored_order(shuffle):
     config = configs.replace(TINY, shuffle=shuffle)
     loop = training.make_loop(config, methods.make(config, SPEC, 50), 50)
     orders = loop.orders(jax.random.key(0), 3)
@@ -137,13 +137,13 @@ def test_without_shuffling_images_come_as_they_are_stored(shuffle):
     np.testing.assert_array_equal(np.sort(orders, axis=1), np.stack([np.arange(50)] * 2))
 
 
-def test_layers_that_start_alike_share_one_stream_of_numbers():
+def test_glorot_same_key_draws_every_layer_from_one_stream():
     config = configs.replace(TINY, init="glorot_same_key")
     init = jax.jit(models.make(config, SPEC).init)
     params = init(jax.random.key(0), GREY)
     matrices = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
     assert len(matrices) == 5
-    # Uniform between +-sqrt(6 / (inputs + outputs)): divided by it, rows are filled one by one.
+    # Uniform in +-sqrt(6 / (inputs + outputs)); the bound is divided out. Rows are filled in order.
     streams = [np.ravel(m) / np.sqrt(6 / sum(m.shape)) for m in matrices]
     shortest = min(map(len, streams))
     for stream in streams:
@@ -151,7 +151,7 @@ def test_layers_that_start_alike_share_one_stream_of_numbers():
         assert np.abs(stream).max() <= 1
 
 
-def test_centred_inputs_and_a_centre_that_gets_no_gradient(images):
+def test_inputs_are_centred_and_the_centre_has_no_gradient(images):
     config = configs.replace(TINY, center_inputs=True)
     centred, plain = models.make(config, SPEC), models.make(TINY, SPEC)
     params = jax.jit(centred.init)(jax.random.key(0), GREY)
@@ -185,7 +185,7 @@ def test_the_last_images_are_held_out():
         ({"held_out": 9}, ["--batch_size", "3"]),
     ],
 )
-def test_more_than_there_is_of_the_data(options, words):
+def test_more_images_than_the_data_have_are_refused(options, words):
     x = np.zeros((12, 4), np.uint8)
     dataset = Dataset("x", x, x, None, None, (2, 2))
     with pytest.raises(UserError) as caught:
@@ -205,8 +205,8 @@ def test_more_than_there_is_of_the_data(options, words):
     ],
     ids=str,
 )
-def test_every_protocol_serves_the_objectives_of_its_tables(name, options):
+def test_every_protocol_is_valid_with_the_objectives_of_the_tables(name, options):
     config = configs.replace(protocols.PROTOCOLS[name], **options)
     if options.get("objective") == "piwae":
-        config = configs.replace(config, estimator=None)
+        config = configs.replace(config, estimator=None)  # it takes no estimator
     validation.check(config)

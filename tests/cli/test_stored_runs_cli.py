@@ -1,4 +1,4 @@
-"""Stored runs as a user handles them: evaluated again, sampled, and made data of a stage two."""
+"""Stored runs from the command line: evaluated again, sampled, and used as data of a second run."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ PIXELCNN = ("--model=pixelcnn", *NO_MLP, "--width=4", "--layers=2", "--output_wi
 
 
 def command(cli, script: str, *flags: str, status: int = 0) -> subprocess.CompletedProcess:
-    """Another script than `experiments.run`, which has other flags."""
+    """Runs a script whose flags are not those of `experiments.run`."""
     line = [sys.executable, "-m", f"experiments.{script}", *flags]
     line += [f"--compilation_cache_dir={cli.folder / 'cache'}"]
     options = {"capture_output": True, "text": True, "timeout": 120}
@@ -41,7 +41,7 @@ def command(cli, script: str, *flags: str, status: int = 0) -> subprocess.Comple
 
 
 def files_of(path) -> dict[Path, tuple[int, bytes]]:
-    """Time and content of each file of a run but for what is made from it."""
+    """Time and content of each file of a run, except evaluations and derived data."""
     return {
         file: (file.stat().st_mtime_ns, file.read_bytes())
         for file in path.rglob("*")
@@ -56,7 +56,7 @@ def arrays_of(path) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def runs(quick) -> Path:
-    """A VAE and a VQ-VAE of images, and models of the features and codes that they give."""
+    """A VAE and a VQ-VAE of images, and models of their features and codes."""
     folder = quick.folder / "stored"
     quick.run(f"--workdir={folder / 'conv'}", *CONV, *SHORT)
     quick.run(f"--workdir={folder / 'vqvae'}", *VQVAE, *SHORT)
@@ -77,10 +77,10 @@ def test_evaluated_as_the_run_was_gives_its_numbers(quick, runs):
         assert str(runs / name / "evaluations") in done.stdout
         (folder,) = (runs / name / "evaluations").iterdir()
         own = arrays_of(runs / name / "evaluation.npz")
-        found = arrays_of(folder / "evaluation.npz")
-        assert found.keys() == own.keys()
+        values = arrays_of(folder / "evaluation.npz")
+        assert values.keys() == own.keys()
         for quantity in own:
-            np.testing.assert_allclose(found[quantity], own[quantity], rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(values[quantity], own[quantity], rtol=1e-5, atol=1e-5)
         shutil.rmtree(runs / name / "evaluations")
 
 
@@ -94,19 +94,19 @@ def test_evaluated_again_with_other_draws_and_measures(quick, runs):
     for words in ("L_40", "L_3", "squared error", "evaluations", "23 test examples"):
         assert words in done.stdout
     (folder,) = (run / "evaluations").iterdir()
-    found = arrays_of(folder / "evaluation.npz")
+    values = arrays_of(folder / "evaluation.npz")
     own = arrays_of(run / "evaluation.npz")
-    assert not np.allclose(found["elbo_0"], own["elbo_0"], rtol=1e-5)
-    # Averages of other draws of the same quantity: 40 draws and 20 of each image.
-    difference = found["elbo_0"].mean() - own["elbo_0"].mean()
+    assert not np.allclose(values["elbo_0"], own["elbo_0"], rtol=1e-5)
+    # The same quantity, averaged over 40 and over 20 draws of each image.
+    difference = values["elbo_0"].mean() - own["elbo_0"].mean()
     assert abs(difference) < 0.5
-    # |x - E[x|z]|^2 / D by NumPy.
+    # |x - E[x|z]|^2 / D in NumPy.
     trained = elbo_lab.load(run)
     x = np.asarray(examples.of_test(trained.config, trained.dataset, trained.spec).x, np.float64)
     law = trained.method.decode(trained.params, (), trained.encode(x), None)
     error = np.mean((x - expit(np.asarray(law.logits, np.float64))) ** 2, axis=1)
-    np.testing.assert_allclose(found["squared_error_0"], error, rtol=1e-4)
-    # Not computed twice; made again where it is damaged.
+    np.testing.assert_allclose(values["squared_error_0"], error, rtol=1e-4)
+    # The same command computes nothing; a damaged evaluation is computed again.
     again = command(quick, "evaluate", *flags)
     assert again.stdout == done.stdout
     assert "evaluation" not in again.stderr
@@ -114,7 +114,7 @@ def test_evaluated_again_with_other_draws_and_measures(quick, runs):
     mended = command(quick, "evaluate", *flags)
     assert mended.stdout == done.stdout
     assert "evaluation 23/23 examples" in mended.stderr
-    assert arrays_of(folder / "evaluation.npz").keys() == found.keys()
+    assert arrays_of(folder / "evaluation.npz").keys() == values.keys()
     assert files_of(run) == before
 
 
@@ -125,11 +125,11 @@ def test_evaluated_on_other_data(quick, runs, tmp_path):
     done = command(quick, "evaluate", *flags)
     assert "noise, 5 test examples" in done.stdout
     folder = done.stdout.split("kept in")[1].split()[0]
-    found = arrays_of(Path(folder) / "evaluation.npz")
+    values = arrays_of(Path(folder) / "evaluation.npz")
     own = arrays_of(runs / "conv" / "evaluation.npz")
-    assert found["log_likelihood_0"].shape == (5,)
-    # Noise is less likely than blobs, under a model that has seen blobs.
-    assert found["log_likelihood_0"].mean() < own["log_likelihood_0"].mean() - 5
+    assert values["log_likelihood_0"].shape == (5,)
+    # A model of blobs gives noise a lower likelihood than blobs.
+    assert values["log_likelihood_0"].mean() < own["log_likelihood_0"].mean() - 5
 
 
 # experiments.sample
@@ -153,7 +153,7 @@ def test_samples_of_stage_two_are_decoded_by_stage_one(quick, runs, tmp_path):
     command(quick, "sample", f"--run={runs / 'prior'}", "--num=9", f"--out={out}")
     x = arrays_of(out)["x"]
     assert x.shape == (9, 8, 8)
-    # Each is what one of the 4^4 grids of codes is decoded to.
+    # Each sample is the decoding of one of the 4^4 grids of codes.
     vqvae = elbo_lab.load(runs / "vqvae")
     grids = np.array(list(itertools.product(range(4), repeat=4)), np.int32)
     law = vqvae.method.decode(vqvae.params, vqvae.stats, grids, None)
@@ -169,16 +169,16 @@ def test_samples_of_stage_two_are_decoded_by_stage_one(quick, runs, tmp_path):
 # Stage two
 
 
-def test_the_bound_of_the_pair_is_that_of_both_runs(runs):
+def test_the_bound_of_the_pair_is_the_sum_of_both_runs(runs):
     vqvae = elbo_lab.load(runs / "vqvae")
     x = np.asarray(examples.of_test(vqvae.config, vqvae.dataset, vqvae.spec).x, np.float64)
     codes = vqvae.encode(x)
     law = vqvae.method.decode(vqvae.params, vqvae.stats, codes, None)
     logits = np.asarray(law.logits, np.float64)
     log_px_z = np.sum(x * log_expit(logits) + (1 - x) * log_expit(-logits), axis=1)
-    found = arrays_of(runs / "prior" / "evaluation.npz")
-    expected = found["log_px_0"] + log_px_z
-    np.testing.assert_allclose(found["pair_bound_0"], expected, rtol=1e-5)
+    values = arrays_of(runs / "prior" / "evaluation.npz")
+    expected = values["log_px_0"] + log_px_z
+    np.testing.assert_allclose(values["pair_bound_0"], expected, rtol=1e-5)
     prior = elbo_lab.load(runs / "prior")
     np.testing.assert_array_equal(prior.dataset.x_test, codes)
     np.testing.assert_array_equal(prior.dataset.y_test, np.arange(23) % 2)
@@ -214,7 +214,7 @@ def test_stage_two_stopped_and_resumed_is_never_having_stopped(cli, read, tmp_pa
     assert read["outcome"](path) == read["outcome"](never)
 
 
-def test_a_stage_one_that_was_trained_again_or_deleted_is_said(quick, runs, tmp_path):
+def test_a_first_run_that_was_trained_again_or_deleted_is_reported(quick, runs, tmp_path):
     stage_one = runs / "vqvae"
     shutil.copytree(stage_one, tmp_path / "kept")
     name = f"codes:{stage_one}"
@@ -241,7 +241,7 @@ def test_a_stage_one_that_was_trained_again_or_deleted_is_said(quick, runs, tmp_
     assert "This run is complete" in quick.run(*flags).stdout
 
 
-# From Python, as README.md shows it
+# From Python, as in README.md
 
 LIBRARY = """\
 import sys
@@ -294,23 +294,23 @@ def places(runs, tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def told(quick, places, tmp_path_factory) -> dict[str, tuple[str, str, str]]:
-    """Status and what was printed of each command."""
-    folder, before = tmp_path_factory.mktemp("told"), files_of(places["runs"])
+def refused(quick, places, tmp_path_factory) -> dict[str, tuple[str, str, str]]:
+    """Name of each command -> exit status, standard output and standard error."""
+    folder, before = tmp_path_factory.mktemp("outputs"), files_of(places["runs"])
     commands = {}
     for name, (words, _) in refusals.SENTENCES.items():
         commands[name] = [word.format(**places) for word in words]
         if words[0] == "run":
             commands[name] += [f"--workdir={folder / 'never'}", "--epochs=1"]
-    told = refusals.run_all(commands, folder, quick.environment)
+    outputs = refusals.run_all(commands, folder, quick.environment)
     assert files_of(places["runs"]) == before
     assert not (folder / "never").exists()
-    return told
+    return outputs
 
 
 @pytest.mark.parametrize("name", refusals.SENTENCES)
-def test_refusals_are_one_sentence(places, told, name):
-    status, out, err = told[name]
+def test_refusals_are_one_sentence(places, refused, name):
+    status, out, err = refused[name]
     sentence = "Error: " + refusals.SENTENCES[name][1].format(**places)
     assert (status, out) == ("2", "")
     assert err.count("\n") == 1 and err.endswith(".\n")
@@ -319,17 +319,17 @@ def test_refusals_are_one_sentence(places, told, name):
 
 @pytest.mark.parametrize("model", [CONV, VQVAE], ids=["conv", "vqvae"])
 @pytest.mark.parametrize("shape", [(7, 9, 3), (1, 1), (1, 5)], ids=str)
-def test_images_of_odd_and_least_sizes(quick, tmp_path, model, shape):
+def test_images_of_odd_and_smallest_sizes(quick, tmp_path, model, shape):
     images = np.random.default_rng(0).integers(0, 256, (30, *shape), np.uint8)
     np.savez(tmp_path / "odd.npz", x_train=images, x_test=images[:11])
     path = tmp_path / "run"
     quick.run(f"--workdir={path}", f"--dataset={tmp_path / 'odd.npz'}", *model, *SHORT)
     summary = json.loads((path / "summary.json").read_text())
     assert summary["data"]["image_shape"] == list(shape)
-    means = arrays_of(path / "evaluation.npz")
-    # Binary images of D pixels that are noise: no better than log 2 for each, to much luck.
+    values = arrays_of(path / "evaluation.npz")
+    # Binary noise has log p(x) = -log 2 for each of D pixels at best; chance gives a little more.
     dim = np.prod(shape)
-    headline = means[f"{summary['headline']}_0"]
+    headline = values[f"{summary['headline']}_0"]
     assert headline.shape == (11,) and np.all(headline < 0)
     assert headline.mean() < -0.4 * dim
     assert os.path.exists(path / "figures" / "reconstructions.png")

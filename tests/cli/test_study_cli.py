@@ -1,4 +1,4 @@
-"""Studies from the command line: a table, a figure and a page, also of a study that was stopped."""
+"""Studies from the command line: the table, the figure and the page, also of a stopped study."""
 
 import json
 import signal
@@ -17,7 +17,7 @@ def studying(tmp_path_factory) -> CommandLine:
 
 
 def test_a_stopped_study_shows_what_is_complete_and_goes_on(studying, read, tmp_path):
-    # Two cells: the protocols differ in nothing else than these flags say.
+    # Two cells: with these flags the protocols differ in the schedule alone.
     flags = ("ablate_protocol", "--protocol=fast", "--estimator=reparam", "--adam_eps=1e-4")
     flags += (f"--workdir={tmp_path}", "--jobs=1")
     runs = tmp_path / "runs"

@@ -1,4 +1,4 @@
-"""Sweeps from the command line: grids, failing cells, kills, and going on."""
+"""Sweeps from the command line: grids, failing cells, and sweeps that are stopped and resumed."""
 
 import json
 import os
@@ -41,10 +41,10 @@ def fresh_sweep(sweeping):
 
 def test_a_grid_ends_with_a_table_and_a_page(fresh_sweep):
     path, done = fresh_sweep
-    found = contents(path)
-    assert found["complete"] and len(runs(path)) == 2
+    content = contents(path)
+    assert content["complete"] and len(runs(path)) == 2
     means = []
-    for cell in found["cells"]:
+    for cell in content["cells"]:
         own = []
         for run in cell["runs"]:
             values = read_evaluations(path / run["run"] / "evaluation.npz")[run["replicate"]]
@@ -53,7 +53,7 @@ def test_a_grid_ends_with_a_table_and_a_page(fresh_sweep):
         assert cell["results"]["elbo"]["mean"] == pytest.approx(np.mean(own))
         means.append(own)
     low, high = stats.ttest_rel(means[1], means[0]).confidence_interval()
-    difference = found["cells"][1]["difference"]["elbo"]
+    difference = content["cells"][1]["difference"]["elbo"]
     assert (difference["low"], difference["high"]) == pytest.approx((low, high))
     assert done.stdout.splitlines()[1].split()[:3] == ["k", "runs", "L_20"]
     assert str(path / "report.html") in done.stdout
@@ -74,28 +74,28 @@ def test_a_grid_of_all_families_is_one_table(quick_sweeping, tmp_path):
     flags = ("--model=mlp,conv,pixelcnn,vqvae", "--epochs=1", "--channels=4", "--num_codes=8")
     sizes = ("--width=4", "--layers=2", "--k=2", "--tensorboard=false")
     done = quick_sweeping.run(f"--workdir={tmp_path}", *flags, *sizes)
-    found = contents(tmp_path)
-    assert [(cell["headline"], cell["config"]["k"]) for cell in found["cells"]] == [
+    content = contents(tmp_path)
+    assert [(cell["headline"], cell["config"]["k"]) for cell in content["cells"]] == [
         ("log_likelihood", 2),
         ("log_likelihood", 2),
         ("log_px", None),
         ("log_px_code", None),
     ]
-    for cell in found["cells"]:
+    for cell in content["cells"]:
         (run,) = cell["runs"]
         (values,) = read_evaluations(tmp_path / run["run"] / "evaluation.npz").values()
         mean = np.mean(values[cell["headline"]], dtype=np.float64)
         assert cell["results"][cell["headline"]]["mean"] == pytest.approx(mean)
-    exact = found["cells"][2]["results"]["log_px"]["mean"]
-    bound = found["cells"][0]["results"]["log_likelihood"]["mean"]
-    stored = found["cells"][2]["difference"]["headline"]["mean"]
+    exact = content["cells"][2]["results"]["log_px"]["mean"]
+    bound = content["cells"][0]["results"]["log_likelihood"]["mean"]
+    stored = content["cells"][2]["difference"]["headline"]["mean"]
     assert stored == pytest.approx(exact - bound)
     assert done.stdout.splitlines()[1].split()[:4] == ["model", "runs", "headline", "by"]
     assert "log p(x) (exact)" in (tmp_path / "report.html").read_text()
 
 
 def begun(read, path: Path) -> bool:
-    """Whether a run of the sweep trains."""
+    """Returns True once a run of the sweep trains."""
     return any(read["records"](run) >= 3 for run in runs(path))
 
 
@@ -117,29 +117,29 @@ def test_a_killed_sweep_goes_on_to_the_same_bits_in_a_larger_grid(
     done = sweeping.interrupted(lambda: begun(read, tmp_path), signal.SIGKILL, *flags)
     assert done.returncode == -signal.SIGKILL, done.stderr
     sweeping.run(*flags, "--replicates=3")
-    found = outcomes(read, tmp_path)
-    assert len(found) > 2
+    resumed = outcomes(read, tmp_path)
+    assert len(resumed) > 2
     for name, outcome in outcomes(read, fresh_sweep[0]).items():
-        assert found[name] == outcome
+        assert resumed[name] == outcome
     assert [c["replicates"] for c in contents(tmp_path)["cells"]] == [3, 3]
 
 
 def workers(process) -> list[int]:
-    """Processes that a process has started."""
-    found = []
+    """The ids of the processes that a process has started."""
+    children = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             status = (folder / "status").read_text()
         except OSError:
             continue
         if f"PPid:\t{process.pid}\n" in status:
-            found.append(int(folder.name))
-    return found
+            children.append(int(folder.name))
+    return children
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to find workers in")
 def test_failing_cells_do_not_stop_the_rest(quick_sweeping, read, tmp_path):
-    # One learning rate of two diverges; the process of k = 5, which comes first, is killed.
+    # The second learning rate diverges; the process of k = 5, the first to start, is killed.
     flags = (f"--workdir={tmp_path}", "--k=1,5", "--learning_rate=0.01,1e30", "--jobs=1")
     with quick_sweeping.start(*flags) as process:
         while not begun(read, tmp_path):
@@ -155,7 +155,7 @@ def test_failing_cells_do_not_stop_the_rest(quick_sweeping, read, tmp_path):
     assert "ended by signal 9" in out
     page = (tmp_path / "report.html").read_text()
     assert "Failed replicates" in page and "ended by signal 9" in page
-    # The same command does what was killed; what cannot be trained stays failed.
+    # The same command trains the killed group; cells that diverged stay failed.
     quick_sweeping.run(*flags, status=1)
     assert statuses(tmp_path) == ["done", "failed", "done", "failed"]
 
@@ -168,7 +168,7 @@ def test_wrong_grids_are_one_sentence(sweeping, tmp_path):
     for flags, words in [
         (["--k=1,x"], "--k must be a whole number; got 'x'."),
         (["--objective=elbo,elboo"], "got 'elboo'"),
-        (["--baseline=k=7", "--k=1,5"], "--baseline=k=7 is no cell of the grid."),
+        (["--baseline=k=7", "--k=1,5"], "--baseline=k=7 is not a cell of the grid."),
         (["--replicates=1,2"], "--replicates must be one number"),
         (["--platform=abacus"], "--platform=abacus is not available"),
         (
@@ -181,24 +181,24 @@ def test_wrong_grids_are_one_sentence(sweeping, tmp_path):
         assert words in sweeping.refused(f"--workdir={tmp_path / 'none'}", *flags)
 
 
-def test_an_ablation_changes_one_quirk_of_the_training_at_a_time():
+def test_an_ablation_changes_one_setting_of_the_training_at_a_time():
     command = [sys.executable, "-m", "experiments.ablate_protocol", "--print_config"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     changes = {cell["cell"]: cell["config"] for cell in json.loads(shown)}
     baseline = changes["change=none"]
-    quirks = ("held_out", "shuffle", "init", "lr_schedule", "batch_gradient")
-    quirks += ("adam_b1", "adam_eps_hat", "adam_nu_start")
+    settings = ("held_out", "shuffle", "init", "lr_schedule", "batch_gradient")
+    settings += ("adam_b1", "adam_eps_hat", "adam_nu_start")
     paper = configs.to_dict(PROTOCOLS["burda2015_paper"])
-    assert len(changes) == len(quirks) + 2
+    assert len(changes) == len(settings) + 2
     for config in changes.values():
-        # The same test images everywhere, so that every cell compares with the first one.
+        # All cells have the same test images, so that they can be compared.
         assert config["test_draw"] == "by_seed" and config["au_images"] == 500
     differing = [
         {name for name in config if config[name] != baseline[name]} for config in changes.values()
     ]
-    assert sorted(differing[1:-1], key=str) == sorted(({name} for name in quirks), key=str)
-    assert differing[-1] == set(quirks)
-    assert all(changes[list(changes)[-1]][name] == paper[name] for name in quirks)
+    assert sorted(differing[1:-1], key=str) == sorted(({name} for name in settings), key=str)
+    assert differing[-1] == set(settings)
+    assert all(changes[list(changes)[-1]][name] == paper[name] for name in settings)
 
 
 def test_the_cells_configurations_are_printed(sweeping):

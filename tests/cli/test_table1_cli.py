@@ -1,4 +1,4 @@
-"""Table 1's script on tiny data: cells, results, going on, and its refusals."""
+"""`experiments.table1` on tiny data: cells, results, resuming, and wrong flags."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ PROTOCOL = "--protocol=rainforth2018"
 
 
 def slug_of(data: Path) -> str:
-    """A file's name in that of a cell's directory."""
+    """The name of a data file in the name of a cell's directory."""
     return f"{data.stem}_{hashlib.sha256(str(data).encode()).hexdigest()[:6]}"
 
 
@@ -46,7 +46,7 @@ def table1(quick):
 
 
 def evaluations(workdir: Path, row: dict) -> list[tuple[Path, int]]:
-    """The file of values and the place in it of each replicate of a result."""
+    """The file of values of each replicate of a row, and its index in the file."""
     cells = json.loads((workdir / "sweep" / "sweep.json").read_text())["cells"]
     (cell,) = (c for c in cells if c["config"] == row["config"])
     return [
@@ -55,12 +55,12 @@ def evaluations(workdir: Path, row: dict) -> list[tuple[Path, int]]:
     ]
 
 
-def test_cells_results_and_going_on(table1):
+def test_cells_results_and_running_again(table1):
     workdir, run = table1
     flags = (PROTOCOL, "--replicates=2")
     first = run(*flags)
     files = sorted(workdir.glob("table1-*.json"))
-    # IWAE of one draw is the VAE of one draw.
+    # IWAE with one draw is the VAE with one draw.
     rows = [json.loads(file.read_text()) for file in files]
     assert sorted((r["model"], r["k"]) for r in rows) == [("iwae", 2), ("vae", 1), ("vae", 2)]
     for row in rows:
@@ -78,7 +78,7 @@ def test_cells_results_and_going_on(table1):
     again = run(*flags)
     assert again.stdout == first.stdout and "training" not in again.stderr
     assert [file.stat().st_mtime_ns for file in files] == written
-    # Values that are damaged are computed again, to the same numbers.
+    # A damaged evaluation is computed again, with the same results.
     damaged, _ = evaluations(workdir, rows[0])[0]
     damaged.write_bytes(damaged.read_bytes()[:300])
     again = run(*flags)
@@ -102,8 +102,8 @@ def test_a_signal_stops_with_a_table_of_what_is_complete(table1, tmp_path):
     assert "rainforth2018" in out
 
 
-def test_runs_of_the_version_before_are_taken_over_and_gone_on_with(table1, tmp_path):
-    # It trained each cell as experiments.run does, in a directory of the cell's name.
+def test_runs_of_an_earlier_version_are_moved_and_resumed(table1, tmp_path):
+    # That version trained each cell as experiments.run does, in a directory named after the cell.
     _, run = table1
     name = f"{run.stem}-1-{{}}-k2-rainforth2018-0.0003-s0-r2-L20"
     paths = [tmp_path / name.format(model) for model in ("vae", "iwae")]
@@ -111,7 +111,7 @@ def test_runs_of_the_version_before_are_taken_over_and_gone_on_with(table1, tmp_
         flags = (PROTOCOL, "--k=2", "--replicates=2", f"--objective={objective}")
         run(*flags, f"--workdir={path}", script="run", data="dataset")
     values = [dict(np.load(path / "evaluation.npz")) for path in paths]
-    # As a run that was stopped before its evaluation.
+    # The second run becomes one that was stopped before its evaluation.
     for left in ("summary.json", "evaluation.npz"):
         (paths[1] / left).unlink()
     done = run(PROTOCOL, "--replicates=2", "--k=2", f"--workdir={tmp_path}")
@@ -124,13 +124,13 @@ def test_runs_of_the_version_before_are_taken_over_and_gone_on_with(table1, tmp_
         assert [r for _, r in places] == [0, 1]
         with np.load(places[0][0]) as arrays:
             assert arrays.keys() == before.keys()
-            for key in arrays:  # On other numbers of cores sums are rounded differently.
+            for key in arrays:  # the number of cores changes the rounding of sums
                 np.testing.assert_allclose(arrays[key], before[key], rtol=1e-4, atol=1e-5)
 
 
-def test_data_that_are_missing_are_said_before_anything_is_trained(table1, tmp_path):
+def test_missing_data_are_reported_before_anything_is_trained(table1, tmp_path):
     workdir, run = table1
-    # The first cell's data are there.
+    # The data of the first cell exist.
     data = f"--data={workdir.parent / 'blobs.npz'},missing.npz"
     flags = (data, f"--workdir={tmp_path}")
     refused = run(PROTOCOL, *flags, status=2)
@@ -138,7 +138,7 @@ def test_data_that_are_missing_are_said_before_anything_is_trained(table1, tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_where_results_go_is_looked_at_before_anything_is_trained(table1, tmp_path):
+def test_the_folder_of_results_is_checked_before_anything_is_trained(table1, tmp_path):
     workdir, run = table1
     (tmp_path / "file").write_text("x")
     flags = (PROTOCOL, f"--workdir={tmp_path / 'runs'}")
@@ -160,9 +160,12 @@ def test_where_results_go_is_looked_at_before_anything_is_trained(table1, tmp_pa
         ("--workdir=", "--workdir must be a folder; got ''."),
         ("--protocol=", "--protocol must be one of burda2015_paper, "),
         ("--protocol=x", "--protocol must be one of burda2015_paper, "),
-        ("--layers=3", "--layers must be of 1, 2, separated by commas; got '3'."),
+        ("--layers=3", "--layers must be one or more of 1, 2, separated by commas; got '3'."),
         ("--k=0", "--k must be whole numbers of at least 1, separated by commas; got '0'."),
-        ("--models=gan", "--models must be of vae, iwae, separated by commas; got 'gan'."),
+        (
+            "--models=gan",
+            "--models must be one or more of vae, iwae, separated by commas; got 'gan'.",
+        ),
         ("--budget=0", "--budget must be above 0 and at most 1000; got 0.0."),
         ("--protocol=burda2015_code", "--held_out must be below the number of training images"),
     ],
@@ -171,4 +174,4 @@ def test_refusals(table1, flag, sentence):
     _, run = table1
     lines = run(PROTOCOL, flag, status=2).stderr.splitlines()
     assert lines[-1].startswith(f"Error: {sentence}")
-    assert "sets --k" not in lines[-1]  # which are this script's
+    assert "sets --k" not in lines[-1]  # --k is this script's own flag

@@ -1,4 +1,4 @@
-"""Standard streams that fail, Ctrl-C during imports, and warnings in plain words."""
+"""Standard streams that fail, Ctrl-C during imports, and warnings as sentences."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ sys.exit(terminal.status(0))
 
 
 def shell(redirection: str, path: Path) -> subprocess.CompletedProcess:
-    # By a file: `python -c` is no `python -m`, whose argv[0] the package looks at.
+    # A file, not `python -c`: the package checks sys.argv[0].
     script = path.parent / "printing.py"
     script.write_text(PRINTING)
     command = f'"{sys.executable}" "{script}" "{path}" {redirection}; exit ${{PIPESTATUS[0]}}'
@@ -64,7 +64,7 @@ def test_no_stream_ends_a_program(tmp_path, redirection, status):
         assert last == "Error: standard output: No space left on device."
 
 
-def test_warnings_of_damage_are_sentences_and_the_caches_is_one(tmp_path):
+def test_warnings_of_damage_are_sentences_and_the_cache_warns_once(tmp_path):
     lines = shell("", tmp_path / "file").stderr.splitlines()
     shown = [line for line in lines if not line.startswith("progress")]
     assert shown[:4] == [
@@ -78,8 +78,8 @@ def test_warnings_of_damage_are_sentences_and_the_caches_is_one(tmp_path):
 
 
 @pytest.mark.parametrize("script", ["run", "sweep", "table1", "gradients", "benchmark"])
-def test_ctrl_c_during_the_imports_is_a_word(tmp_path, script):
-    # The first library that a script imports, which is interrupted.
+def test_ctrl_c_during_the_imports_prints_one_word(tmp_path, script):
+    # Fake versions of the first libraries that a script imports; they interrupt the process.
     (tmp_path / "absl").mkdir()
     (tmp_path / "absl" / "__init__.py").write_text(
         "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"

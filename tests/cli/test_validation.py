@@ -1,4 +1,4 @@
-"""Every refusal: one sentence that names the flag, the value and what is valid."""
+"""Every refusal is one sentence that names the flag, the value and what is valid."""
 
 import math
 
@@ -54,9 +54,9 @@ def test_choices_are_those_of_the_registries():
 
 
 def with_setting(name: str) -> dict[str, str]:
-    """The model family or objective that has a setting; {} of a shared field."""
-    having = {"model": configs.families_with(name), "objective": configs.objectives_with(name)}
-    return {kind: names[0] for kind, names in having.items() if names}
+    """The flag of a model family or an objective that has a setting; {} for a shared field."""
+    owners = {"model": configs.families_with(name), "objective": configs.objectives_with(name)}
+    return {flag: names[0] for flag, names in owners.items() if names}
 
 
 CHOICES = validation.CHOICES | {
@@ -107,13 +107,13 @@ def test_numbers_above_0_that_float32_can_hold(name, value):
 
 @pytest.mark.parametrize("name", ["adam_b1", "adam_b2"])
 @pytest.mark.parametrize("value", [-0.1, 1.0, math.nan])
-def test_adams_averages(name, value):
+def test_adams_decay_rates(name, value):
     assert refusal(**{name: value}) == f"--{name} must lie in [0, 1); got {value}."
 
 
 @pytest.mark.parametrize("name", ["adam_b1", "adam_b2"])
 @pytest.mark.parametrize(("value", "rounded"), [(1 - 1e-11, "1"), (1e-60, "0")])
-def test_adams_averages_as_float32_has_them(name, value, rounded):
+def test_adams_decay_rates_in_float32(name, value, rounded):
     message = refusal(**{name: value})
     assert f"float32 rounds it to {rounded}" in message
     assert message.endswith(f"got {value}.")
@@ -121,7 +121,7 @@ def test_adams_averages_as_float32_has_them(name, value, rounded):
 
 
 @pytest.mark.parametrize("value", [1e-60, -1.0, math.inf, math.nan, 1e39])
-def test_adams_first_second_moment(value):
+def test_adams_initial_second_moment(value):
     message = refusal(adam_nu_start=value)
     assert message.startswith("--adam_nu_start must be at least 0") and f"{value}." in message
 
@@ -137,7 +137,7 @@ TRACED = {
     ("name", "objective"),
     [item for item in TRACED.items() if item[0] != "power"],  # at least 1
 )
-def test_hyper_parameters_as_float32_has_them(name, objective):
+def test_hyper_parameters_in_float32(name, objective):
     for value in (1e-60, "linear:1e-60:1:5", "cosine:1:1e-40:5"):
         message = refusal(objective=objective, **{name: value})
         assert message.startswith(f"--{name} must be a number")
@@ -149,7 +149,7 @@ def test_hyper_parameters_as_float32_has_them(name, objective):
         validation.check(configs.make(objective=objective, **{name: value}))
 
 
-def test_the_change_of_a_course_is_a_number_of_float32():
+def test_the_change_of_a_course_fits_into_float32():
     assert "END - START" in refusal(objective="renyi", alpha="linear:-3e38:3e38:5")
 
 
@@ -179,7 +179,7 @@ def test_the_evaluation_needs_at_least_k_draws():
 
 
 @pytest.mark.parametrize(
-    ("options", "flag", "able"),
+    ("options", "flag", "objectives"),
     [
         ({"objective": "iwae", "m": 2}, "--m=2", "miwae, piwae"),
         ({"objective": "elbo", "m": 2}, "--m=2", "miwae, piwae"),
@@ -191,10 +191,10 @@ def test_the_evaluation_needs_at_least_k_draws():
         ({"objective": "iwae", "alpha": "linear:1:0:9"}, "--alpha=linear:1:0:9", "renyi"),
     ],
 )
-def test_options_of_other_objectives(options, flag, able):
+def test_options_of_other_objectives(options, flag, objectives):
     message = refusal(**options)
     assert message.startswith(f"{flag} does not go with --objective={options['objective']}")
-    assert message.endswith(f"objectives that have it: {able}.")
+    assert message.endswith(f"objectives that have it: {objectives}.")
 
 
 @pytest.mark.parametrize("beta", [-1.0, math.inf, math.nan, 1e39])
@@ -206,7 +206,7 @@ def test_beta_is_a_weight(beta):
 
 @pytest.mark.parametrize("options", [{"objective": "elbo", "kl": "analytic"}, {}])
 def test_two_layers_have_no_closed_form_kl(options):
-    # beta_vae's default is the closed form.
+    # The default of beta_vae is the closed form.
     message = refusal(**{"objective": "beta_vae", "latent_dims": (4, 2)} | options)
     assert "--kl=analytic needs one stochastic layer" in message
     assert message.endswith("use --kl=mc.")
@@ -230,7 +230,7 @@ def data_refusal(data: Dataset, **options) -> str:
 
 
 def test_steps_can_be_counted():
-    # Three steps a pass.
+    # An epoch has three steps.
     largest = (2**31 - 1) // 3
     validation.check_data(Config(batch_size=4, epochs=largest), dataset(BINARY, BINARY))
     message = data_refusal(dataset(BINARY, BINARY), epochs=largest + 1)
@@ -268,7 +268,7 @@ def test_binary_images_need_none():
     validation.check_data(Config(batch_size=4, binarization="none"), dataset(BINARY, BINARY))
 
 
-def test_what_is_held_out_is_blamed_for_what_it_leaves():
+def test_the_message_names_held_out_if_it_leaves_too_few_images():
     data = dataset(BINARY, BINARY)
     message = data_refusal(data, held_out=9)
     assert message == (
@@ -301,37 +301,38 @@ def test_the_objectives_own_defaults_are_recorded():
 
 @pytest.mark.parametrize("objective", losses.OBJECTIVES)
 def test_every_pair_of_the_catalogue_passes_and_every_other_is_refused(objective):
-    able = losses.CATALOGUE[objective].estimators
+    supported = losses.CATALOGUE[objective].estimators
     options = {"objective": objective, "m": 2 if objective in ("miwae", "piwae") else 1}
     if objective in configs.objectives_with("kl"):
         options["kl"] = "mc"
     for estimator in losses.ESTIMATORS:
-        if estimator in able:
+        if estimator in supported:
             validation.check(configs.make(**options, estimator=estimator))
             continue
         message = refusal(**options, estimator=estimator)
         assert message.startswith(
             f"--estimator={estimator} does not go with --objective={objective}"
         )
-        assert message.endswith(f"{', '.join(able)}." if able else "a gradient of its own.")
+        end = f"{', '.join(supported)}." if supported else "a gradient of its own."
+        assert message.endswith(end)
 
 
 def test_a_closed_form_kl_leaves_few_estimators():
     message = refusal(objective="elbo", kl="analytic", estimator="dreg")
     assert "--objective=elbo --kl=analytic" in message
-    assert message.endswith("those that do: reparam, score, score_loo, vimco.")
+    assert message.endswith("valid estimators: reparam, score, score_loo, vimco.")
 
 
 @pytest.mark.parametrize("alpha", [-math.inf, math.inf])
-def test_the_greatest_and_the_least_log_weight_have_no_dreg(alpha):
+def test_the_bounds_of_infinite_order_have_no_dreg(alpha):
     message = refusal(objective="renyi", alpha=alpha, estimator="dreg")
-    assert f"--objective=renyi --alpha={alpha}; those that do: " in message
-    assert "dreg" not in message.split("those that do: ")[1].rstrip(".").split(", ")
+    assert f"--objective=renyi --alpha={alpha}; valid estimators: " in message
+    assert "dreg" not in message.split("valid estimators: ")[1].rstrip(".").split(", ")
     validation.check(configs.make(objective="renyi", alpha=alpha, estimator="stl"))
 
 
 @pytest.mark.parametrize("estimator", ["vimco", "score_loo", "ovis"])
-def test_one_draw_is_not_compared(estimator):
+def test_estimators_that_compare_draws_need_two(estimator):
     message = refusal(k=1, estimator=estimator)
     assert message.startswith(f"--estimator={estimator} compares draws, and needs --k of at least")
     assert estimator not in message.split("For one draw:")[1]

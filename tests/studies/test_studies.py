@@ -1,4 +1,4 @@
-"""Studies without processes: their cells, their reports, and Table 1's rows from a sweep."""
+"""Studies without processes: cells, reports, and the rows of Table 1."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def sweep_of(folder, cells: list[grid.Cell]) -> dict:
     )
 
 
-def test_choices_are_crossed_with_the_last_axis_fastest():
+def test_crossed_varies_the_last_axis_fastest():
     layers = {"one": {"latent_dims": "3"}, "two": {"latent_dims": "3,2"}}
     assert crossed({"layers": layers, "k": flag_axis("k", "1", "5")}) == [
         Choice({"layers": "one", "k": "1"}, {"latent_dims": "3", "k": "1"}),
@@ -55,7 +55,7 @@ def test_every_study_asks_a_question_and_all_its_cells_can_be_trained(name):
     assert len({cell.name for cell in cells}) == len({c.config for c in cells}) == len(cells) > 1
 
 
-def test_given_flags_hold_in_all_cells_and_those_that_differ_are_refused():
+def test_flags_apply_to_all_cells_unless_the_cells_differ_in_them():
     study = STUDIES["tighter_bounds"]
     cells = cells_of(study, epochs="3", eval_k="60")
     assert {(c.config.epochs, c.config.eval_k) for c in cells} == {(3, 60)}
@@ -75,41 +75,41 @@ def test_the_cells_of_table_1_are_those_whose_results_are_stored():
         settings = {"protocol": row["protocol"], "budget": str(row["budget"])}
         cells = study_flags.cells(table1.STUDY, settings, table1.STUDY.choices(settings))
         (cell,) = (c for c in cells if c.config == configs.from_dict(row["config"]))
-        assert cell.values["model"] == row["model"] and cell.values["k"] == str(row["k"])
-        named = table1_results.slug(table1.table_cell(cell.values, cell.config, settings))
-        assert (RESULTS / f"table1-{named}.json").exists()
+        names = ("data", "layers", "model", "k")
+        assert cell.values == {name: str(row[name]) for name in names}
+        assert (RESULTS / f"table1-{table1_results.slug(row)}.json").exists()
 
 
 def test_one_draw_of_iwae_is_the_vae_and_omniglot_has_its_own_validation_images():
-    found = table1.choices(BURDA, ["mnist", "omniglot"], ["2"], ["iwae"], ["1", "5"])
-    assert [tuple(choice.values.values()) for choice in found] == [
-        (name, "2", model, k) for name in ("mnist", "omniglot") for model, k in MODELS_OF_K
+    choices = table1.choices(BURDA, ["mnist", "omniglot"], ["2"], ["iwae"], ["1", "5"])
+    assert [tuple(choice.values.values()) for choice in choices] == [
+        ("mnist", "2", "vae", "1"),
+        ("mnist", "2", "iwae", "5"),
+        ("omniglot", "2", "vae", "1"),
+        ("omniglot", "2", "iwae", "5"),
     ]
-    configs_ = [grid_flags.checked(BURDA | choice.settings) for choice in found]
-    assert [c.objective for c in configs_] == ["elbo", "iwae"] * 2
+    cells = [grid_flags.checked(BURDA | choice.settings) for choice in choices]
+    assert [c.objective for c in cells] == ["elbo", "iwae"] * 2
     # The code of the paper holds out 400 of MNIST's training images, and 1,345 of Omniglot's.
-    assert [c.held_out for c in configs_] == [400, 400, 1345, 1345]
-    assert [configs.to_dict(c)["latent_dims"] for c in configs_] == [[100, 50]] * 4
+    assert [c.held_out for c in cells] == [400, 400, 1345, 1345]
+    assert [configs.to_dict(c)["latent_dims"] for c in cells] == [[100, 50]] * 4
     paper = {"protocol": "burda2015_paper"}
     assert "held_out" not in table1.study(["omniglot"]).choices(paper)[0].settings
-
-
-MODELS_OF_K = (("vae", "1"), ("iwae", "5"))
 
 
 def test_protocols_that_do_not_differ_have_no_ablation():
     with pytest.raises(UserError, match="=fast and --towards=fast do not differ in training"):
         ablate_protocol.choices({"protocol": "fast"}, "fast")
-    settings = {"protocol": "rainforth2018", "k": "8"}  # whose K alone differs from the paper's
+    settings = {"protocol": "rainforth2018", "k": "8"}  # it differs from the paper in K alone
     with pytest.raises(UserError, match="do not differ"):
         ablate_protocol.choices(settings, "burda2015_paper")
 
 
-def test_epochs_are_one_quirk_within_the_budget():
+def test_epochs_are_one_change_and_shown_with_the_budget():
     settings = {"protocol": "burda2015_paper", "budget": "0.01"}
     choices = ablate_protocol.choices(settings, "fast")
     by_change = {choice.values["change"]: choice.settings for choice in choices}
-    # A hundredth of 1640 passes; and what the objective has where the paper names no estimator.
+    # A hundredth of 1640 epochs is shown. The paper has no estimator: the default one is shown.
     assert by_change["epochs 16"] == {"epochs": "1640"}
     assert by_change["estimator dreg"] == {"estimator": "dreg"}
     back = ablate_protocol.choices({"protocol": "fast", "objective": "iwae"}, "burda2015_paper")
@@ -149,7 +149,7 @@ def test_a_report_answers_the_question(made):
     figure = (folder / "answer.svg").read_text()
     assert xml.dom.minidom.parseString(figure).documentElement.tagName == "svg"
     assert "var(" not in figure and sweep_figures.PALETTE["series-1"] in figure
-    # Nothing is drawn before there is something to draw.
+    # Without results there is no figure.
     (folder / "answer.svg").unlink()
     empty = {**sweep_of(folder, cells), "cells": []}
     assert "figure:" not in study_reporting.report(study, {}, folder, empty)
@@ -160,22 +160,23 @@ def test_rows_of_table_1_are_those_of_the_values(made):
     folder, cells, values = made
     settings = {"protocol": "fast", "budget": "0.1"}
     sweep = files.jsonable(sweep_of(folder, cells))
-    # A replicate that has failed is left out, and one that is waiting keeps its cell out.
+    # A failed replicate is left out of its row. A cell with a waiting replicate has no row.
     first, second = sweep["cells"]
     first["runs"].pop(0)
     first["failures"]["0"] = "not finite"
-    ((cell, row), _) = table1.rows(folder, sweep, settings)
-    assert cell[:6] == ("blobs.npz", 1, "iwae", 1, "fast", 0.1)
+    row, _ = table1_results.rows_of_sweep(folder, sweep, settings)
+    names = ("data", "layers", "model", "k", "protocol", "budget")
+    assert tuple(row[name] for name in names) == ("blobs.npz", 1, "iwae", 1, "fast", 0.1)
     images = values[cells[0].name, 1]
     assert row["nll"] == [pytest.approx(-np.mean(images["log_likelihood"], dtype=np.float64))]
     assert (row["seeds"], row["failed_replicates"]) == ([1], [0])
     assert row["training_seconds"] == 5.0 and row["steps_per_second"] == 2.0
     assert row["command"] == "python -m experiments.study x --k=1"
     assert (row["steps"], row["test_images"]) == (12, made_sweeps.IMAGES)
-    # The level of the made values is -90 + 1, and one more than its remainder by 4 latents varies.
+    # The level of this replicate is -89.7: 1 + (89 mod 4) of the latents vary.
     assert row["active_units"] == [[2]]
     second["failures"]["1"] = sweep_results.WAITING
-    assert len(table1.rows(folder, sweep, settings)) == 1
+    assert len(table1_results.rows_of_sweep(folder, sweep, settings)) == 1
     assert "blobs.npz  1" in table1.table(folder, sweep, settings)
 
 
@@ -186,8 +187,8 @@ def test_replicates_in_several_runs_make_one_row(tmp_path):
     for replica, own in zip(replicas, values, strict=True):
         made_sweeps.write_run(tmp_path, [replica], {0: own})
     entry = files.jsonable(sweep_of(tmp_path, [cell]))["cells"][0]
-    named = table1_results.Cell("blobs.npz", 1, "iwae", 5, "fast", 0.1, cell.config)
-    row = table1_results.row(named, entry, tmp_path, "command")
+    entry["values"] = {"data": "blobs.npz", "layers": "1", "model": "iwae", "k": "5"}
+    row = table1_results.make_row(entry, tmp_path, "command", "fast", 0.1)
     expected = [-np.mean(e["log_likelihood"], dtype=np.float64) for e in values]
     np.testing.assert_allclose(row["nll"], expected, rtol=1e-12)
     assert row["seeds"] == [0, 1] and row["training_seconds"] == 2 * 5.0
@@ -196,11 +197,11 @@ def test_replicates_in_several_runs_make_one_row(tmp_path):
     assert row["nll_standard_error_over_images"] == pytest.approx(error)
 
 
-def test_runs_of_a_folder_of_each_are_adopted_where_they_are_wanted(tmp_path):
+def test_runs_outside_of_the_folder_are_adopted_if_they_are_wanted(tmp_path):
     config = made_sweeps.config({}, replicates=2)
     other = configs.replace(config, seed=7)
     names = {"ours": config, "theirs": other}
-    for name, own in names.items():  # as experiments.run leaves them: without "replicas"
+    for name, own in names.items():  # written as by experiments.run: without "replicas"
         with rundir.claim(str(tmp_path / name), own, made_sweeps.DIGEST, False):
             (tmp_path / name / "note").write_text(name)
     (tmp_path / "empty").mkdir()
@@ -214,7 +215,7 @@ def test_runs_of_a_folder_of_each_are_adopted_where_they_are_wanted(tmp_path):
     assert (tmp_path / "theirs" / "note").exists() and (tmp_path / "empty").exists()
     group = grid.group(replicas)
     assert store.begun == [group] and not store.done
-    # A worker that goes on with the group finds its own run there.
+    # A worker that resumes the group takes this run as its own.
     run = tmp_path / "sweep" / "runs" / group.name
     with rundir.claim(str(run), group.config, made_sweeps.DIGEST, False, group.replicas) as run:
         assert (run / "note").read_text() == "ours"

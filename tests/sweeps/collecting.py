@@ -1,4 +1,4 @@
-"""A folder's sweep.json without processes, and its page as a browser would see it."""
+"""The content of sweep.json of a folder, made without processes, and a parser of its page."""
 
 import html.parser
 
@@ -22,7 +22,15 @@ def means(values, name, field="log_likelihood"):
 
 
 class Page(html.parser.HTMLParser):
-    """What a browser would see: tags opened and closed, texts of table cells, ids, addresses."""
+    """A parsed page; asserts that every tag is closed.
+
+    Attributes:
+      rows: texts of the cells of each table row.
+      ids: all ids.
+      tags: (name, attributes) of all tags.
+      addresses: all links and sources.
+      text: all text but the style sheet.
+    """
 
     VOID = ("meta", "link", "br", "use", "path")
 

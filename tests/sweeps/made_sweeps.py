@@ -1,4 +1,4 @@
-"""A sweep's folder as processes would leave it, with known values per image."""
+"""Writes a sweep's folder as its processes would, with known values per image."""
 
 import json
 from pathlib import Path
@@ -28,12 +28,12 @@ DATA = {
 
 
 class Family(NamedTuple):
-    """What runs of a model family leave."""
+    """The contents of runs of a model family."""
 
     headline: str | None
     terms: tuple[str, ...]
     measured: tuple[str, ...]
-    layered: bool = False  # whether means of latents are measured
+    layered: bool = False  # True if means of latents are measured
 
 
 FAMILIES = {
@@ -43,33 +43,33 @@ FAMILIES = {
 }
 
 
-def config(values: dict[str, str], **others) -> Config:
-    own = {n: int(v) if n in ("k", "layers") else v for n, v in values.items()} | others
+def config(values: dict[str, str], **changes) -> Config:
+    settings = {n: int(v) if n in ("k", "layers") else v for n, v in values.items()} | changes
     sizes = {"batch_size": 10, "epochs": 2, "log_every": 6}
-    if FAMILIES[own.get("model", "mlp")].layered:
+    if FAMILIES[settings.get("model", "mlp")].layered:
         sizes["latent_dims"] = (LATENTS,)
-    made = configs.make(dataset="blobs.npz", **sizes | own)
-    validation.check(made)
-    return validation.resolved(made)
+    result = configs.make(dataset="blobs.npz", **sizes | settings)
+    validation.check(result)
+    return validation.resolved(result)
 
 
-def cells(axes: dict[str, list[str]], **others) -> list[grid.Cell]:
-    return grid.expand(axes, lambda values: config(values, **others))
+def cells(axes: dict[str, list[str]], **changes) -> list[grid.Cell]:
+    return grid.expand(axes, lambda values: config(values, **changes))
 
 
 def evaluation(rng: np.random.Generator, level: float, model: str = "mlp") -> Evaluation:
-    """Values around a level; as many of the latents vary as the level is deep, at least one."""
+    """Values around a level; 1 + (int(-level) mod 4) of the latents vary between images."""
     family = FAMILIES[model]
-    draw = {name: level + rng.normal(size=IMAGES) for name in family.measured}
+    values = {name: level + rng.normal(size=IMAGES) for name in family.measured}
     if not family.layered:
-        return draw | {"codes": rng.integers(0, 9, (IMAGES, 4))}
+        return values | {"codes": rng.integers(0, 9, (IMAGES, 4))}
     active = 1 + int(-level) % LATENTS
     means = np.where(np.arange(LATENTS) < active, 1.0, 0.0) * rng.normal(size=(IMAGES, LATENTS))
-    return draw | {"means_1": means}
+    return values | {"means_1": means}
 
 
 def write_run(folder: Path, runs: list[Config], evaluations, failed_at=None) -> Path:
-    """A complete run's directory, of the given replicates."""
+    """Writes the directory of a complete run of these replicates."""
     group = grid.group(runs)
     family = FAMILIES[group.config.model]
     path = folder / "runs" / group.name
@@ -82,8 +82,14 @@ def write_run(folder: Path, runs: list[Config], evaluations, failed_at=None) -> 
         ]
         (path / rundir.METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
         summary = {
-            **{"elbo_lab": "1", "jax": "1", "device": "cpu, 1 core", "steps": 12, "data": DATA},
-            **{"terms": family.terms, "headline": family.headline, "figures": ["samples"]},
+            "elbo_lab": "1",
+            "jax": "1",
+            "device": "cpu, 1 core",
+            "steps": 12,
+            "data": DATA,
+            "terms": family.terms,
+            "headline": family.headline,
+            "figures": ["samples"],
             "measured": {
                 name: list(array.shape) for name, array in evaluations[min(evaluations)].items()
             },
@@ -100,12 +106,13 @@ def write_run(folder: Path, runs: list[Config], evaluations, failed_at=None) -> 
     return path
 
 
-def fill(folder: Path, found: list[grid.Cell], seed: int = 0) -> dict[tuple[str, int], Evaluation]:
-    """Runs for all cells; returns the values by cell and seed."""
+def fill(folder: Path, cells: list[grid.Cell], seed: int = 0) -> dict[tuple[str, int], Evaluation]:
+    """Writes a run for each cell. Returns (name of the cell, seed) -> its values."""
     rng, values = np.random.default_rng(seed), {}
-    for i, cell in enumerate(c for c in found if c.config):
+    for i, cell in enumerate(cell for cell in cells if cell.config):
         replicas, model = training.replicas(cell.config), cell.config.model
-        own = {r: evaluation(rng, -90.0 + i + 0.3 * r, model) for r in range(len(replicas))}
-        write_run(folder, list(replicas), own)
-        values |= {(cell.name, replicas[r].seed): e for r, e in own.items()}
+        levels = [-90.0 + i + 0.3 * r for r in range(len(replicas))]
+        evaluations = {r: evaluation(rng, level, model) for r, level in enumerate(levels)}
+        write_run(folder, list(replicas), evaluations)
+        values |= {(cell.name, replicas[r].seed): e for r, e in evaluations.items()}
     return values

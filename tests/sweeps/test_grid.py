@@ -20,7 +20,7 @@ def make(values: dict[str, str]) -> Config:
     return validation.resolved(config)
 
 
-def test_cells_are_all_choices_and_the_invalid_ones_say_why():
+def test_cells_are_all_combinations_and_invalid_ones_have_a_reason():
     axes = {"objective": ["elbo", "iwae"], "k": ["1", "5"], "estimator": ["reparam", "vimco"]}
     cells = grid.expand(axes, make)
     assert [tuple(c.values.values()) for c in cells] == list(itertools.product(*axes.values()))
@@ -49,16 +49,16 @@ def test_a_value_that_is_invalid_everywhere_is_an_error(axes, words):
         grid.expand(axes, make)
 
 
-def test_the_baseline_is_the_first_cell_that_fits():
+def test_the_baseline_is_the_first_matching_cell_that_is_trained():
     axes = {"objective": ["elbo", "iwae"], "k": ["1", "5"], "estimator": ["reparam", "vimco"]}
     cells = grid.expand(axes, make)
     assert grid.find(cells, {}) == 0
     assert cells[grid.find(cells, {"k": "5"})].values["objective"] == "elbo"
-    # A skipped cell is passed over among those that fit.
+    # A matching cell that is skipped is passed over.
     assert cells[grid.find(cells, {"estimator": "vimco"})].values["k"] == "5"
     for wanted, words in [
-        ({"beta": "1"}, "no axis of the grid"),
-        ({"k": "7"}, "no cell of the grid"),
+        ({"beta": "1"}, "must name axes of the grid .*; got 'beta'"),
+        ({"k": "7"}, "is not a cell of the grid"),
         ({"k": "1", "estimator": "vimco"}, "skipped"),
     ]:
         with pytest.raises(UserError, match=words):
@@ -69,7 +69,7 @@ def seeds(config: Config, count: int) -> list[Config]:
     return [configs.replace(config, seed=s) for s in range(count)]
 
 
-def test_numbers_share_a_program_and_the_rest_does_not():
+def test_configs_that_differ_in_numbers_alone_share_a_program():
     base = configs.make(objective="renyi", alpha=0.5)
     same = [
         configs.replace(base, seed=7),
@@ -84,36 +84,36 @@ def test_numbers_share_a_program_and_the_rest_does_not():
         configs.replace(base, alpha="linear:0:1:60"),
         configs.replace(base, adam_eps=1e-8),
     ]
-    found = grid.groups([base, *same, *other, base], lambda _: 1.0, jobs=1)
-    assert [len(g.replicas) for g in found] == [4, 1, 1, 1, 1, 1, 1]
-    assert found[0].replicas == (base, *same)
-    assert found[0].config == configs.replace(base, replicates=4)
+    groups = grid.groups([base, *same, *other, base], lambda _: 1.0, jobs=1)
+    assert [len(g.replicas) for g in groups] == [4, 1, 1, 1, 1, 1, 1]
+    assert groups[0].replicas == (base, *same)
+    assert groups[0].config == configs.replace(base, replicates=4)
 
 
 def test_groups_are_bounded_and_keep_every_replicate_once():
     wanted = seeds(Config(), 70) + seeds(Config(k=1), 3)
-    found = grid.groups(wanted, lambda c: float(c.k), jobs=1)
-    assert max(len(g.replicas) for g in found) <= grid.LARGEST_GROUP
-    assert sorted(r.seed for g in found for r in g.replicas if r.k == 5) == list(range(70))
-    assert found[-1].config.k == 1
+    groups = grid.groups(wanted, lambda c: float(c.k), jobs=1)
+    assert max(len(g.replicas) for g in groups) <= grid.LARGEST_GROUP
+    assert sorted(r.seed for g in groups for r in g.replicas if r.k == 5) == list(range(70))
+    assert groups[-1].config.k == 1
 
 
 @pytest.mark.parametrize("jobs", [2, 3, 8])
 def test_several_jobs_end_at_nearly_the_same_time(jobs):
     wanted = seeds(Config(k=50), 12) + seeds(Config(k=1), 12)
-    found = grid.groups(wanted, lambda c: 1e8 * c.k, jobs)
-    assert sorted((r.k, r.seed) for g in found for r in g.replicas) == sorted(
+    groups = grid.groups(wanted, lambda c: 1e8 * c.k, jobs)
+    assert sorted((r.k, r.seed) for g in groups for r in g.replicas) == sorted(
         (r.k, r.seed) for r in wanted
     )
-    work = [sum(1e8 * r.k for r in g.replicas) for g in found]
+    work = [sum(1e8 * r.k for r in g.replicas) for g in groups]
     assert work == sorted(work, reverse=True)
-    # No schedule ends before an even share, nor before whole replicates allow: 12 long ones.
+    # Lower bounds of any schedule: an even share of the work; the 12 long replicates, undivided.
     least = max(sum(work) / jobs, -(-12 // jobs) * 50e8)
     assert grid.time_left(work, [], jobs, 1.0) <= 1.15 * least
 
 
-def test_groups_are_not_spread_for_nothing():
-    # Two programs for two jobs are even as they are, and short runs are not worth a process.
+def test_groups_are_split_only_if_it_saves_time():
+    # Two programs already fill two jobs, and short runs are not worth another process.
     wanted = seeds(Config(k=5), 4) + seeds(Config(k=6), 4)
     assert len(grid.groups(wanted, lambda c: 1e8, jobs=2)) == 2
     assert len(grid.groups(wanted[:4], lambda c: 1e3, jobs=2)) == 1
@@ -121,14 +121,14 @@ def test_groups_are_not_spread_for_nothing():
     assert len(grid.groups(wanted[:4], lambda c: 1e8, jobs=1)) == 1
 
 
-def test_a_groups_name_is_its_replicates():
-    one, other = grid.group(seeds(Config(), 2)), grid.group(seeds(Config(), 3))
-    assert one.name == grid.group(seeds(Config(), 2)).name != other.name
-    assert one.name.startswith("iwae-k5-")
+def test_the_name_of_a_group_identifies_its_replicates():
+    two, three = grid.group(seeds(Config(), 2)), grid.group(seeds(Config(), 3))
+    assert two.name == grid.group(seeds(Config(), 2)).name != three.name
+    assert two.name.startswith("iwae-k5-")
 
 
 def test_time_left():
-    # One job: everything in turn. Two: 4 + 5 beside 3 + 3, and 5 + 2 + 1 beside 4 + 3.
+    # One job: the sum. Two jobs: 4 + 5 and 3 + 3; then 5 + 2 + 1 and 4 + 3.
     assert grid.time_left([4.0, 3.0, 2.0], [1.0], 1, 2.0) == 5.0
     assert grid.time_left([4.0, 3.0, 3.0, 5.0], [], 2, 1.0) == 9.0
     assert grid.time_left([5.0, 4.0, 3.0, 2.0, 1.0], [], 2, 1.0) == 8.0

@@ -1,4 +1,4 @@
-"""The page of a sweep in headless Chromium: it fits, loads nothing, says nothing, and prints."""
+"""The page of a sweep in headless Chromium: it fits, loads nothing, logs nothing, and prints."""
 
 import json
 import os
@@ -21,8 +21,8 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--hide-scrollbars", "--enable-logging=stderr", "--no-pdf-header-footer"),
 )
-# What a copy of the page is asked once it stands. It is shown in a frame, since a window is at
-# least 500 pixels wide, and tells the answer to the page around it.
+# A script that measures a copy of the page after it has loaded, and sends the result to the page
+# around it. The copy is in a frame, since a window is at least 500 pixels wide.
 PROBE = """
 <script>
 addEventListener("load", () => {
@@ -69,25 +69,25 @@ FAMILIES = {"binarization": ["dynamic", "fixed"], "model": list(made_sweeps.FAMI
 
 
 def made(folder, axes: dict[str, list[str]]):
-    """The page of a sweep whose last cell is not trained."""
+    """Writes the page of a sweep whose last cell is not trained."""
     cells = made_sweeps.cells(axes, replicates=3)
     made_sweeps.fill(folder, cells[:-1])
     store = sweep_folder.read(folder, {"blobs.npz": made_sweeps.DIGEST})
     command = "python -m experiments.sweep " + " ".join(f"--{n}={','.join(axes[n])}" for n in axes)
-    found = files.jsonable(sweep_results.collect(cells, 0, store, {}, command))
+    sweep = files.jsonable(sweep_results.collect(cells, 0, store, {}, command))
     path = folder / "report.html"
-    path.write_text(html_page.page(found))
+    path.write_text(html_page.page(sweep))
     return path
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """A page of a grid as large as a person would make, with failed and skipped cells."""
+    """The page of a grid of a usual size, with skipped cells and one that is not trained."""
     return made(tmp_path_factory.mktemp("page"), GRID)
 
 
 def probed(page, tmp_path, width: int, *flags: str) -> dict:
-    """What a page says of itself in a window of so many pixels."""
+    """The measurements of `PROBE` in a frame of a width in pixels."""
     copy, around = tmp_path / "copy.html", tmp_path / "around.html"
     copy.write_text(page.read_text().replace("</body>", f"{PROBE}</body>"))
     around.write_text(AROUND.replace("{width}", str(width)))
@@ -99,8 +99,8 @@ def browse(tmp_path, page, *flags: str) -> subprocess.CompletedProcess:
     command = [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *flags, page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    said = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-    assert not said, said
+    logged = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+    assert not logged, logged
     return done
 
 
@@ -108,28 +108,28 @@ def browse(tmp_path, page, *flags: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_the_page_fits_and_loads_nothing(page, tmp_path, width, dark):
     scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
-    found = probed(page, tmp_path, width, scheme)
-    assert found["width"] == width
-    assert found["scroll"] <= width
-    assert found["outside"] == found["cut"] == []
-    assert found["loaded"] == []
-    assert found["text"] > 9  # pixels, the least height of a figure's letters
+    measured = probed(page, tmp_path, width, scheme)
+    assert measured["width"] == width
+    assert measured["scroll"] <= width
+    assert measured["outside"] == measured["cut"] == []
+    assert measured["loaded"] == []
+    assert measured["text"] > 9  # pixels, the smallest height of a figure's letters
     cells = 2 * 3 * 3 - 2 - 1  # two skipped, one not trained
-    assert found["rows"] == 2 * cells
-    paper = sum(map(int, re.findall(r"\d+", found["paper"])[:3])) / 3
+    assert measured["rows"] == 2 * cells
+    paper = sum(map(int, re.findall(r"\d+", measured["paper"])[:3])) / 3
     assert paper < 60 if dark else paper > 240
 
 
-def test_long_names_of_cells_cut_no_label_off(tmp_path):
-    found = probed(made(tmp_path, LONG_NAMES), tmp_path, 1280)
-    assert found["cut"] == [] and found["rows"] == 2 * (4 * 2 - 1)
+def test_long_names_of_cells_are_not_cut_off(tmp_path):
+    measured = probed(made(tmp_path, LONG_NAMES), tmp_path, 1280)
+    assert measured["cut"] == [] and measured["rows"] == 2 * (4 * 2 - 1)
 
 
 @pytest.mark.parametrize("width", [360, 1280])
 def test_a_page_of_several_families_fits(tmp_path, width):
-    found = probed(made(tmp_path, FAMILIES), tmp_path, width)
-    assert found["scroll"] <= width and found["outside"] == found["cut"] == []
-    assert found["rows"] == 2 * (2 * 3 - 1)
+    measured = probed(made(tmp_path, FAMILIES), tmp_path, width)
+    assert measured["scroll"] <= width and measured["outside"] == measured["cut"] == []
+    assert measured["rows"] == 2 * (2 * 3 - 1)
 
 
 def test_a_console_error_would_be_seen(page, tmp_path):
@@ -145,7 +145,7 @@ def test_it_is_drawn_and_printed(page, tmp_path):
     browse(tmp_path, page, "--window-size=360,2000", f"--screenshot={tmp_path / 'page.png'}")
     pixels = matplotlib.image.imread(tmp_path / "page.png")[..., :3]
     assert pixels.shape == (2000, 360, 3)
-    # The outermost columns are paper: nothing runs off the page.
+    # The outermost columns are empty: nothing runs off the page.
     assert np.all(pixels[:, [0, -1]] == 1.0)
     assert np.ptp(pixels, axis=(0, 2)).max() == pytest.approx(1.0, abs=0.2)
     browse(tmp_path, page, f"--print-to-pdf={tmp_path / 'page.pdf'}")

@@ -1,4 +1,4 @@
-"""Sweeps of cells that are measured by different quantities: what is compared, tables, the page."""
+"""Sweeps whose cells have different headlines: which ones compare, the table and the page."""
 
 import json
 import re
@@ -26,13 +26,12 @@ def families(tmp_path_factory):
     return made_sweeps.fill(folder, cells), folder, cells
 
 
-def test_cells_of_two_families_say_what_they_were_measured_by(families):
+def test_cells_of_several_families_name_their_quantities(families):
     values, folder, cells = families
-    found = json.loads(json.dumps(collected(folder, cells, baseline=1)))
-    first, baseline, exact, codes = found["cells"]
-    assert [c["headline"] for c in found["cells"]] == [
-        *("log_likelihood", "log_likelihood", "log_px", "log_px_code")
-    ]
+    content = json.loads(json.dumps(collected(folder, cells, baseline=1)))
+    first, baseline, exact, codes = content["cells"]
+    headlines = [c["headline"] for c in content["cells"]]
+    assert headlines == ["log_likelihood", "log_likelihood", "log_px", "log_px_code"]
     about = ("title", "symbol", "unit", "direction", "better", "draws")
     nats = "nats per image"
     bound = "lower bound in expectation"
@@ -43,54 +42,56 @@ def test_cells_of_two_families_say_what_they_were_measured_by(families):
         ("log-likelihood", "log p(x)", nats, "exact", "higher", None),
         ("reconstruction", "log p(x|codes)", nats, None, "higher", None),
     ]
-    # Representations are no results, and only layers have active units.
+    # Representations are not results, and only layers have active units.
     assert list(codes["results"]) == ["log_px_code"] and list(exact["results"]) == ["log_px"]
-    assert ["active_units" in c for c in found["cells"]] == [True, True, False, False]
+    assert ["active_units" in c for c in content["cells"]] == [True, True, False, False]
     curves = [(c["curve"]["term"], c["curve"]["title"]) for c in (baseline, exact, codes)]
     assert curves == [
-        *(
-            ("bound", "training bound"),
-            ("nll", "negative log-likelihood"),
-            ("loss", "training loss"),
-        )
+        ("bound", "training bound"),
+        ("nll", "negative log-likelihood"),
+        ("loss", "training loss"),
     ]
-    # Two of log p(x) are compared, though one is exact; a reconstruction is not compared with them.
+    # A bound of log p(x) compares with an exact log p(x), but not with a reconstruction.
     own = means(values, exact["name"], "log_px")
     low, high = stats.ttest_rel(own, means(values, baseline["name"])).confidence_interval()
     stored = exact["difference"]["headline"]
     assert (stored["low"], stored["high"]) == pytest.approx((low, high))
     assert codes["difference"] == {"reason": "another quantity: log p(x|codes), not L_5000"}
     assert set(first["difference"]) == {"headline", "elbo"}
-    assert found["best"] is None
-    # Levels rise from cell to cell.
+    assert content["best"] is None
+    # The made values rise from cell to cell.
     assert collected(folder, cells[:3])["best"] == exact["name"] == "model=pixelcnn, k=-"
 
 
-def test_table_and_page_of_two_families(families):
+def test_table_and_page_of_several_families(families):
     _, folder, cells = families
-    found = json.loads(json.dumps(collected(folder, cells)))
-    lines = sweep_reporting.table(found).splitlines()
-    assert re.split(r"  +", lines[0]) == [
-        *("model", "k", "runs", "headline", "by", "ELBO", "active", "train s", "minus baseline")
-    ]
-    assert [re.split(r"  +", line)[4] for line in lines[1:5]] == [
-        *("L_5000", "L_5000", "log p(x)", "log p(x|codes)")
-    ]
+    content = json.loads(json.dumps(collected(folder, cells)))
+    lines = sweep_reporting.table(content).splitlines()
+    head = "model, k, runs, headline, by, ELBO, active, train s, minus baseline".split(", ")
+    assert re.split(r"  +", lines[0]) == head
+    symbols = [re.split(r"  +", line)[4] for line in lines[1:5]]
+    assert symbols == ["L_5000", "L_5000", "log p(x)", "log p(x|codes)"]
     assert re.split(r"  +", lines[3])[5:7] == ["-", "-"]
     assert "L_5000: log-likelihood, lower bound in expectation" in lines
     assert "log p(x): log-likelihood, exact" in lines
-    page = Page(html_page.page(found))
+    page = Page(html_page.page(content))
     words = (
         "L_5000 (lower bound in expectation), log p(x) (exact), all of log p(x)",
         "another quantity: log p(x|codes), not L_5000",
-        *("test log p(x|codes), nats", "negative log-likelihood, nats", "training loss, nats"),
+        "test log p(x|codes), nats",
+        "negative log-likelihood, nats",
+        "training loss, nats",
         "log-likelihood, L_5000 with 5,000 draws per image; log-likelihood, log p(x); "
         "reconstruction, log p(x|codes)",
     )
     for text in words:
         assert text in page.text
-    assert [row[0] for row in page.rows[1:5]] == [
-        *("mlp, k = 1L5000", "mlp, k = 5L5000", "pixelcnnlog p(x)", "vqvaelog p(x|codes)")
+    names = [row[0] for row in page.rows[1:5]]
+    assert names == [
+        "mlp, k = 1L5000",
+        "mlp, k = 5L5000",
+        "pixelcnnlog p(x)",
+        "vqvaelog p(x|codes)",
     ]
     assert page.rows[5][:3] == ["cell", "replicates", "ELBO, nats"]
     assert page.rows[8][:3] == ["pixelcnn", "3", "–"]
@@ -110,13 +111,13 @@ def test_densities_and_bounds_of_other_draws_are_not_compared_and_masses_are(tmp
     }
     cells = grid.expand({"what": list(wanted)}, lambda values: wanted[values["what"]])
     made_sweeps.fill(tmp_path, cells)
-    found = collected(tmp_path, cells)
-    reasons = [cell["difference"].get("reason") for cell in found["cells"]]
+    content = collected(tmp_path, cells)
+    reasons = [cell["difference"].get("reason") for cell in content["cells"]]
     law = "other test images or another likelihood"
     draws = "another eval_k: bounds of different K"
     assert reasons == ["the baseline", None, law, draws, law]
-    assert set(found["cells"][3]["difference"]) == {"elbo", "reason"}
-    assert found["cells"][2]["results"]["elbo"]["title"] == "ELBO, density"
+    assert set(content["cells"][3]["difference"]) == {"elbo", "reason"}
+    assert content["cells"][2]["results"]["elbo"]["title"] == "ELBO, density"
     assert collected(tmp_path, cells, baseline=2)["cells"][4]["difference"] == {"reason": law}
 
 
@@ -137,15 +138,15 @@ def test_cells_of_a_method_without_a_headline_are_not_compared(tmp_path, monkeyp
     monkeypatch.setitem(made_sweeps.FAMILIES, "pixelcnn", without)
     cells = made_sweeps.cells({"layers": ["1", "2"]}, model="pixelcnn", replicates=2)
     made_sweeps.fill(tmp_path, cells)
-    found = collected(tmp_path, cells)
-    assert found["best"] is None
-    assert found["cells"][1]["difference"] == {
+    content = collected(tmp_path, cells)
+    assert content["best"] is None
+    assert content["cells"][1]["difference"] == {
         "reason": "no quantity to compare by",
-        "log_px": found["cells"][1]["difference"]["log_px"],
+        "log_px": content["cells"][1]["difference"]["log_px"],
     }
-    lines = sweep_reporting.table(found).splitlines()
+    lines = sweep_reporting.table(content).splitlines()
     assert lines[0].split()[:4] == ["layers", "runs", "headline", "log"]
     assert lines[2].endswith("no quantity to compare by")
-    page = Page(html_page.page(found))
+    page = Page(html_page.page(content))
     assert page.rows[0] == ["cell", "headline", "minus baseline"]
     assert page.rows[4][:2] == ["layers = 1", "2"] and "±" in page.rows[4][2]

@@ -1,4 +1,4 @@
-"""Sweeps without processes: folders, what is missing, numbers, and the page."""
+"""Sweeps without processes: the folder, what is missing in it, the numbers and the page."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ def sweep(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(sweep):
-    """Drawn once, since figures take a second."""
+    """The page, which takes a second to draw."""
     return html_page.page(sweep[1])
 
 
@@ -39,9 +39,9 @@ def numbers(text):
 
 
 def test_the_numbers_are_those_of_the_images(sweep):
-    values, found = sweep
-    assert found["complete"] and found["baseline"] == "objective=elbo, k=1, estimator=reparam"
-    for cell in found["cells"]:
+    values, content = sweep
+    assert content["complete"] and content["baseline"] == "objective=elbo, k=1, estimator=reparam"
+    for cell in content["cells"]:
         if cell["status"] == "skipped":
             continue
         for name in made_sweeps.MEASURED:
@@ -49,14 +49,14 @@ def test_the_numbers_are_those_of_the_images(sweep):
             stored = cell["results"][name]
             assert stored["mean"] == pytest.approx(own.mean())
             assert stored["standard_error"] == pytest.approx(stats.sem(own))
-        own, base = (means(values, name) for name in (cell["name"], found["baseline"]))
-        if cell["name"] == found["baseline"]:
+        own, base = (means(values, name) for name in (cell["name"], content["baseline"]))
+        if cell["name"] == content["baseline"]:
             assert cell["difference"] == {"reason": "the baseline"}
         else:
             low, high = stats.ttest_rel(own, base).confidence_interval()
             stored = cell["difference"]["headline"]
             assert (stored["low"], stored["high"]) == pytest.approx((low, high))
-        # Three replicates in one program that trained for five seconds.
+        # Three replicates in one program, which trained for five seconds.
         assert cell["training_seconds"] == pytest.approx(5 / 3)
         counts = [
             np.sum(np.var(values[cell["name"], s]["means_1"], axis=0) > 0.01) for s in range(3)
@@ -90,17 +90,17 @@ def test_the_page_is_whole_and_loads_nothing(page):
 
 
 def test_the_page_shows_the_numbers(sweep, page):
-    values, found = sweep
+    values, content = sweep
     rows = Page(page).rows
     assert rows[0] == ["cell", "L5000, nats", "minus baseline, nats"]
-    names = [c["name"] for c in found["cells"] if c["status"] == "done"]
-    base = means(values, found["baseline"])
+    names = [c["name"] for c in content["cells"] if c["status"] == "done"]
+    base = means(values, content["baseline"])
     for name, row in zip(names, rows[1 : 1 + len(names)], strict=True):
         own = means(values, name)
         value, error = numbers(row[1])
         assert value == pytest.approx(own.mean(), abs=0.6 * 10 ** -_decimals(row[1]))
         assert error == pytest.approx(stats.sem(own), rel=0.06)
-        if name == found["baseline"]:
+        if name == content["baseline"]:
             assert row[2] == "the baseline"
             continue
         low, high = stats.ttest_rel(own, base).confidence_interval()
@@ -113,8 +113,8 @@ def _decimals(text):
 
 
 def test_the_printed_table(sweep):
-    values, found = sweep
-    lines = sweep_reporting.table(found).splitlines()
+    values, content = sweep
+    lines = sweep_reporting.table(content).splitlines()
     assert lines[0].split()[:5] == ["objective", "k", "estimator", "runs", "L_5000"]
     assert lines[1].startswith("elbo       1  reparam    3     -")
     assert "the baseline" in lines[1]
@@ -122,15 +122,15 @@ def test_the_printed_table(sweep):
     assert sum(line.startswith("skipped: ") for line in lines) == 2
 
 
-def test_one_replicate_is_compared_by_images_and_says_so(tmp_path):
+def test_one_replicate_is_compared_by_images_and_the_table_states_it(tmp_path):
     cells = made_sweeps.cells({"k": ["1", "5"]}, replicates=1)
     values = made_sweeps.fill(tmp_path, cells)
-    found = collected(tmp_path, cells, baseline=1)
+    content = collected(tmp_path, cells, baseline=1)
     own, base = (values[f"k={k}", 0]["log_likelihood"] for k in (1, 5))
     low, high = stats.ttest_rel(own, base).confidence_interval()
-    stored = found["cells"][0]["difference"]["headline"]
+    stored = content["cells"][0]["difference"]["headline"]
     assert (stored["low"], stored["high"]) == pytest.approx((low, high))
-    assert "does not cover what another seed would change" in sweep_reporting.table(found)
+    assert "does not cover what another seed would change" in sweep_reporting.table(content)
 
 
 def test_failed_replicates_are_left_out_and_named(tmp_path):
@@ -140,15 +140,15 @@ def test_failed_replicates_are_left_out_and_named(tmp_path):
     own = {r: made_sweeps.evaluation(rng, -90.0) for r in (0, 2)}
     made_sweeps.write_run(tmp_path, first, own, {"0": -1, "1": 17, "2": -1})
     killed = grid.group(training.replicas(cells[1].config))
-    found = collected(tmp_path, cells, failed={killed: "its process was ended by <signal> 9"})
-    assert [c["status"] for c in found["cells"]] == ["partly", "failed", "waiting"]
-    assert not found["complete"]
-    assert found["cells"][0]["replicates"] == 2
-    text = Page(html_page.page(found)).text
+    content = collected(tmp_path, cells, failed={killed: "its process was ended by <signal> 9"})
+    assert [c["status"] for c in content["cells"]] == ["partly", "failed", "waiting"]
+    assert not content["complete"]
+    assert content["cells"][0]["replicates"] == 2
+    text = Page(html_page.page(content)).text
     assert "seed 1: training diverged: not finite at step 17" in text
     assert "seeds 0, 1, 2: its process was ended by <signal> 9" in text
-    assert "seed 1: training diverged" in sweep_reporting.table(found)
-    # Where the baseline has nothing, no cell has a difference.
+    assert "seed 1: training diverged" in sweep_reporting.table(content)
+    # If the baseline has no results, no cell has a difference.
     other = collected(tmp_path, cells, baseline=1)
     assert "difference" not in other["cells"][0]
     assert "no baseline" in sweep_reporting.table(other)
@@ -161,18 +161,18 @@ def test_replicates_of_values_that_are_not_finite_are_left_out_and_named(tmp_pat
     for r in first:
         first[r]["log_likelihood"][3:5] = -np.inf
         made_sweeps.write_run(tmp_path, list(training.replicas(cells[0].config)), first)
-        found = collected(tmp_path, cells, baseline=1)
-        text = Page(html_page.page(found)).text
+        content = collected(tmp_path, cells, baseline=1)
+        text = Page(html_page.page(content)).text
         assert "not finite: log_likelihood on 2 test images" in text
-        assert "not finite: log_likelihood on 2 test images" in sweep_reporting.table(found)
-        assert found["cells"][0]["status"] == ("partly", "failed")[r]
+        assert "not finite: log_likelihood on 2 test images" in sweep_reporting.table(content)
+        assert content["cells"][0]["status"] == ("partly", "failed")[r]
 
 
 def test_cells_of_other_test_images_are_not_compared(tmp_path):
     cells = made_sweeps.cells({"binarization": ["dynamic", "fixed", "threshold"]}, replicates=2)
     made_sweeps.fill(tmp_path, cells)
     _, fixed, threshold = collected(tmp_path, cells)["cells"]
-    assert "headline" in fixed["difference"]  # drawn alike for both
+    assert "headline" in fixed["difference"]  # both have the same test images
     assert threshold["difference"] == {"reason": "other test images or another likelihood"}
     assert collected(tmp_path, cells)["best"] is None
 
@@ -187,13 +187,13 @@ def test_what_is_missing_from_a_folder(tmp_path):
     store = sweep_folder.read(tmp_path, DIGESTS)
     wanted = [r for cell in large for r in training.replicas(cell.config)]
     assert sweep_folder.missing(store, wanted) == ([begun], [wanted[2], wanted[5]])
-    # In a smaller grid, a stopped run that has more than is wanted is left alone.
+    # A stopped run with replicates that a smaller grid does not want is not resumed.
     assert sweep_folder.missing(store, wanted[3:4]) == ([], wanted[3:4])
     with pytest.raises(UserError, match="have changed since"):
         sweep_folder.read(tmp_path, {"blobs.npz": "another"})
 
 
-def test_a_run_that_has_lost_its_values_is_done_again(tmp_path):
+def test_a_run_that_has_lost_its_values_is_evaluated_again(tmp_path):
     (cell,) = made_sweeps.cells({}, replicates=2)
     made_sweeps.fill(tmp_path, [cell])
     assert not sweep_folder.read(tmp_path, DIGESTS).begun
@@ -206,7 +206,7 @@ def test_a_run_that_has_lost_its_values_is_done_again(tmp_path):
         values.unlink(missing_ok=True)
 
 
-def test_a_folder_that_is_no_sweeps_is_refused_and_overwriting_spares_other_files(tmp_path):
+def test_other_folders_are_refused_and_overwriting_keeps_other_files(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="not a sweep's folder"):
@@ -224,7 +224,7 @@ def test_a_folder_that_is_no_sweeps_is_refused_and_overwriting_spares_other_file
 
 
 @pytest.mark.parametrize("damage", ['{"cells": []', "null", '{"grid": {}, "jobs": "x"}', None])
-def test_a_damaged_sweep_is_made_anew_from_its_runs(tmp_path, damage):
+def test_a_damaged_sweep_json_is_made_again_from_the_runs(tmp_path, damage):
     path = tmp_path / "sweep.json"
     made_sweeps.fill(tmp_path, made_sweeps.cells({}, replicates=2))
     for overwrite in (False, True):
@@ -237,7 +237,7 @@ def test_a_damaged_sweep_is_made_anew_from_its_runs(tmp_path, damage):
             stack.enter_context(sweep_folder.claim(str(tmp_path), overwrite))
         assert not path.exists()
         assert bool(list(tmp_path.glob("runs/*"))) == (not overwrite)
-    if damage:  # without runs it may be another program's
+    if damage:  # without runs it may be a file of another program
         path.write_text(damage)
         with pytest.raises(UserError, match="not a sweep's folder"):
             with sweep_folder.claim(str(tmp_path), True):
@@ -245,7 +245,7 @@ def test_a_damaged_sweep_is_made_anew_from_its_runs(tmp_path, damage):
         assert path.read_text() == damage
 
 
-def test_a_folder_of_single_runs_is_no_sweep(tmp_path):
+def test_a_folder_of_single_runs_is_not_a_sweep(tmp_path):
     with rundir.claim(str(tmp_path / "runs" / "a"), Config(), made_sweeps.DIGEST, False):
         pass
     for overwrite in (False, True):
@@ -256,13 +256,13 @@ def test_a_folder_of_single_runs_is_no_sweep(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["runs", "logs"])
-def test_a_file_in_the_place_of_a_folder_is_one_sentence(tmp_path, name):
+def test_a_file_with_the_name_of_a_folder_is_refused(tmp_path, name):
     (tmp_path / name).write_text("x")
-    with pytest.raises(UserError, match=f"{name} has to be a folder .File exists.; move"):
+    with pytest.raises(UserError, match=f"{name} must be a folder .File exists.; move"):
         sweep_folder.make_folders(tmp_path)
 
 
-def test_a_sweep_whose_metrics_are_lost_says_so_and_has_all_other_numbers(tmp_path):
+def test_lost_metrics_are_reported_and_all_other_numbers_are_kept(tmp_path):
     cells = made_sweeps.cells({"k": ["1", "5"]}, replicates=2)
     made_sweeps.fill(tmp_path, cells)
     whole = collected(tmp_path, cells)
@@ -270,21 +270,21 @@ def test_a_sweep_whose_metrics_are_lost_says_so_and_has_all_other_numbers(tmp_pa
     first.unlink()
     second.write_text(second.read_text().splitlines()[1] + "\n")
     with pytest.warns(DamageWarning, match="has lost the lines of steps 1 to ") as caught:
-        found = collected(tmp_path, cells)
+        content = collected(tmp_path, cells)
     assert sorted(re.search("steps (.*):", str(w.message))[1] for w in caught) == [
         "1 to 12",
         "1 to 6",
     ]
-    for cell, before in zip(found["cells"], whole["cells"], strict=True):
+    for cell, before in zip(content["cells"], whole["cells"], strict=True):
         curve = cell.pop("curve")
         assert len(curve["seconds"]) == len(curve["values"]) < 2
         before.pop("curve")
         assert cell == before
         cell["curve"] = curve
-    assert "training" in html_page.page(found)
+    assert "training" in html_page.page(content)
 
 
-def test_commands_of_cells_make_their_configs():
+def test_the_command_of_a_cell_gives_its_config():
     config = made_sweeps.config({"objective": "renyi", "k": "7"}, seed=3)
     config = configs.replace(config, alpha=-float("inf"), estimator=None, shuffle=False)
     config = configs.replace(config, latent_dims=(4, 2), batch_size=9)
@@ -312,7 +312,7 @@ def test_baselines_by_name():
     assert grid_flags.baseline(cells, None) == 0
     assert grid_flags.baseline(cells, "objective=iwae,k=5") == 3
     assert grid_flags.baseline(cells, "--k=5; objective=elbo") == 1
-    with pytest.raises(UserError, match="as objective=elbo,k=1"):
+    with pytest.raises(UserError, match="of the form objective=elbo,k=1"):
         grid_flags.baseline(cells, "iwae")
 
 

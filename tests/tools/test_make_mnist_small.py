@@ -1,4 +1,4 @@
-"""The script behind mnist_small.npz, on tiny files in the form of the official ones."""
+"""tools/make_mnist_small.py, on tiny files in the format of the official ones."""
 
 import gzip
 import hashlib
@@ -26,7 +26,7 @@ def _idx(array):
 
 @pytest.fixture
 def fake_mnist(tmp_path):
-    """Four tiny files in the official form; returns (folder, digests, official arrays)."""
+    """Four tiny files in the official format: their folder, digests and arrays."""
     folder, digests, official = tmp_path / "idx", {}, {}
     folder.mkdir()
     rng = np.random.RandomState(1)
@@ -71,7 +71,7 @@ def test_script_refuses_other_files(fake_mnist, tmp_path):
     folder, digests, _ = fake_mnist
     with pytest.raises(UserError, match="train-images.* is not the official file: its sha256 is"):
         make_mnist_small.build(folder)
-    with pytest.raises(UserError, match="There are 5 examples of 0, but 6 needed"):
+    with pytest.raises(UserError, match="There are 5 examples of 0, but 6 are needed"):
         make_mnist_small.build(folder, digests, {"test": ("t10k", 6)})
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(UserError, match="lacks the official MNIST files t10k-labels-idx1"):
