@@ -13,13 +13,11 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Chain, Distribution
+from elbo_lab.models import common
 from elbo_lab.models.base import NOTHING_GIVEN, Given, Model, Params
 from elbo_lab.models.laws import LIKELIHOODS
-from elbo_lab.models.networks import ACTIVATIONS, INITS, SCALES, DecoderMLP, GaussianMLP, gaussian
+from elbo_lab.models.networks import INITS, DecoderMLP, GaussianMLP, gaussian
 from elbo_lab.options import option
-
-# Where the output bias starts.
-OUTPUT_BIASES = ("train_mean", "zero")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,24 +35,14 @@ class MLPOptions:
     upper_hidden_dims: tuple[int, ...] = option(
         (100, 100), "hidden widths between two stochastic layers", least=1
     )
-    activation: str = option("tanh", "of the hidden layers", tuple(ACTIVATIONS))
-    scale: str = option(
-        "log_std",
-        "what a Gaussian's scale output is: log sigma, log sigma^2, softplus's sigma^2",
-        tuple(SCALES),
-    )
-    likelihood: str = option(
-        "bernoulli",
+    activation: str = common.activation_option("tanh")
+    scale: str = common.scale_option()
+    likelihood: str = common.likelihood_option(
         "p(x|z): a mass of binary pixels (bernoulli) or of 8-bit grey levels "
         "(discretized_logistic), or a density of grey levels, whose bounds do not compare with "
-        "those of masses; all but bernoulli need --binarization=none",
-        tuple(LIKELIHOODS),
+        "those of masses; all but bernoulli need --binarization=none"
     )
-    output_bias: str = option(
-        "train_mean",
-        "start of the output bias: where p(x|z) has the training mean, or zero",
-        OUTPUT_BIASES,
-    )
+    output_bias: str = common.output_bias_option()
     init: str = option(
         "glorot",
         "start of the weights: Glorot's uniform law, every layer by a key of its own or all by "
