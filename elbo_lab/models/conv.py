@@ -18,7 +18,7 @@ from elbo_lab.models.laws import LIKELIHOODS
 from elbo_lab.models.networks import GaussianConv, LatentConvDecoder, gaussian
 from elbo_lab.options import option
 
-# Rows that the evaluation decodes at once: three to four times as fast on a CPU as 1000 are.
+# Rows that the evaluation decodes at once: three to four times as fast on a CPU as 1000 rows.
 ROWS = 100
 
 

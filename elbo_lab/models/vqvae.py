@@ -21,7 +21,7 @@ from elbo_lab.models.laws import LIKELIHOODS
 from elbo_lab.models.networks import ConvDecoder, VectorEncoder
 from elbo_lab.options import option
 
-# How a codebook is trained: by moving averages or by a loss.
+# Ways to train a codebook: by moving averages or by a loss.
 CODEBOOKS = ("ema", "loss")
 
 
@@ -81,7 +81,7 @@ def make(options: VQVAEOptions, spec: Spec) -> Quantized:
     """Strided convolutions to a grid of vectors, and back to p(x|codes), one of `LIKELIHOODS`.
 
     Args:
-      options: reads the sizes of the codebook and the settings of the networks.
+      options: the family's settings; reads the sizes of the codebook and those of the networks.
       spec: of images (H, W) or (H, W, C), of any size. Each of the channels halves height and
         width, rounded up, which gives the shape of the codes.
 

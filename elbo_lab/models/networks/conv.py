@@ -52,8 +52,9 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise ValueError(f"Convolutions take images (H, W) or (H, W, C), not the shape {shape}.")
-    height, width, *colours = shape
-    return height, width, *(colours or [1])
+    height, width = shape[:2]
+    colours = shape[2] if len(shape) == 3 else 1
+    return height, width, colours
 
 
 class Conv(nn.Module):
@@ -88,14 +89,15 @@ class Upsample(nn.Module):
 
 
 def _groups(channels: int) -> int:
-    """The most groups, up to 8, of two channels or more each: of one channel on a 1 x 1 grid
-    nothing would be left.
+    """The largest number of equal groups, up to 8, with two channels or more in each.
+
+    Normalization would map a group of one channel on a 1 x 1 grid to zero.
     """
     return max(groups for groups in range(1, 9) if groups == 1 or channels % (2 * groups) == 0)
 
 
 class NormActivation(nn.Module):
-    """Normalization, if there is any, and the activation after it."""
+    """Normalization, unless it is "none", and then the activation."""
 
     settings: ConvSettings
 
@@ -107,9 +109,9 @@ class NormActivation(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + conv1x1(act(conv3x3(act(x)))) (van den Oord et al. 2017, section 4.1); norms before acts.
+    """x + conv1x1(act(conv3x3(act(x)))) (van den Oord et al. 2017, section 4.1).
 
-    [rows, h, w, C] -> [rows, h, w, C].
+    [rows, h, w, C] -> [rows, h, w, C]. The normalization comes before each activation.
     """
 
     hidden: int  # channels between the two convolutions
