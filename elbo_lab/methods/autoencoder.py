@@ -2,10 +2,10 @@
 
     loss(x) = -log p(x | E_q[z|x])
 
-The code is the mean of the inference network's q(z|x), and the likelihood is the model's own: with
-a Gaussian p(x|z) the loss is the squared error up to scale and constant, with a Bernoulli one the
-cross-entropy, with a discretized law the negative log mass. No draw enters, and nothing keeps the
-codes near the prior: decoded draws from the prior show what that costs (textbook section 13.1).
+The code is the mean of the inference network's q(z|x), and the likelihood is the model's own. The
+loss is the squared error up to scale and constant for a Gaussian p(x|z), the cross-entropy for a
+Bernoulli p(x|z), and the negative log mass for a discretized law. No draw enters, and nothing keeps
+the codes near the prior: decoded draws from the prior show the cost (textbook section 13.1).
 """
 
 import functools
@@ -32,7 +32,7 @@ def make(model: Model, is_plane: bool = False) -> Method:
 
     Args:
       model: its posterior's means are the codes, its likelihood decodes; its prior is never fitted.
-      is_plane: whether codes are [*batch, 2].
+      is_plane: True if codes are [*batch, 2].
 
     Raises:
       ValueError: (when traced) a layer of q(z|x) has no mean in closed form.
@@ -58,8 +58,8 @@ def make(model: Model, is_plane: bool = False) -> Method:
         return {"log_px_mean": log_px_code(params, batch, None), **means}
 
     def layer_means(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
-        found = measure(key, params, stats, batch)
-        return {name: array for name, array in found.items() if name.startswith("means_")}
+        measured = measure(key, params, stats, batch)
+        return {name: array for name, array in measured.items() if name.startswith("means_")}
 
     def reconstructions(key: Array, params: Any, stats: Any, batch: Batch) -> Array:
         del stats
@@ -67,16 +67,16 @@ def make(model: Model, is_plane: bool = False) -> Method:
         z = codes(model.posterior(params, batch.x, given))
         return mean_or_draw(key, model.likelihood(params, z, given))
 
-    shown = variational.pictures(model, is_plane)
-    shown["reconstructions"] = Picture(reconstructions, "Reconstructions", beside_inputs=True)
-    shown["samples"] = shown["samples"]._replace(title="Decoded draws from the prior")
+    pictures = variational.pictures(model, is_plane)
+    pictures["reconstructions"] = Picture(reconstructions, "Reconstructions", beside_inputs=True)
+    pictures["samples"] = pictures["samples"]._replace(title="Decoded draws from the prior")
     return Method(
         init=init,
         loss=loss,
         terms=TERMS,
         measure=measure,
         measure_batch=MEASURE_BATCH,
-        pictures=shown,
+        pictures=pictures,
         headline="log_px_mean",
         layer_means=layer_means,
         sample=functools.partial(variational.sample_compiled, model),
@@ -86,7 +86,7 @@ def make(model: Model, is_plane: bool = False) -> Method:
 
 
 def codes(posterior: Any) -> Any:
-    """E[z|x] of every layer, each given the means below it; shaped as one draw.
+    """The means of every layer of q(z|x), each given the means below it; shaped as one draw.
 
     Raises:
       ValueError: a layer has no mean in closed form.

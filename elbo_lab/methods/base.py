@@ -10,7 +10,7 @@ from elbo_lab.data.dataset import Spec
 
 
 class Loss(NamedTuple):
-    """What a step minimizes, for each example of a batch."""
+    """The objective of a step for each example of a batch, its terms, and the new stats."""
 
     loss: Array  # [B]
     terms: dict[str, Array]  # name -> [B], for the training curves
@@ -23,42 +23,42 @@ class Picture(NamedTuple):
     # (key, params, stats, batch) -> [n, D], as grey levels or colours in [0, 1]
     draw: Callable[..., Array]
     title: str
-    # Whether the n images stand below the first n of the batch, which they are made of.
+    # True: the n images are made from the first n of the batch, and are shown below them.
     beside_inputs: bool = False
-    # [m], where the m^2 images are decoded from a square grid of a plane: its values on either axis
+    # [m]: the m^2 images are decoded from a square grid with these values on both axes of a plane
     axes: np.ndarray | None = None
 
 
 class Method(NamedTuple):
-    """A model with its objective: what the loop, the evaluation and the reports know of a run.
+    """A model with its objective, the only thing that loop, evaluation and reports know of a run.
 
-    `stats` is state that no gradient moves, such as a codebook's moving averages; () where there is
+    `stats` is state that no gradient moves, such as a codebook's moving averages; () if there is
     none. Params and stats are pytrees of arrays.
     """
 
     # (key, batch, mean=None) -> (params, stats). The batch is the first rows of the training data,
-    # the same for all replicates; mean [D] is that of all training data, the batch's if not given.
+    # the same for all replicates. mean [D]: of all training data; None: the batch's is taken.
     init: Callable[..., tuple[Any, Any]]
     # (key, params, stats, batch, hparams) -> Loss. hparams: {name: []}, the traced settings.
     loss: Callable[..., Loss]
     # The names of the loss's terms; the first is the one that progress shows.
     terms: tuple[str, ...]
-    # (key, params, stats, batch) -> {quantity: [B, ...]}; `quantities` explains the names.
-    # Draws stream inside: memory does not grow with their number.
+    # (key, params, stats, batch) -> {quantity: [B, ...]}; `evaluation.quantities` explains the
+    # names. Draws stream inside, so that memory does not grow with their number.
     measure: Callable[..., dict[str, Array]]
-    measure_batch: int  # examples that `measure` sees at once: decides keys and memory
+    measure_batch: int  # examples that `measure` takes at once: decides keys and memory
     pictures: dict[str, Picture]
-    headline: str | None  # the quantity that sweeps compare; None: there is none
+    headline: str | None  # the quantity that sweeps compare; None: sweeps compare nothing
     # (key, params, stats, batch) -> {"means_1": [B, L_1], ...}: E_q[z_i|x] of each layer, for
     # counting active units over training examples
     layer_means: Callable[..., dict[str, Array]] | None = None
-    # (key, params, stats, number, given=NOTHING_GIVEN, on_progress=...) -> x [number, D]: what the
-    # model generates; compiled inside, and on_progress is called with the part that is done
+    # (key, params, stats, number, given=NOTHING_GIVEN, on_progress=...) -> draws x [number, D];
+    # compiled inside, and on_progress is called with the fraction that is done
     sample: Callable[..., Array] | None = None
     # (params, stats, batch) -> features [B, L] (float32) or codes [B, M] (int32)
     encode: Callable[..., Array] | None = None
-    # (params, stats, batch) -> q(z|x), where there is one
+    # (params, stats, batch) -> q(z|x); None: the model has none
     posterior: Callable[..., Any] | None = None
     # (params, stats, codes or features, given) -> p(x|.)
     decode: Callable[..., Any] | None = None
-    code_spec: Spec | None = None  # of what encode gives
+    code_spec: Spec | None = None  # of the codes that `encode` returns; None: it returns features

@@ -1,5 +1,6 @@
-"""Codebooks: K vectors, one of which stands for each output of an encoder (van den Oord et al.
-2017), and two ways to train them, by a loss or by moving averages.
+"""Codebooks (van den Oord et al. 2017) and two ways to train them: by a loss, by moving averages.
+
+A codebook has K vectors, the codes; the nearest one replaces each output of an encoder.
 """
 
 from collections.abc import Callable
@@ -19,10 +20,10 @@ _EXACT = jax.lax.Precision.HIGHEST
 
 
 class LearnedStats(NamedTuple):
-    """State of a codebook that is trained by a loss; its codes are params + shifts."""
+    """State of a codebook trained by a loss; its codes are params + shifts."""
 
     shares: Array  # [K], moving average of each code's share of the vectors
-    shifts: Array  # [K, E], what restarts have added to the trained codes
+    shifts: Array  # [K, E], added to the trained codes by restarts
 
 
 class MovingStats(NamedTuple):
@@ -33,33 +34,33 @@ class MovingStats(NamedTuple):
 
 
 class Codebook(NamedTuple):
-    """A codebook as pure functions. Its stats have a field `shares` in either case."""
+    """A codebook as pure functions. Both kinds of stats have a field `shares`."""
 
     init: Callable[..., tuple[Any, Any]]
-    """(key, vectors [N, E]) -> (params, stats): codes are distinct vectors, where there are
-    enough of them."""
+    """(key, vectors [N, E]) -> (params, stats). The codes are distinct vectors; with N < K some of
+    them repeat."""
 
     codes: Callable[[Any, Any], Array]
     """(params, stats) -> [K, E]."""
 
     update: Callable[..., tuple[Any, Array]]
-    """(key, params, stats, vectors [N, E], rows [N, K]) -> stats after a batch, and how many codes
-    were restarted, []."""
+    """(key, params, stats, vectors [N, E], rows [N, K]) -> stats after a batch, and the number of
+    codes that were restarted, []. Rows are those of `one_hot`, for the nearest codes."""
 
 
 class CodebookUse(NamedTuple):
-    """How much of a codebook a set of codes uses."""
+    """The part of a codebook that a set of codes uses."""
 
-    perplexity: Array  # [], exp(H) of the codes' frequencies, in 1..K: as many codes used equally
-    usage: Array  # [], share of the K codes that occur, in 0..1
+    perplexity: Array  # [], exp(entropy) of the codes' frequencies, in 1..K
+    usage: Array  # [], fraction of the K codes that occur, in 0..1
 
 
 def nearest(vectors: Array, codes: Array) -> Array:
     """The index of the code nearest to each vector: argmin_k ||z - e_k||^2.
 
     ||z - e_k||^2 / 2 = ||z||^2 / 2 - z.e_k + ||e_k||^2 / 2, whose first term is the same for all
-    codes and is left out. Both sides are centred at the mean code first: an offset that all share
-    would cancel in the difference, and its digits with it.
+    codes and is left out. Vectors and codes are centred at the mean code first: the difference of
+    products with a large common offset would lose its digits.
 
     Args:
       vectors: z, [*any, E].
@@ -75,10 +76,10 @@ def nearest(vectors: Array, codes: Array) -> Array:
 
 
 def one_hot(indices: Array, num_codes: int) -> Array:
-    """Rows [*any, K] that choose codes by products.
+    """Rows [*any, K] of 0 and 1; their matrix products with codes select codes.
 
-    The derivative of such a product is one too. That of an indexing is a scatter: slow on CPUs, and
-    on GPUs a sum in no fixed order.
+    The derivative of such a product is a matrix product too. The derivative of indexing is a
+    scatter: slow on CPUs, and on GPUs a sum in no fixed order.
     """
     return jax.nn.one_hot(indices, num_codes)
 
@@ -91,7 +92,7 @@ def chosen(rows: Array, codes: Array) -> Array:
 def straight_through(vectors: Array, chosen_codes: Array) -> Array:
     """The chosen codes, as a function of the vectors with derivative one (section 3.2).
 
-    sg[e] + z - sg[z]: z - sg[z] is exactly zero, so that the value is e to the last bit.
+    sg[e] + (z - sg[z]): z - sg[z] is exactly zero, so that the value is e to the last bit.
     """
     stop = jax.lax.stop_gradient
     return stop(chosen_codes) + (vectors - stop(vectors))
@@ -125,10 +126,10 @@ class _Settings(NamedTuple):
 
 
 def make(kind: str, num_codes: int, decay: float, restart_below: float) -> Codebook:
-    """A codebook that is trained in one of two ways.
+    """A codebook trained in one of two ways.
 
-    "loss": the codes are parameters, and the step's loss has a term ||sg[z] - e||^2. The optimizer
-    owns parameters, so that a restart is a shift that is added to them.
+    "loss": the codes are parameters, and the step's loss has a term ||sg[z] - e||^2. Only the
+    optimizer changes parameters, so that a restart is a shift that is added to them.
 
     "ema": with n_k the number of the batch's N vectors whose nearest code is k, g the decay,
 
@@ -141,14 +142,15 @@ def make(kind: str, num_codes: int, decay: float, restart_below: float) -> Codeb
     no gradient moves the codes.
 
     In both cases a code whose share falls below `restart_below` / K becomes one of the batch's
-    vectors, and its share 1 / K. The vectors are drawn without replacement, with probabilities
-    proportional to the squared distances to the codes nearest to them, as k-means++ starts: from a
-    batch with many copies of one vector (black background) a uniform draw would take those.
+    vectors, and its share becomes 1 / K. K vectors are drawn without replacement, the k-th for code
+    k, with probabilities proportional to the squared distances to their nearest codes, as in the
+    start of k-means++. A uniform draw from a batch with many copies of one vector (black
+    background) would take mostly those copies.
 
     Args:
       kind: one of `CODEBOOKS`.
       num_codes: K.
-      decay: g, in 0..1; in both cases that of the shares.
+      decay: g, in 0..1; the decay of the shares for both kinds.
       restart_below: part of an equal share 1 / K; 0: no code is ever restarted.
 
     Raises:
@@ -185,7 +187,7 @@ def _moving(settings: _Settings) -> Codebook:
         return (), MovingStats(_equal_shares(settings), start / num_codes)
 
     def codes(params: tuple[()], stats: MovingStats) -> Array:
-        # The smoothed shares keep the sum of the shares.
+        # Smoothing leaves the sum of the shares unchanged.
         total, smoothing = jnp.sum(stats.shares), SMOOTHING / num_codes
         smoothed = (stats.shares + smoothing) / (total + SMOOTHING) * total
         return stats.sums / smoothed[:, None]
@@ -202,9 +204,9 @@ def _moving(settings: _Settings) -> Codebook:
 
 
 class _Restart(NamedTuple):
-    is_unused: Array  # [K], which codes are restarted
-    shares: Array  # [K], after it
-    codes: Array  # [K, E], what each would become
+    is_unused: Array  # [K], True for the codes that are restarted
+    shares: Array  # [K], after the restart
+    codes: Array  # [K, E], the vectors that the codes become if they are restarted
 
 
 def _restart(
@@ -230,9 +232,11 @@ def _averaged(settings: _Settings, old: Array, new: Array) -> Array:
 
 
 def _drawn(key: Array, weights: Array, vectors: Array, number: int) -> Array:
-    """Vectors [number, E] of [N, E], drawn one after the other without replacement by weights [N]
-    (the greatest sums of log-weights and Gumbel noise); repeated where N < number.
+    """Vectors [number, E] drawn from [N, E] without replacement; repeated if N < number.
+
+    Each is drawn in turn with probabilities proportional to the weights [N] of those that are left.
     """
+    # The largest sums of log-weights and Gumbel noise, in falling order, are such draws.
     scores = jnp.log(weights) + jax.random.gumbel(key, weights.shape)
     _, order = jax.lax.top_k(scores, min(number, len(weights)))
     return vectors[jnp.resize(order, number)]

@@ -83,16 +83,17 @@ def sample_in_steps(
     values_per_call: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Array:
-    """Draws of an autoregressive density by a few calls of one compiled loop, which say how far.
+    """Draws of an autoregressive density, by one compiled loop that is called for each row.
 
-    The same draws as `model.distribution(params, stats, given).sample(key, sample_shape)`.
+    Progress is reported after each call. The draws are those of
+    `model.distribution(params, stats, given).sample(key, sample_shape)`.
 
     Args:
       model: whose distribution is an `Autoregressive`.
       key: one typed PRNG key.
       params, stats, given: of the distribution.
       sample_shape: of the draws.
-      values_per_call: at most so many values of a row are drawn in a call; None: a whole row.
+      values_per_call: the most values of a row that a call draws; None: a whole row.
       on_progress: called with the number of values drawn so far, and D.
 
     Returns:

@@ -34,7 +34,7 @@ class _Sums(NamedTuple):
 
 
 def draws_per_chunk(k: int, num_draws: int) -> int:
-    """Draws that are held at once: whole groups of k, as near to DRAWS_PER_CHUNK as they get."""
+    """Draws that are held at once: a multiple of k, at most DRAWS_PER_CHUNK, but at least k."""
     return k * max(1, min(DRAWS_PER_CHUNK, num_draws) // k)
 
 
@@ -44,7 +44,7 @@ def batch_size(model: Model, k: int, num_draws: int) -> int:
 
 
 def make_measure(model: Model, k: int, num_draws: int) -> Callable[..., dict[str, Array]]:
-    """The measurement of a batch, `Method.measure`; nats per example but for the sample size.
+    """The measurement of a batch, `Method.measure`; in nats per example, except the sample size.
 
     log_likelihood         [B], L_K = log 1/K sum_k w_k with all K draws
     iwae                   [B], mean of the IWAE-k bound over K // k disjoint groups of draws
@@ -55,7 +55,7 @@ def make_measure(model: Model, k: int, num_draws: int) -> Callable[..., dict[str
     means_1, ...           [B, L_i], E_q[z_i|x] of each stochastic layer
 
     Args:
-      model: whose bounds.
+      model: whose bounds are estimated.
       k: draws inside the IWAE bound, k <= num_draws.
       num_draws: K, draws of the log-likelihood estimate.
 
@@ -107,12 +107,12 @@ def make_measure(model: Model, k: int, num_draws: int) -> Callable[..., dict[str
 def layer_means(key: Array, posterior: Any) -> dict[str, Array]:
     """E_q[z_i | x] of every stochastic layer: "means_1" of the lowest one, "means_2", ...
 
-    Above the first layer it is the mean given one draw of the layers below, as in the public code
-    of Burda et al. (2016). Layers that give no mean in closed form have that of 10,000 draws
-    (`means.mean_of`).
+    The mean of a layer above the first is conditioned on one draw of the layers below, as in the
+    public code of Burda et al. (2016). For layers without a mean in closed form it is the mean of
+    10,000 draws (`means.mean_of`).
 
     Args:
-      key: one typed PRNG key, used by hierarchies and by layers without a closed form.
+      key: one typed PRNG key, for hierarchies and for layers without a mean in closed form.
       posterior: q(z|x), batch shape [*batch].
 
     Returns:
@@ -120,7 +120,8 @@ def layer_means(key: Array, posterior: Any) -> dict[str, Array]:
     """
     if not isinstance(posterior, Chain):
         return _named(jax.tree.leaves(mean_of(key, posterior)))
-    # Folded in, so that draws are the key's own, as in runs of before.
+    # A folded key for the means: the draws of `posterior.sample(key)` have to stay those of stored
+    # runs.
     keys = jax.random.split(jax.random.fold_in(key, 1), len(posterior.conditionals) + 1)
     layers = posterior.layers(posterior.sample(key))
     return _named([mean_of(k, layer) for k, layer in zip(keys, layers, strict=True)])
@@ -131,7 +132,7 @@ def _named(layers: list[Array]) -> dict[str, Array]:
 
 
 def _add(sums: _Sums, draws: losses.LogWeights, valid: Array, k: int) -> _Sums:
-    """Adds a chunk of draws [C, B], of which the valid ones [C, 1] count; k divides C."""
+    """The sums after a chunk of draws [C, B]; only draws with valid [C, 1] count; k divides C."""
     log_w = jnp.where(valid, draws.log_w, -jnp.inf)
     total = functools.partial(jnp.sum, axis=0, where=valid)
     in_groups = log_w.reshape(-1, k, log_w.shape[-1])  # [C / k, k, B]

@@ -11,7 +11,7 @@ from elbo_lab.objective_options import AUTOENCODER
 
 
 def make(config: Config, spec: Spec, num_train: int | None = None) -> Method:
-    """How the configured model is trained and measured.
+    """The method that trains and measures the configured model.
 
     Args:
       config: a checked and resolved configuration.
@@ -19,7 +19,7 @@ def make(config: Config, spec: Spec, num_train: int | None = None) -> Method:
       num_train: training examples, which some objectives of whole batches need.
 
     Raises:
-      ValueError: the model family does not take such data.
+      ValueError: the model family cannot model data of this spec.
     """
     model = models.make(config, spec)
     if isinstance(model, Density):

@@ -31,7 +31,7 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
 
     Args:
       config: reads objective, k, m, estimator, the objective's settings, and eval_k.
-      model: whose distributions it takes.
+      model: whose distributions the objective is made of.
       num_train: training examples, which some objectives of whole batches need.
     """
 
@@ -64,7 +64,9 @@ def objective_loss(
     accepted = inspect.signature(objective).parameters
     settings = values_of(config.objective_options) | {"estimator": config.estimator}
     settings |= {"num_samples": config.k, "num_outer": config.m, "dataset_size": num_train}
-    options = {n: v for n, v in settings.items() if n in accepted and v is not None}
+    options = {
+        name: value for name, value in settings.items() if name in accepted and value is not None
+    }
 
     def loss(key: Array, params: Any, stats: Any, batch: Batch, hparams: dict[str, Array]) -> Loss:
         given, x = given_of(batch, jax.random.fold_in(key, 0)), batch.x
@@ -79,7 +81,7 @@ def objective_loss(
                 raise ValueError(f"{config.objective} needs a p(x|z) with a closed-form mean.")
             return mean
 
-        if "x" in accepted:  # The objective takes mu_G instead, and compares it with x itself.
+        if "x" in accepted:  # The objective compares x with the mean of p(x|z).
             traced["x"] = x
         if "inference" in accepted:
             traced["inference"] = lambda x: model.posterior(params, x, given)
@@ -116,7 +118,7 @@ def encode(model: Model, params: Any, stats: Any, batch: Batch) -> Array:
 def sample(
     model: Model, key: Array, params: Any, stats: Any, number: int, given: Given = NOTHING_GIVEN
 ) -> Array:
-    """Means of p(x|z) in closed form, else draws, for z from the prior: [number, D]."""
+    """Means of p(x|z), or draws if there is no closed form, for z from the prior: [number, D]."""
     del stats
     z_key, x_key = jax.random.split(key)
     prior = model.prior(params, given)
@@ -140,14 +142,14 @@ def sample_compiled(
     return x
 
 
-def pictures(model: Model, is_plane: bool, shown: str = "means") -> dict[str, Picture]:
+def pictures(model: Model, is_plane: bool) -> dict[str, Picture]:
     """Samples from the prior, reconstructions, and decoded points of the plane of two latents.
 
     Args:
-      model: draws and decodes; p(x|z) is shown by its mean in closed form, else by a draw.
-      is_plane: whether z is [*batch, 2].
-      shown: "means" or "draws", for the title.
+      model: draws and decodes; p(x|z) is shown by its mean, or by a draw without a closed form.
+      is_plane: True if z is [*batch, 2].
     """
+    axis = _normal_quantiles(GRID)
 
     def samples(key: Array, params: Any, stats: Any, batch: Batch) -> Array:
         del batch
@@ -165,13 +167,18 @@ def pictures(model: Model, is_plane: bool, shown: str = "means") -> dict[str, Pi
         z = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
         return mean_or_draw(key, model.likelihood(params, jnp.asarray(z), NOTHING_GIVEN))
 
-    found = {
-        "samples": Picture(samples, f"Samples from the prior ({shown} of p(x|z))"),
+    by_name = {
+        "samples": Picture(samples, "Samples from the prior (means of p(x|z))"),
         "reconstructions": Picture(reconstructions, "Reconstructions", beside_inputs=True),
     }
     if is_plane:
-        # The standard normal prior's quantiles at the middles of GRID equal shares.
-        normal = statistics.NormalDist()
-        axis = np.array([normal.inv_cdf((i + 0.5) / GRID) for i in range(GRID)], np.float32)
-        found["latent_grid"] = Picture(latent_grid, "Decoded points of the latent plane", axes=axis)
-    return found
+        by_name["latent_grid"] = Picture(
+            latent_grid, "Decoded points of the latent plane", axes=axis
+        )
+    return by_name
+
+
+def _normal_quantiles(number: int) -> np.ndarray:
+    """The standard normal's quantiles at the middles of equal shares of its mass, [number]."""
+    normal = statistics.NormalDist()
+    return np.array([normal.inv_cdf((i + 0.5) / number) for i in range(number)], np.float32)

@@ -21,15 +21,16 @@ def make(model: Quantized, options: VQVAEOptions, spec: Spec, measure_batch: int
 
         - log p(x | e_1..e_M)  +  sum_m ||sg[z_m] - e_m||^2  +  commitment sum_m ||z_m - sg[e_m]||^2
 
-    (equation 3), sg stopping the gradient, in nats per example (the squared distances are added to
-    nats as they are). The decoder's gradient passes to z_m as though e_m were z_m. With moving
-    averages (`options.codebook` = "ema") the second term is absent: see `codebook.make`, also for
-    how unused codes are restarted. No KL: q(codes|x) is a point mass and the codes' prior is fitted
-    afterwards, so that the loss is no bound of log p(x); `pair_bound` is, with that prior.
+    (equation 3), in nats per example; sg stops the gradient, and the squared distances are added to
+    nats as they are. The gradient with respect to e_m in the first term is passed on to z_m. With
+    moving averages (`options.codebook` = "ema") the second term is absent; `codebook.make` says how
+    codes are trained and how unused codes are restarted. There is no KL: q(codes|x) is a point mass
+    and the codes' prior is fitted afterwards. The loss is therefore no bound of log p(x);
+    `pair_bound` is one, with that prior.
 
     Args:
       model: the networks.
-      options: of the codebook; `commitment` is read from the step's hparams.
+      options: reads those of the codebook; `commitment` is read from the step's hparams instead.
       spec: of the data.
       measure_batch: examples that `measure` takes at once.
 
@@ -62,11 +63,17 @@ def make(model: Quantized, options: VQVAEOptions, spec: Spec, measure_batch: int
             terms["codebook"] = codebook.squared_distance(stop(vectors), nearest)
         value = terms["commitment"] + terms.get("codebook", 0) - reconstruction
 
-        flat = stop(vectors).reshape(-1, model.code_dim), rows.reshape(-1, model.num_codes)
-        stats, restarts = book.update(key, stop(params["codebook"]), stats, *flat)
+        stats, restarts = book.update(
+            key,
+            stop(params["codebook"]),
+            stats,
+            stop(vectors).reshape(-1, model.code_dim),
+            rows.reshape(-1, model.num_codes),
+        )
         perplexity = codebook.perplexity(jnp.mean(rows, axis=(0, 1)))
-        of_batch = {"perplexity": perplexity, "restarts": restarts}
-        terms |= {name: jnp.full_like(value, number) for name, number in of_batch.items()}
+        # Numbers of the batch, repeated for each example.
+        terms["perplexity"] = jnp.full_like(value, perplexity)
+        terms["restarts"] = jnp.full_like(value, restarts)
         return Loss(value, {"loss": value, **terms}, stats)
 
     def encode(params: Any, stats: Any, batch: Batch) -> Array:
@@ -78,21 +85,25 @@ def make(model: Quantized, options: VQVAEOptions, spec: Spec, measure_batch: int
 
     def measure(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
         codes = encode(params, stats, batch)
-        log_px_z = decode(params, stats, codes, given_of(batch)).log_prob(batch.x)
-        return {"log_px_code": log_px_z, "codes": codes}
+        log_px_code = decode(params, stats, codes, given_of(batch)).log_prob(batch.x)
+        return {"log_px_code": log_px_code, "codes": codes}
 
     def reconstructions(key: Array, params: Any, stats: Any, batch: Batch) -> Array:
         codes = encode(params, stats, batch)
         return jnp.clip(mean_or_draw(key, decode(params, stats, codes, given_of(batch))), 0, 1)
 
-    distances = ("codebook", "commitment") if options.codebook == "loss" else ("commitment",)
+    terms = ["loss", "reconstruction", "commitment", "perplexity", "restarts"]
+    if options.codebook == "loss":
+        terms.insert(2, "codebook")
     return Method(
         init=init,
         loss=loss,
-        terms=("loss", "reconstruction", *distances, "perplexity", "restarts"),
+        terms=tuple(terms),
         measure=measure,
         measure_batch=measure_batch,
-        pictures={"reconstructions": Picture(reconstructions, "Reconstructions", True)},
+        pictures={
+            "reconstructions": Picture(reconstructions, "Reconstructions", beside_inputs=True)
+        },
         headline="log_px_code",
         encode=encode,
         decode=decode,
@@ -103,13 +114,14 @@ def make(model: Quantized, options: VQVAEOptions, spec: Spec, measure_batch: int
 def pair_bound(method: Method, params: Any, stats: Any, batch: Batch, prior: Any) -> Array:
     """log p(x | z_q(x)) + log p(z_q(x)) of a VQ-VAE and a density of its codes.
 
-    The pair is a model p(x) = sum_z p(z) p(x|z) over all K^M arrays of codes. This is one term of
-    that sum, and also its ELBO for q(z|x) = 1 at z_q(x), whose entropy is zero; so
+    The pair is a model p(x) = sum_z p(z) p(x|z) over all K^M arrays of codes. The bound is the
+    logarithm of one term of that sum. It is also the ELBO of q(z|x) = 1 at z_q(x), whose entropy is
+    zero. So
 
         log p(x | z_q(x)) + log p(z_q(x)) <= log p(x)
 
-    for every x (and every choice of codes), with equality where no other codes explain x. A density
-    p(x|z) bounds a log-density: it does not compare with masses.
+    for every x (and every choice of codes), with equality where no other codes explain x. If p(x|z)
+    is a density, this bounds a log-density, which does not compare with a mass.
 
     Args:
       method: from `make`.
@@ -119,7 +131,7 @@ def pair_bound(method: Method, params: Any, stats: Any, batch: Batch, prior: Any
       prior: p(z), with `log_prob(codes [B, M])` [B] in nats.
 
     Returns:
-      [B], nats per example: a lower bound of log p(x), for each example and without randomness.
+      [B], nats per example: a deterministic lower bound of log p(x).
     """
     codes = method.encode(params, stats, batch)
     log_px_z = method.decode(params, stats, codes, given_of(batch)).log_prob(batch.x)

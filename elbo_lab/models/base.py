@@ -11,8 +11,9 @@ Params = dict[str, Any]
 
 
 class Given(NamedTuple):
-    """What distributions are conditioned on besides x or z. Batch dimensions align with the
-    trailing ones of z; models broadcast them explicitly.
+    """The conditions of a model's distributions besides x or z.
+
+    Batch dimensions align with the trailing ones of z; models broadcast them explicitly.
     """
 
     label: Array | None = None  # [*batch], int32
@@ -24,7 +25,7 @@ NOTHING_GIVEN = Given()
 
 
 def given_of(batch: Batch, key: Array | None = None) -> Given:
-    """What the distributions of a batch are conditioned on; without a key there is no dropout."""
+    """The conditions of a batch's distributions; without a key there is no dropout."""
     return Given(batch.label, batch.context, key)
 
 
@@ -50,8 +51,8 @@ class Model(NamedTuple):
 
     init: Callable[..., Params]
     """(key, batch, mean=None) -> params. batch: a `Batch`, the first rows of the training data, the
-    same for all replicates. mean [D]: that of all training data, which may start an output bias;
-    the batch's own where it is not given."""
+    same for all replicates. mean [D]: the mean of all training data, at which an output bias may
+    start; None: the batch's mean is taken."""
 
     prior: Callable[..., Any]
     """(params, given) -> p(z|y), batch shape () or [*batch]."""
@@ -64,7 +65,7 @@ class Model(NamedTuple):
     network."""
 
     log_px: Callable[..., Array] | None = None
-    """(params, x [*batch, D], given) -> log p(x|y) [*batch], nats, where it can be had exactly."""
+    """(params, x [*batch, D], given) -> log p(x|y) [*batch], nats; None: there is no exact one."""
 
     rows: int = 1000
     """Rows (draws x examples) that the evaluation lets the generation network see at once: their

@@ -12,21 +12,13 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Distribution
+from elbo_lab.models import common
 from elbo_lab.models.base import Given, Model, Params
 from elbo_lab.models.laws import LIKELIHOODS
-from elbo_lab.models.mlp import OUTPUT_BIASES
-from elbo_lab.models.networks import (
-    ACTIVATIONS,
-    NORMS,
-    SCALES,
-    GaussianConv,
-    LatentConvDecoder,
-    gaussian,
-    image_shape,
-)
+from elbo_lab.models.networks import GaussianConv, LatentConvDecoder, gaussian
 from elbo_lab.options import option
 
-# Rows that the evaluation decodes at once: three to four times as fast on a CPU as 1000 are.
+# Rows that the evaluation decodes at once: three to four times as fast on a CPU as 1000 rows.
 ROWS = 100
 
 
@@ -35,28 +27,13 @@ class ConvOptions:
     """Settings of `--model=conv`."""
 
     latent_dims: tuple[int, ...] = option((50,), "latent dimensions, one number", least=1)
-    channels: tuple[int, ...] = option(
-        (32, 64), "channels after each convolution that halves height and width", least=1
-    )
-    residual_blocks: int = option(
-        0,
-        "residual blocks (3 x 3 and 1 x 1 convolutions) on the coarsest grid",
-        least=0,
-        most=100,
-    )
-    norm: str = option("none", "normalization between convolution and activation", NORMS)
-    activation: str = option("tanh", "of the hidden layers", tuple(ACTIVATIONS))
-    scale: str = option(
-        "log_std",
-        "what a Gaussian's scale output is: log sigma, log sigma^2, softplus's sigma^2",
-        tuple(SCALES),
-    )
-    likelihood: str = option("bernoulli", "p(x|z)", tuple(LIKELIHOODS))
-    output_bias: str = option(
-        "train_mean",
-        "start of the output bias: where p(x|z) has the training mean, or zero",
-        OUTPUT_BIASES,
-    )
+    channels: tuple[int, ...] = common.channels_option()
+    residual_blocks: int = common.residual_blocks_option(0)
+    norm: str = common.norm_option()
+    activation: str = common.activation_option("tanh")
+    scale: str = common.scale_option()
+    likelihood: str = common.likelihood_option()
+    output_bias: str = common.output_bias_option()
 
 
 def make(options: ConvOptions, spec: Spec) -> Model:
@@ -69,18 +46,14 @@ def make(options: ConvOptions, spec: Spec) -> Model:
     Raises:
       ValueError: data that are not images, several latent layers, or no channels.
     """
-    _check(options, spec)
+    settings = common.conv_settings("conv", options, spec)
+    if len(options.latent_dims) != 1:
+        shown = ",".join(map(str, options.latent_dims))
+        raise ValueError(f"latent_dims={shown}: the model conv has one layer of latents.")
     (latent_dim,) = options.latent_dims
-    blocks = {
-        "shape": spec.shape,
-        "channels": options.channels,
-        "activation": options.activation,
-        "norm": options.norm,
-        "residual_blocks": options.residual_blocks,
-    }
     law = LIKELIHOODS[options.likelihood]
-    encoder = GaussianConv(latent_dim, scale=options.scale, **blocks)
-    decoder = LatentConvDecoder(heads=law.heads, **blocks)
+    encoder = GaussianConv(latent_dim, settings, options.scale)
+    decoder = LatentConvDecoder(settings, law.heads)
 
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
         encoder_key, decoder_key = jax.random.split(key)
@@ -104,14 +77,3 @@ def make(options: ConvOptions, spec: Spec) -> Model:
         return law.distribution(*decoder.apply({"params": params["decoder"]}, z))
 
     return Model(init, prior, posterior, likelihood, rows=ROWS)
-
-
-def _check(options: ConvOptions, spec: Spec) -> None:
-    if spec.kind == "token":
-        raise ValueError("The model conv takes images, not tokens.")
-    image_shape(spec.shape)
-    if len(options.latent_dims) != 1:
-        shown = ",".join(map(str, options.latent_dims))
-        raise ValueError(f"latent_dims={shown}: the model conv has one layer of latents.")
-    if not options.channels:
-        raise ValueError("channels is empty: the model conv has one convolution at least.")

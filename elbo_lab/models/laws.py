@@ -1,14 +1,14 @@
-"""p(x|z) over pixels: for each law the outputs that a network of z has, and what they mean.
+"""p(x|z) over pixels: for each law, the outputs of a network of z and their meaning.
 
 bernoulli             mass    binary pixels, by logits
 discretized_logistic  mass    8-bit grey levels; location and scale of each pixel by the network
 gaussian              density grey levels; means by the network, one learned scale for all pixels
 continuous_bernoulli  density grey levels in [0, 1], by logits
 
-Log-likelihoods of masses compare with each other on the same images. Those of densities do not
-compare with masses: without added noise they have no bound on 8-bit images, which is why the
-scale of the Gaussian has a floor, and is not learned for each pixel (a pixel that is always black
-would go to that floor).
+Log-likelihoods of masses compare with each other on the same images. Log-likelihoods of densities
+do not compare with those of masses: without added noise they are unbounded on 8-bit images. This is
+why the Gaussian's scale has a floor and is not learned for each pixel: the scale of a pixel that is
+always black would go to that floor.
 """
 
 import math
@@ -39,21 +39,19 @@ LEAST_LOG_SCALE = -7.0 - math.log(2)
 class Likelihood(NamedTuple):
     """One law of p(x|z)."""
 
-    # The outputs of the network, in the order in which `distribution` takes them. The bias of the
-    # first starts at the training mean.
-    heads: tuple[Head, ...]
+    heads: tuple[Head, ...]  # the network's outputs, in the order of `distribution`'s arguments
     distribution: Callable[..., Any]  # the heads' outputs -> p(x|z)
-    bias: Callable[[Array], Array]  # the mean image [D] -> that bias
-    density: bool  # whether log p(x|z) is that of a density
-    binary: bool  # whether it is for binary images, or for grey levels
+    bias: Callable[[Array], Array]  # the mean image [D] -> the first head's bias, with that mean
+    density: bool  # True: p(x|z) is a density; False: it is a mass
+    binary: bool  # True: for binary images; False: for grey levels
 
     def start_bias(self, decoder: dict[str, Any], mean: Array) -> None:
-        """Sets that bias among a decoder's parameters, for the mean image [D]."""
+        """Sets the first head's bias in a decoder's parameters, for the mean image [D]."""
         decoder[self.heads[0].name]["bias"] = self.bias(mean)
 
 
 def _gaussian(mean: Array, log_scale: Array) -> dist.Distribution:
-    # NumPyro would compute in the outputs' precision.
+    # NumPyro computes in the precision of its arguments.
     mean, log_scale = to_common_rank(*to_common_float(mean, log_scale))
     return dist.Normal(mean, LEAST_SCALE + jnp.exp(log_scale)).to_event(1)
 
@@ -62,13 +60,18 @@ def _discretized_logistic(location: Array, log_scale: Array) -> dist.Distributio
     return DiscretizedLogistic(location, jnp.maximum(log_scale, LEAST_LOG_SCALE))
 
 
+def _itself(mean: Array) -> Array:
+    return mean
+
+
 def _bernoulli_logits(mean: Array) -> Array:
     # Clipped, since pixels that are never (or always) lit have infinite logits.
     return jax.scipy.special.logit(jnp.clip(mean, 0.001, 0.999))
 
 
 def _continuous_bernoulli_logits(mean: Array) -> Array:
-    """The logits with these means, by bisection; clipped, since black pixels have infinite ones."""
+    """The logits of a continuous Bernoulli with this mean, by bisection."""
+    # Clipped, since black pixels have infinite logits.
     target = jnp.clip(mean, 0.01, 0.99)
 
     def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -84,28 +87,32 @@ def _continuous_bernoulli_logits(mean: Array) -> Array:
 
 LIKELIHOODS: dict[str, Likelihood] = {
     "bernoulli": Likelihood(
-        (Head("logits"),), BernoulliVector, _bernoulli_logits, density=False, binary=True
+        heads=(Head("logits"),),
+        distribution=BernoulliVector,
+        bias=_bernoulli_logits,
+        density=False,
+        binary=True,
     ),
     "gaussian": Likelihood(
         # The scale starts at about the spread of a grey level over images.
-        (Head("location"), Head("log_scale", start=-1.4, shared=True)),
-        _gaussian,
-        lambda mean: mean,
+        heads=(Head("location"), Head("log_scale", start=-1.4, shared=True)),
+        distribution=_gaussian,
+        bias=_itself,
         density=True,
         binary=False,
     ),
     "discretized_logistic": Likelihood(
         # Zero weights: at first all pixels have one scale.
-        (Head("location"), Head("log_scale", start=-2.0, zero_weights=True)),
-        _discretized_logistic,
-        lambda mean: mean,
+        heads=(Head("location"), Head("log_scale", start=-2.0, zero_weights=True)),
+        distribution=_discretized_logistic,
+        bias=_itself,
         density=False,
         binary=False,
     ),
     "continuous_bernoulli": Likelihood(
-        (Head("logits"),),
-        ContinuousBernoulli,
-        _continuous_bernoulli_logits,
+        heads=(Head("logits"),),
+        distribution=ContinuousBernoulli,
+        bias=_continuous_bernoulli_logits,
         density=True,
         binary=False,
     ),

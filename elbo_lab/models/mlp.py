@@ -13,13 +13,11 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Chain, Distribution
+from elbo_lab.models import common
 from elbo_lab.models.base import NOTHING_GIVEN, Given, Model, Params
 from elbo_lab.models.laws import LIKELIHOODS
-from elbo_lab.models.networks import ACTIVATIONS, INITS, SCALES, DecoderMLP, GaussianMLP, gaussian
+from elbo_lab.models.networks import INITS, DecoderMLP, GaussianMLP, gaussian
 from elbo_lab.options import option
-
-# Where the output bias starts.
-OUTPUT_BIASES = ("train_mean", "zero")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,24 +35,14 @@ class MLPOptions:
     upper_hidden_dims: tuple[int, ...] = option(
         (100, 100), "hidden widths between two stochastic layers", least=1
     )
-    activation: str = option("tanh", "of the hidden layers", tuple(ACTIVATIONS))
-    scale: str = option(
-        "log_std",
-        "what a Gaussian's scale output is: log sigma, log sigma^2, softplus's sigma^2",
-        tuple(SCALES),
-    )
-    likelihood: str = option(
-        "bernoulli",
+    activation: str = common.activation_option("tanh")
+    scale: str = common.scale_option()
+    likelihood: str = common.likelihood_option(
         "p(x|z): a mass of binary pixels (bernoulli) or of 8-bit grey levels "
         "(discretized_logistic), or a density of grey levels, whose bounds do not compare with "
-        "those of masses; all but bernoulli need --binarization=none",
-        tuple(LIKELIHOODS),
+        "those of masses; all but bernoulli need --binarization=none"
     )
-    output_bias: str = option(
-        "train_mean",
-        "start of the output bias: where p(x|z) has the training mean, or zero",
-        OUTPUT_BIASES,
-    )
+    output_bias: str = common.output_bias_option()
     init: str = option(
         "glorot",
         "start of the weights: Glorot's uniform law, every layer by a key of its own or all by "
@@ -96,19 +84,19 @@ def make(options: MLPOptions, spec: Spec) -> Model:
 
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
         chex.assert_shape(batch.x, (..., data_dim))
-        one_key = jax.random.clone(key)
+        common_key = jax.random.clone(key)  # for weights that are all drawn by the same key
         keys = iter(jax.random.split(key, 2 * len(sizes)))
         inputs = (data_dim, *sizes)
 
-        def start(network, size: int) -> Params:
+        def initial(network: GaussianMLP | DecoderMLP, size: int) -> Params:
             return network.init(next(keys), jnp.zeros(size))["params"]
 
         params = {
-            "encoder": {_layer(i): start(net, inputs[i]) for i, net in enumerate(encoders)},
-            "decoder": start(decoder, sizes[0]),
-            "prior": {_layer(i): start(net, sizes[i + 1]) for i, net in enumerate(priors)},
+            "encoder": {_layer_name(i): initial(net, inputs[i]) for i, net in enumerate(encoders)},
+            "decoder": initial(decoder, sizes[0]),
+            "prior": {_layer_name(i): initial(net, sizes[i + 1]) for i, net in enumerate(priors)},
         }
-        params = INITS[options.init](one_key, params)
+        params = INITS[options.init](common_key, params)
         if mean is None:
             mean = jnp.mean(batch.x.reshape(-1, data_dim), axis=0)
         if options.center_inputs:
@@ -123,15 +111,18 @@ def make(options: MLPOptions, spec: Spec) -> Model:
         if not priors:
             return top
         downwards = [
-            conditional(priors[i], params["prior"][_layer(i)]) for i in reversed(range(len(priors)))
+            conditional(priors[i], params["prior"][_layer_name(i)])
+            for i in reversed(range(len(priors)))
         ]
         return Chain(top, downwards, downwards=True)
 
     def posterior(params: Params, x: Array, given: Given = NOTHING_GIVEN) -> Chain | object:
         del given
-        layers = [conditional(net, params["encoder"][_layer(i)]) for i, net in enumerate(encoders)]
+        layers = [
+            conditional(net, params["encoder"][_layer_name(i)]) for i, net in enumerate(encoders)
+        ]
         if options.center_inputs:
-            # A constant that lies among the parameters: no gradient, so no step.
+            # A constant among the parameters: without a gradient, no step changes it.
             x = x - jax.lax.stop_gradient(params["encoder"]["center"])
         first = layers[0](x)
         return first if len(layers) == 1 else Chain(first, layers[1:])
@@ -140,7 +131,7 @@ def make(options: MLPOptions, spec: Spec) -> Model:
         params: Params, z: Array | tuple[Array, ...], given: Given = NOTHING_GIVEN
     ) -> Distribution:
         del given
-        # One array of two draws could pass for two layers.
+        # Otherwise an array of two draws would be unpacked as two layers.
         chex.assert_trees_all_equal_structs(z, sizes if len(sizes) > 1 else sizes[0])
         z_1 = z[0] if len(sizes) > 1 else z
         return law.distribution(*decoder.apply({"params": params["decoder"]}, z_1))
@@ -148,5 +139,5 @@ def make(options: MLPOptions, spec: Spec) -> Model:
     return Model(init, prior, posterior, likelihood)
 
 
-def _layer(i: int) -> str:
+def _layer_name(i: int) -> str:
     return f"layer_{i + 1}"

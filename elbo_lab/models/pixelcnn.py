@@ -54,10 +54,10 @@ def make(options: PixelCNNOptions, spec: Spec) -> Density:
             return network.apply({"params": params}, x, *above, method=method)
 
         def row_logits(x: Array, i: Array | int):
-            def cut(seen: Array) -> Array:
-                return jax.lax.dynamic_slice_in_dim(seen, i, 1, axis=1)
+            def row_of(features: Array) -> Array:
+                return jax.lax.dynamic_slice_in_dim(features, i, 1, axis=1)
 
-            above = jax.tree.map(cut, apply(x, method="above"))
+            above = jax.tree.map(row_of, apply(x, method="above"))
             return lambda row: apply(row, above, method="row")
 
         logits = functools.partial(apply, method="__call__")
@@ -90,7 +90,7 @@ def _check(options: PixelCNNOptions, spec: Spec) -> None:
 
 
 def _marginal_logits(spec: Spec, x: Array, mean: Array | None) -> Array:
-    """Output bias [C] or [C levels], by which all pixels have the training data's frequencies."""
+    """Output bias, [C] or [C levels]: logits of the frequencies of levels over all pixels of x."""
     channels = grid(spec.shape)[2]
     if spec.levels == 2:
         mean = jnp.mean(x, axis=0) if mean is None else mean
@@ -100,6 +100,6 @@ def _marginal_logits(spec: Spec, x: Array, mean: Array | None) -> Array:
     values = x.reshape(-1, channels)
     if spec.kind == "image":
         values = jnp.round(values * (spec.levels - 1)).astype(jnp.int32)
-    # One is added to each count, for the values that the batch lacks.
+    # One is added to each count, since a value that the batch lacks would have the logit -inf.
     counts = jax.vmap(lambda v: jnp.bincount(v, length=spec.levels), 1)(values) + 1
     return jnp.log(counts / jnp.sum(counts, axis=1, keepdims=True)).reshape(-1)

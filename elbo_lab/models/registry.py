@@ -8,16 +8,16 @@ from elbo_lab.models import conv, mlp, pixelcnn, vqvae
 
 
 class Family(NamedTuple):
-    """What is known of a model family before any of its models is made."""
+    """A model family: its settings, its constructor, and its defaults."""
 
     options: type  # a frozen dataclass of `option` fields
     make: Callable[[Any, Spec], Any]  # (options, spec) -> Model, Density, ...
     about: str  # a line of --help
-    # What is trained where --objective and --k are not given; None for families that have a loss
-    # of their own, to which objectives, draws and estimators mean nothing.
+    # The defaults of --objective and --k; None for families with a loss of their own, which take
+    # no objective, no number of draws and no estimator.
     objective: str | None = None
     k: int | None = None
-    # Time that an image and a draw take at the default sizes, in those of mlp; sweeps plan by it.
+    # Time per image and draw at the default sizes, relative to mlp's. Sweeps plan by it.
     work: float = 1.0
 
 

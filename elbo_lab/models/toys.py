@@ -21,16 +21,17 @@ class Toy(NamedTuple):
     model: Model
     params: Params
     x: np.ndarray  # [N, D], float32
-    groups: Callable[[Params], dict[str, Any]]  # params, or their gradient, by the paper's names
-    inference: tuple[str, ...]  # the groups that are the inference network's
+    # Params, or their gradient -> {name in the paper: array}.
+    groups: Callable[[Params], dict[str, Any]]
+    inference: tuple[str, ...]  # names of the inference network's groups
 
 
 def gaussian(seed: int = 0) -> Toy:
     """Rainforth et al. 2018, section 4: z ~ N(mu, I_20), x|z ~ N(z, I), q(z|x) = N(Ax + b, 2/3 I).
 
-    The 1,024 examples come from the model with mu ~ N(0, I). Parameters are those that maximize the
-    ELBO, each moved by N(0, 0.01^2), as in the paper: mu = mean x, A = I/2, b = mu/2. There q has
-    the exact posterior's mean, and its variance of 2/3 for 1/2.
+    The 1,024 examples come from the model with mu ~ N(0, I). The parameters are the maximum of the
+    ELBO (mu = mean x, A = I/2, b = mu/2) plus noise N(0, 0.01^2), as in the paper. At the maximum q
+    has the exact posterior's mean; its variance is 2/3, the exact posterior's is 1/2.
     """
     rng = np.random.default_rng(seed)
     z = rng.normal(size=LATENT_DIM) + rng.normal(size=(NUM_EXAMPLES, LATENT_DIM))
@@ -41,7 +42,7 @@ def gaussian(seed: int = 0) -> Toy:
 
 
 def gaussian_model() -> Model:
-    """The model of `gaussian`, whose `init` starts near the optimum of the x that it is given."""
+    """The model of `gaussian`; its `init` starts near the optimum for the batch."""
 
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
         mu = jnp.mean(batch.x, axis=0) if mean is None else mean
@@ -53,13 +54,12 @@ def gaussian_model() -> Model:
         leaves, structure = jax.tree.flatten(optimum)
         keys = jax.random.split(key, len(leaves))
         moved = [
-            leaf + OFFSET * jax.random.normal(own, leaf.shape)
-            for own, leaf in zip(keys, leaves, strict=True)
+            leaf + OFFSET * jax.random.normal(leaf_key, leaf.shape)
+            for leaf_key, leaf in zip(keys, leaves, strict=True)
         ]
         return jax.tree.unflatten(structure, moved)
 
     def posterior(params: Params, x: Array, given: Given):
-        del given
         encoder = params["encoder"]
         return dist.Normal(x @ encoder["a"].T + encoder["b"], np.sqrt(2 / 3)).to_event(1)
 

@@ -6,24 +6,22 @@ For 28 x 28 images, channels (32, 64) and E = code_dim:
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Distribution
+from elbo_lab.models import common
 from elbo_lab.models.base import Given, Params
 from elbo_lab.models.laws import LIKELIHOODS
-from elbo_lab.models.mlp import OUTPUT_BIASES
-from elbo_lab.models.networks import ACTIVATIONS, NORMS, ConvDecoder, ConvEncoder, grid_sizes
-from elbo_lab.models.networks.mlp import dense
+from elbo_lab.models.networks import ConvDecoder, VectorEncoder
 from elbo_lab.options import option
 
-# How a codebook is trained: by moving averages or by a loss.
+# Ways to train a codebook: by moving averages or by a loss.
 CODEBOOKS = ("ema", "loss")
 
 
@@ -71,78 +69,30 @@ class VQVAEOptions:
         least=0,
         most=1,
     )
-    channels: tuple[int, ...] = option(
-        (32, 64), "channels after each convolution that halves height and width", least=1
-    )
-    residual_blocks: int = option(
-        1,
-        "residual blocks (3 x 3 and 1 x 1 convolutions) on the coarsest grid",
-        least=0,
-        most=100,
-    )
-    norm: str = option("none", "normalization between convolution and activation", NORMS)
-    activation: str = option("relu", "of the hidden layers", tuple(ACTIVATIONS))
-    likelihood: str = option("bernoulli", "p(x|z)", tuple(LIKELIHOODS))
-    output_bias: str = option(
-        "train_mean",
-        "start of the output bias: where p(x|z) has the training mean, or zero",
-        OUTPUT_BIASES,
-    )
-
-
-class VectorEncoder(nn.Module):
-    """`ConvEncoder` and a linear layer at each cell: [*batch, D] -> [*batch, M, code_dim].
-
-    M is the number of cells of the coarsest grid, row by row.
-    """
-
-    code_dim: int
-    shape: tuple[int, ...]  # (H, W) or (H, W, C)
-    channels: Sequence[int]
-    activation: str = "relu"
-    norm: str = "none"
-    residual_blocks: int = 0
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        grid = ConvEncoder(
-            self.shape,
-            self.channels,
-            self.activation,
-            self.norm,
-            self.residual_blocks,
-            name="trunk",
-        )(x)
-        cells = grid.reshape(*x.shape[:-1], -1, grid.shape[-1])
-        return dense(self.code_dim, "vectors")(cells)
+    channels: tuple[int, ...] = common.channels_option()
+    residual_blocks: int = common.residual_blocks_option(1)
+    norm: str = common.norm_option()
+    activation: str = common.activation_option("relu")
+    likelihood: str = common.likelihood_option()
+    output_bias: str = common.output_bias_option()
 
 
 def make(options: VQVAEOptions, spec: Spec) -> Quantized:
     """Strided convolutions to a grid of vectors, and back to p(x|codes), one of `LIKELIHOODS`.
 
     Args:
-      options: reads the sizes of the codebook and the settings of the networks.
+      options: the family's settings; reads the sizes of the codebook and those of the networks.
       spec: of images (H, W) or (H, W, C), of any size. Each of the channels halves height and
         width, rounded up, which gives the shape of the codes.
 
     Raises:
       ValueError: data that are not images, or no channels.
     """
-    if spec.kind == "token":
-        raise ValueError("The model vqvae takes images, not tokens.")
-    if not options.channels:
-        raise ValueError("channels is empty: the model vqvae has one convolution at least.")
-    blocks = {
-        "shape": spec.shape,
-        "channels": options.channels,
-        "activation": options.activation,
-        "norm": options.norm,
-        "residual_blocks": options.residual_blocks,
-    }
+    settings = common.conv_settings("vqvae", options, spec)
     law = LIKELIHOODS[options.likelihood]
-    encoder = VectorEncoder(options.code_dim, **blocks)
-    decoder = ConvDecoder(heads=law.heads, **blocks)
-    code_shape = grid_sizes(spec.shape, len(options.channels))[-1]
+    encoder = VectorEncoder(options.code_dim, settings)
+    decoder = ConvDecoder(settings, law.heads)
+    code_shape = settings.sizes[-1]
 
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
         encoder_key, decoder_key = jax.random.split(key)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("fast_compilation")
 SPEC = Spec("image", (4, 3), 2)
 MODEL = make(PixelCNNOptions(width=4, layers=2, first_kernel_size=3, output_width=4), SPEC)
 METHOD = density.make(MODEL, SPEC)
-# Two images, and their label, which the model has no use for.
+# Two images with labels, which the model ignores.
 X = np.random.default_rng(0).integers(2, size=(2, 12)).astype(np.float32)
 BATCH = Batch(np.repeat(X, 4, axis=0), label=np.arange(8))
 
@@ -82,8 +82,8 @@ def test_pictures_and_sampling_in_steps_make_the_draws_of_the_law():
     expected, drawn = draws(params)
     np.testing.assert_array_equal(drawn, expected)
 
-    # Four rows of three values: by rows, and in parts of a row.
-    for values_per_call, done in ((None, [3, 6, 9, 12]), (2, [2, 3, 5, 6, 8, 9, 11, 12])):
+    # Four rows of three values, by whole rows and by parts of a row.
+    for values_per_call, numbers_done in ((None, [3, 6, 9, 12]), (2, [2, 3, 5, 6, 8, 9, 11, 12])):
         progress = []
         drawn = sample_in_steps(
             MODEL,
@@ -93,7 +93,7 @@ def test_pictures_and_sampling_in_steps_make_the_draws_of_the_law():
             Given(),
             (8,),
             values_per_call=values_per_call,
-            on_progress=lambda *numbers, progress=progress: progress.append(numbers),
+            on_progress=lambda done, total, progress=progress: progress.append((done, total)),
         )
         np.testing.assert_array_equal(drawn, expected)
-        assert progress == [(number, 12) for number in done]
+        assert progress == [(number, 12) for number in numbers_done]

@@ -96,9 +96,9 @@ def test_nearest_codes_are_those_of_brute_force(offset):
     rng = np.random.default_rng(1)
     vectors = (offset + rng.normal(size=(50, 4, 8))).astype(np.float32)
     codes = (offset + rng.normal(size=(33, 8))).astype(np.float32)
-    found = jax.jit(codebook.nearest)(vectors, codes)
-    assert found.dtype == jnp.int32
-    np.testing.assert_array_equal(found, brute_force(vectors, codes))
+    indices = jax.jit(codebook.nearest)(vectors, codes)
+    assert indices.dtype == jnp.int32
+    np.testing.assert_array_equal(indices, brute_force(vectors, codes))
 
 
 def test_ties_go_to_the_lowest_index():
@@ -183,10 +183,11 @@ def test_unused_codes_become_encoder_outputs(kind):
     assert restarts == 2
     np.testing.assert_allclose(new.shares, [0.91, 1 / 3, 1 / 3], rtol=1e-6)
     sources = [np.flatnonzero(np.isclose(vectors, code, rtol=1e-4).all(1)) for code in codes[1:]]
-    assert [len(source) for source in sources] == [1, 1]  # they are vectors of the batch,
-    assert sources[0] != sources[1]  # different ones,
-    assert all(source >= 6 for source in sources)  # drawn by their distance: 400 against 1.
-    # The key decides; without restarts the far codes stay.
+    # The new codes are two different vectors of the batch, from the group that is far from code 0.
+    assert [len(source) for source in sources] == [1, 1]
+    assert sources[0] != sources[1]
+    assert all(source >= 6 for source in sources)
+    # The same key gives the same restarts. With restart_below = 0 the far codes stay.
     again, _ = update(jax.random.key(0), params, stats, vectors, rows)
     jax.tree.map(np.testing.assert_array_equal, again, new)
     kept, restarts = codebook.make(kind, 3, DECAY, 0.0).update(
@@ -226,12 +227,12 @@ def test_measure_encode_decode_and_terms_agree(kind):
     draw = method.pictures["reconstructions"].draw
 
     @jax.jit
-    def all_of_it(key, *state):
+    def compute(key, *state):
         parts = jax.random.split(key)
         measured = method.measure(parts[0], *state, BATCH)
         return measured, method.encode(*state, BATCH), draw(parts[1], *state, BATCH)
 
-    measured, codes, shown = all_of_it(jax.random.key(0), params, stats)
+    measured, codes, shown = compute(jax.random.key(0), params, stats)
     ref = reference(params, codes_of(kind, params, stats))
     np.testing.assert_array_equal(measured["codes"], ref.indices)
     assert measured["codes"].dtype == jnp.int32
@@ -270,7 +271,7 @@ def test_steps_lower_the_loss(kind):
 
 
 class Table(NamedTuple):
-    """A law of M codes by its probabilities [K] * M."""
+    """A law of M codes by its table of log-probabilities, with M axes of length K."""
 
     log_probabilities: np.ndarray
 
@@ -310,6 +311,6 @@ def test_pair_bound_lies_below_log_px_and_reaches_it_with_a_point_mass():
     np.testing.assert_allclose(exact[0], log_px_z[one[0], 0], rtol=1e-6)
 
 
-def test_a_wrong_kind_of_codebook_is_refused():
+def test_an_unknown_kind_of_codebook_is_refused():
     with pytest.raises(ValueError, match="codebook must be one of ema, loss; got 'vq'"):
         codebook.make("vq", K, DECAY, 0.0)

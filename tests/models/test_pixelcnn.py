@@ -1,8 +1,9 @@
-"""PixelCNN: what each output depends on, all masses of tiny grids, rows, and its start."""
+"""PixelCNN: dependence of outputs on inputs, masses of tiny grids, logits by rows, output bias."""
 
 import functools
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +34,7 @@ every_kind = pytest.mark.parametrize("kind", SPECS)
 
 
 def kinds(fast: str, *slow: str):
-    """Each kind, most of them among the slow tests."""
+    """A test for each kind; those of the slow kinds are marked slow."""
     marked = [pytest.param(kind, marks=pytest.mark.slow) for kind in slow]
     return pytest.mark.parametrize("kind", [fast, *marked])
 
@@ -69,7 +70,7 @@ def random_law(spec: Spec) -> Autoregressive:
 
 
 def logits_of(law, x) -> jax.Array:
-    """[rows, D, levels], or [rows, D, 1] where there are two."""
+    """[rows, D, levels], or [rows, D, 1] for two levels."""
     return jax.jit(law._logits)(x).reshape(*x.shape, -1)
 
 
@@ -77,16 +78,14 @@ def logits_of(law, x) -> jax.Array:
 def test_each_output_sees_all_earlier_values_within_reach_and_no_other(kind):
     spec = SPECS[kind]
     law = random_law(spec)
-    # Several examples, since rectifiers hide a change in some; of each, row d of D more has value d
-    # changed, by half of the levels.
+    # Several examples, since a rectifier can hide a change in one. Each has D changed copies: value
+    # d of copy d is changed by half of the levels.
     level = np.random.default_rng(0).integers(spec.levels, size=(6, 1, spec.dim))
     changed = (level + max(1, spec.levels // 2) * np.eye(spec.dim, dtype=int)) % spec.levels
     logits = np.asarray(logits_of(law, values(spec, np.concatenate([level, changed], axis=1))))
     # [changed value, output]
     change = np.max(np.abs(logits[:, 1:] - logits[:, :1]), axis=(0, -1))
-    height, width, channels = {1: (1, *spec.shape, 1), 2: (*spec.shape, 1), 3: spec.shape}[
-        len(spec.shape)
-    ]
+    height, width, channels = (1, *spec.shape, 1) if kind == "row" else (*spec.shape, 1)[:3]
     row, column, _ = np.unravel_index(np.arange(spec.dim), (height, width, channels))
     is_near = (np.abs(row[:, None] - row) <= REACH) & (np.abs(column[:, None] - column) <= REACH)
     is_seen = np.triu(is_near, k=1)
@@ -96,7 +95,7 @@ def test_each_output_sees_all_earlier_values_within_reach_and_no_other(kind):
 
 @kinds("colour", "binary", "grey", "codes", "row")
 def test_a_row_alone_has_the_logits_of_the_whole(kind):
-    """Whatever stands at and after a value: so log p(x) is the sum of what `sample` draws from."""
+    """The row has arbitrary values at and after the one that the logits are of, as in `sample`."""
     spec = SPECS[kind]
     law = random_law(spec)
     x, other = draw(spec, 2, seed=2)
@@ -152,7 +151,7 @@ def test_output_bias_starts_at_the_frequencies_of_the_training_data(kind):
 
 
 @pytest.mark.parametrize("padding", [((2, -1), (1, 1)), ((1, 0), (1, 1)), ((0, 0), (2, 0))])
-def test_derivatives_of_a_convolution_are_jax_own(padding):
+def test_derivatives_of_a_convolution_equal_those_of_jax(padding):
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(2, 4, 5, 3)), rng.normal(size=(2, 3, 3, 4))
 
@@ -167,8 +166,7 @@ def test_derivatives_of_a_convolution_are_jax_own(padding):
         return jax.jit(jax.value_and_grad(scalar, (0, 1)))(jnp.float32(x), jnp.float32(kernel))
 
     actual, expected = derivatives(lambda x, k: convolve(x, k, padding)), derivatives(peer)
-    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +180,6 @@ def test_derivatives_of_a_convolution_are_jax_own(padding):
         ({"width": 2}, SPECS["colour"], "width must be at least the number of channels, 3; got 2"),
     ],
 )
-def test_what_it_cannot_take_is_refused(changes, spec, message):
+def test_unsupported_data_and_options_are_refused(changes, spec, message):
     with pytest.raises(ValueError, match=message):
         make(PixelCNNOptions(**changes), spec)

@@ -126,6 +126,6 @@ def test_training_lowers_the_loss_and_keeps_state_finite(codebook):
         ({"channels": ()}, Spec("image", (4, 4), 2), "channels is empty"),
     ],
 )
-def test_what_it_cannot_take_is_refused(changes, spec, message):
+def test_unsupported_data_and_options_are_refused(changes, spec, message):
     with pytest.raises(ValueError, match=message):
         make(VQVAEOptions(**changes), spec)

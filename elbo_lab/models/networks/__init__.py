@@ -3,12 +3,10 @@
 from elbo_lab.models.networks.conv import (
     NORMS,
     ConvDecoder,
-    ConvEncoder,
+    ConvSettings,
     GaussianConv,
     LatentConvDecoder,
-    ResidualBlock,
-    ResidualStack,
-    grid_sizes,
+    VectorEncoder,
     image_shape,
 )
 from elbo_lab.models.networks.heads import Head
@@ -29,15 +27,13 @@ __all__ = [
     "NORMS",
     "SCALES",
     "ConvDecoder",
-    "ConvEncoder",
+    "ConvSettings",
     "DecoderMLP",
     "GaussianConv",
     "GaussianMLP",
     "Head",
     "LatentConvDecoder",
-    "ResidualBlock",
-    "ResidualStack",
+    "VectorEncoder",
     "gaussian",
-    "grid_sizes",
     "image_shape",
 ]

@@ -7,6 +7,7 @@ crop to the sizes that the encoder had, so that an image of any size comes back 
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 from jax import Array
@@ -24,6 +25,25 @@ LECUN = nn.initializers.lecun_normal()
 LECUN_TRANSPOSE = nn.initializers.variance_scaling(4.0, "fan_in", "truncated_normal")
 
 
+class ConvSettings(NamedTuple):
+    """Settings that the networks on both sides of a latent variable share."""
+
+    shape: tuple[int, ...]  # of an image, (H, W) or (H, W, C)
+    channels: tuple[int, ...]  # after each halving by the encoder
+    activation: str  # one of ACTIVATIONS
+    norm: str  # one of NORMS
+    residual_blocks: int  # on the coarsest grid
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of the image and after each halving; the last is the coarsest grid."""
+        sizes = [image_shape(self.shape)[:2]]
+        for _ in self.channels:
+            height, width = sizes[-1]
+            sizes.append((math.ceil(height / 2), math.ceil(width / 2)))
+        return sizes
+
+
 def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """(H, W, C) of an image of shape (H, W) or (H, W, C).
 
@@ -32,17 +52,9 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise ValueError(f"Convolutions take images (H, W) or (H, W, C), not the shape {shape}.")
-    height, width, *colours = shape
-    return height, width, *(colours or [1])
-
-
-def grid_sizes(shape: tuple[int, ...], halvings: int) -> list[tuple[int, int]]:
-    """(height, width) of the image and after each of so many halvings, rounded up."""
-    sizes = [image_shape(shape)[:2]]
-    for _ in range(halvings):
-        height, width = sizes[-1]
-        sizes.append((math.ceil(height / 2), math.ceil(width / 2)))
-    return sizes
+    height, width = shape[:2]
+    colours = shape[2] if len(shape) == 3 else 1
+    return height, width, colours
 
 
 class Conv(nn.Module):
@@ -77,111 +89,97 @@ class Upsample(nn.Module):
 
 
 def _groups(channels: int) -> int:
-    """The most groups, up to 8, of two channels or more each: of one channel on a 1 x 1 grid
-    nothing would be left.
+    """The largest number of equal groups, up to 8, with two channels or more in each.
+
+    Normalization would map a group of one channel on a 1 x 1 grid to zero.
     """
     return max(groups for groups in range(1, 9) if groups == 1 or channels % (2 * groups) == 0)
 
 
 class NormActivation(nn.Module):
-    """Normalization, if there is any, and the activation after it."""
+    """Normalization, unless it is "none", and then the activation."""
 
-    activation: str = "tanh"
-    norm: str = "none"
+    settings: ConvSettings
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        if self.norm == "group":
+        if self.settings.norm == "group":
             x = nn.GroupNorm(_groups(x.shape[-1]), name="norm")(x)
-        return ACTIVATIONS[self.activation](x)
+        return ACTIVATIONS[self.settings.activation](x)
 
 
 class ResidualBlock(nn.Module):
-    """x + conv1x1(act(conv3x3(act(x)))) (van den Oord et al. 2017, section 4.1); norms before acts.
+    """x + conv1x1(act(conv3x3(act(x)))) (van den Oord et al. 2017, section 4.1).
 
-    [rows, h, w, C] -> [rows, h, w, C].
+    [rows, h, w, C] -> [rows, h, w, C]. The normalization comes before each activation.
     """
 
     hidden: int  # channels between the two convolutions
-    activation: str = "tanh"
-    norm: str = "none"
+    settings: ConvSettings
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        y = NormActivation(self.activation, self.norm, name="act_0")(x)
+        y = NormActivation(self.settings, name="act_0")(x)
         y = Conv(self.hidden, 3, name="conv_0")(y)
-        y = NormActivation(self.activation, self.norm, name="act_1")(y)
+        y = NormActivation(self.settings, name="act_1")(y)
         return x + Conv(x.shape[-1], 1, name="conv_1")(y)
 
 
 class ResidualStack(nn.Module):
     """3 x 3 convolution, residual blocks, activation: [rows, h, w, any] -> [rows, h, w, features].
 
-    No blocks: nothing at all, and the input is returned.
+    (h, w) is the coarsest grid, features the last of the channels. Without residual blocks the
+    input is returned as it is.
     """
 
-    features: int
-    blocks: int
-    activation: str = "tanh"
-    norm: str = "none"
+    settings: ConvSettings
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        if not self.blocks:
+        if not self.settings.residual_blocks:
             return x
-        x = Conv(self.features, 3, name="conv")(x)
-        hidden = math.ceil(self.features / 2)
-        for i in range(self.blocks):
-            x = ResidualBlock(hidden, self.activation, self.norm, name=f"block_{i}")(x)
-        return NormActivation(self.activation, self.norm, name="act")(x)
+        features = self.settings.channels[-1]
+        x = Conv(features, 3, name="conv")(x)
+        hidden = math.ceil(features / 2)
+        for i in range(self.settings.residual_blocks):
+            x = ResidualBlock(hidden, self.settings, name=f"block_{i}")(x)
+        return NormActivation(self.settings, name="act")(x)
 
 
 class ConvEncoder(nn.Module):
-    """Strided 4 x 4 convolutions, then residual blocks: [*batch, D] -> [*batch, h, w, channels].
+    """Strided 4 x 4 convolutions, then residual blocks: [*batch, D] -> [*batch, h, w, features].
 
-    (h, w) is the last of `grid_sizes(shape, len(channels))`, with the last of the channels.
+    (h, w) is the coarsest grid, features the last of the channels.
     """
 
-    shape: tuple[int, ...]  # (H, W) or (H, W, C)
-    channels: Sequence[int]  # after each halving
-    activation: str = "tanh"
-    norm: str = "none"
-    residual_blocks: int = 0
+    settings: ConvSettings
 
     @nn.compact
     @by_rows
     def __call__(self, x: Array) -> Array:
-        x = x.reshape(-1, *image_shape(self.shape))
-        for i, features in enumerate(self.channels):
+        x = x.reshape(-1, *image_shape(self.settings.shape))
+        for i, features in enumerate(self.settings.channels):
             x = Conv(features, 4, stride=2, name=f"down_{i}")(x)
-            x = NormActivation(self.activation, self.norm, name=f"act_{i}")(x)
-        return ResidualStack(
-            self.channels[-1], self.residual_blocks, self.activation, self.norm, name="residual"
-        )(x)
+            x = NormActivation(self.settings, name=f"act_{i}")(x)
+        return ResidualStack(self.settings, name="residual")(x)
 
 
 class UpTrunk(nn.Module):
-    """Residual blocks, then transposed convolutions: a mirrored `ConvEncoder`, but for its first
-    layer, which the heads mirror.
+    """Residual blocks, then transposed convolutions: [rows, h, w, any] -> [rows, h', w', features].
 
-    [rows, h, w, any] -> [rows, h', w', channels[0]], where (h', w') is half the image.
+    The mirror image of `ConvEncoder` without its first layer, which the heads mirror: (h, w) is the
+    coarsest grid, (h', w') half the image, features the first of the channels.
     """
 
-    shape: tuple[int, ...]  # (H, W) or (H, W, C)
-    channels: Sequence[int]  # the encoder's
-    activation: str = "tanh"
-    norm: str = "none"
-    residual_blocks: int = 0
+    settings: ConvSettings
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x = ResidualStack(
-            self.channels[-1], self.residual_blocks, self.activation, self.norm, name="residual"
-        )(x)
-        sizes = grid_sizes(self.shape, len(self.channels))
-        for i in reversed(range(1, len(self.channels))):
-            x = Upsample(self.channels[i - 1], sizes[i], name=f"up_{i}")(x)
-            x = NormActivation(self.activation, self.norm, name=f"act_{i}")(x)
+        x = ResidualStack(self.settings, name="residual")(x)
+        channels, sizes = self.settings.channels, self.settings.sizes
+        for i in reversed(range(1, len(channels))):
+            x = Upsample(channels[i - 1], sizes[i], name=f"up_{i}")(x)
+            x = NormActivation(self.settings, name=f"act_{i}")(x)
         return x
 
 
@@ -202,32 +200,21 @@ class PixelHead(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """`UpTrunk` and heads: a grid [*batch, h, w, any] -> of each head [*batch, D] (or [*batch, 1]).
+    """`UpTrunk` and heads: a grid [*batch, h, w, any] -> for each head [*batch, D], or [*batch, 1].
 
-    (h, w) is the last of `grid_sizes(shape, len(channels))`.
+    (h, w) is the coarsest grid; a shared head has [*batch, 1].
     """
 
-    shape: tuple[int, ...]  # (H, W) or (H, W, C)
-    channels: Sequence[int]  # the encoder's
+    settings: ConvSettings
     heads: Sequence[Head]
-    activation: str = "tanh"
-    norm: str = "none"
-    residual_blocks: int = 0
 
     @nn.compact
     def __call__(self, grid: Array) -> tuple[Array, ...]:
         batch, rows = grid.shape[:-3], grid.reshape(-1, *grid.shape[-3:])
-        x = UpTrunk(
-            self.shape,
-            self.channels,
-            self.activation,
-            self.norm,
-            self.residual_blocks,
-            name="trunk",
-        )(rows)
+        x = UpTrunk(self.settings, name="trunk")(rows)
 
         def layer(head: Head) -> Array:
-            return PixelHead(self.shape, head, name=head.name)(x)
+            return PixelHead(self.settings.shape, head, name=head.name)(x)
 
         values = outputs(self, self.heads, layer, len(x))
         return tuple(value.reshape(*batch, value.shape[-1]) for value in values)
@@ -239,10 +226,11 @@ class LatentConvDecoder(ConvDecoder):
     @nn.compact
     @by_rows
     def __call__(self, z: Array) -> tuple[Array, ...]:
-        height, width = grid_sizes(self.shape, len(self.channels))[-1]
-        h = nn.Dense(height * width * self.channels[-1], kernel_init=LECUN, name="grid")(z)
-        h = h.reshape(-1, height, width, self.channels[-1])
-        h = NormActivation(self.activation, self.norm, name="act")(h)
+        height, width = self.settings.sizes[-1]
+        features = self.settings.channels[-1]
+        h = nn.Dense(height * width * features, kernel_init=LECUN, name="grid")(z)
+        h = h.reshape(-1, height, width, features)
+        h = NormActivation(self.settings, name="act")(h)
         return super().__call__(h)
 
 
@@ -253,22 +241,27 @@ class GaussianConv(nn.Module):
     """
 
     features: int
-    shape: tuple[int, ...]
-    channels: Sequence[int]
-    activation: str = "tanh"
-    norm: str = "none"
+    settings: ConvSettings
     scale: str = "log_std"
-    residual_blocks: int = 0
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
-        h = ConvEncoder(
-            self.shape,
-            self.channels,
-            self.activation,
-            self.norm,
-            self.residual_blocks,
-            name="trunk",
-        )(x)
+        h = ConvEncoder(self.settings, name="trunk")(x)
         h = h.reshape(*x.shape[:-1], -1)
         return dense(self.features, "mean")(h), SCALES[self.scale](dense(self.features, "scale")(h))
+
+
+class VectorEncoder(nn.Module):
+    """`ConvEncoder` and a linear layer at each cell: [*batch, D] -> [*batch, M, features].
+
+    M is the number of cells of the coarsest grid, row by row.
+    """
+
+    features: int
+    settings: ConvSettings
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        grid = ConvEncoder(self.settings, name="trunk")(x)
+        cells = grid.reshape(*x.shape[:-1], -1, grid.shape[-1])
+        return dense(self.features, "vectors")(cells)

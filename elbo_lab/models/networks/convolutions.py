@@ -1,8 +1,8 @@
 """Convolutions as matrix products, which are fast in a compiled loop on a CPU.
 
-There XLA runs its own convolutions inside `lax.scan` without its fast kernels: ten to twenty times
-slower than outside of it, and than the products here. Elsewhere XLA's own are taken. Both compute
-the same sums, in another order.
+On a CPU XLA runs its own convolutions inside `lax.scan` without its fast kernels: ten to twenty
+times slower than outside of it, and than the products here. On other devices XLA's convolutions are
+used. Both compute the same sums, in a different order.
 """
 
 import jax
@@ -87,12 +87,12 @@ def conv2d_transpose_by_products(x: Array, kernel: Array, size: tuple[int, int])
 
 
 def _same(length: int, kernel: int, stride: int) -> tuple[int, int, int]:
-    """ "SAME" padding: the length of the output, the padding before and the padding after."""
+    """Length of the output with "SAME" padding, the padding before and the padding after."""
     out = -(-length // stride)
     total = max((out - 1) * stride + kernel - length, 0)
     return out, total // 2, total - total // 2
 
 
 def _strided(x: Array, axis: int, start: int, length: int, stride: int) -> Array:
-    """So many elements of an axis, `stride` apart, from `start` on."""
+    """`length` elements of an axis, `stride` apart, from `start` on."""
     return lax.slice_in_dim(x, start, start + stride * (length - 1) + 1, stride, axis)

@@ -1,4 +1,4 @@
-"""What a network of z puts out for p(x|z), whatever the network is made of."""
+"""Heads: the outputs of a network of z that p(x|z) is made of, for every kind of network."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -11,10 +11,10 @@ from jax import Array
 class Head(NamedTuple):
     """One output of a network: a number for each coordinate of x, or one number for all."""
 
-    name: str  # the name among the parameters of its layer, or of the number
-    start: float = 0.0  # where its bias starts, or the number
-    zero_weights: bool = False  # whether its weights start at zero: at first the output is its bias
-    shared: bool = False  # one learned number for all coordinates and all z, and no layer
+    name: str  # of its layer, or of its number, among the parameters
+    start: float = 0.0  # initial value of its bias, or of its number
+    zero_weights: bool = False  # True: its weights start at zero, and its output at its bias
+    shared: bool = False  # True: one learned number for all coordinates and all z, and no layer
 
 
 def outputs(
@@ -23,9 +23,9 @@ def outputs(
     """The outputs of all heads, inside the `@nn.compact` call of `module`.
 
     Args:
-      module: the network, which holds the numbers that are shared.
+      module: the network; the numbers of shared heads are its parameters.
       heads: in the order in which the outputs are returned.
-      layer: head -> its output [rows, D], by a layer of the head's name.
+      layer: head -> its output [rows, D], by a layer with the head's name.
       rows: the number of rows of z.
 
     Returns:

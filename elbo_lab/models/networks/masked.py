@@ -4,7 +4,7 @@ van den Oord et al. 2016b, "Conditional image generation with PixelCNN decoders"
 by row, column and channel. Two stacks of convolutions see what is earlier: the vertical one all
 rows above, the horizontal one the left of its row and the vertical one's features; together they
 have no blind spot. Kernels are cropped to what they may see, which is faster than a mask over a
-whole kernel; a mask is left for the channels of the pixel itself.
+whole kernel. Only the channels of the pixel itself need a mask.
 """
 
 import functools
@@ -29,10 +29,10 @@ def convolve(x: Array, kernel: Array, padding: Padding) -> Array:
 
     y[i, j] = sum_{m, n} x[i + m - up, j + n - left] kernel[m, n]
 
-    XLA's CPU compiler brings convolutions into the layout of its fast kernel only outside of loops,
-    and JAX's derivative of a convolution is one in another layout: 20 times slower in a `lax.scan`
-    over steps. Here the derivatives are convolutions in the layout of the fast kernel, of arrays
-    that are transposed first. There is no forward-mode derivative.
+    XLA's CPU compiler brings convolutions into the layout of its fast kernel only outside of loops.
+    JAX's derivative of a convolution is a convolution in another layout: 20 times slower in a
+    `lax.scan` over steps. Here the arrays are transposed first, so that the derivatives are
+    convolutions in the layout of the fast kernel. There is no forward-mode derivative.
 
     Args:
       x: [rows, H, W, inputs].
@@ -63,7 +63,7 @@ convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def channel_mask(inputs: int, features: int, channels: int, strict: bool) -> np.ndarray:
-    """Which features of a pixel its output features may see, [inputs, features] of 0 and 1.
+    """Mask of a pixel's features: 1 where an output feature may see an input feature, else 0.
 
     Features are split evenly into one group for each channel of the pixel, in the channels' order.
 
@@ -71,8 +71,11 @@ def channel_mask(inputs: int, features: int, channels: int, strict: bool) -> np.
       inputs: number of input features, at least `channels`.
       features: number of output features, at least `channels`.
       channels: C.
-      strict: a group sees the groups before it (mask A, where the inputs are the pixel itself);
-        otherwise its own as well (mask B).
+      strict: True: a group sees the groups before it (mask A, for inputs that are the pixel
+        itself); False: its own group as well (mask B).
+
+    Returns:
+      [inputs, features], float32.
     """
     source = np.arange(inputs)[:, None] * channels // inputs
     target = np.arange(features)[None, :] * channels // features
@@ -100,7 +103,7 @@ class Masked1x1(nn.Module):
         inputs = x.shape[-1]
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), (inputs, self.features))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        # Rows of rank 2: a matrix product is fastest so.
+        # Rank 2, in which a matrix product is fastest.
         mask = channel_mask(inputs, self.features, self.channels, strict=False)
         y = x.reshape(-1, inputs) @ (kernel * mask) + bias
         return y.reshape(*x.shape[:-1], self.features)
@@ -119,18 +122,19 @@ class Above(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        r, own = self.radius, 0 if self.first else 1
-        shape = (r + own, 2 * r + 1, x.shape[-1], self.features)
+        r = self.radius
+        own_rows = 0 if self.first else 1
+        shape = (r + own_rows, 2 * r + 1, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        return convolve(x, kernel, ((r, own - 1), (r, r))) + bias
+        return convolve(x, kernel, ((r, own_rows - 1), (r, r))) + bias
 
 
 class Left(nn.Module):
-    """Convolution over the left of the row and the pixel itself, as far as the mask allows.
+    """Convolution over the pixels to the left and the pixel itself, as far as the mask allows.
 
-    [rows, H, W, inputs] -> [rows, H, W, 2 * width], with H of any number: the two halves have
-    their groups of channels each.
+    [rows, H, W, inputs] -> [rows, H, W, 2 * width], for any H. Each half of the output features has
+    one group for each channel.
     """
 
     width: int
@@ -164,16 +168,16 @@ class GatedLayer(nn.Module):
         self.out = Masked1x1(self.width, self.channels)
 
     def vertical(self, v: Array) -> tuple[Array, Array]:
-        """The vertical stack's features, and what the horizontal one gets of them."""
-        seen = self.above(v)
-        return gate(seen), self.across(seen)
+        """The vertical stack's features, and their contribution to the horizontal stack."""
+        features = self.above(v)
+        return gate(features), self.across(features)
 
-    def horizontal(self, h: Array, seen_above: Array | None) -> Array:
-        """The horizontal stack's features; but for the first layer they are added to the input."""
-        seen = self.left(h)
-        if seen_above is not None:
-            seen = seen + seen_above
-        update = self.out(gate(seen))
+    def horizontal(self, h: Array, from_above: Array | None) -> Array:
+        """The horizontal stack's features; all layers but the first add them to their input."""
+        features = self.left(h)
+        if from_above is not None:
+            features = features + from_above
+        update = self.out(gate(features))
         return update if self.first else h + update
 
 
@@ -181,7 +185,8 @@ class GatedPixelCNN(nn.Module):
     """Gated PixelCNN: values [*any, D] -> logits [*any, D], or [*any, D, levels] for levels > 2.
 
     The logits at d are those of x_d given x_1, ..., x_{d-1}. A shape of one axis is a single row,
-    which has no rows above. Images are seen in [-1, 1], tokens by a learned embedding.
+    which has no rows above. The inputs are images scaled to [-1, 1], or learned embeddings of
+    tokens.
 
     Args:
       spec: kind "image" or "token", one to three axes: (W,), (H, W) or (H, W, C).
@@ -221,28 +226,32 @@ class GatedPixelCNN(nn.Module):
         return self.row(x, self.above(x))
 
     def above(self, x: Array) -> list[Array | None]:
-        """What each layer of the horizontal stack gets of the rows above: [rows, H, W, ...]."""
+        """The vertical stack's contributions to each layer of the horizontal stack.
+
+        Returns:
+          [rows, H, W, features] for each layer; None for each, if the image has one row.
+        """
         if self._grid[0] == 1:
             return [None] * self.layers
         features, above = self._inputs(x), []
         for layer in self.gated:
-            features, seen = layer.vertical(features)
-            above.append(seen)
+            features, from_above = layer.vertical(features)
+            above.append(from_above)
         return above
 
     def row(self, x: Array, above: list[Array | None]) -> Array:
-        """The logits of some rows of the image, all or one, from these and what is above them.
+        """The logits of all rows of the image, or of one.
 
         Args:
-          x: [*any, D'], the values of those rows alone.
-          above: as `above` returns it, cut to those rows.
+          x: [*any, D'], the values of these rows alone.
+          above: the result of the method `above`, cut to these rows.
 
         Returns:
           [*any, D'] or [*any, D', levels].
         """
         h = self._inputs(x)
-        for layer, seen in zip(self.gated, above, strict=True):
-            h = layer.horizontal(h, seen)
+        for layer, from_above in zip(self.gated, above, strict=True):
+            h = layer.horizontal(h, from_above)
         logits = self.logits(jax.nn.relu(self.hidden(jax.nn.relu(h))))
         return logits.reshape(x.shape if self.spec.levels == 2 else (*x.shape, self.spec.levels))
 
@@ -259,4 +268,6 @@ def grid(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """(H, W, C) of a shape of one to three axes."""
     if len(shape) == 1:
         return 1, shape[0], 1
-    return shape if len(shape) == 3 else (*shape, 1)
+    if len(shape) == 2:
+        return *shape, 1
+    return shape

@@ -1,4 +1,4 @@
-"""Shared network blocks (Flax linen)."""
+"""Fully connected networks (Flax linen), and blocks that other networks share."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,28 +19,29 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "elu": jax.nn.elu,
 }
 
-# What a linear layer's output s means for the standard deviation of q (textbook 13.10 and the
-# remark below it): each returns sigma > 0.
+# The standard deviation sigma > 0 of q as a function of a linear layer's output s (textbook 13.10
+# and the remark below it).
 SCALES: dict[str, Callable[[Array], Array]] = {
     "log_std": jnp.exp,
     "log_var": lambda s: jnp.exp(0.5 * s),
     "softplus_var": lambda s: jnp.sqrt(jax.nn.softplus(s)),
 }
 
-
 GLOROT = nn.initializers.glorot_uniform()
 
 
 def drawn_alike(key: Array, params: Any) -> Any:
-    """Every weight matrix [inputs, outputs] drawn anew by the same key: as in the public code of
-    Burda et al. (2016), all are filled from the same stream of numbers, by Glorot's scale of each.
+    """Parameters whose weight matrices [inputs, outputs] are all drawn anew by the same key.
+
+    As in the public code of Burda et al. (2016): all matrices are filled from the same stream of
+    numbers, each at its Glorot scale.
     """
     return jax.tree.map(
         lambda p: GLOROT(jax.random.clone(key), p.shape, p.dtype) if p.ndim == 2 else p, params
     )
 
 
-# Starts of the weights: what is done, with a key, to parameters that Flax drew layer by layer.
+# Initializations: (key, parameters that Flax drew layer by layer) -> parameters.
 INITS: dict[str, Callable[[Array, Any], Any]] = {
     "glorot": lambda key, params: params,
     "glorot_same_key": drawn_alike,
@@ -66,7 +67,7 @@ class MLP(nn.Module):
 
 
 def by_rows(call: Callable) -> Callable:
-    """Lets a network see leading dimensions [*batch, D] as rows [rows, D], and restores them.
+    """Calls a network of rows [rows, D] on any leading dimensions [*batch, D], and restores them.
 
     Matrix products of rank 2 are faster than those of [K, B, D] (by a quarter at K = 50 on a CPU).
     """
@@ -97,7 +98,7 @@ class GaussianMLP(nn.Module):
 
 
 class DecoderMLP(nn.Module):
-    """MLP with linear heads, the outputs that p(x|z) is made of (textbook 13.17).
+    """MLP with linear heads, the outputs that define p(x|z) (textbook 13.17).
 
     [*batch, L] -> for each head [*batch, data_dim], or [*batch, 1] if it is shared.
     """

@@ -1,0 +1,84 @@
+"""Settings that several model families share, each said once.
+
+A function returns a dataclass field, since every family has its own order of settings. It takes the
+default where the families differ in it.
+"""
+
+from typing import Any
+
+from elbo_lab.data.dataset import Spec
+from elbo_lab.models.laws import LIKELIHOODS
+from elbo_lab.models.networks import ACTIVATIONS, NORMS, SCALES, ConvSettings, image_shape
+from elbo_lab.options import option
+
+# Where the output bias starts.
+OUTPUT_BIASES = ("train_mean", "zero")
+
+
+def activation_option(default: str) -> Any:
+    """The field `activation`, of type str."""
+    return option(default, "of the hidden layers", tuple(ACTIVATIONS))
+
+
+def scale_option() -> Any:
+    """The field `scale`, of type str."""
+    return option(
+        "log_std",
+        "what a Gaussian's scale output is: log sigma, log sigma^2, softplus's sigma^2",
+        tuple(SCALES),
+    )
+
+
+def likelihood_option(help: str = "p(x|z)") -> Any:
+    """The field `likelihood`, of type str."""
+    return option("bernoulli", help, tuple(LIKELIHOODS))
+
+
+def output_bias_option() -> Any:
+    """The field `output_bias`, of type str."""
+    return option(
+        "train_mean",
+        "start of the output bias: where p(x|z) has the training mean, or zero",
+        OUTPUT_BIASES,
+    )
+
+
+def channels_option() -> Any:
+    """The field `channels`, of type tuple[int, ...]."""
+    return option((32, 64), "channels after each convolution that halves height and width", least=1)
+
+
+def residual_blocks_option(default: int) -> Any:
+    """The field `residual_blocks`, of type int."""
+    return option(
+        default,
+        "residual blocks (3 x 3 and 1 x 1 convolutions) on the coarsest grid",
+        least=0,
+        most=100,
+    )
+
+
+def norm_option() -> Any:
+    """The field `norm`, of type str."""
+    return option("none", "normalization between convolution and activation", NORMS)
+
+
+def conv_settings(family: str, options: Any, spec: Spec) -> ConvSettings:
+    """The settings of a convolutional family's networks.
+
+    Args:
+      family: the model's name, for messages.
+      options: has the fields channels, activation, norm and residual_blocks.
+      spec: of images (H, W) or (H, W, C).
+
+    Raises:
+      ValueError: data that are not images, or no channels.
+    """
+    if spec.kind == "token":
+        raise ValueError(f"The model {family} takes images, not tokens.")
+    image_shape(spec.shape)
+    if not options.channels:
+        raise ValueError(f"channels is empty: the model {family} has one convolution at least.")
+    return ConvSettings(
+        spec.shape, options.channels, options.activation, options.norm, options.residual_blocks
+    )
