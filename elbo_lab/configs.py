@@ -213,7 +213,7 @@ def replace(config: Config, **changes: Any) -> Config:
     Raises:
       UserError: neither the family nor the objective has a setting.
     """
-    values = given(config)
+    values = non_defaults(config)
     target = Config(
         objective=changes.get("objective", values.get("objective")),
         model=changes.get("model") or config.model,
@@ -233,7 +233,7 @@ def traced(config: Config) -> dict[str, Any]:
     return {name: v for name, v in own_settings(config).items() if options[name].traced}
 
 
-def flat(config: Config) -> dict[str, Any]:
+def all_values(config: Config) -> dict[str, Any]:
     """All values by the names of their flags: shared fields, settings of family and objective."""
     values: dict[str, Any] = {}
     for field in dataclasses.fields(Config):
@@ -242,23 +242,25 @@ def flat(config: Config) -> dict[str, Any]:
     return values
 
 
-def given(config: Config) -> dict[str, Any]:
+def non_defaults(config: Config) -> dict[str, Any]:
     """The model, and the values that differ from the defaults of its family and objective.
 
     The objective counts as a default if it is the family's default objective.
     """
-    defaults = flat(Config(model=config.model, objective=config.objective))
+    defaults = all_values(Config(model=config.model, objective=config.objective))
     defaults["objective"] = MODELS[config.model].objective
-    different = {name: value for name, value in flat(config).items() if value != defaults[name]}
+    different = {
+        name: value for name, value in all_values(config).items() if value != defaults[name]
+    }
     return {"model": config.model} | different
 
 
 def to_dict(config: Config) -> dict[str, Any]:
     """The config as JSON-ready values. Infinities become text, since JSON cannot represent them."""
-    return _json_ready(flat(config))
+    return _json_ready(all_values(config))
 
 
-def shown(value: Any) -> str:
+def flag_text(value: Any) -> str:
     """The text of a value as its flag accepts it; "" for None."""
     if value is None:
         return ""
@@ -278,7 +280,7 @@ def from_dict(fields: Mapping[str, Any]) -> Config:
     """
     config, unknown = _read(fields)
     if unknown:
-        shown_fields = ", ".join(f"{name}={shown(value)}" for name, value in unknown.items())
+        shown_fields = ", ".join(f"{name}={flag_text(value)}" for name, value in unknown.items())
         objective = f" with --objective={config.objective}" if config.objective else ""
         raise UserError(
             f"this version has no such settings of --model={config.model}{objective}: "
@@ -301,12 +303,12 @@ def digest(config: Config) -> str:
     They depend on model, objective and the values that differ from the defaults, so that a new
     field with a default does not change the names of earlier runs.
     """
-    return digest_of(told_apart_by(config))
+    return digest_of(digest_values(config))
 
 
-def told_apart_by(config: Config) -> dict[str, Any]:
+def digest_values(config: Config) -> dict[str, Any]:
     """The values that `digest` depends on, JSON-ready."""
-    return _json_ready({"objective": config.objective} | given(config))
+    return _json_ready({"objective": config.objective} | non_defaults(config))
 
 
 def digest_of(values: Any) -> str:
@@ -379,7 +381,7 @@ def _foreign(config: Config, name: str, value: Any) -> str:
         if config.objective is None:
             chosen = f"--model={config.model}, which has no objective"
         return (
-            f"--{name}={shown(value)} does not go with {chosen}; objectives that have it: "
+            f"--{name}={flag_text(value)} does not go with {chosen}; objectives that have it: "
             f"{', '.join(objectives)}."
         )
     return f"There is no setting --{name}."

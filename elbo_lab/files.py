@@ -16,7 +16,7 @@ from elbo_lab.errors import UserError
 DEPTH = 50
 # Exceptions from reading a damaged .npz file. NotImplementedError: a wrong bit in a zip entry's
 # flags or compression method.
-DAMAGE = (
+DAMAGE_ERRORS = (
     OSError,
     ValueError,
     KeyError,

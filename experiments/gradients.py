@@ -37,7 +37,7 @@ def main() -> int:
         raise UserError(f"--objective={study.objective}: {error}") from error
     for m, k in study.cells:
         for name in study.estimators:
-            if not gradient_study.able(name, m, k):
+            if not gradient_study.has_enough_draws(name, m, k):
                 print(f"{name} compares draws: left out at K = {k}.")
     rows = []
     progress = Progress("gradients", gradient_study.total_gradients(study), 0, "")

@@ -49,7 +49,12 @@ def test_stored_values_give_the_config_back(objective):
         objective=objective, seed=3, latent_dims=(4, 2), **dict.fromkeys(numbers, "linear:1:1:5")
     )
     assert configs.from_dict(json.loads(json.dumps(configs.to_dict(config)))) == config
-    assert set(configs.given(config)) - {"objective"} == {"model", "seed", "latent_dims", *numbers}
+    assert set(configs.non_defaults(config)) - {"objective"} == {
+        "model",
+        "seed",
+        "latent_dims",
+        *numbers,
+    }
 
 
 def test_infinite_orders_are_stored_as_text():
@@ -86,9 +91,9 @@ def test_settings_without_their_objective_or_family_are_refused():
 
 
 def test_a_digest_names_what_differs_from_the_defaults():
-    assert configs.told_apart_by(Config()) == {"model": "mlp", "objective": "iwae"}
+    assert configs.digest_values(Config()) == {"model": "mlp", "objective": "iwae"}
     expected = {"model": "mlp", "objective": "iwae", "k": 7, "hidden_dims": [4]}
-    assert configs.told_apart_by(configs.make(k=7, hidden_dims=(4,))) == expected
+    assert configs.digest_values(configs.make(k=7, hidden_dims=(4,))) == expected
     same = [Config(), Config(k=5), configs.make(latent_dims=(50,)), Config(objective="iwae")]
     assert len({configs.digest(config) for config in same}) == 1
     assert configs.digest(Config(k=6)) != configs.digest(Config())

@@ -55,13 +55,13 @@ def test_implementations_whose_streams_collide_are_refused():
 
 def test_fixed_binarization_is_the_same_for_every_implementation_and_block():
     x = jnp.asarray(np.random.default_rng(0).integers(0, 256, (6, 16)), jnp.uint8)
-    drawn = binarization.stored(keys.binarization_key(keys.TEST_SPLIT), x, "fixed")
+    drawn = binarization.binarize_once(keys.binarization_key(keys.TEST_SPLIT), x, "fixed")
     with jax.default_prng_impl("rbg"):
         key = keys.binarization_key(keys.TEST_SPLIT)
-        np.testing.assert_array_equal(binarization.stored(key, x, "fixed"), drawn)
+        np.testing.assert_array_equal(binarization.binarize_once(key, x, "fixed"), drawn)
         rows = jnp.asarray([4, 1])
         np.testing.assert_array_equal(
-            binarization.stored_rows(key, x[rows], rows, "fixed"), drawn[rows]
+            binarization.binarize_rows_once(key, x[rows], rows, "fixed"), drawn[rows]
         )
 
 

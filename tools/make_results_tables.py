@@ -19,12 +19,12 @@ DOCUMENT, RESULTS = ROOT / "docs" / "protocols.md", ROOT / "results"
 
 def protocols() -> str:
     """A row for each setting in which the protocols differ, and a column for each protocol."""
-    settings = [configs.flat(config) for config in PROTOCOLS.values()]
+    settings = [configs.all_values(config) for config in PROTOCOLS.values()]
     rows = []
     for name in settings[0]:
         if not all(name in values for values in settings):
             continue
-        texts = [configs.shown(values[name]) for values in settings]
+        texts = [configs.flag_text(values[name]) for values in settings]
         if len(set(texts)) > 1:
             rows.append((f"`--{name}`", *texts))
     return documents.table(("", *(f"`{name}`" for name in PROTOCOLS)), rows)

@@ -46,7 +46,9 @@ def make(task: Task, spread: bool = False) -> Peer:
     loop = training.make_loop(config, method, len(task.images), shard_batch=False)
     runs = training.replicas(config)
     keys = training.base_keys(runs)
-    images = binarization.stored(jax.random.key(0), jnp.asarray(task.images), config.binarization)
+    images = binarization.binarize_once(
+        jax.random.key(0), jnp.asarray(task.images), config.binarization
+    )
     state = loop.init(keys, Batch(jnp.zeros((1, DATA_DIM))), jnp.full(DATA_DIM, 0.13))
     if task.replicates == 1:
         state = state._replace(**initial(state, task))

@@ -48,7 +48,9 @@ def study_from_flags() -> Study:
             f"it: {', '.join(with_m)}."
         )
     cells = tuple((m, k) for m in ms for k in ks)
-    if not any(gradient_study.able(name, m, k) for name in estimators for m, k in cells):
+    if not any(
+        gradient_study.has_enough_draws(name, m, k) for name in estimators for m, k in cells
+    ):
         raise UserError(
             f"--estimators={values.estimators} compare draws and need more than one; got "
             f"--k={values.k}. For one draw use reparam, stl, dreg or score."
@@ -109,10 +111,10 @@ def run_subject(
         )
     size = batch_size(wanted or config.batch_size, len(dataset.x_train))
     # Pixels are drawn once, so that z is the only noise in the gradients.
-    mode = binarization.of_kind(config.binarization, trained.spec.kind)
+    mode = binarization.mode_for_kind(config.binarization, trained.spec.kind)
     mode = "fixed" if mode == "dynamic" else mode
     images = examples.stored(dataset.x_train[:size], keys.TRAIN_SPLIT, mode)
-    x = binarization.as_model_sees(images, trained.spec.kind)
+    x = binarization.model_input(images, trained.spec.kind)
     return str(path), Subject(model, trained.params, x, lambda tree: tree, ("encoder",))
 
 

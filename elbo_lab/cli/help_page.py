@@ -161,6 +161,6 @@ def _choices(choices: Sequence[str] | None) -> str:
 
 
 def _flag(name: str, default: Any, meaning: str) -> list[str]:
-    value = "" if default is None else f"={configs.shown(default)}"
+    value = "" if default is None else f"={configs.flag_text(default)}"
     wrapped = textwrap.wrap(meaning, 80, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return [f"  --{name}{value}", *wrapped]

@@ -68,10 +68,12 @@ def _check_sizes(name: str, sizes: tuple[int, ...], option: Option) -> None:
     if not sizes or any(size < least for size in sizes):
         raise UserError(
             f"--{name} must be whole numbers of at least {least}, separated by commas; got "
-            f"{configs.shown(sizes)!r}."
+            f"{configs.flag_text(sizes)!r}."
         )
     if option.most is not None and max(sizes) > option.most:
-        raise UserError(f"--{name} must be at most {option.most} each; got {configs.shown(sizes)}.")
+        raise UserError(
+            f"--{name} must be at most {option.most} each; got {configs.flag_text(sizes)}."
+        )
     if len(sizes) > LARGEST_DEPTH:
         raise UserError(
             f"--{name} must have at most {LARGEST_DEPTH} sizes, each of which is compiled on its "

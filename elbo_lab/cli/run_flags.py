@@ -166,8 +166,8 @@ def _check_protocol(name: str, base: Config, config: Config, changes: dict[str, 
     """Raises a UserError if the protocol (`name`, `base`) sets something that the model family of
     the final `config` does not have. What flags change is exempt: they have been checked.
     """
-    for setting in configs.given(base):
-        if setting not in configs.flat(config) and setting not in changes:
+    for setting in configs.non_defaults(base):
+        if setting not in configs.all_values(config) and setting not in changes:
             raise UserError(
                 f"--protocol={name} sets --{setting}, a setting of "
                 f"--model={', '.join(configs.families_with(setting))}; got --model={config.model}."
@@ -338,7 +338,7 @@ def with_protocol(sentence: str, among: flags.FlagValues = flags.FLAGS) -> str:
     name = among["protocol"].value if "protocol" in among else None
     if name not in protocols.PROTOCOLS or f"--protocol={name}" in sentence:
         return sentence
-    settings, defaults = configs.flat(protocols.PROTOCOLS[name]), configs.flat(Config())
+    settings, defaults = configs.all_values(protocols.PROTOCOLS[name]), configs.all_values(Config())
     for field in dict.fromkeys(re.findall(r"--(\w+)", sentence)):
         value = settings.get(field)
         if value is None or value == defaults[field] or _is_set_by_flag(field, among):

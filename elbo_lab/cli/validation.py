@@ -102,7 +102,7 @@ def _check_family(config: Config) -> None:
         unused.append("m")
     for name in unused:
         raise UserError(
-            f"--{name}={configs.shown(getattr(config, name))} does not go with "
+            f"--{name}={configs.flag_text(getattr(config, name))} does not go with "
             f"--model={config.model}, which is trained by a loss of its own."
         )
 
@@ -251,7 +251,7 @@ def _check_partition(partition: int | tuple[float, ...]) -> None:
     except ValueError:
         raise UserError(
             "--partition must be a whole number of steps of at least 1, or points that rise from 0 "
-            f"to 1 in float32; got {configs.shown(partition)!r}."
+            f"to 1 in float32; got {configs.flag_text(partition)!r}."
         ) from None
 
 
@@ -292,7 +292,7 @@ def _check_layers(config: Config) -> None:
     settings = configs.own_settings(config)
     latent_dims = settings.get("latent_dims", ())
     layers = len(latent_dims)
-    if layers == 1 and "upper_hidden_dims" in configs.given(config):
+    if layers == 1 and "upper_hidden_dims" in configs.non_defaults(config):
         raise UserError(
             "--upper_hidden_dims needs two or more --latent_dims, since it is between stochastic "
             "layers."
@@ -307,7 +307,7 @@ def _check_layers(config: Config) -> None:
     if layers > 1 and needs_closed_form:
         raise UserError(
             f"--objective={config.objective} needs one stochastic layer, since its regularizer has "
-            f"no closed form for {layers}; got --latent_dims={configs.shown(latent_dims)}."
+            f"no closed form for {layers}; got --latent_dims={configs.flag_text(latent_dims)}."
         )
 
 

@@ -21,12 +21,12 @@ from jax import Array
 BINARIZATIONS = ("dynamic", "fixed", "threshold", "none")
 
 
-def of_kind(mode: str, kind: str) -> str:
+def mode_for_kind(mode: str, kind: str) -> str:
     """The mode for examples of a kind (`Spec.kind`): `mode` for images, "none" for other kinds."""
     return mode if kind == "image" else "none"
 
 
-def stored(key: Array, x: Array, mode: str) -> Array:
+def binarize_once(key: Array, x: Array, mode: str) -> Array:
     """The images as they are stored on the device: "fixed" and "threshold" are applied here, once.
 
     Args:
@@ -42,7 +42,7 @@ def stored(key: Array, x: Array, mode: str) -> Array:
     return _binarized(key, x, mode)
 
 
-def visited(key: Array, x: Array, mode: str) -> Array:
+def binarize_visit(key: Array, x: Array, mode: str) -> Array:
     """Stored images [*batch, D] at one visit: a new draw (0 and 255, uint8) if dynamic, else
     unchanged. `grey_levels` converts them to a model's input.
     """
@@ -58,7 +58,7 @@ def grey_levels(x: Array) -> Array:
     return x.astype(jnp.float32)
 
 
-def as_model_sees(x: Array, kind: str) -> Array:
+def model_input(x: Array, kind: str) -> Array:
     """Stored examples in the type of their kind (`Spec.kind`): images as grey levels, tokens as
     int32, real numbers as float32.
     """
@@ -67,8 +67,8 @@ def as_model_sees(x: Array, kind: str) -> Array:
     return x.astype(jnp.int32 if kind == "token" else jnp.float32)
 
 
-def stored_rows(key: Array | None, x: Array, indices: Array, mode: str) -> Array:
-    """`stored` for a part of the images: x [*batch, D] are the images at the indices [*batch]."""
+def binarize_rows_once(key: Array | None, x: Array, indices: Array, mode: str) -> Array:
+    """`binarize_once` for the images x [*batch, D] at the indices [*batch] of the data set."""
     if mode in ("dynamic", "none"):
         return x
     return _binarized_rows(key, x, indices, mode)

@@ -136,7 +136,7 @@ def changed(name: str, stored_digest: str, new_digest: str) -> str:
     if stored_checkpoint != new_checkpoint:
         kind, _, run = name.partition(":")
         return f"{run}, whose {kind} these are, was trained again since"
-    return f"the images of {name} have changed since"
+    return f"the examples of {name} have changed since"
 
 
 def is_binary(x: np.ndarray) -> bool:

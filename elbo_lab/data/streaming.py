@@ -31,7 +31,7 @@ class Examples:
     array: np.ndarray  # [N, D], uint8 or float32; may be an np.memmap
     mode: str  # one of `binarization.BINARIZATIONS`
     label: np.ndarray | None = None  # [N]
-    key: Array | None = None  # the key of `binarization.stored`; only "fixed" needs it
+    key: Array | None = None  # the key of `binarization.binarize_once`; only "fixed" needs it
 
     def __len__(self) -> int:
         return len(self.array)
@@ -62,7 +62,7 @@ def batches(
 
     Yields:
       For each call a batch with x [..., T, B, D], of the images' type and equal to the rows of
-      `binarization.stored`, and label [..., T, B].
+      `binarization.binarize_once`, and label [..., T, B].
     """
     import grain  # here, since importing it takes half a second
 
@@ -79,7 +79,7 @@ def batches(
         dataset.to_iter_dataset(reading).map(send), prefetch_buffer_size=SENT_AHEAD
     )
     for batch, rows in sent:
-        x = binarization.stored_rows(examples.key, batch.x, rows, examples.mode)
+        x = binarization.binarize_rows_once(examples.key, batch.x, rows, examples.mode)
         yield batch._replace(x=x)
 
 

@@ -31,7 +31,7 @@ from tensorflow_datasets.core import hashing
 from elbo_lab.data import tfds_builders, tfds_prepare
 from elbo_lab.data.tfds_builders import Builder
 from elbo_lab.errors import UserError
-from elbo_lab.files import DAMAGE
+from elbo_lab.files import DAMAGE_ERRORS
 
 # Examples read from the array_record files at a time.
 BLOCK = 1000
@@ -216,7 +216,7 @@ def _read_cache(builder: Builder) -> dict[str, Arrays] | None:
             for key in archive.files:
                 split, feature = key.split(":")
                 splits.setdefault(split, {})[feature] = archive[key]
-    except DAMAGE:
+    except DAMAGE_ERRORS:
         return None
     return splits or None
 

@@ -138,7 +138,7 @@ def on_first(function: Callable[[], Any]) -> Any:
 
 
 @contextlib.contextmanager
-def held_by_first(make: Callable[[], Any]) -> Iterator[Any]:
+def context_on_first(make: Callable[[], Any]) -> Iterator[Any]:
     """A context that process 0 enters alone: yields the value of `make()` there, None elsewhere."""
     with contextlib.ExitStack() as stack:
         value = None
@@ -160,7 +160,7 @@ def on_all(function: Callable[[], Any]) -> Any:
         result = function()
     except Exception as raised:
         error = raised
-    failed = greatest(int(error is not None))
+    failed = max_over_processes(int(error is not None))
     if error is not None:
         raise error
     if failed:
@@ -173,14 +173,14 @@ def check_same(fingerprint: str) -> None:
     if jax.process_count() == 1:
         return
     first = on_first(lambda: fingerprint)
-    if greatest(int(first != fingerprint)):
+    if max_over_processes(int(first != fingerprint)):
         raise UserError(
             "the processes of --distributed have different flags, images or versions; start them "
             "with the same command except for --process_id."
         )
 
 
-def greatest(number: int) -> int:
+def max_over_processes(number: int) -> int:
     """The greatest number of all processes, on every process."""
     if jax.process_count() == 1:
         return number

@@ -101,14 +101,14 @@ def over_replicates(
     return jax.shard_map(
         function,
         mesh=mesh,
-        in_specs=(own_spec(replicates), P()),
-        out_specs=own_spec(replicates),
+        in_specs=(replicates_spec(replicates), P()),
+        out_specs=replicates_spec(replicates),
         axis_names=set(mesh.axis_names) - automatic,
         check_vma=False,
     )
 
 
-def own_spec(replicates: int) -> P:
+def replicates_spec(replicates: int) -> P:
     """Partition of arrays with a leading axis [R] of replicates; R = 1 has no axis."""
     return P(REPLICATES) if replicates > 1 else P()
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from elbo_lab.evaluation.evaluator import Evaluation
-from elbo_lab.files import DAMAGE, write_atomically
+from elbo_lab.files import DAMAGE_ERRORS, write_atomically
 
 # Prefix of arrays over training examples; their number differs from that of the test examples.
 TRAIN = "train_"
@@ -58,7 +58,7 @@ def read_evaluations(
         for stored_name, array in arrays.items():
             name, replicate = stored_name.rsplit("_", 1)
             evaluations.setdefault(int(replicate), {})[name] = array
-    except DAMAGE:
+    except DAMAGE_ERRORS:
         return {}
     return {
         replicate: evaluation

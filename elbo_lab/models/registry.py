@@ -18,7 +18,7 @@ class Family(NamedTuple):
     objective: str | None = None
     k: int | None = None
     # Time per image and draw at the default sizes, relative to mlp's. Sweeps plan by it.
-    work: float = 1.0
+    relative_cost: float = 1.0
 
 
 MODELS: dict[str, Family] = {
@@ -35,19 +35,19 @@ MODELS: dict[str, Family] = {
         "convolutional networks for images of any size and colour, one stochastic layer",
         objective="iwae",
         k=5,
-        work=8.0,
+        relative_cost=8.0,
     ),
     "pixelcnn": Family(
         pixelcnn.PixelCNNOptions,
         pixelcnn.make,
         "gated PixelCNN, an exact density of binary images, 256 levels or codes",
-        work=45.0,
+        relative_cost=45.0,
     ),
     "vqvae": Family(
         vqvae.VQVAEOptions,
         vqvae.make,
         "VQ-VAE, discrete codes of images; a second run fits a density to its codes",
-        work=10.0,
+        relative_cost=10.0,
     ),
 }
 

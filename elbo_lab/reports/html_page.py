@@ -105,7 +105,7 @@ def _best_cell(cell: dict[str, Any], kind: str) -> str:
 
 def _results(sweep: dict[str, Any], done: Sequence[dict[str, Any]], kind: str) -> str:
     headlines = sweep_cells.headlines(done)
-    symbols = sweep_cells.each(headlines, "symbol")
+    symbols = sweep_cells.distinct(headlines, "symbol")
     rows = []
     for cell in done:
         headline, name = sweep_cells.headline(cell), html_parts.name(cell)
@@ -144,7 +144,7 @@ def _measured_by(headlines: Sequence[dict[str, Any]], kind: str) -> str:
 
 def _over(headlines: Sequence[dict[str, Any]], kind: str) -> str:
     """The noun of what standard errors are over."""
-    return words.for_kind(sweep_cells.over(headlines), kind)
+    return words.for_kind(sweep_cells.error_noun(headlines), kind)
 
 
 def _notes(sweep: dict[str, Any], done: Sequence[dict[str, Any]], kind: str) -> list[str]:
@@ -192,7 +192,7 @@ def _more_caption(
 ) -> str:
     of_one_symbol, several = [], []
     for entries in quantities.values():
-        if len(sweep_cells.each(entries, "symbol")) > 1:
+        if len(sweep_cells.distinct(entries, "symbol")) > 1:
             several.append(sweep_cells.heading(entries))
         else:
             of_one_symbol += entries
@@ -236,7 +236,7 @@ def _figures(
     bars = f"Bars: one standard error over {_over(headlines, kind)}."
     drawn = []  # (SVG, caption, values for screen readers)
     if compared:
-        titles = " or ".join(sweep_cells.each(sweep_cells.headlines(compared), "title"))
+        titles = " or ".join(sweep_cells.distinct(sweep_cells.headlines(compared), "title"))
         caption = f"Test {titles} minus that of {sweep['baseline']}, on the same test {images}."
         values = ", ".join(
             f"{label(c)}: {html_parts.interval(sweep_cells.difference(c))}" for c in compared
@@ -262,7 +262,7 @@ def _figures(
         for c in measured
     )
     if measured:
-        titles = " or ".join(sweep_cells.each(headlines, "title"))
+        titles = " or ".join(sweep_cells.distinct(headlines, "title"))
         caption = f"Test {titles} against the wall time of training. {bars}"
         drawn.append((sweep_figures.bound_against_time(done), caption, seconds))
     caption = (

@@ -49,20 +49,20 @@ def entries(cells: Iterable[Cell], name: str) -> list[Entry]:
     return [cell["results"][name] for cell in cells if name in cell["results"]]
 
 
-def each(results: Iterable[Entry], key: str) -> list[str]:
+def distinct(results: Iterable[Entry], key: str) -> list[str]:
     """The distinct texts of a key, in their order."""
     return list(dict.fromkeys(entry[key] for entry in results if entry[key]))
 
 
 def heading(results: Sequence[Entry]) -> str:
     """The symbol of a quantity in several cells; its title if their numbers of draws differ."""
-    symbols = each(results, "symbol")
-    return symbols[0] if len(symbols) == 1 else each(results, "title")[0]
+    symbols = distinct(results, "symbol")
+    return symbols[0] if len(symbols) == 1 else distinct(results, "title")[0]
 
 
 def unit(results: Iterable[Entry]) -> str:
     """The unit beside a number, e.g. "nats" of "nats per image"."""
-    return " or ".join(dict.fromkeys(map(words.short_unit, each(results, "unit"))))
+    return " or ".join(dict.fromkeys(map(words.short_unit, distinct(results, "unit"))))
 
 
 def with_layers(cells: Iterable[Cell]) -> list[Cell]:
@@ -70,9 +70,9 @@ def with_layers(cells: Iterable[Cell]) -> list[Cell]:
     return [cell for cell in cells if cell.get("active_units")]
 
 
-def over(results: Iterable[Entry]) -> str:
+def error_noun(results: Iterable[Entry]) -> str:
     """The noun of what standard errors are over, e.g. "replicates"."""
-    return " or ".join(each(results, "over")) or "nothing"
+    return " or ".join(distinct(results, "over")) or "nothing"
 
 
 def glossary(results: Iterable[Entry]) -> list[str]:

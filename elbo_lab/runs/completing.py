@@ -60,14 +60,14 @@ def complete(
         spec = data.spec_of(dataset, config.binarization)
         sizes.check(config, spec, len(dataset.x_train) - config.held_out)
     with contextlib.ExitStack() as stack:
-        path = stack.enter_context(distributed.held_by_first(claim)) or Path(workdir)
+        path = stack.enter_context(distributed.context_on_first(claim)) or Path(workdir)
         has_numbers, has_all = distributed.on_first(lambda: _state(path, config))
         if has_all:
             return path, True
         # Imported here, since JAX's settings must be made before these modules are imported.
         from elbo_lab.runs import reporting, stages
 
-        watch = stack.enter_context(distributed.held_by_first(lambda: rundir.Watch(path)))
+        watch = stack.enter_context(distributed.context_on_first(lambda: rundir.Watch(path)))
         run = stages.Run(
             config,
             path,
@@ -94,13 +94,13 @@ def _state(path: Path, config: Config) -> tuple[bool, bool]:
     """Two flags: the run has its numbers, and it has its figures too or is read-only."""
     if not is_complete(path):
         return False, False
-    say_lost_metrics(path, config)
+    warn_of_lost_metrics(path, config)
     figures = [f"{name}.png" for name in run_files.read_summary(path)["figures"]]
     has_figures = all((path / rundir.FIGURES / name).exists() for name in figures)
     return True, has_figures or rundir.is_read_only(path)
 
 
-def say_lost_metrics(path: Path, config: Config) -> None:
+def warn_of_lost_metrics(path: Path, config: Config) -> None:
     """Warns of the metrics that a complete run has lost since."""
     summary = run_files.read_summary(path)
     call = max(1, training.steps_per_call(config, summary["data"]["train_images"]))

@@ -134,7 +134,7 @@ def _encoded(source: Source, trained: Trained) -> dict[str, np.ndarray]:
     of the test examples.
     """
     method, config = trained.method, trained.config
-    test = examples.of_test(config, trained.dataset, trained.spec)
+    test = examples.test_examples(config, trained.dataset, trained.spec)
     train = examples.all_of_train(config, trained.dataset, trained.spec)
     encode = _sampling(trained) if source.is_sample else _encoding(method)
     arrays = {
@@ -216,7 +216,7 @@ def _stored(path: Path) -> dict[str, np.ndarray] | None:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = dict(archive)
         digest = arrays.pop("sha256")
-    except files.DAMAGE:
+    except files.DAMAGE_ERRORS:
         return None
     return arrays if str(digest) == _digest(arrays) else None
 

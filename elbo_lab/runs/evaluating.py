@@ -153,7 +153,7 @@ def _measured(
     method = method._replace(measure=measures.combined(list(settings.measures), method))
     seed = config.seed if settings.seed is None else settings.seed
     key = keys.stream_key(keys.base_key(seed), keys.EVALUATION)
-    test = examples.of_test(config, dataset, trained.spec)
+    test = examples.test_examples(config, dataset, trained.spec)
     evaluator = evaluation.make_evaluator(method)
     values = evaluation.evaluate(evaluator, key, trained.params, trained.stats, test, on_batch)
     return values | stages.pair_bound(dataset, values)

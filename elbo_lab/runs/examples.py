@@ -23,7 +23,7 @@ def stored(
     images = jnp.asarray(x)
     if mode in ("dynamic", "none"):
         return images  # A key, which takes time to compile, is not needed.
-    return binarization.stored(keys.binarization_key(split, seed), images, mode)
+    return binarization.binarize_once(keys.binarization_key(split, seed), images, mode)
 
 
 def first_rows(dataset: Dataset) -> tuple[Batch, np.ndarray | None]:
@@ -39,7 +39,7 @@ def first_rows(dataset: Dataset) -> tuple[Batch, np.ndarray | None]:
     return Batch(np.asarray(x / scale, np.float32), label), mean
 
 
-def of_test(config: Config, dataset: Dataset, spec: Spec) -> Batch:
+def test_examples(config: Config, dataset: Dataset, spec: Spec) -> Batch:
     """The test split as every evaluation of a run of one seed sees it."""
     by_seed = config.test_draw == "by_seed"
     seed = config.seed if by_seed else keys.FIXED_BINARIZATION_SEED
@@ -67,10 +67,10 @@ def _of_train(config: Config, dataset: Dataset, spec: Spec, number: int) -> Batc
 
 def _drawn_once(config: Config, spec: Spec) -> str:
     """The binarization in which every image is drawn once: "fixed" in place of "dynamic"."""
-    mode = binarization.of_kind(config.binarization, spec.kind)
+    mode = binarization.mode_for_kind(config.binarization, spec.kind)
     return "fixed" if mode == "dynamic" else mode
 
 
 def _as_model_sees(x: jax.Array, label: np.ndarray | None, spec: Spec) -> Batch:
     label = None if label is None else jnp.asarray(label)
-    return Batch(binarization.as_model_sees(x, spec.kind), label)
+    return Batch(binarization.model_input(x, spec.kind), label)

@@ -53,7 +53,7 @@ class Trained(NamedTuple):
             x = x.astype(np.float32)  # binary images, as `data.load` reads whole numbers of 0 and 1
         _check_values(x, self.spec)
         label = None if label is None else jnp.asarray(label, jnp.int32)
-        return Batch(binarization.as_model_sees(jnp.asarray(x), self.spec.kind), label)
+        return Batch(binarization.model_input(jnp.asarray(x), self.spec.kind), label)
 
     def encode(self, x: Any, label: Any = None) -> Array:
         """Features [N, L] (means of q(z|x)) or codes [N, M] of examples.

@@ -42,7 +42,7 @@ def digest_of_all(replicas: Sequence[Config]) -> str | None:
 
 def _values(config: Config) -> dict[str, Any] | None:
     """The fields that version 0.1 stored of a config; None as in `digest`."""
-    if any(name not in _FIELDS for name in configs.told_apart_by(config)):
+    if any(name not in _FIELDS for name in configs.digest_values(config)):
         return None
     values = configs.to_dict(config)
     return {name: values.get(name, default) for name, default in _FIELDS.items()}

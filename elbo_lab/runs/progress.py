@@ -152,7 +152,7 @@ class Interrupt:
 
     def agreed(self) -> int:
         """The signal that any of the processes got, 0 if none; all processes call it together."""
-        self.signal = distributed.greatest(self.signal)
+        self.signal = distributed.max_over_processes(self.signal)
         return self.signal
 
     def status(self) -> int:

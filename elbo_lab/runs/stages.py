@@ -106,7 +106,7 @@ class Run:
 
     def test_examples(self, r: int = 0) -> Batch:
         """The test split as every evaluation of replicate r sees it."""
-        return examples.of_test(self.replicas[r], self.dataset, self.spec)
+        return examples.test_examples(self.replicas[r], self.dataset, self.spec)
 
     def first_train_examples(self) -> Batch:
         """The first `au_images` training examples, over which active units are counted."""
@@ -187,7 +187,7 @@ def _resume_clock(run: Run, step: int) -> None:
 def _training_data(run: Run) -> Batch | streaming.Examples:
     """The training split on the device, or on the host if it is streamed."""
     x, label = run.dataset.x_train, run.dataset.y_train
-    mode = binarization.of_kind(run.config.binarization, run.spec.kind)
+    mode = binarization.mode_for_kind(run.config.binarization, run.spec.kind)
     stream = run.placement.stream
     if streaming.too_large(x.nbytes) if stream is None else stream:
         return streaming.Examples(x, mode, label, keys.binarization_key(keys.TRAIN_SPLIT))
@@ -203,7 +203,7 @@ def _train_from(
     call = training.steps_per_call(config, len(run.dataset.x_train))
     every = config.checkpoint_every or CALLS_PER_CHECKPOINT * call
     saved = start
-    with distributed.held_by_first(lambda: _open_log(run, start)) as log:
+    with distributed.context_on_first(lambda: _open_log(run, start)) as log:
         distributed.on_first(lambda: _resume_clock(run, start))
         progress = run.progress("training", total, start, "steps")
         clock = time.perf_counter()

@@ -35,7 +35,7 @@ def choices(settings: Texts, end: str) -> list[Choice]:
     # A change is stated without the budget, which multiplies the epochs of every cell.
     unscaled = configs.to_dict(run_flags.config_of({"protocol": end}))
     changes = {
-        name: configs.shown(unscaled[name])
+        name: configs.flag_text(unscaled[name])
         for name, value in end_values.items()
         if name not in _KEPT and name not in settings and start_values.get(name, value) != value
     }
@@ -48,7 +48,7 @@ def choices(settings: Texts, end: str) -> list[Choice]:
     for name, text in changes.items():
         # An estimator that the other protocol does not set is shown as the objective's default.
         config = validation.resolved(run_flags.config_of(settings | {name: text}))
-        value = configs.shown(configs.to_dict(config)[name]) or "not given"
+        value = configs.flag_text(configs.to_dict(config)[name]) or "not given"
         cells.append(Choice({"change": f"{name} {value}"}, {name: text}))
     if len(changes) > 1:
         cells.append(Choice({"change": f"all, to {end}"}, changes))

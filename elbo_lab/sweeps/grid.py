@@ -67,7 +67,7 @@ class Group(NamedTuple):
 
 def digest(replicas: Sequence[Config]) -> str:
     """Eight hexadecimal digits that identify a list of replicates."""
-    return configs.digest_of([configs.told_apart_by(replica) for replica in replicas])
+    return configs.digest_of([configs.digest_values(replica) for replica in replicas])
 
 
 def expand(
@@ -274,7 +274,7 @@ def _relative_cost(config: Config) -> float:
     it counts multiplications. Every other family has one measured number for its default sizes.
     """
     if config.model != "mlp":
-        return MODELS[config.model].work
+        return MODELS[config.model].relative_cost
     return _multiplications(config.model_options) / _multiplications(MLPOptions())
 
 

@@ -64,7 +64,7 @@ def table(sweep: dict[str, Any]) -> str:
 
 def _lines(axes: list[str], done: list[dict[str, Any]]) -> list[str]:
     """The heading, and a line for each cell that has results."""
-    symbols = sweep_cells.each(sweep_cells.headlines(done), "symbol")
+    symbols = sweep_cells.distinct(sweep_cells.headlines(done), "symbol")
     with_symbol = len(symbols) > 1  # cells have headlines of different quantities
     with_active_units = bool(sweep_cells.with_layers(done))
     quantities = [
@@ -105,11 +105,13 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 def _notes(sweep: dict[str, Any], done: list[dict[str, Any]]) -> list[str]:
     """What a reader needs to know about the numbers of the table."""
     headlines = sweep_cells.headlines(done)
-    units = " or ".join(sweep_cells.each(headlines, "unit")).replace("per image", "per test image")
+    units = " or ".join(sweep_cells.distinct(headlines, "unit"))
+    for noun in ("image", "example"):
+        units = units.replace(f"per {noun}", f"per test {noun}")
     notes = []
     if headlines:
-        notes.append(f"{units}; +-: one standard error over {sweep_cells.over(headlines)}")
-    if len(sweep_cells.each(headlines, "symbol")) > 1:
+        notes.append(f"{units}; +-: one standard error over {sweep_cells.error_noun(headlines)}")
+    if len(sweep_cells.distinct(headlines, "symbol")) > 1:
         notes += sweep_cells.glossary(headlines)
     kinds = dict.fromkeys(sweep_cells.difference(c)["kind"] for c in sweep_cells.compared(done))
     if kinds:

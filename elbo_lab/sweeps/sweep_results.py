@@ -13,7 +13,7 @@ import elbo_lab
 from elbo_lab import configs, evaluation, training
 from elbo_lab.configs import Config
 from elbo_lab.evaluation import comparison, quantities
-from elbo_lab.reports import results
+from elbo_lab.reports import results, words
 from elbo_lab.runs import completing, run_files, rundir
 from elbo_lab.sweeps import grid, sweep_comparison, sweep_folder
 from elbo_lab.sweeps.sweep_comparison import Measured
@@ -83,9 +83,9 @@ def plan(cells: Sequence[grid.Cell], baseline: int, command: str) -> dict[str, A
 def command_of(config: Config) -> str:
     """The command that trains one replicate alone."""
     parts = ["python", "-m", "experiments.run"]
-    for name, value in configs.given(config).items():
+    for name, value in configs.non_defaults(config).items():
         if (name, value) != ("model", "mlp"):
-            parts.append(f"--{name}={configs.shown(value)}")
+            parts.append(f"--{name}={configs.flag_text(value)}")
     return shlex.join(parts)
 
 
@@ -134,9 +134,10 @@ def _entry(
         return fields | {"status": "waiting" if all_waiting else "failed"}, {}
     paths = list(dict.fromkeys(place.path for place in places.values()))
     for path in paths:
-        completing.say_lost_metrics(path, cell.config)
+        completing.warn_of_lost_metrics(path, cell.config)
     headline = summaries[paths[0]]["headline"]
-    fields["results"] = _averages(cell.config, values)
+    kind = summaries[paths[0]]["data"]["kind"]
+    fields["results"] = _averages(cell.config, kind, values)
     fields["headline"] = headline if headline in fields["results"] else None
     if layers := _active_units(values):
         fields["active_units"] = layers
@@ -147,19 +148,27 @@ def _entry(
 def _stored_values(
     place: Place, summary: dict[str, Any]
 ) -> tuple[evaluation.Evaluation | None, str]:
-    """A replicate's values per image, or None and the reason why it has no valid ones."""
+    """A replicate's values per example, or None and the reason why it has no valid ones."""
     step = summary["failed_at"][str(place.r)]
     if step >= 0:
         return None, f"training diverged: not finite at step {step:,}"
     values = completing.stored_evaluations(place.path, summary).get(place.r)
     if values is None:
         return None, f"{place.path / rundir.EVALUATION} is damaged"
-    reason = results.not_finite(values)
+    reason = results.not_finite(values, summary["data"]["kind"])
     return (None, reason) if reason else (values, "")
 
 
-def _averages(config: Config, values: dict[int, evaluation.Evaluation]) -> dict[str, Any]:
-    """Quantity -> its mean over replicates and images, with its description."""
+def _averages(
+    config: Config, kind: str, values: dict[int, evaluation.Evaluation]
+) -> dict[str, Any]:
+    """Quantity -> its mean over replicates and examples, with its description.
+
+    Args:
+      config: the replicates', but for the seed.
+      kind: of the data, for the nouns of units.
+      values: seed -> values per test example.
+    """
     settings, density = configs.to_dict(config), results.is_density(config)
     averages = {}
     for name, quantity in quantities.present(next(iter(values.values()))).items():
@@ -167,10 +176,10 @@ def _averages(config: Config, values: dict[int, evaluation.Evaluation]) -> dict[
         averages[name] = {
             "mean": mean,
             "standard_error": error,
-            "over": over,
+            "over": over and words.for_kind(over, kind),
             "title": quantity.title + (", density" if density and quantity.of_x else ""),
             "symbol": quantities.symbol(quantity, settings),
-            "unit": quantity.unit,
+            "unit": words.for_kind(quantity.unit, kind),
             "direction": quantity.direction,
             "better": quantity.better,
             "draws": quantities.num_draws(quantity, settings),
@@ -204,7 +213,8 @@ def _training(config: Config, places: list[Place], summaries) -> dict[str, Any]:
     The seconds of a run are divided by its number of replicates. The curve has the steps of which
     all replicates have metrics.
     """
-    name = summaries[places[0].path]["terms"][0]
+    first = summaries[places[0].path]
+    name = first["terms"][0]
     title, unit = quantities.term(name, results.is_density(config))
     seconds, curves = [], []
     for path, r in places:
@@ -226,7 +236,7 @@ def _training(config: Config, places: list[Place], summaries) -> dict[str, Any]:
         "curve": {
             "term": name,
             "title": title,
-            "unit": unit,
+            "unit": words.for_kind(unit, first["data"]["kind"]),
             "seconds": mean[:, 0].tolist(),
             "values": mean[:, 1].tolist(),
         },

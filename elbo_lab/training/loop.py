@@ -149,7 +149,7 @@ def _init_function(
     def init(base_keys: Array, batch: Batch, mean: Array | None = None) -> TrainState:
         start = batch, None if mean is None else jnp.asarray(mean, jnp.float32)
         return init_all(
-            sharding.place(base_keys, mesh, sharding.own_spec(replicates)),
+            sharding.place(base_keys, mesh, sharding.replicates_spec(replicates)),
             sharding.place(start, mesh, jax.P()),
         )
 
@@ -164,7 +164,7 @@ def _orders_function(
     orders_all = jax.jit(sharding.over_replicates(config.replicates, orders_one, mesh))
 
     def orders(base_keys: Array, epoch: int) -> Array:
-        spec = sharding.own_spec(config.replicates)
+        spec = sharding.replicates_spec(config.replicates)
         return orders_all(sharding.place(base_keys, mesh, spec), epoch)
 
     return orders
@@ -185,7 +185,7 @@ def _run_function(program: Program, mesh: jax.sharding.Mesh | None) -> Callable[
         return end._replace(step=state.step + num_steps), terms
 
     def run(state: TrainState, inputs: PerReplicate, data: Batch | None, num_steps: int):
-        spec = sharding.own_spec(replicates)
+        spec = sharding.replicates_spec(replicates)
         batches = inputs.batches  # `streaming` has placed them already.
         inputs = sharding.place(inputs._replace(batches=None), mesh, spec)
         state = sharding.place(state, mesh, spec)
@@ -237,14 +237,14 @@ def many_steps(
     keys = jax.vmap(lambda step: jax.random.split(stream_key(inputs.key, STEPS, step)))(steps)
     sources, batch_from = _batch_sources(program, inputs, shared, steps)
     images = None
-    if binarization.of_kind(program.config.binarization, kind) == "dynamic":
+    if binarization.mode_for_kind(program.config.binarization, kind) == "dynamic":
         images = _dynamic_images(keys[:, 0], sources, batch_from)
 
     def body(state: TrainState, step_inputs: tuple[Any, Array | None, Array]):
         source, image, key = step_inputs
         batch = batch_from(source)
         x = batch.x if image is None else image
-        batch = batch._replace(x=binarization.as_model_sees(x, kind))
+        batch = batch._replace(x=binarization.model_input(x, kind))
         return train_step(program.stepper, inputs.hparams, state, key, pin(batch))
 
     start = inputs.state._replace(step=shared.step)
@@ -296,7 +296,7 @@ def _dynamic_images(keys: Array, sources: Any, batch_from: Callable[[Any], Batch
     """
     batch_size = jax.tree.leaves(sources)[0].shape[1]
     return jax.lax.map(
-        lambda step: binarization.visited(step[0], batch_from(step[1]).x, "dynamic"),
+        lambda step: binarization.binarize_visit(step[0], batch_from(step[1]).x, "dynamic"),
         (keys, sources),
         batch_size=max(1, BINARIZED_TOGETHER // batch_size),
     )
@@ -318,8 +318,8 @@ def fit(
     Args:
       config: the run's.
       loop: from `make_loop`.
-      data: stored training examples [N, ...] on the device (`binarization.stored`), or examples
-        in host memory, which are streamed to the device in the same order.
+      data: training examples [N, ...] on the device, as `binarization.binarize_once` returns them,
+        or examples in host memory, which are streamed to the device in the same order.
       state: from `loop.init` or a checkpoint.
       base_keys: `base_keys` of the replicas.
       hparams: `hyper.hyperparameters` of the replicas; if not given, they are made from `config`.

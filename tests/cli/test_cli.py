@@ -66,7 +66,7 @@ def test_a_fresh_run_leaves_everything_in_its_directory(fresh, read):
     assert set(lines[0]) == {"step", "bound", "kl", "reconstruction", "seconds"}
     assert lines[-1]["bound"] > lines[0]["bound"] + 1
     stored = json.loads((path / "config.json").read_text())["config"]
-    assert stored.keys() == configs.flat(Config()).keys()
+    assert stored.keys() == configs.all_values(Config()).keys()
     assert (stored["k"], stored["latent_dims"], stored["epochs"]) == (5, [3], 20)
     assert sorted(p.name for p in (path / "checkpoints").iterdir()) == [
         "step_00000108",

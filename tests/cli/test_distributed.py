@@ -181,7 +181,7 @@ def test_one_process_calls_the_function_itself():
     assert distributed.is_first()
     assert distributed.on_first(lambda: [1]) == [1]
     assert distributed.on_all(lambda: [2]) == [2]
-    assert distributed.greatest(3) == 3
+    assert distributed.max_over_processes(3) == 3
     distributed.check_same("anything")
     with pytest.raises(UserError, match="own"):
         distributed.on_first(lambda: (_ for _ in ()).throw(UserError("its own")))

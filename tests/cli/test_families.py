@@ -165,7 +165,7 @@ def test_in_a_sweep_a_flag_applies_to_the_cells_that_have_it(monkeypatch):
     assert {c.model_options.latent_dims for c in by_model["latent"]} == {(2,)}
     (density,) = by_model["density"]
     assert (density.model_options.filters, density.estimator, density.k) == (4, None, None)
-    betas = [configs.flat(c).get("beta") for c in by_model["latent"]]
+    betas = [configs.all_values(c).get("beta") for c in by_model["latent"]]
     assert sorted(betas, key=str) == [3.0, 3.0, None, None]
 
 

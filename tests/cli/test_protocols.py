@@ -51,7 +51,7 @@ GREY = Batch(jnp.full((1, DATA_DIM), 0.3))
 def test_protocols_are_valid_and_have_the_stated_settings(name):
     config = protocols.PROTOCOLS[name]
     validation.check(config)
-    assert {key: configs.flat(config)[key] for key in STATED[name]} == STATED[name]
+    assert {key: configs.all_values(config)[key] for key in STATED[name]} == STATED[name]
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.k = 1
 

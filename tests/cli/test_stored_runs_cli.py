@@ -102,7 +102,9 @@ def test_evaluated_again_with_other_draws_and_measures(quick, runs):
     assert abs(difference) < 0.5
     # |x - E[x|z]|^2 / D in NumPy.
     trained = elbo_lab.load(run)
-    x = np.asarray(examples.of_test(trained.config, trained.dataset, trained.spec).x, np.float64)
+    x = np.asarray(
+        examples.test_examples(trained.config, trained.dataset, trained.spec).x, np.float64
+    )
     law = trained.method.decode(trained.params, (), trained.encode(x), None)
     error = np.mean((x - expit(np.asarray(law.logits, np.float64))) ** 2, axis=1)
     np.testing.assert_allclose(values["squared_error_0"], error, rtol=1e-4)
@@ -171,7 +173,7 @@ def test_samples_of_stage_two_are_decoded_by_stage_one(quick, runs, tmp_path):
 
 def test_the_bound_of_the_pair_is_the_sum_of_both_runs(runs):
     vqvae = elbo_lab.load(runs / "vqvae")
-    x = np.asarray(examples.of_test(vqvae.config, vqvae.dataset, vqvae.spec).x, np.float64)
+    x = np.asarray(examples.test_examples(vqvae.config, vqvae.dataset, vqvae.spec).x, np.float64)
     codes = vqvae.encode(x)
     law = vqvae.method.decode(vqvae.params, vqvae.stats, codes, None)
     logits = np.asarray(law.logits, np.float64)

@@ -20,7 +20,7 @@ def images(kind: str, number: int, dims: int = 16) -> np.ndarray:
 
 def seen(key: jax.Array, stored: jax.Array, mode: str) -> jax.Array:
     """A model's input for stored images at one visit."""
-    return binarization.grey_levels(binarization.visited(key, stored, mode))
+    return binarization.grey_levels(binarization.binarize_visit(key, stored, mode))
 
 
 def assert_frequencies(binary: np.ndarray, probabilities: np.ndarray) -> None:
@@ -55,14 +55,14 @@ def test_dynamic_draws_are_new_at_every_key_and_the_same_at_the_same_key():
 
 def test_dynamic_images_are_stored_as_they_are():
     x = jnp.asarray(images("uint8", 5))
-    np.testing.assert_array_equal(binarization.stored(jax.random.key(0), x, "dynamic"), x)
+    np.testing.assert_array_equal(binarization.binarize_once(jax.random.key(0), x, "dynamic"), x)
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float32"])
 def test_fixed_frequencies_and_type(kind):
     row = LEVELS if kind == "uint8" else (LEVELS / 255).astype(np.float32)
     x = jnp.asarray(np.tile(row, (VISITS, 1)))
-    stored = binarization.stored(jax.random.key(2), x, "fixed")
+    stored = binarization.binarize_once(jax.random.key(2), x, "fixed")
     assert stored.dtype == x.dtype
     white = 255 if kind == "uint8" else 1
     assert set(np.unique(stored)) == {0, white}
@@ -74,20 +74,22 @@ def test_fixed_frequencies_and_type(kind):
 @pytest.mark.parametrize("prefix", [1, 7, 499, 501, 1000])
 def test_fixed_draws_depend_on_key_and_index_alone(prefix):
     x = jnp.asarray(images("uint8", 1203))
-    whole = binarization.stored(jax.random.key(5), x, "fixed")
-    part = binarization.stored(jax.random.key(5), x[:prefix], "fixed")
+    whole = binarization.binarize_once(jax.random.key(5), x, "fixed")
+    part = binarization.binarize_once(jax.random.key(5), x[:prefix], "fixed")
     np.testing.assert_array_equal(part, whole[:prefix])
 
 
 def test_fixed_draws_differ_between_keys_and_between_indices():
     x = jnp.full((2, 400), 128, jnp.uint8)
-    first, second = (binarization.stored(jax.random.key(seed), x, "fixed") for seed in (0, 1))
+    first, second = (
+        binarization.binarize_once(jax.random.key(seed), x, "fixed") for seed in (0, 1)
+    )
     assert np.any(first != second)
     assert np.any(first[0] != first[1])
 
 
 def test_fixed_images_are_the_same_at_every_visit():
-    stored = binarization.stored(jax.random.key(0), jnp.asarray(images("uint8", 9)), "fixed")
+    stored = binarization.binarize_once(jax.random.key(0), jnp.asarray(images("uint8", 9)), "fixed")
     for seed in (1, 2):
         visit = seen(jax.random.key(seed), stored, "fixed")
         np.testing.assert_array_equal(visit, np.asarray(stored) / 255)
@@ -95,10 +97,10 @@ def test_fixed_images_are_the_same_at_every_visit():
 
 def test_threshold_lies_at_one_half():
     levels = jnp.asarray([[0, 1, 127, 128, 254, 255]], jnp.uint8)
-    stored = binarization.stored(jax.random.key(0), levels, "threshold")
+    stored = binarization.binarize_once(jax.random.key(0), levels, "threshold")
     np.testing.assert_array_equal(stored, [[0, 0, 0, 255, 255, 255]])
     floats = jnp.asarray([[0.0, 0.4999, 0.5, 0.5001, 1.0]], jnp.float32)
-    stored = binarization.stored(jax.random.key(0), floats, "threshold")
+    stored = binarization.binarize_once(jax.random.key(0), floats, "threshold")
     np.testing.assert_array_equal(stored, [[0, 0, 1, 1, 1]])
     assert stored.dtype == jnp.float32
 
@@ -106,7 +108,7 @@ def test_threshold_lies_at_one_half():
 @pytest.mark.parametrize("kind", ["uint8", "float32"])
 def test_none_leaves_grey_levels_alone(kind):
     x = images(kind, 4)
-    stored = binarization.stored(jax.random.key(0), jnp.asarray(x), "none")
+    stored = binarization.binarize_once(jax.random.key(0), jnp.asarray(x), "none")
     np.testing.assert_array_equal(stored, x)
     visit = seen(jax.random.key(1), stored, "none")
     assert visit.dtype == jnp.float32

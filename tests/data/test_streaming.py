@@ -46,7 +46,7 @@ def outcome(config: Config, data, state=None) -> tuple[list, list]:
 def test_streamed_runs_equal_those_in_memory_to_the_bit(mode, replicates, shuffle, x):
     config = configs.replace(BASE, binarization=mode, replicates=replicates, shuffle=shuffle)
     key = jax.random.key(3)
-    in_memory = outcome(config, binarization.stored(key, jnp.asarray(x), mode))
+    in_memory = outcome(config, binarization.binarize_once(key, jnp.asarray(x), mode))
     assert len(in_memory[0]) == 4
     streamed = outcome(config, Examples(x, mode, key=key))
     assert_identical(streamed, in_memory)
@@ -79,7 +79,7 @@ def test_the_batches_are_those_of_the_orders_and_the_keys_alone():
 
     assert_identical(actual(Examples(images(), "none", LABELS)), expected(images(), LABELS))
     key = jax.random.key(2)
-    stored = np.asarray(binarization.stored(key, jnp.asarray(images()), "fixed"))
+    stored = np.asarray(binarization.binarize_once(key, jnp.asarray(images()), "fixed"))
     fixed = actual(Examples(images(), "fixed", key=key))
     assert_identical(fixed, expected(stored, None))
 

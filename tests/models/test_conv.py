@@ -11,7 +11,7 @@ from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.models import conv
 from elbo_lab.models.base import Given
 from elbo_lab.models.laws import LIKELIHOODS
-from elbo_lab.models.networks import convolutions
+from tests.models.convolutions_float64 import conv2d, conv2d_transpose
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -44,59 +44,6 @@ def filled(model, everywhere: bool = False):
         return drawn if everywhere or path[-1].key == "kernel" else 0 * drawn
 
     return jax.tree_util.tree_map_with_path(leaf, shapes)
-
-
-# --- convolutions, by their definition --------------------------------------------------------
-
-
-def conv2d(x, kernel, stride):
-    rows, height, width, _ = x.shape
-    h, w = -(-height // stride), -(-width // stride)
-    before = [
-        max((n - 1) * stride + k - size, 0) // 2
-        for n, k, size in zip((h, w), kernel.shape[:2], (height, width), strict=True)
-    ]
-    y = np.zeros((rows, h, w, kernel.shape[-1]))
-    for i, j, m, n in np.ndindex(h, w, *kernel.shape[:2]):
-        p, q = stride * i + m - before[0], stride * j + n - before[1]
-        if 0 <= p < height and 0 <= q < width:
-            y[:, i, j] += x[:, p, q] @ kernel[m, n]
-    return y
-
-
-def conv2d_transpose(x, kernel, size):
-    y = np.zeros((len(x), *size, kernel.shape[-1]))
-    for i, j, m, n in np.ndindex(*x.shape[1:3], 4, 4):
-        p, q = 2 * i + m - 1, 2 * j + n - 1
-        if 0 <= p < size[0] and 0 <= q < size[1]:
-            y[:, p, q] += x[:, i, j] @ kernel[m, n]
-    return y
-
-
-def normal(*shape) -> np.ndarray:
-    return np.random.default_rng(2).normal(size=shape).astype(np.float32)
-
-
-@pytest.mark.parametrize("platform", ["cpu", "gpu"])
-def test_convolutions_equal_their_definition(platform, monkeypatch):
-    """Both ways of computing them, on this platform."""
-    monkeypatch.setattr(jax, "default_backend", lambda: platform)
-    kernels = {(size, stride): normal(size, size, 3, 2) for size, stride in ((4, 2), (3, 1))}
-    for height, width in ((6, 5), (1, 2)):
-        x = normal(2, height, width, 3)
-        crops = [(2 * height, 2 * width), (2 * height - 1, 2 * width - 1)]
-
-        @jax.jit
-        def compute(x, crops=crops):
-            down = [convolutions.conv2d(x, k, stride) for (_, stride), k in kernels.items()]
-            up = [convolutions.conv2d_transpose(x, kernels[4, 2], size) for size in crops]
-            return down + up
-
-        x64 = np.float64(x)
-        down = [conv2d(x64, k, stride) for (_, stride), k in kernels.items()]
-        up = [conv2d_transpose(x64, kernels[4, 2], size) for size in crops]
-        for got, expected in zip(compute(x), down + up, strict=True):
-            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
 # --- the model --------------------------------------------------------------------------------

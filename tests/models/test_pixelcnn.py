@@ -3,7 +3,6 @@
 import functools
 import itertools
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +12,6 @@ from scipy.special import log_softmax, logit
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Autoregressive
 from elbo_lab.models.base import Given
-from elbo_lab.models.networks.masked import convolve
 from elbo_lab.models.pixelcnn import PixelCNNOptions, make
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -148,25 +146,6 @@ def test_output_bias_starts_at_the_frequencies_of_the_training_data(kind):
     counts = np.array([np.bincount(level[:, c::channels].ravel()) for c in range(channels)]) + 1
     expected = np.log(counts / counts.sum(axis=1, keepdims=True))
     np.testing.assert_allclose(bias, expected.ravel(), rtol=1e-5)
-
-
-@pytest.mark.parametrize("padding", [((2, -1), (1, 1)), ((1, 0), (1, 1)), ((0, 0), (2, 0))])
-def test_derivatives_of_a_convolution_equal_those_of_jax(padding):
-    rng = np.random.default_rng(0)
-    x, kernel = rng.normal(size=(2, 4, 5, 3)), rng.normal(size=(2, 3, 3, 4))
-
-    def peer(x, kernel):
-        layout = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=layout)
-
-    def derivatives(function):
-        def scalar(x, kernel):
-            return jnp.sum(jnp.sin(function(x, kernel)))
-
-        return jax.jit(jax.value_and_grad(scalar, (0, 1)))(jnp.float32(x), jnp.float32(kernel))
-
-    actual, expected = derivatives(lambda x, k: convolve(x, k, padding)), derivatives(peer)
-    chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def test_codes_are_encoded_once_and_keep_labels_and_log_likelihoods(made):
     np.testing.assert_array_equal(dataset.y_train, np.arange(NUM_TRAIN) % 3)
     np.testing.assert_array_equal(dataset.y_test, np.arange(NUM_TEST) % 3)
     # log p(x|codes) of Bernoulli pixels, in float64, by the means to which the codes are decoded.
-    x = np.asarray(examples.of_test(trained.config, trained.dataset, trained.spec).x)
+    x = np.asarray(examples.test_examples(trained.config, trained.dataset, trained.spec).x)
     assert set(np.unique(x)) == {0.0, 1.0}
     np.testing.assert_array_equal(dataset.x_test, trained.encode(x))
     mean = dataset.decode(dataset.x_test).astype(np.float64)
@@ -207,7 +207,7 @@ def test_features_are_means_or_draws(made):
     means, draws = derived.load(name), derived.load(f"{name}:sample")
     trained = elbo_lab.load(made / "vae")
     assert (means.kind, means.levels, means.image_shape) == ("real", None, (2,))
-    x = examples.of_test(trained.config, trained.dataset, trained.spec).x
+    x = examples.test_examples(trained.config, trained.dataset, trained.spec).x
     np.testing.assert_allclose(means.x_test, trained.encode(x), rtol=1e-5, atol=1e-6)
     assert draws.x_test.shape == means.x_test.shape
     assert not np.any(draws.x_test == means.x_test)
@@ -271,7 +271,7 @@ def test_damaged_runs_and_those_of_another_version_are_refused(folder):
     (vqvae / "config.json").write_bytes(content)
     np.savez(folder / "noise.npz", x_train=np.zeros((12, 5, 6)), x_test=np.zeros((7, 5, 6)))
     edit(vqvae, dataset=str(folder / "noise.npz"))
-    assert f"the images of {folder / 'noise.npz'} have changed since" in refusal(f"codes:{vqvae}")
+    assert f"the examples of {folder / 'noise.npz'} have changed since" in refusal(f"codes:{vqvae}")
     shutil.rmtree(vqvae / "checkpoints")
     (vqvae / "config.json").write_bytes(content)
     assert "has no checkpoint yet" in refusal(f"codes:{vqvae}")

@@ -45,7 +45,7 @@ def test_a_new_directory_is_made_with_its_parents_and_the_configuration(tmp_path
     with rundir.claim(str(tmp_path / "a" / "b"), config, DATA, False) as path:
         assert path == tmp_path / "a" / "b"
         stored = json.loads((path / "config.json").read_text())
-    assert stored["config"] == json.loads(json.dumps(configs.flat(config)))
+    assert stored["config"] == json.loads(json.dumps(configs.all_values(config)))
     assert stored["data_sha256"] == DATA
 
 

@@ -103,8 +103,8 @@ def test_runs_that_fit_no_machine_are_refused_at_once(options, words):
 def test_numbers_of_replicates_and_layers_are_bounded():
     for options, start in (
         ({"replicates": 10**8}, "--replicates must be at most 10,000"),
-        ({"hidden_dims": (1,) * 101}, "--hidden_dims must be at most 100 sizes"),
-        ({"latent_dims": (1,) * 101}, "--latent_dims must be at most 100 sizes"),
+        ({"hidden_dims": (1,) * 101}, "--hidden_dims must have at most 100 sizes"),
+        ({"latent_dims": (1,) * 101}, "--latent_dims must have at most 100 sizes"),
     ):
         with pytest.raises(UserError) as caught:
             validation.check(configs.make(**options))

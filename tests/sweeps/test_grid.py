@@ -150,6 +150,6 @@ def test_relative_work():
         Config(model="pixelcnn", epochs=10),
         Config(objective="autoencoder", epochs=10),
     ):
-        size = MODELS[without.model].work
+        size = MODELS[without.model].relative_cost
         assert grid.evaluation_work(without, 100) == 0.4 * 100 * size
         assert grid.training_work(without, 1000) == base * 5 / 9 * size

@@ -92,7 +92,7 @@ def make_loss(model: Model, objective: str, estimator: str, m: int, k: int) -> L
     return loss_fn
 
 
-def oracle_of(estimator: str) -> str:
+def oracle_for(estimator: str) -> str:
     """Names the unbiased estimator that another one is compared with.
 
     It is dreg, for its low variance; dreg itself is compared with reparam.
@@ -100,7 +100,7 @@ def oracle_of(estimator: str) -> str:
     return "reparam" if estimator == "dreg" else "dreg"
 
 
-def able(estimator: str, m: int, k: int) -> bool:
+def has_enough_draws(estimator: str, m: int, k: int) -> bool:
     """True if an estimator has enough draws: some compare draws, and need more than one."""
     return m * k > 1 or estimator not in estimators.COMPARING_ESTIMATORS
 
@@ -200,7 +200,7 @@ class _Cell:
         seconds = self._time(directions, rough_seconds)
         return [
             self._row(
-                name, group, moments[name][group], oracles[oracle_of(name)][group], seconds, level
+                name, group, moments[name][group], oracles[oracle_for(name)][group], seconds, level
             )
             for group in directions
             for name in self.names
@@ -222,7 +222,7 @@ class _Cell:
         rng = np.random.default_rng(study.seed)
         directions = {}
         for group in zeros:
-            pairs = [(pilots[name][group], oracles[oracle_of(name)][group]) for name in self.names]
+            pairs = [(pilots[name][group], oracles[oracle_for(name)][group]) for name in self.names]
             signal = oracles[self.oracles[0]][group]
             directions[group] = gradient_statistics.bias_directions(signal, pairs, rng)
         return directions
@@ -285,7 +285,7 @@ class _Cell:
             statistics=statistics,
             bias=bias,
             verdict=verdict,
-            oracle=oracle_of(name),
+            oracle=oracle_for(name),
             seconds=seconds[name],
             efficiency=statistics.snr**2 / seconds[name],
         )
@@ -317,12 +317,12 @@ def slopes(rows: Sequence[Row], by: str) -> dict[tuple[str, str], float]:
 
 def _measured_estimators(study: Study, m: int, k: int) -> list[str]:
     """The study's estimators that have enough draws at M and K."""
-    return [name for name in study.estimators if able(name, m, k)]
+    return [name for name in study.estimators if has_enough_draws(name, m, k)]
 
 
 def _oracles(names: Sequence[str]) -> list[str]:
     """The oracles of some estimators, sorted: a set's order differs between processes."""
-    return sorted({oracle_of(name) for name in names})
+    return sorted({oracle_for(name) for name in names})
 
 
 def _pilot_size(study: Study) -> int:

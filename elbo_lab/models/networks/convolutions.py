@@ -1,15 +1,55 @@
 """Convolutions as matrix products, which are fast in a compiled loop on a CPU.
 
-On a CPU XLA runs its own convolutions inside `lax.scan` without its fast kernels: ten to twenty
-times slower than outside of it, and than the products here. On other devices XLA's convolutions are
-used. Both compute the same sums, in a different order.
+There XLA runs its own convolutions inside `lax.scan` without its fast kernels, and their
+derivatives 10 to 50 times slower than outside of it or than the products here. On other platforms
+XLA's own are taken. Both compute the same sums, in another order.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+# Rows or columns of zeros before and after the image; a negative number crops.
+Padding = tuple[tuple[int, int], tuple[int, int]]
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def convolve(x: Array, kernel: Array, padding: Padding, stride: int = 1) -> Array:
+    """Convolution without reversal of the kernel, as networks have it.
+
+    y[i, j] = sum_{m, n} x[stride i + m - up, stride j + n - left] kernel[m, n]
+
+    Args:
+      x: [rows, H, W, C].
+      kernel: [M, N, C, F].
+      padding: ((up, down), (left, right)).
+      stride: of both axes.
+
+    Returns:
+      [rows, (H + up + down - M) // stride + 1, (W + left + right - N) // stride + 1, F].
+    """
+    if jax.default_backend() == "cpu":
+        return convolve_by_products(x, kernel, padding, stride)
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=_LAYOUT)
+
+
+def convolve_by_products(x: Array, kernel: Array, padding: Padding, stride: int = 1) -> Array:
+    """`convolve` as one matrix product for each row of the kernel."""
+    rows, height, width, channels = x.shape
+    kernel_height, kernel_width, _, features = kernel.shape
+    (up, down), (left, right) = padding
+    h = (height + up + down - kernel_height) // stride + 1
+    w = (width + left + right - kernel_width) // stride + 1
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (up, down, 0), (left, right, 0), (0, 0, 0)))
+    # The pixels under a row of the kernel, side by side: [rows, padded H, w, N C].
+    columns = [_strided(x, 2, n, w, stride) for n in range(kernel_width)]
+    x = jnp.concatenate(columns, axis=-1)
+    y = sum(
+        _strided(x, 1, m, h, stride).reshape(-1, kernel_width * channels)
+        @ kernel[m].reshape(kernel_width * channels, features)
+        for m in range(kernel_height)
+    )
+    return y.reshape(rows, h, w, features)
 
 
 def conv2d(x: Array, kernel: Array, stride: int = 1) -> Array:
@@ -26,27 +66,8 @@ def conv2d(x: Array, kernel: Array, stride: int = 1) -> Array:
     Returns:
       [rows, H / stride, W / stride, F], rounded up.
     """
-    if jax.default_backend() == "cpu":
-        return conv2d_by_products(x, kernel, stride)
-    return lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=_LAYOUT)
-
-
-def conv2d_by_products(x: Array, kernel: Array, stride: int = 1) -> Array:
-    """`conv2d` as one matrix product for each row of the kernel."""
-    rows, height, width, channels = x.shape
-    kernel_height, kernel_width, _, features = kernel.shape
-    h, low, high = _same(height, kernel_height, stride)
-    w, left, right = _same(width, kernel_width, stride)
-    x = jnp.pad(x, ((0, 0), (low, high), (left, right), (0, 0)))
-    # The pixels under a row of the kernel, side by side: [rows, padded H, w, N C].
-    columns = [_strided(x, 2, n, w, stride) for n in range(kernel_width)]
-    x = jnp.concatenate(columns, axis=-1)
-    y = sum(
-        _strided(x, 1, m, h, stride).reshape(-1, kernel_width * channels)
-        @ kernel[m].reshape(kernel_width * channels, features)
-        for m in range(kernel_height)
-    )
-    return y.reshape(rows, h, w, features)
+    padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), "SAME")
+    return convolve(x, kernel, tuple(padding), stride)
 
 
 def conv2d_transpose(x: Array, kernel: Array, size: tuple[int, int]) -> Array:
@@ -84,13 +105,6 @@ def conv2d_transpose_by_products(x: Array, kernel: Array, size: tuple[int, int])
     cells = cells.reshape(rows, h + 1, w + 1, 2, 2, features).transpose(0, 1, 3, 2, 4, 5)
     pixels = cells.reshape(rows, 2 * h + 2, 2 * w + 2, features)
     return pixels[:, 1 : size[0] + 1, 1 : size[1] + 1]
-
-
-def _same(length: int, kernel: int, stride: int) -> tuple[int, int, int]:
-    """Length of the output with "SAME" padding, the padding before and the padding after."""
-    out = -(-length // stride)
-    total = max((out - 1) * stride + kernel - length, 0)
-    return out, total // 2, total - total // 2
 
 
 def _strided(x: Array, axis: int, start: int, length: int, stride: int) -> Array:

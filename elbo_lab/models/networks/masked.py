@@ -7,8 +7,6 @@ have no blind spot. Kernels are cropped to what they may see, which is faster th
 whole kernel. Only the channels of the pixel itself need a mask.
 """
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,50 +14,8 @@ import numpy as np
 from jax import Array
 
 from elbo_lab.data.dataset import Spec
+from elbo_lab.models.networks.convolutions import convolve
 from elbo_lab.models.networks.mlp import dense
-
-# Rows or columns of zeros before and after the image; a negative number crops.
-Padding = tuple[tuple[int, int], tuple[int, int]]
-_LAYOUT = ("NHWC", "HWIO", "NHWC")
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def convolve(x: Array, kernel: Array, padding: Padding) -> Array:
-    """Convolution of stride 1, whose derivatives are fast in a compiled loop on a CPU.
-
-    y[i, j] = sum_{m, n} x[i + m - up, j + n - left] kernel[m, n]
-
-    XLA's CPU compiler brings convolutions into the layout of its fast kernel only outside of loops.
-    JAX's derivative of a convolution is a convolution in another layout: 20 times slower in a
-    `lax.scan` over steps. Here the arrays are transposed first, so that the derivatives are
-    convolutions in the layout of the fast kernel. There is no forward-mode derivative.
-
-    Args:
-      x: [rows, H, W, inputs].
-      kernel: [M, N, inputs, features].
-      padding: ((up, down), (left, right)).
-
-    Returns:
-      [rows, H + up + down - M + 1, W + left + right - N + 1, features].
-    """
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_LAYOUT)
-
-
-def _convolve_forward(x: Array, kernel: Array, padding: Padding):
-    return convolve(x, kernel, padding), (x, kernel)
-
-
-def _convolve_backward(padding: Padding, saved: tuple[Array, Array], y_bar: Array):
-    x, kernel = saved
-    sides = zip(kernel.shape[:2], padding, strict=True)
-    opposite = tuple((size - 1 - before, size - 1 - after) for size, (before, after) in sides)
-    x_bar = convolve(y_bar, kernel[::-1, ::-1].swapaxes(2, 3), opposite)
-    # Rows and inputs change places: the sum over rows becomes one over channels.
-    kernel_bar = convolve(x.transpose(3, 1, 2, 0), y_bar.transpose(1, 2, 0, 3), padding)
-    return x_bar, kernel_bar.transpose(1, 2, 0, 3)
-
-
-convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def channel_mask(inputs: int, features: int, channels: int, strict: bool) -> np.ndarray:
