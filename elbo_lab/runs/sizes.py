@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from elbo_lab import losses, methods
-from elbo_lab.configs import Config, shown, traced
+from elbo_lab.configs import Config, flag_text, traced
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.errors import UserError
 from elbo_lab.options import values_of
@@ -85,7 +85,7 @@ def _check_parameters(config: Config, params: Any, memory: int) -> None:
     number = sum(leaf.size for leaf in jax.tree.leaves(params))
     of_all = f" for {config.replicates:,} replicates" if config.replicates > 1 else ""
     raise UserError(
-        f"--{name}={shown(value)} is too large: the parameters of a model, {number:,}, take "
+        f"--{name}={flag_text(value)} is too large: the parameters of a model, {number:,}, take "
         f"{_gigabytes(config.replicates * state)} with their gradient and Adam's moments{of_all}, "
         f"{_more_than(memory)}."
     )

@@ -148,7 +148,7 @@ def test_fields_that_only_one_side_has_are_listed(tmp_path):
 def test_changed_data_are_refused(tmp_path):
     claim(tmp_path, Config(dataset="faces.npz"))
     message = refusal(tmp_path, Config(dataset="faces.npz"), data="4567")
-    assert "the images of faces.npz have changed" in message
+    assert "the examples of faces.npz have changed" in message
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"config": 3}', "{", '{"model_type": "bert"}'])
