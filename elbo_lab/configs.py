@@ -13,7 +13,7 @@ from typing import Any
 
 from elbo_lab.errors import UserError
 from elbo_lab.models.registry import MODELS
-from elbo_lab.objective_options import AUTOENCODER, OBJECTIVE_OPTIONS, NoOptions
+from elbo_lab.objective_options import AUTOENCODER, OBJECTIVE_OPTIONS, NoOptions, arguments
 from elbo_lab.options import options_of, types_of, values_of
 
 
@@ -220,6 +220,17 @@ def replace(config: Config, **changes: Any) -> Config:
     )
     names = (*SHARED, *own_settings(target))
     return make(**{n: v for n, v in values.items() if n in names} | changes)
+
+
+def resolved(config: Config) -> Config:
+    """The config with the objective's default estimator if none is given.
+
+    A run stores this config, which records the estimator that was used.
+    """
+    estimator = arguments(config.objective).get("estimator")
+    if config.estimator is not None or estimator is None:
+        return config
+    return dataclasses.replace(config, estimator=estimator.default)
 
 
 def own_settings(config: Config) -> dict[str, Any]:

@@ -4,6 +4,8 @@ Names and defaults match the function's signature.
 """
 
 import dataclasses
+import inspect
+from collections.abc import Mapping
 
 from elbo_lab import losses
 from elbo_lab.losses.common import KL_MODES
@@ -170,3 +172,10 @@ AUTOENCODER = "autoencoder"
 OBJECTIVE_OPTIONS: dict[str, type] = {
     name: _WITH_OPTIONS.get(name, NoOptions) for name in (*losses.OBJECTIVES, AUTOENCODER)
 }
+
+
+def arguments(objective: str | None) -> Mapping[str, inspect.Parameter]:
+    """The arguments of the objective's function, by name; none if `losses` has no such function."""
+    if objective not in losses.OBJECTIVES:
+        return {}
+    return inspect.signature(losses.OBJECTIVES[objective]).parameters

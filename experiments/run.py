@@ -20,7 +20,7 @@ def main() -> int:
     """Trains, evaluates and reports the run that the flags describe. Returns the exit status."""
     config = run_flags.config_from_flags()
     validation.check(config)
-    config = validation.resolved(config)
+    config = configs.resolved(config)
     if flags.FLAGS.print_config:
         print(json.dumps(configs.to_dict(config), indent=2))
         return 0

@@ -85,7 +85,7 @@ def test_the_example_of_a_trained_run_gives_embeddings_samples_and_log_likelihoo
 def test_the_printed_run_has_the_name_that_its_command_gives():
     from elbo_lab.runs import rundir
 
-    config = validation.resolved(run_flags.config_of({}))
+    config = configs.resolved(run_flags.config_of({}))
     assert f"kept in    {rundir.default_name(config)}\n" in README
     assert f'elbo_lab.load("{rundir.default_name(config)}")' in README
 

@@ -126,7 +126,7 @@ def checked(texts: dict[str, str]) -> Config:
     """
     config = run_flags.config_of(texts)
     validation.check(config)
-    return validation.resolved(config)
+    return configs.resolved(config)
 
 
 def baseline(cells: list[grid.Cell], text: str | None) -> int:

@@ -34,7 +34,7 @@ def conduct(
       UserError: a flag has several values, or sets what differs between cells.
     """
     settings = settings_from_flags(study) if settings is None else settings
-    grid_cells = cells(study, settings, study.choices(settings))
+    grid_cells = cells(study, settings, study.choices(settings, run_flags.config_of))
     finish = functools.partial(study_reporting.report, study, settings)
     return sweep_flags.conduct(script, grid_cells, 0, study.name, workdir, finish, earlier)
 

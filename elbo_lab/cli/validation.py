@@ -1,7 +1,5 @@
 """Refuses invalid configurations, by one sentence with the flag, its value and what is valid."""
 
-import dataclasses
-import inspect
 import math
 
 import numpy as np
@@ -23,7 +21,7 @@ from elbo_lab.losses import bounds, catalogue, estimators
 from elbo_lab.losses.common import WITHOUT_LOG_Q
 from elbo_lab.models import MODELS
 from elbo_lab.models.laws import LIKELIHOODS
-from elbo_lab.objective_options import OBJECTIVE_OPTIONS
+from elbo_lab.objective_options import OBJECTIVE_OPTIONS, arguments
 from elbo_lab.training.loop import BATCH_GRADIENTS
 
 # Valid values of the shared fields that are one of a fixed list.
@@ -105,17 +103,6 @@ def _check_family(config: Config) -> None:
             f"--{name}={configs.flag_text(getattr(config, name))} does not go with "
             f"--model={config.model}, which is trained by a loss of its own."
         )
-
-
-def resolved(config: Config) -> Config:
-    """The config with the objective's default estimator if none is given.
-
-    A run stores this config, which records the estimator that was used.
-    """
-    argument = _arguments(config.objective).get("estimator")
-    if config.estimator is not None or argument is None:
-        return config
-    return dataclasses.replace(config, estimator=argument.default)
 
 
 def check_data(config: Config, dataset: Dataset) -> None:
@@ -230,8 +217,8 @@ def _check_numbers(config: Config) -> None:
 
 def _check_m(config: Config) -> None:
     """Raises a UserError for M > 1 with an objective that takes no outer repeats."""
-    if config.m > 1 and "num_outer" not in _arguments(config.objective):
-        with_m = [name for name in losses.OBJECTIVES if "num_outer" in _arguments(name)]
+    if config.m > 1 and "num_outer" not in arguments(config.objective):
+        with_m = [name for name in losses.OBJECTIVES if "num_outer" in arguments(name)]
         raise UserError(
             f"--m={config.m} does not go with --objective={config.objective}; objectives that have "
             f"it: {', '.join(with_m)}."
@@ -259,7 +246,7 @@ def _check_objective(config: Config) -> None:
     """Raises a UserError for settings that the objective cannot be computed with."""
     settings = configs.own_settings(config)
     entry = losses.CATALOGUE.get(config.objective)
-    if "num_outer" in _arguments(config.objective) and config.m < 2:
+    if "num_outer" in arguments(config.objective) and config.m < 2:
         raise UserError(
             f"--objective={config.objective} needs --m of at least 2, e.g. --m=8 (with one repeat "
             f"it is iwae); got {config.m}."
@@ -341,13 +328,6 @@ def _check_estimator(config: Config) -> None:
             f"--estimator={name} compares draws, and needs --k of at least 2; got {config.k}. "
             f"For one draw: {', '.join(supported)}."
         )
-
-
-def _arguments(objective: str | None):
-    """The arguments of the objective's function, by name; none if `losses` has no such function."""
-    if objective not in losses.OBJECTIVES:
-        return {}
-    return inspect.signature(losses.OBJECTIVES[objective]).parameters
 
 
 def _likelihood(config: Config) -> str | None:

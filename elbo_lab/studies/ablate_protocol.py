@@ -9,31 +9,31 @@ from collections.abc import Sequence
 from typing import Any
 
 from elbo_lab import configs
-from elbo_lab.cli import run_flags, validation
 from elbo_lab.errors import UserError
 from elbo_lab.reports import html_page, sweep_cells, sweep_figures
-from elbo_lab.studies.study import Choice, Study, Texts
+from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts
 
 # Settings that do not change the training, and those that a protocol leaves open.
 _KEPT = ("test_draw", "au_images", "eval_k", "objective", "k", "m", "dataset", "latent_dims")
 START, END = "burda2015_code", "burda2015_paper"
 
 
-def choices(settings: Texts, end: str) -> list[Choice]:
+def choices(settings: Texts, config_of: ConfigOf, end: str) -> list[Choice]:
     """The cells: the protocol, one cell for each setting that differs, and one for all of them.
 
     Args:
       settings: flag -> text, of all cells; "protocol" is the baseline.
+      config_of: reads flags.
       end: the protocol from which the settings are taken.
 
     Raises:
       UserError: the two protocols do not differ.
     """
     start, budget = settings["protocol"], settings.get("budget", "1")
-    start_values = configs.to_dict(run_flags.config_of(settings))
-    end_values = configs.to_dict(run_flags.config_of({"protocol": end, "budget": budget}))
+    start_values = configs.to_dict(config_of(settings))
+    end_values = configs.to_dict(config_of({"protocol": end, "budget": budget}))
     # A change is stated without the budget, which multiplies the epochs of every cell.
-    unscaled = configs.to_dict(run_flags.config_of({"protocol": end}))
+    unscaled = configs.to_dict(config_of({"protocol": end}))
     changes = {
         name: configs.flag_text(unscaled[name])
         for name, value in end_values.items()
@@ -47,7 +47,7 @@ def choices(settings: Texts, end: str) -> list[Choice]:
     cells = [Choice({"change": "none"}, {})]
     for name, text in changes.items():
         # An estimator that the other protocol does not set is shown as the objective's default.
-        config = validation.resolved(run_flags.config_of(settings | {name: text}))
+        config = configs.resolved(config_of(settings | {name: text}))
         value = configs.flag_text(configs.to_dict(config)[name]) or "not given"
         cells.append(Choice({"change": f"{name} {value}"}, {name: text}))
     if len(changes) > 1:

@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from elbo_lab.configs import Config
 from elbo_lab.sweeps import sweep_reporting
 
 Texts = dict[str, str]  # flag -> the text of its value
+ConfigOf = Callable[[Texts], Config]  # the config of these flags; UserError if there is none
 
 
 class Choice(NamedTuple):
@@ -32,7 +34,8 @@ class Study(NamedTuple):
     name: str
     question: str  # the title of its page
     settings: Texts  # flag -> text, what all cells share by default
-    choices: Callable[[Texts], list[Choice]]  # settings after replacement -> the cells
+    # (settings after replacement, the reader of flags) -> the cells
+    choices: Callable[[Texts, ConfigOf], list[Choice]]
     figure: Callable[[Sequence[dict[str, Any]]], str]  # cells of sweep.json with results -> SVG
     caption: str  # of the figure
     # (the sweep's folder, the content of its sweep.json, the settings) -> text

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from elbo_lab.cli import run_flags
 from elbo_lab.reports import sweep_figures
 from elbo_lab.studies import table1_results
-from elbo_lab.studies.study import Choice, Study, Texts, crossed, flag_axis
+from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts, crossed, flag_axis
 
 LAYERS = {"1": {"latent_dims": "50"}, "2": {"latent_dims": "100,50"}}
 PROTOCOL = "burda2015_code"
@@ -19,13 +18,14 @@ MODELS = {"vae": {"objective": "elbo"}, "iwae": {"objective": "iwae"}}
 
 def choices(
     settings: Texts,
+    config_of: ConfigOf,
     data: Sequence[str],
     layers: Sequence[str],
     models: Sequence[str],
     ks: Sequence[str],
 ) -> list[Choice]:
     """The cells of the table; IWAE with one draw is the VAE, and is listed as that once."""
-    protocol = run_flags.config_of({"protocol": settings["protocol"]})
+    protocol = config_of({"protocol": settings["protocol"]})
     datasets = {name: {"dataset": name} for name in data}
     if "omniglot" in datasets and protocol.held_out:
         datasets["omniglot"]["held_out"] = "1345"

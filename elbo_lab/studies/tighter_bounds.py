@@ -5,12 +5,12 @@ reparameterized estimator, but not with the doubly reparameterized one.
 """
 
 from elbo_lab.reports import sweep_figures
-from elbo_lab.studies.study import Choice, Study, Texts, crossed, flag_axis
+from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts, crossed, flag_axis
 
 
-def choices(settings: Texts) -> list[Choice]:
+def choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
     """Every estimator with every K."""
-    del settings
+    del settings, config_of
     axes = {
         "estimator": flag_axis("estimator", "reparam", "dreg"),
         "k": flag_axis("k", "1", "5", "50"),

@@ -43,7 +43,7 @@ def families(monkeypatch):
 def config_of(**texts: str) -> Config:
     config = run_flags.config_of(texts)
     validation.check(config)
-    return validation.resolved(config)
+    return configs.resolved(config)
 
 
 def refusal(**texts: str) -> str:

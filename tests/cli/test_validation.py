@@ -286,14 +286,12 @@ def test_options_without_effect_are_refused():
 
 
 def test_the_objectives_own_defaults_are_recorded():
-    vae = configs.to_dict(validation.resolved(Config(objective="beta_vae")))
+    vae = configs.to_dict(configs.resolved(Config(objective="beta_vae")))
     assert (vae["beta"], vae["kl"], vae["estimator"]) == (4.0, "analytic", "reparam")
     given = configs.make(objective="beta_vae", beta=2.0, kl="mc", estimator="dreg")
-    assert validation.resolved(given) == given
-    assert validation.resolved(Config()) == Config(estimator="reparam")
-    assert validation.resolved(Config(objective="rws")) == configs.make(
-        objective="rws", phase="wake"
-    )
+    assert configs.resolved(given) == given
+    assert configs.resolved(Config()) == Config(estimator="reparam")
+    assert configs.resolved(Config(objective="rws")) == configs.make(objective="rws", phase="wake")
 
 
 # The algebra

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from elbo_lab import configs, training
-from elbo_lab.cli import run_flags, validation
+from elbo_lab.cli import run_flags
 from elbo_lab.errors import UserError
 from elbo_lab.runs import rundir
 from elbo_lab.sweeps import sweep_folder
@@ -44,7 +44,7 @@ OLD_GROUP, OLD_SWEEP = "beta_vae-k1-reparam-eaddae13", "sweep-mnist_small-eaddae
 
 
 def config_of(texts: dict[str, str]) -> configs.Config:
-    return validation.resolved(run_flags.config_of(texts))
+    return configs.resolved(run_flags.config_of(texts))
 
 
 def test_a_stored_configuration_is_the_same_one_and_its_directory_can_be_claimed(tmp_path):

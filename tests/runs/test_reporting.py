@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from elbo_lab import configs, losses
-from elbo_lab.cli import validation
 from elbo_lab.files import write_summary
 from elbo_lab.methods import Picture
 from elbo_lab.reports import figures
@@ -32,13 +31,13 @@ from elbo_lab.training.metrics import MetricLog
     ],
 )
 def test_the_objective_with_settings_that_were_given(settings, text):
-    used = validation.resolved(configs.make(**settings))
+    used = configs.resolved(configs.make(**settings))
     assert reporting.objective_text(configs.to_dict(used)) == text
 
 
 @pytest.mark.parametrize("objective", losses.CATALOGUE)
 def test_the_objective_with_the_defaults_of_its_settings_and_no_others(objective):
-    used = configs.to_dict(validation.resolved(configs.make(objective=objective)))
+    used = configs.to_dict(configs.resolved(configs.make(objective=objective)))
     text = reporting.objective_text(used)
     assert text.startswith(f"{objective}, k = 5")
     for name in configs.option_types():

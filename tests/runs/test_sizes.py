@@ -30,7 +30,7 @@ def parameters(config: Config) -> int:
 
 def refusal(config: Config, memory: int | None = None) -> str:
     with pytest.raises(UserError) as caught:
-        sizes.check(validation.resolved(config), SPEC, IMAGES, memory)
+        sizes.check(configs.resolved(config), SPEC, IMAGES, memory)
     message = str(caught.value)
     assert "\n" not in message and message.startswith("--") and message.endswith(".")
     return message
@@ -71,7 +71,7 @@ def test_parameters_gradient_and_moments_are_counted_to_the_byte(options, flag):
 def test_the_logits_of_all_draws_are_an_array_of_a_step(options, blamed, draws):
     config = configs.make(**options)
     needed = 4 * draws * config.batch_size * PIXELS
-    sizes.check(validation.resolved(config), SPEC, IMAGES, needed)
+    sizes.check(configs.resolved(config), SPEC, IMAGES, needed)
     message = refusal(config, needed - 1)
     assert message.startswith(f"--{blamed} is too large: an array of one step, of {draws:,} draws")
     assert f"takes {needed / 1e9:,.1f} GB" in message

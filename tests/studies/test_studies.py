@@ -10,6 +10,7 @@ import pytest
 from elbo_lab import configs, files, training
 from elbo_lab.cli import grid_flags, study_flags
 from elbo_lab.cli.protocols import PROTOCOLS
+from elbo_lab.cli.run_flags import config_of
 from elbo_lab.errors import UserError
 from elbo_lab.reports import sweep_figures
 from elbo_lab.runs import rundir
@@ -26,7 +27,7 @@ BURDA = {"protocol": "burda2015_code", "budget": "0.1"}
 
 def cells_of(study: Study, **given: str) -> list[grid.Cell]:
     settings = study.settings | given
-    return study_flags.cells(study, settings, study.choices(settings))
+    return study_flags.cells(study, settings, study.choices(settings, config_of))
 
 
 def sweep_of(folder, cells: list[grid.Cell]) -> dict:
@@ -73,7 +74,7 @@ def test_the_cells_of_table_1_are_those_whose_results_are_stored():
     assert stored
     for row in stored:
         settings = {"protocol": row["protocol"], "budget": str(row["budget"])}
-        cells = study_flags.cells(table1.STUDY, settings, table1.STUDY.choices(settings))
+        cells = study_flags.cells(table1.STUDY, settings, table1.STUDY.choices(settings, config_of))
         (cell,) = (c for c in cells if c.config == configs.from_dict(row["config"]))
         names = ("data", "layers", "model", "k")
         assert cell.values == {name: str(row[name]) for name in names}
@@ -81,7 +82,7 @@ def test_the_cells_of_table_1_are_those_whose_results_are_stored():
 
 
 def test_one_draw_of_iwae_is_the_vae_and_omniglot_has_its_own_validation_images():
-    choices = table1.choices(BURDA, ["mnist", "omniglot"], ["2"], ["iwae"], ["1", "5"])
+    choices = table1.choices(BURDA, config_of, ["mnist", "omniglot"], ["2"], ["iwae"], ["1", "5"])
     assert [tuple(choice.values.values()) for choice in choices] == [
         ("mnist", "2", "vae", "1"),
         ("mnist", "2", "iwae", "5"),
@@ -94,30 +95,32 @@ def test_one_draw_of_iwae_is_the_vae_and_omniglot_has_its_own_validation_images(
     assert [c.held_out for c in cells] == [400, 400, 1345, 1345]
     assert [configs.to_dict(c)["latent_dims"] for c in cells] == [[100, 50]] * 4
     paper = {"protocol": "burda2015_paper"}
-    assert "held_out" not in table1.study(["omniglot"]).choices(paper)[0].settings
+    assert "held_out" not in table1.study(["omniglot"]).choices(paper, config_of)[0].settings
 
 
 def test_protocols_that_do_not_differ_have_no_ablation():
     with pytest.raises(UserError, match="=fast and --towards=fast do not differ in training"):
-        ablate_protocol.choices({"protocol": "fast"}, "fast")
+        ablate_protocol.choices({"protocol": "fast"}, config_of, "fast")
     settings = {"protocol": "rainforth2018", "k": "8"}  # it differs from the paper in K alone
     with pytest.raises(UserError, match="do not differ"):
-        ablate_protocol.choices(settings, "burda2015_paper")
+        ablate_protocol.choices(settings, config_of, "burda2015_paper")
 
 
 def test_epochs_are_one_change_and_shown_with_the_budget():
     settings = {"protocol": "burda2015_paper", "budget": "0.01"}
-    choices = ablate_protocol.choices(settings, "fast")
+    choices = ablate_protocol.choices(settings, config_of, "fast")
     by_change = {choice.values["change"]: choice.settings for choice in choices}
     # A hundredth of 1640 epochs is shown. The paper has no estimator: the default one is shown.
     assert by_change["epochs 16"] == {"epochs": "1640"}
     assert by_change["estimator dreg"] == {"estimator": "dreg"}
-    back = ablate_protocol.choices({"protocol": "fast", "objective": "iwae"}, "burda2015_paper")
+    back = ablate_protocol.choices(
+        {"protocol": "fast", "objective": "iwae"}, config_of, "burda2015_paper"
+    )
     assert Choice({"change": "estimator reparam"}, {"estimator": ""}) in back
     assert grid_flags.checked(settings | by_change["epochs 16"]).epochs == 16
     last = grid_flags.checked(settings | choices[-1].settings)
     fast = configs.replace(PROTOCOLS["fast"], epochs=16)
-    assert last == grid_flags.validation.resolved(fast)
+    assert last == configs.resolved(fast)
 
 
 @pytest.fixture(scope="module")

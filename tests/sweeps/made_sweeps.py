@@ -50,7 +50,7 @@ def config(values: dict[str, str], **changes) -> Config:
         sizes["latent_dims"] = (LATENTS,)
     result = configs.make(dataset="blobs.npz", **sizes | settings)
     validation.check(result)
-    return validation.resolved(result)
+    return configs.resolved(result)
 
 
 def cells(axes: dict[str, list[str]], **changes) -> list[grid.Cell]:

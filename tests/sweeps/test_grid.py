@@ -17,7 +17,7 @@ def make(values: dict[str, str]) -> Config:
     numbers = {n: int(v) if n in ("k", "m") else v for n, v in values.items()}
     config = configs.make(**numbers, replicates=2)
     validation.check(config)
-    return validation.resolved(config)
+    return configs.resolved(config)
 
 
 def test_cells_are_all_combinations_and_invalid_ones_have_a_reason():
