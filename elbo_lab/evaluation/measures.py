@@ -1,7 +1,7 @@
 """The measurements of `experiments.evaluate --measures`, by name."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -41,16 +41,22 @@ def squared_error(method: Method) -> Measure:
     return measure
 
 
-# Name -> the measurement of a method.
-MEASURES: dict[str, Callable[[Method], Measure]] = {
-    "quantities": quantities,
-    "squared_error": squared_error,
+class Entry(NamedTuple):
+    """A measurement that `--measures` may name."""
+
+    about: str  # for --help
+    make: Callable[[Method], Measure]
+
+
+MEASURES: dict[str, Entry] = {
+    "quantities": Entry("what a run reports of its test split", quantities),
+    "squared_error": Entry("of the decoded encoding, over the dimensions of x", squared_error),
 }
 
 
 def combined(names: list[str], method: Method) -> Measure:
     """One measurement that gives the quantities of several; all use the same key."""
-    measures = [MEASURES[name](method) for name in names]
+    measures = [MEASURES[name].make(method) for name in names]
 
     def measure(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
         values: dict[str, Array] = {}
