@@ -110,7 +110,7 @@ def model_text(config: dict[str, Any]) -> str:
 def objective_text(config: dict[str, Any]) -> str:
     """The objective with the settings that were used, defaults included: "iwae, k = 5, ..."."""
     if config["objective"] is None:
-        return f"that of {config['model']}"
+        return f"{config['model']}'s own loss"
     texts = [config["objective"]]
     if config["k"] is not None:
         texts.append(f"k = {config['k']}")
