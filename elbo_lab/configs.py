@@ -223,10 +223,7 @@ def replace(config: Config, **changes: Any) -> Config:
 
 
 def resolved(config: Config) -> Config:
-    """The config with the objective's default estimator if none is given.
-
-    A run stores this config, which records the estimator that was used.
-    """
+    """The config as a run stores it: the objective's default estimator where none is given."""
     estimator = arguments(config.objective).get("estimator")
     if config.estimator is not None or estimator is None:
         return config
@@ -352,21 +349,21 @@ def differences(config: Config, other: Mapping[str, Any]) -> list[str]:
 
 def _read(fields: Mapping[str, Any]) -> tuple[Config, dict[str, Any]]:
     """The config of stored values, and the stored values of settings that it does not have."""
-    shared = {name: _from_json(value) for name, value in fields.items() if name in SHARED}
+
+    def from_json(value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    shared = {name: from_json(value) for name, value in fields.items() if name in SHARED}
     others = {n: v for n, v in fields.items() if n not in SHARED and v is not None}
     own = own_settings(Config(**shared))
     traced_names = traced(Config(**shared))
 
     def setting(name: str) -> Any:
         is_infinite = name in traced_names and others[name] in ("inf", "-inf")
-        return float(others[name]) if is_infinite else _from_json(others[name])
+        return float(others[name]) if is_infinite else from_json(others[name])
 
     config = make(**shared, **{name: setting(name) for name in others if name in own})
     return config, {name: value for name, value in others.items() if name not in own}
-
-
-def _from_json(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _json_ready(values: dict[str, Any]) -> dict[str, Any]:
@@ -384,9 +381,8 @@ def _known(flag: str, name: str, choices: Mapping[str, Any]) -> str:
 def _foreign(config: Config, name: str, value: Any) -> str:
     """The error message for a setting that a config's family and objective do not have."""
     if families := families_with(name):
-        return (
-            f"--{name} is a setting of --model={', '.join(families)}; got --model={config.model}."
-        )
+        names = ", ".join(families)
+        return f"--{name} is a setting of --model={names}; got --model={config.model}."
     if objectives := objectives_with(name):
         chosen = f"--objective={config.objective}"
         if config.objective is None:

@@ -205,7 +205,7 @@ def groups(replicas: Iterable[Config], work: Callable[[Config], float], jobs: in
     total = sum(size(replicates) for replicates in programs.values())
     num_shares = range(1, 4 * jobs + 1) if jobs > 1 and total > 0 else (1,)
     candidates = [split(total / number) for number in num_shares]
-    # Of the candidates within a tenth of the shortest time, take the one with the fewest groups.
+    # Take the fewest groups that need no more than a tenth above the shortest time.
     longest = 1.1 * min(makespan(parts) for parts in candidates)
     fast = [parts for parts in candidates if makespan(parts) <= longest]
     return [group(part) for part in min(fast, key=len)]

@@ -126,8 +126,8 @@ class _Progress:
         self.waiting = list(groups)
         self.running: dict[int, Job] = {}  # by slot, 0..jobs-1
         self.failures: dict[grid.Group, str] = {}
-        # Of the groups that have ended: their work, the part of it that earlier processes had done,
-        # and the seconds that their processes took.
+        # Sums over groups that have ended: work, the part of it that earlier processes had done,
+        # and seconds of their processes.
         self._ended_work = self._ended_earlier = self._ended_seconds = 0.0
 
     def start_waiting(self, start: Callable[[grid.Group, int], Job]) -> None:

@@ -1,7 +1,4 @@
-"""Unusual posteriors: draws that jump, stale shapes, moving supports, own attributes.
-
-Also conditional priors, and decoders with random masks.
-"""
+"""Unusual posteriors (draws that jump, moving supports), conditional priors, random masks."""
 
 import functools
 import itertools

@@ -70,7 +70,7 @@ def test_free_bits(group_size, factor):
 
 
 def test_free_bits_give_a_floored_dimension_no_gradient():
-    floor = np.median(kl_per_dimension())  # Of an even number, so no KL equals it.
+    floor = np.median(kl_per_dimension())  # Their number is even: no KL equals it.
 
     @jax.jit
     @jax.grad
