@@ -318,12 +318,12 @@ def test_replicates_sharded_over_two_devices_equal_single_runs(tmp_path):
         from elbo_lab.data import Batch
         from tests.training import test_loop, toys
         assert jax.device_count() == 2
-        config = configs.replace(test_loop.TINY, replicates=2)
+        config = configs.replace(test_loop.AVERAGED, replicates=2)
         images, loop = toys.striped_images(), toys.toy_loop(config)
         state, base_keys = toys.start(config, loop, images)
         data = Batch(jax.numpy.asarray(images))
         *_, record = training.fit(config, loop, data, state, base_keys)
-        leaves = jax.tree.leaves(record.state.params)
+        leaves = jax.tree.leaves((record.state.params, record.state.average))
         assert all(len(leaf.sharding.device_set) == 2 for leaf in leaves)
         np.savez({str(tmp_path / "params.npz")!r}, *leaves)
     """
@@ -333,7 +333,10 @@ def test_replicates_sharded_over_two_devices_equal_single_runs(tmp_path):
     with np.load(tmp_path / "params.npz") as file:
         leaves = [file[name] for name in file.files]
     for r in range(2):
-        assert_close([leaf[r] for leaf in leaves], jax.tree.leaves(toy_run(r)[-1].state.params))
+        config = configs.replace(AVERAGED, seed=r)
+        state = run(config, toy_loop(AVERAGED), striped_images())[-1].state
+        expected = jax.tree.leaves((state.params, state.average))
+        assert_close([leaf[r] for leaf in leaves], expected)
 
 
 @pytest.mark.parametrize("step", [0, 1, 5, 6, 11, 16, 17])
