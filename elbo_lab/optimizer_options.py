@@ -99,7 +99,7 @@ ABOUT: dict[str, str] = {
     "adam": "Kingma and Ba (2015)",
     "adamax": "Adam with the largest gradient in place of the second moment (Kingma and Ba 2015)",
     "muon": "orthogonalized momentum for matrices, Adam for the rest (Jordan et al. 2024)",
-    "soap": "Adam in the eigenbasis of Shampoo's factors (Vyas et al. 2025)",
+    "soap": "Adam in the eigenbasis of Shampoo's factors (Vyas et al. 2024)",
     "schedule_free": "Adam without momentum and with an average of its iterates, for a constant "
     "learning rate (Defazio et al. 2024)",
     "sgd": "gradient descent with momentum",

@@ -191,16 +191,15 @@ def test_schedule_free_is_evaluated_at_its_average(options):
         np.testing.assert_allclose(together[r], x, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("clip_norm", [None, 1.0])
+@pytest.mark.parametrize("clip_norm", [None, pytest.param(1.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", OPTIMIZER_OPTIONS)
 def test_every_optimizer_lowers_a_loss_and_is_deterministic(name, clip_norm):
     config = configs.replace(Config(), optimizer=name, clip_norm=clip_norm)
     target = np.random.default_rng(3).normal(size=(4, 3))
-    params = {"w": jnp.zeros((4, 3)), "kernel": jnp.ones((2, 1, 2)), "b": jnp.ones(())}
+    params = {"w": jnp.zeros((4, 3)), "b": jnp.ones(())}
 
     def loss(params):
-        squares = [jnp.sum(jnp.square(params["w"] - target)), jnp.square(params["b"])]
-        return sum([*squares, jnp.sum(jnp.square(params["kernel"]))])
+        return jnp.sum(jnp.square(params["w"] - target)) + jnp.square(params["b"])
 
     tx = optimizer.make(config)
 
