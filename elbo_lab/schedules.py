@@ -4,6 +4,7 @@ The schedule of a hyper-parameter, written as "linear:0:1:5000", is called its c
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -86,26 +87,56 @@ COURSES: dict[str, Callable[[float, float, float], Schedule]] = {
     "cosine": cosine_between,
     "cyclical": cyclical_between,
 }
-SYNTAX = f"a number, or {', '.join(f'{name}:START:END:STEPS' for name in COURSES)}"
+SYNTAX = (
+    f"a number, or {', '.join(f'{name}:START:END:STEPS' for name in COURSES)} (STEPS: a number of "
+    "steps, or a share of the run as 20%)"
+)
 
 
-def course_numbers(text: str) -> tuple[str, tuple[float, float, float]]:
-    """The name and the numbers of "linear:0:1:5000".
+class Course(NamedTuple):
+    """The parts of a course's text."""
+
+    name: str  # one of COURSES
+    start: float
+    end: float
+    length: float  # steps, or a share of the run in (0, 1]
+    is_share: bool
+
+    def steps(self, total_steps: float) -> float:
+        """The length in steps, of a run of `total_steps`."""
+        return self.length * total_steps if self.is_share else self.length
+
+
+def course_parts(text: str) -> Course:
+    """The parts of "linear:0:1:5000" or "linear:0:1:20%".
 
     Raises:
-      ValueError: the text has another form, or its number of steps is less than one.
+      ValueError: the text has another form, its number of steps is less than one, or its share of
+        the run is not in (0, 100] percent.
     """
     name, *numbers = text.split(":")
     if name not in COURSES or len(numbers) != 3:
         raise ValueError(text)
-    start, end, steps = map(float, numbers)
-    if not steps >= 1:
+    is_share = numbers[2].endswith("%")
+    numbers[2] = numbers[2].removesuffix("%")
+    try:
+        start, end, length = map(float, numbers)
+    except ValueError:
+        raise ValueError(text) from None
+    if not (0 < length <= 100 if is_share else length >= 1):
         raise ValueError(text)
-    return name, (start, end, steps)
+    return Course(name, start, end, length / 100 if is_share else length, is_share)
 
 
-def course(text: str) -> Schedule:
-    """The schedule of a text such as "linear:0:1:5000": step -> value, float32."""
-    name, numbers = course_numbers(text)
-    schedule = COURSES[name](*numbers)
+def course(text: str, total_steps: int) -> Schedule:
+    """The schedule of a text such as "linear:0:1:5000": step -> value, float32.
+
+    Args:
+      text: see `course_parts`.
+      total_steps: steps of the whole run, for a length that is a share of it.
+    """
+    parts = course_parts(text)
+    # A share of a short run is at least one step.
+    steps = max(parts.steps(total_steps), 1.0)
+    schedule = COURSES[parts.name](parts.start, parts.end, steps)
     return lambda step: jnp.asarray(schedule(step), jnp.float32)

@@ -1,5 +1,7 @@
 """Learning-rate schedules against their definitions, in Python integers and floats."""
 
+import re
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -61,8 +63,8 @@ class TestOneStep(chex.TestCase):
 # Courses of a hyper-parameter.
 
 
-def values(text: str, number: int) -> np.ndarray:
-    return np.asarray(jax.jit(jax.vmap(schedules.course(text)))(jnp.arange(number)))
+def values(text: str, number: int, total: int = 1000) -> np.ndarray:
+    return np.asarray(jax.jit(jax.vmap(schedules.course(text, total)))(jnp.arange(number)))
 
 
 def test_a_linear_course_rises_and_stays():
@@ -80,16 +82,26 @@ def test_a_cyclical_course_rises_in_the_first_half_of_each_period():
     np.testing.assert_allclose(values("cyclical:0:1:8", 16), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("total", "steps"), [(20, 5), (40, 10), (2, 1)])
+def test_the_length_of_a_course_as_a_share_of_the_run(total, steps):
+    expected = [min(step / steps, 1) for step in range(total)]
+    np.testing.assert_allclose(values("linear:0:1:25%", total, total), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
-    "text", ["", "linear", "linear:0:1", "linear:0:1:0", "steep:0:1:5", "linear:0:1:5:6"]
+    "text",
+    [
+        *("", "linear", "linear:0:1", "linear:0:1:0", "steep:0:1:5", "linear:0:1:5:6"),
+        *("linear:0:1:0%", "linear:0:1:101%", "linear:0:1:nan%", "linear:0:1:%", "linear:0:1%:5"),
+    ],
 )
 def test_invalid_courses_are_refused(text):
-    with pytest.raises(ValueError, match="^" + text):
-        schedules.course(text)
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        schedules.course(text, 100)
 
 
 @pytest.mark.parametrize("name", schedules.COURSES)
 def test_courses_are_float32_scalars(name):
-    value = schedules.course(f"{name}:0:1:10")(jnp.int32(3))
+    value = schedules.course(f"{name}:0:1:10", 100)(jnp.int32(3))
     assert value.shape == ()
     assert value.dtype == jnp.float32

@@ -63,11 +63,11 @@ def check_number(name: str, value: float | str, option: Option) -> None:
     ends = (value,)
     if isinstance(value, str):
         try:
-            start, end, steps = schedules.course_numbers(value)[1]
+            course = schedules.course_parts(value)
         except ValueError:
             raise UserError(f"--{name} must be {schedules.SYNTAX}; got {value!r}.") from None
-        ends = (start, end)
-        if not in_float32(steps) or abs(end - start) > LARGEST:
+        ends = (course.start, course.end)
+        if not in_float32(course.length) or abs(course.end - course.start) > LARGEST:
             raise UserError(
                 f"--{name} must be a course whose STEPS and END - START are numbers {FLOAT32}; "
                 f"got {value!r}."

@@ -47,7 +47,7 @@ def courses(config: Config, total: int) -> Callable[[dict[str, Array], Array], d
     rate_factor = schedules.LR_SCHEDULES[config.lr_schedule](total)
     warmup = schedules.warmup(config.warmup_steps)
     moving = {
-        name: schedules.course(value)
+        name: schedules.course(value, total)
         for name, value in configs.traced(config).items()
         if isinstance(value, str)
     }
