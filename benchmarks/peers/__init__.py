@@ -51,13 +51,17 @@ def rows(text: str) -> list[str]:
     for name in names:
         if name not in PEERS:
             raise UserError(f"--peers must be one or more of {', '.join(PEERS)}; got {name!r}.")
-        package = PEERS[name][0]
-        if importlib.util.find_spec(IMPORTED_AS.get(package, package)) is None:
-            raise UserError(
-                f"--peers={name} needs {package}, which is not installed; "
-                'pip install -e ".[peers]" installs all peers.'
-            )
+        require(PEERS[name][0], f"--peers={name}")
     return [row for name in dict.fromkeys(names) for row in PEERS[name][1]]
+
+
+def require(package: str, user: str) -> None:
+    """Raises a UserError if a peer's package, which `user` needs, is not installed."""
+    if importlib.util.find_spec(IMPORTED_AS.get(package, package)) is None:
+        raise UserError(
+            f"{user} needs {package}, which is not installed; "
+            'pip install -e ".[peers]" installs all peers.'
+        )
 
 
 def versions(row_names: list[str]) -> dict[str, str]:
