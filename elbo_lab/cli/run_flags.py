@@ -158,6 +158,7 @@ def config_from_flags(values: flags.FlagValues = flags.FLAGS) -> Config:
     }
     name = values.protocol
     base = Config() if name is None else protocol("protocol", name)
+    base = protocols.with_optimizer(base, changes.get("optimizer") or base.optimizer)
     config = configs.replace(base, **changes)
     if name is not None:
         _check_protocol(name, base, config, changes)
@@ -165,9 +166,8 @@ def config_from_flags(values: flags.FlagValues = flags.FLAGS) -> Config:
 
 
 def _check_protocol(name: str, base: Config, config: Config, changes: dict[str, object]) -> None:
-    """Raises a UserError if the protocol (`name`, `base`) sets something that the model family or
-    the optimizer of the final `config` does not have. What flags change is exempt: they have been
-    checked.
+    """Raises a UserError if the protocol (`name`, `base`) sets something that the model family of
+    the final `config` does not have. What flags change is exempt: they have been checked.
     """
     for setting in configs.non_defaults(base):
         if setting not in configs.all_values(config) and setting not in changes:

@@ -10,6 +10,7 @@ from typing import Any
 
 from elbo_lab import configs
 from elbo_lab.errors import UserError
+from elbo_lab.options import options_of
 from elbo_lab.reports import html_page, sweep_cells, sweep_figures
 from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts
 
@@ -39,6 +40,13 @@ def choices(settings: Texts, config_of: ConfigOf, end: str) -> list[Choice]:
         for name, value in end_values.items()
         if name not in _KEPT and name not in settings and start_values.get(name, value) != value
     }
+    optimizer = {}
+    if "optimizer" in changes:
+        # Another optimizer is one change, together with its own settings.
+        own = options_of(config_of({"protocol": end}).optimizer_options)
+        own_values = {name: configs.flag_text(unscaled[name]) for name in own}
+        optimizer = {name: text for name, text in own_values.items() if name not in settings}
+        changes = {name: text for name, text in changes.items() if name not in own}
     if not changes:
         raise UserError(
             f"--protocol={start} and --towards={end} do not differ in training, except in the "
@@ -47,9 +55,11 @@ def choices(settings: Texts, config_of: ConfigOf, end: str) -> list[Choice]:
     cells = [Choice({"change": "none"}, {})]
     for name, text in changes.items():
         # An estimator that the other protocol does not set is shown as the objective's default.
-        config = configs.resolved(config_of(settings | {name: text}))
+        change = {name: text} | (optimizer if name == "optimizer" else {})
+        config = configs.resolved(config_of(settings | change))
         value = configs.flag_text(configs.to_dict(config)[name]) or "not given"
-        cells.append(Choice({"change": f"{name} {value}"}, {name: text}))
+        cells.append(Choice({"change": f"{name} {value}"}, change))
+    changes |= optimizer
     if len(changes) > 1:
         cells.append(Choice({"change": f"all, to {end}"}, changes))
     return cells

@@ -125,13 +125,13 @@ def test_settings_of_other_families_and_values_out_of_range(texts, sentence):
 
 
 def test_a_protocol_without_settings_of_a_family_applies_to_every_family():
-    config = config_of(model="latent", protocol="fast")
+    config = config_of(model="latent", protocol="fast_adam")
     assert (config.objective, config.estimator, config.batch_size) == ("elbo", "dreg", 100)
     assert config.model_options.latent_dims == (3,)  # the family's own default
     assert refusal(model="density", protocol="fast").endswith(
         "loss of its own (--protocol=fast sets --estimator; --estimator= unsets it)."
     )
-    assert config_of(model="density", protocol="fast", estimator="").batch_size == 100
+    assert config_of(model="density", protocol="fast", estimator="").batch_size == 250
 
 
 def test_an_objective_without_draws_takes_none():

@@ -8,8 +8,7 @@ import pytest
 from elbo_lab import configs
 from elbo_lab.cli import grid_flags, run_flags, validation
 from elbo_lab.configs import Config
-from elbo_lab.errors import UserError
-from elbo_lab.optimizer_options import OPTIMIZER_OPTIONS
+from elbo_lab.optimizer_options import OPTIMIZER_OPTIONS, MuonOptions
 from elbo_lab.options import options_of
 from elbo_lab.runs import reporting
 from tests.cli.test_validation import refusal, with_setting
@@ -109,15 +108,13 @@ def test_settings_of_optimizers_and_averages(options, sentence):
     assert refusal(**options) == sentence
 
 
-def test_a_protocol_that_sets_another_optimizers_setting_is_refused():
-    with pytest.raises(UserError) as caught:
-        run_flags.config_of({"protocol": "tucker2018", "optimizer": "muon"})
-    assert str(caught.value) == (
-        "--protocol=tucker2018 sets --adam_eps_hat, a setting of --optimizer=adam; got "
-        "--optimizer=muon."
-    )
+def test_another_optimizer_than_the_protocols_has_its_own_defaults():
+    config = run_flags.config_of({"protocol": "tucker2018", "optimizer": "muon"})
+    assert config.optimizer_options == MuonOptions()
+    assert (config.batch_size, config.learning_rate) == (32, 3e-4)
     config = run_flags.config_of({"protocol": "fast", "optimizer": "soap", "soap_max_dim": "9"})
-    assert (config.optimizer_options.soap_max_dim, config.batch_size) == (9, 100)
+    options = config.optimizer_options
+    assert (options.soap_max_dim, options.soap_decay, config.batch_size) == (9, 0.8, 250)
 
 
 def test_in_a_sweep_a_setting_applies_to_the_cells_of_its_optimizer():

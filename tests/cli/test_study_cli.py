@@ -18,7 +18,7 @@ def studying(tmp_path_factory) -> CommandLine:
 
 def test_a_stopped_study_shows_what_is_complete_and_goes_on(studying, read, tmp_path):
     # Two cells: with these flags the protocols differ in the schedule alone.
-    flags = ("ablate_protocol", "--protocol=fast", "--estimator=reparam", "--adam_eps=1e-4")
+    flags = ("ablate_protocol", "--protocol=fast_adam", "--estimator=reparam", "--adam_eps=1e-4")
     flags += (f"--workdir={tmp_path}", "--jobs=1")
     runs = tmp_path / "runs"
 

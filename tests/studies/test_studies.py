@@ -7,7 +7,7 @@ import xml.dom.minidom
 import numpy as np
 import pytest
 
-from elbo_lab import configs, files, training
+from elbo_lab import configs, files, options, training
 from elbo_lab.cli import grid_flags, study_flags
 from elbo_lab.cli.protocols import PROTOCOLS
 from elbo_lab.cli.run_flags import config_of
@@ -99,8 +99,10 @@ def test_one_draw_of_iwae_is_the_vae_and_omniglot_has_its_own_validation_images(
 
 
 def test_protocols_that_do_not_differ_have_no_ablation():
-    with pytest.raises(UserError, match="=fast and --towards=fast do not differ in training"):
-        ablate_protocol.choices({"protocol": "fast"}, config_of, "fast")
+    with pytest.raises(
+        UserError, match="=fast_adam and --towards=fast_adam do not differ in training"
+    ):
+        ablate_protocol.choices({"protocol": "fast_adam"}, config_of, "fast_adam")
     settings = {"protocol": "rainforth2018", "k": "8"}  # it differs from the paper in K alone
     with pytest.raises(UserError, match="do not differ"):
         ablate_protocol.choices(settings, config_of, "burda2015_paper")
@@ -108,19 +110,35 @@ def test_protocols_that_do_not_differ_have_no_ablation():
 
 def test_epochs_are_one_change_and_shown_with_the_budget():
     settings = {"protocol": "burda2015_paper", "budget": "0.01"}
-    choices = ablate_protocol.choices(settings, config_of, "fast")
+    choices = ablate_protocol.choices(settings, config_of, "fast_adam")
     by_change = {choice.values["change"]: choice.settings for choice in choices}
     # A hundredth of 1640 epochs is shown. The paper has no estimator: the default one is shown.
     assert by_change["epochs 16"] == {"epochs": "1640"}
     assert by_change["estimator dreg"] == {"estimator": "dreg"}
     back = ablate_protocol.choices(
-        {"protocol": "fast", "objective": "iwae"}, config_of, "burda2015_paper"
+        {"protocol": "fast_adam", "objective": "iwae"}, config_of, "burda2015_paper"
     )
     assert Choice({"change": "estimator reparam"}, {"estimator": ""}) in back
     assert grid_flags.checked(settings | by_change["epochs 16"]).epochs == 16
     last = grid_flags.checked(settings | choices[-1].settings)
-    fast = configs.replace(PROTOCOLS["fast"], epochs=16)
+    fast = configs.replace(PROTOCOLS["fast_adam"], epochs=16)
     assert last == configs.resolved(fast)
+
+
+def test_another_optimizer_is_one_change_with_its_settings():
+    settings = {"protocol": "fast_adam"}
+    choices = ablate_protocol.choices(settings, config_of, "fast")
+    by_change = {choice.values["change"]: choice.settings for choice in choices}
+    assert not any(name.startswith(("adam_", "soap_")) for name in by_change)
+    optimizer = grid_flags.checked(settings | by_change["optimizer soap"])
+    expected = configs.replace(
+        PROTOCOLS["fast_adam"],
+        optimizer="soap",
+        **options.values_of(PROTOCOLS["fast"].optimizer_options),
+    )
+    assert optimizer == configs.resolved(expected)
+    last = grid_flags.checked(settings | choices[-1].settings)
+    assert last == configs.resolved(PROTOCOLS["fast"])
 
 
 @pytest.fixture(scope="module")
