@@ -69,7 +69,7 @@ PROTOCOLS: dict[str, Config] = {
         test_draw="by_seed",
     ),
     # Ours, for Burda et al.'s model and data, by Adam: a tenth of their 9.84 million steps,
-    # batches five times as large, by doubly reparameterized gradients and a rate that falls to zero.
+    # batches five times as large, doubly reparameterized gradients, and a rate that falls to zero.
     "fast_adam": configs.replace(
         _BURDA_PAPER,
         estimator="dreg",

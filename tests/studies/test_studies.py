@@ -99,9 +99,7 @@ def test_one_draw_of_iwae_is_the_vae_and_omniglot_has_its_own_validation_images(
 
 
 def test_protocols_that_do_not_differ_have_no_ablation():
-    with pytest.raises(
-        UserError, match="=fast_adam and --towards=fast_adam do not differ in training"
-    ):
+    with pytest.raises(UserError, match="--towards=fast_adam do not differ in training"):
         ablate_protocol.choices({"protocol": "fast_adam"}, config_of, "fast_adam")
     settings = {"protocol": "rainforth2018", "k": "8"}  # it differs from the paper in K alone
     with pytest.raises(UserError, match="do not differ"):
