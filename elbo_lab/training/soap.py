@@ -54,9 +54,13 @@ def scale_by_soap(
     With `max_dim` between the lengths of a matrix's axes the preconditioner is one-sided (section
     5.2 of the paper): only the shorter axis has a factor.
 
+    Where gradients have a lower rank than the bases, the coordinates outside of their span are
+    rounding errors, which Adam's rule would scale up to the size of the others. So eps is raised by
+    the size of these errors, n times the machine's epsilon times the root mean square of an array.
+
     As in the authors' code, the first gradient of a preconditioned array only starts its factors
     and bases (by an eigendecomposition), and its first update is zero: in its own eigenbasis a
-    gradient has exact zeros, which Adam's rule would scale up to the size of the others.
+    gradient is not typical of those that follow.
 
     Cost of a step for an [m, n] matrix, in products of 2 m n^2 operations for each preconditioned
     axis of length n: 2 for the rotations, 1 / factor_every for the factor, 1 / frequency for the
@@ -130,8 +134,8 @@ def scale_by_soap(
             # A preconditioned array's moments start with the second gradient.
             gradients = jnp.maximum(state.count, 1) if _any(bases) else state.count + 1
             mean, square = m / (1 - b1**gradients), v / (1 - b2**gradients)
-            scaled = (mean / (jnp.sqrt(square) + eps)).astype(m.dtype)
-            return _from_bases(scaled, bases)
+            least = eps + _rounding(bases, square)
+            return _from_bases((mean / (jnp.sqrt(square) + least)).astype(m.dtype), bases)
 
         directions = jax.tree.map(direction, mu, nu, state.bases)
         mu, nu, bases = _when(
@@ -168,6 +172,22 @@ def _preconditioned(array: Array, max_dim: int) -> list[bool]:
 def _any(bases: PerAxis) -> bool:
     """True if an axis is preconditioned."""
     return any(basis is not None for basis in bases)
+
+
+def _rounding(bases: PerAxis, square: Array) -> Array | float:
+    """[], the size of rounding errors of an array's coordinates in the bases; 0 for no bases.
+
+    A coordinate that is zero for all gradients is rounded to about the machine's epsilon times the
+    root of the mean square.
+
+    Args:
+      bases: of the array.
+      square: second moments in the bases, corrected for their start.
+    """
+    lengths = [basis.shape[0] for basis in bases if basis is not None]
+    if not lengths:
+        return 0.0
+    return max(lengths) * jnp.finfo(square.dtype).eps * jnp.sqrt(jnp.mean(square))
 
 
 def _when(condition: Array, function: Callable[[Any], Any], value: Any) -> Any:
