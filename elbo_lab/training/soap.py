@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+# Bound of rounding errors in the bases, relative to the machine's epsilon and the root mean square.
+ROUNDING = 256
 # One entry for each axis of an array; None for an axis that is not preconditioned.
 PerAxis = tuple[Array | None, ...]
 
@@ -56,7 +58,8 @@ def scale_by_soap(
 
     Where gradients have a lower rank than the bases, the coordinates outside of their span are
     rounding errors, which Adam's rule would scale up to the size of the others. So eps is raised by
-    the size of these errors, n times the machine's epsilon times the root mean square of an array.
+    a bound of these errors, `ROUNDING` times the machine's epsilon times the root mean square of
+    the array's coordinates.
 
     As in the authors' code, the first gradient of a preconditioned array only starts its factors
     and bases (by an eigendecomposition), and its first update is zero: in its own eigenbasis a
@@ -175,19 +178,15 @@ def _any(bases: PerAxis) -> bool:
 
 
 def _rounding(bases: PerAxis, square: Array) -> Array | float:
-    """[], the size of rounding errors of an array's coordinates in the bases; 0 for no bases.
-
-    A coordinate that is zero for all gradients is rounded to about the machine's epsilon times the
-    root of the mean square.
+    """[], a bound of the rounding errors of an array's coordinates in the bases; 0 for no bases.
 
     Args:
       bases: of the array.
       square: second moments in the bases, corrected for their start.
     """
-    lengths = [basis.shape[0] for basis in bases if basis is not None]
-    if not lengths:
+    if not _any(bases):
         return 0.0
-    return max(lengths) * jnp.finfo(square.dtype).eps * jnp.sqrt(jnp.mean(square))
+    return ROUNDING * jnp.finfo(square.dtype).eps * jnp.sqrt(jnp.mean(square))
 
 
 def _when(condition: Array, function: Callable[[Any], Any], value: Any) -> Any:

@@ -66,7 +66,7 @@ def reference(grads: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
         mean = b1 * mean + (1 - b1) * grad.ravel()
         square = b2 * square + (1 - b2) * (old.T @ grad.ravel()) ** 2
         square_hat = square / (1 - b2**number)
-        rounding = max((shape[axis] for axis in axes), default=0) * np.finfo(float).eps
+        rounding = 256 * np.finfo(float).eps if axes else 0.0
         least = SETTINGS["eps"] + rounding * np.sqrt(np.mean(square_hat))
         root = np.sqrt(square_hat) + least
         results.append((old @ (old.T @ mean / (1 - b1**number) / root)).reshape(shape))
@@ -105,7 +105,7 @@ def test_rounding_errors_are_not_scaled_up():
     outside = np.eye(16) - np.linalg.pinv(span) @ span
     for result in directions(grads, **SETTINGS)[1:]:
         # Scaled up, they are most of the direction: three of 16 dimensions are inside.
-        assert np.linalg.norm(result @ outside) < 0.2 * np.linalg.norm(result)
+        assert np.linalg.norm(result @ outside) < 0.05 * np.linalg.norm(result)
 
 
 def test_nothing_preconditioned_is_optax_adam():
