@@ -11,6 +11,7 @@ import pytest
 
 from elbo_lab.devices import distributed
 from elbo_lab.errors import UserError
+from tests.cli.conftest import TIMEOUT
 
 
 def free_port() -> int:
@@ -33,7 +34,7 @@ def start(cli, path, *flags: str) -> list:
 
 def finished(processes) -> list[tuple[int, str, str]]:
     """Exit status, standard output and standard error of each process."""
-    outputs = [process.communicate(timeout=120) for process in processes]
+    outputs = [process.communicate(timeout=TIMEOUT) for process in processes]
     return [(p.returncode, out, err) for p, (out, err) in zip(processes, outputs, strict=True)]
 
 
