@@ -25,6 +25,7 @@ class Options(NamedTuple):
     command: str  # the command line, for the report
     load: Callable[[str], Dataset]  # the name of a data set -> the data set
     check_data: Callable[[Config, Dataset], None]  # raises a UserError if the data do not fit
+    one_core: bool = False  # bind each process to a single core, on a CPU
 
 
 def conduct(
@@ -175,7 +176,7 @@ def train_missing(
 
     try:
         failed = sweep_jobs.run(
-            groups, works, path, options.settings, jobs, on_cpu, interrupt, show
+            groups, works, path, options.settings, jobs, on_cpu, interrupt, show, options.one_core
         )
         return failed, jobs
     finally:
