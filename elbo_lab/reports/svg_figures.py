@@ -61,11 +61,11 @@ def finish(axes, grid: str = "y") -> None:
         text.set_color(PALETTE["ink"])
 
 
-def ticks_at(axes, values: Sequence[int]) -> None:
+def ticks_at(axes, values: Sequence[float]) -> None:
     """Puts the ticks of the horizontal axis at these values alone."""
     from matplotlib.ticker import NullLocator
 
-    axes.set_xticks(values, [str(value) for value in values])
+    axes.set_xticks(values, [f"{value:,.10g}" for value in values])
     axes.xaxis.set_minor_locator(NullLocator())
 
 
