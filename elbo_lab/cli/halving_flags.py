@@ -26,19 +26,19 @@ def conduct(study: Study, script: str, settings: Texts, results_dir: Path | None
       results_dir: a folder for the results of a complete study; None: no such file.
 
     Raises:
-      UserError: the data set has test images, `settings` sets the epochs or what differs between candidates, or
-        no candidate can be trained.
+      UserError: the data set has test images, `settings` sets the epochs or what differs between
+        candidates, or no candidate can be trained.
     """
     name = settings["dataset"]
     if not name.startswith(data.TRAINING):
         raise UserError(
-            f"--dataset must begin with {data.TRAINING} in the study {study.name}, which compares by "
-            f"held-out training images; got {name!r}."
+            f"--dataset must begin with {data.TRAINING} in the study {study.name}, which compares "
+            f"by held-out training images; got {name!r}."
         )
     if "epochs" in settings:
         raise UserError(
-            f"--epochs follows from the rungs of the study {study.name}, which --budget multiplies; "
-            "leave it out."
+            f"--epochs follows from the rungs of the study {study.name}, which --budget "
+            "multiplies; leave it out."
         )
     settings = dict(settings)
     study = _within_budget(study, settings.pop("budget", "1"))

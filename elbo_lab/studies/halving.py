@@ -62,7 +62,7 @@ def measured(sweep: dict[str, Any], compute: Sequence[float]) -> list[dict[str, 
 
     Returns:
       Dicts with "compute", "failure" ("" if there is none) and, if the candidate has results,
-      "steps", "value", "standard_error", "over" and "training_seconds".
+      "steps", "value", "standard_error", "over", "training_seconds" and "compiled_seconds".
     """
     chosen = quantity(sweep)
     entries = []
@@ -76,6 +76,7 @@ def measured(sweep: dict[str, Any], compute: Sequence[float]) -> list[dict[str, 
                 "over": result["over"],
                 "steps": cell["steps"],
                 "training_seconds": cell["training_seconds"],
+                "compiled_seconds": cell["compiled_seconds"],
             }
         entries.append(entry)
     return entries

@@ -4,6 +4,7 @@ from typing import Any
 
 from elbo_lab.reports import html_parts
 from elbo_lab.reports.html_parts import section, signed, text
+from elbo_lab.reports.sweep_cells import NOT_APPLICABLE
 from elbo_lab.studies import halving_table
 from elbo_lab.sweeps import sweep_folder
 
@@ -47,14 +48,21 @@ def _lede(content: dict[str, Any]) -> str:
 def _html_table(content: dict[str, Any]) -> str:
     head, body = halving_table.rows(content)
     shown = [
-        (text(first), *(f"<td>{signed(text(value.replace('+-', '±')))}</td>" for value in rest))
-        for first, *rest in body
+        (text(first), *(f"<td>{_shown(value)}</td>" for value in values), f"<td>{text(last)}</td>")
+        for first, *values, last in body
     ]
     titles = [html_parts.symbol(title) for title in head]
     table_text = html_parts.table(text(" ".join(halving_table.notes(content))), titles, shown)
     return (
         f'<div class="wide" tabindex="0" role="region" aria-labelledby="results">{table_text}</div>'
     )
+
+
+def _shown(value: str) -> str:
+    """A number of the table as HTML."""
+    if value == NOT_APPLICABLE:
+        return html_parts.NOTHING
+    return signed(value.replace("+-", "±"))
 
 
 def _links(content: dict[str, Any]) -> str:

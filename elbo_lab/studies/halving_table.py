@@ -11,7 +11,7 @@ from elbo_lab.sweeps import sweep_reporting
 
 _RESULT = {
     **{"compute": float, "failure": str, "value?": float | None, "over?": str | None},
-    **{"standard_error?": float | None, "training_seconds?": float | None},
+    **{"standard_error?": float | None, "compiled_seconds?": float | None},
 }
 _RUNG = {"budget": float, "keep": int, "complete": bool}
 _CANDIDATE = {
@@ -71,7 +71,7 @@ def _value(entry: dict[str, Any]) -> str:
 
 
 def _seconds(entry: dict[str, Any]) -> str:
-    seconds = entry.get("training_seconds")
+    seconds = entry.get("compiled_seconds")
     return NOT_APPLICABLE if seconds is None else f"{seconds:,.1f}"
 
 
@@ -99,8 +99,8 @@ def notes(content: dict[str, Any]) -> list[str]:
     rungs = content["rungs"]
     steps = []
     for number, rung in enumerate(rungs, 1):
-        what = "go on" if number < len(rungs) else "are left"
-        steps.append(f"{rung['budget']:,.10g} (the best {rung['keep']} {what})")
+        what = "to go on" if number < len(rungs) else "to be left"
+        steps.append(f"{rung['budget']:,.10g} ({rung['keep']} {what})")
     lines = [
         "Every candidate of a rung is trained from the start with the same compute, in reference "
         f"steps: {', '.join(steps)}."
@@ -112,7 +112,7 @@ def notes(content: dict[str, Any]) -> list[str]:
             f"{content['quantity']['symbol']}: {content['quantity']['unit']}, over training images "
             f"that were held out{f'; +- one standard error over {over}' if over else ''}."
         )
-    lines.append("train s: wall time of training a replicate, with compilation.")
+    lines.append("train s: time of training a replicate, without compilation.")
     return lines
 
 
