@@ -109,6 +109,7 @@ def task_folder(
 ) -> Iterator[str]:
     """Writes a task: noise of MNIST's size, our initial parameters and our optimizer's settings."""
     config = Config(model=model, k=k)
+    adam = config.optimizer_options
     rng = np.random.default_rng(1)
     images = common.fake_images(num_images)
     grey = images[np.arange(COMPARED_IMAGES) % num_images]
@@ -123,7 +124,7 @@ def task_folder(
         "platform": jax.default_backend(),
         "cores": setup.cores(),
         "learning_rate": config.learning_rate,
-        "adam": (config.adam_b1, config.adam_b2, config.adam_eps),
+        "adam": (adam.adam_b1, adam.adam_b2, adam.adam_eps),
     }
     with tempfile.TemporaryDirectory() as folder:
         common.write_task(folder, settings, images, x, arrays)

@@ -1,7 +1,7 @@
 """`Config`: the settings of a run. Library code reads it, and never the command line's flags.
 
-A stored configuration is one flat dict: shared fields and the settings of the model family and of
-the objective, by the names of their flags (`to_dict`, `from_dict`).
+A stored configuration is one flat dict: shared fields and the settings of the model family, the
+objective and the optimizer, by the names of their flags (`to_dict`, `from_dict`).
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from typing import Any
 from elbo_lab.errors import UserError
 from elbo_lab.models.registry import MODELS
 from elbo_lab.objective_options import AUTOENCODER, OBJECTIVE_OPTIONS, NoOptions, arguments
+from elbo_lab.optimizer_options import OPTIMIZER_OPTIONS
 from elbo_lab.options import options_of, types_of, values_of
 
 
@@ -21,14 +22,14 @@ from elbo_lab.options import options_of, types_of, values_of
 class Config:
     """Everything that decides what a run computes: equal configs on one machine give equal bits.
 
-    All model families and objectives share the fields; each is a command-line flag of the same
-    name, described in `SECTIONS`. `model_options` and `objective_options` hold the settings of the
-    family and of the objective; None means all of them at their defaults. `make` and `replace` take
-    fields and settings alike by name.
+    All model families, objectives and optimizers share the fields; each is a command-line flag of
+    the same name, described in `config_sections`. `model_options`, `objective_options` and
+    `optimizer_options` hold the settings of what is chosen; None means all of them at their
+    defaults. `make` and `replace` take fields and settings alike by name.
 
     Raises:
-      UserError: the model family or the objective is unknown.
-      TypeError: the options belong to another family or objective.
+      UserError: the model family, the objective or the optimizer is unknown.
+      TypeError: the options belong to another family, objective or optimizer.
     """
 
     # The objective. For objective and k, None means the model family's default, which is again None
@@ -49,16 +50,15 @@ class Config:
     # Optimization
     batch_size: int = 20
     epochs: int = 100
+    optimizer: str = "adam"
     learning_rate: float = 1e-3
     lr_schedule: str = "cosine"
+    warmup_steps: int = 0
     shuffle: bool = True
     batch_gradient: str = "mean"
-    adam_b1: float = 0.9
-    adam_b2: float = 0.999
-    adam_eps: float = 1e-4
-    adam_eps_hat: bool = False
-    adam_nu_start: float = 0.0
+    optimizer_options: Any = None
     clip_norm: float | None = None
+    ema: float = 0.0
     seed: int = 0
     replicates: int = 1
     # Evaluation, logging and checkpoints
@@ -74,6 +74,9 @@ class Config:
         classes = {
             "model_options": family.options,
             "objective_options": objective_settings(objective),
+            "optimizer_options": OPTIMIZER_OPTIONS[
+                _known("optimizer", self.optimizer, OPTIMIZER_OPTIONS)
+            ],
         }
         default_k = None if objective == AUTOENCODER else family.k
         filled = {"objective": objective, "k": default_k if self.k is None else self.k}
@@ -82,8 +85,9 @@ class Config:
             filled[name] = cls() if options is None else options
             if type(filled[name]) is not cls:
                 raise TypeError(
-                    f"{name} must be {cls.__name__} for model={self.model}, objective={objective}; "
-                    f"got {options!r}. configs.replace changes a model or an objective."
+                    f"{name} must be {cls.__name__} for model={self.model}, objective={objective}, "
+                    f"optimizer={self.optimizer}; got {options!r}. configs.replace changes a "
+                    "model, an objective or an optimizer."
                 )
         for name, value in filled.items():
             object.__setattr__(self, name, value)
@@ -91,65 +95,6 @@ class Config:
 
 # Fields that every configuration has.
 SHARED = tuple(f.name for f in dataclasses.fields(Config) if not f.name.endswith("_options"))
-
-# Descriptions of the shared fields, in the sections of `--help`.
-SECTIONS = {
-    "What is maximized": {
-        "objective": "the objective (if not given, the model family's own)",
-        "k": "K, importance draws inside the bound (elbo and beta_vae: draws that are averaged; if "
-        "not given, the model family's own)",
-        "m": "M, independent repeats of the bound that are averaged (miwae, piwae)",
-        "estimator": "the gradient estimator (reparam if not given and the objective takes one); "
-        "docs/bounds.md lists the valid ones of each objective",
-    },
-    "The model": {
-        "model": "the model family",
-    },
-    "The data": {
-        "dataset": "{datasets}, another image set of tensorflow-datasets by its name there, or a "
-        "path ending in .npz with arrays x_train and x_test (and, if there are labels, y_train and "
-        "y_test), or by the names of MedMNIST or dSprites",
-        "held_out": "number of training images, the last ones, that are not trained on; for a file "
-        "with one split, the number of images drawn once as test images",
-        "binarization": "Bernoulli draws at every visit (dynamic), one such draw (fixed), white "
-        "from one half on (threshold), or unchanged images (none, for binary images, or with a "
-        "likelihood of grey levels)",
-        "test_draw": "dynamic binarization of the test images: one draw for all runs, which can "
-        "then be compared image by image (common), or a draw by each run's seed (by_seed)",
-    },
-    "Optimization": {
-        "batch_size": "B, images per step",
-        "epochs": "passes over the training images",
-        "learning_rate": "Adam's learning rate",
-        "lr_schedule": "the learning rate's course: constant, by a cosine to zero, or the eight "
-        "stages of the IWAE paper scaled to this run's length (burda_rounded: with two digits of "
-        "each rate, as its code)",
-        "shuffle": "a new order of the images in every pass, instead of their order in the file",
-        "batch_gradient": "gradient of the loss's mean or of its sum over the batch; with Adam "
-        "the two differ only in the effect of epsilon and of --clip_norm",
-        "adam_b1": "Adam's beta_1",
-        "adam_b2": "Adam's beta_2",
-        "adam_eps": "Adam's epsilon",
-        "adam_eps_hat": "add epsilon to the second moment's root before its bias is corrected, not "
-        "after (the last formula of section 2 of Adam's paper)",
-        "adam_nu_start": "Adam's second moment before the first step",
-        "clip_norm": "clip the gradient to this global norm (never if not given)",
-        "seed": "seed of initialization, batches and draws; the test images' common binarization "
-        "and --binarization=fixed do not depend on it",
-        "replicates": "R, runs of the seeds seed .. seed + R - 1 trained in one compiled program",
-    },
-    "Evaluation, logging and checkpoints": {
-        "eval_k": "draws per test image of the log-likelihood estimate",
-        "au_images": "training images, the first ones, over which active units are counted (all "
-        "test images if not given)",
-        "log_every": "steps per compiled call and line of metrics, at most a pass over the data "
-        "(if not given, as many as take about 50,000 draws)",
-        "probe_every": "steps between measurements of the first test batch during training, at the "
-        "end of a compiled call, as curves (never if not given)",
-        "checkpoint_every": "steps between checkpoints, which are saved at the end of a compiled "
-        "call (if not given, every 20 calls)",
-    },
-}
 
 
 def objective_settings(objective: str | None) -> type:
@@ -159,34 +104,45 @@ def objective_settings(objective: str | None) -> type:
     return OBJECTIVE_OPTIONS[_known("objective", objective, OBJECTIVE_OPTIONS)]
 
 
+def settings_classes() -> dict[str, dict[str, type]]:
+    """The fields whose choices have settings of their own: field -> choice -> class of settings.
+
+    A config holds the settings of the choice of `field` as `<field>_options`.
+    """
+    return {
+        "model": {name: family.options for name, family in MODELS.items()},
+        "objective": OBJECTIVE_OPTIONS,
+        "optimizer": OPTIMIZER_OPTIONS,
+    }
+
+
 def option_classes() -> list[type]:
-    """The classes of settings of all model families and objectives, each once."""
-    classes = [family.options for family in MODELS.values()]
-    return list(dict.fromkeys([*classes, *OBJECTIVE_OPTIONS.values()]))
+    """The classes of settings of all families, objectives and optimizers, each once."""
+    return list(
+        dict.fromkeys(c for by_name in settings_classes().values() for c in by_name.values())
+    )
 
 
 def option_types() -> dict[str, Any]:
-    """The type annotations of the settings of all model families and objectives, by name."""
+    """The type annotations of the settings of all families, objectives and optimizers, by name."""
     return {n: kind for settings in option_classes() for n, kind in types_of(settings).items()}
 
 
-def families_with(name: str) -> list[str]:
-    """Names of the model families that have the setting `name`."""
-    return [model for model, family in MODELS.items() if name in options_of(family.options)]
-
-
-def objectives_with(name: str) -> list[str]:
-    """Names of the objectives that have the setting `name`."""
-    return [o for o, settings in OBJECTIVE_OPTIONS.items() if name in options_of(settings)]
+def owners(name: str) -> tuple[str, list[str]]:
+    """What has the setting `name`: ("optimizer", ["adam", "soap"]); ("", []) if nothing has it."""
+    for field, classes in settings_classes().items():
+        if choices := [choice for choice, cls in classes.items() if name in options_of(cls)]:
+            return field, choices
+    return "", []
 
 
 def make(**values: Any) -> Config:
-    """The config of these shared fields and settings of the model family and the objective.
+    """The config of these shared fields and settings of family, objective and optimizer.
 
     A setting that is None or absent is at its default.
 
     Raises:
-      UserError: neither the family nor the objective has a setting.
+      UserError: neither the family, the objective nor the optimizer has a setting.
     """
     config = Config(**{name: value for name, value in values.items() if name in SHARED})
     settings = {n: v for n, v in values.items() if n not in SHARED and v is not None}
@@ -195,10 +151,10 @@ def make(**values: Any) -> Config:
         if name not in own:
             raise UserError(_foreign(config, name, value))
     changes = {}
-    for part in ("model_options", "objective_options"):
-        defaults = getattr(config, part)
+    for field in settings_classes():
+        defaults = getattr(config, f"{field}_options")
         names = options_of(defaults)
-        changes[part] = dataclasses.replace(
+        changes[f"{field}_options"] = dataclasses.replace(
             defaults, **{n: v for n, v in settings.items() if n in names}
         )
     return dataclasses.replace(config, **changes)
@@ -207,16 +163,17 @@ def make(**values: Any) -> Config:
 def replace(config: Config, **changes: Any) -> Config:
     """The config with some values changed, by name.
 
-    With another model or objective, settings at their defaults take the new defaults, and the other
-    settings are kept if the new model or objective has them.
+    With another model, objective or optimizer, settings at their defaults take the new defaults,
+    and the other settings are kept if the new choice has them.
 
     Raises:
-      UserError: neither the family nor the objective has a setting.
+      UserError: neither the family, the objective nor the optimizer has a setting.
     """
     values = non_defaults(config)
     target = Config(
         objective=changes.get("objective", values.get("objective")),
         model=changes.get("model") or config.model,
+        optimizer=changes.get("optimizer") or config.optimizer,
     )
     names = (*SHARED, *own_settings(target))
     return make(**{n: v for n, v in values.items() if n in names} | changes)
@@ -231,18 +188,24 @@ def resolved(config: Config) -> Config:
 
 
 def own_settings(config: Config) -> dict[str, Any]:
-    """The settings of the config's model family and objective, by name."""
-    return values_of(config.objective_options) | values_of(config.model_options)
+    """The settings of the config's model family, objective and optimizer, by name."""
+    parts = [values_of(getattr(config, f"{field}_options")) for field in settings_classes()]
+    return {name: value for part in parts for name, value in part.items()}
 
 
 def traced(config: Config) -> dict[str, Any]:
     """The settings that are arguments of the compiled step: numbers, or the texts of courses."""
-    options = options_of(config.objective_options) | options_of(config.model_options)
-    return {name: v for name, v in own_settings(config).items() if options[name].traced}
+    parts = [getattr(config, f"{field}_options") for field in settings_classes()]
+    return {
+        name: getattr(part, name)
+        for part in parts
+        for name, option in options_of(part).items()
+        if option.traced
+    }
 
 
 def all_values(config: Config) -> dict[str, Any]:
-    """All values by the names of their flags: shared fields, settings of family and objective."""
+    """All values by the names of their flags: shared fields, and settings of what is chosen."""
     values: dict[str, Any] = {}
     for field in dataclasses.fields(Config):
         value = getattr(config, field.name)
@@ -251,12 +214,16 @@ def all_values(config: Config) -> dict[str, Any]:
 
 
 def non_defaults(config: Config) -> dict[str, Any]:
-    """The model, and the values that differ from the defaults of its family and objective.
+    """The model, and the values that differ from the defaults of what is chosen.
 
-    The objective counts as a default if it is the family's default objective.
+    The objective counts as a default if it is the family's default objective, and the optimizer if
+    it is a configuration's default one.
     """
-    defaults = all_values(Config(model=config.model, objective=config.objective))
+    defaults = all_values(
+        Config(model=config.model, objective=config.objective, optimizer=config.optimizer)
+    )
     defaults["objective"] = MODELS[config.model].objective
+    defaults["optimizer"] = Config.optimizer
     different = {
         name: value for name, value in all_values(config).items() if value != defaults[name]
     }
@@ -280,20 +247,20 @@ def flag_text(value: Any) -> str:
 def from_dict(fields: Mapping[str, Any]) -> Config:
     """The config of a dict from `to_dict`, also that of an earlier version.
 
-    Missing fields are at their defaults. A stored None is ignored if the model family and the
-    objective have no such setting.
+    Missing fields are at their defaults. A stored None is ignored if the model family, the
+    objective and the optimizer have no such setting.
 
     Raises:
-      UserError: this version has no such model family or objective, or they have no such settings.
+      UserError: this version has no such model family, objective or optimizer, or they have no such
+        settings.
     """
     config, unknown = _read(fields)
     if unknown:
         shown_fields = ", ".join(f"{name}={flag_text(value)}" for name, value in unknown.items())
-        objective = f" with --objective={config.objective}" if config.objective else ""
-        raise UserError(
-            f"this version has no such settings of --model={config.model}{objective}: "
-            f"{shown_fields}"
-        )
+        chosen = f"--model={config.model}"
+        chosen += f" with --objective={config.objective}" if config.objective else ""
+        chosen += f" with --optimizer={config.optimizer}" if config.optimizer != "adam" else ""
+        raise UserError(f"this version has no such settings of {chosen}: {shown_fields}")
     return config
 
 
@@ -379,19 +346,20 @@ def _known(flag: str, name: str, choices: Mapping[str, Any]) -> str:
 
 
 def _foreign(config: Config, name: str, value: Any) -> str:
-    """The error message for a setting that a config's family and objective do not have."""
-    if families := families_with(name):
-        names = ", ".join(families)
-        return f"--{name} is a setting of --model={names}; got --model={config.model}."
-    if objectives := objectives_with(name):
-        chosen = f"--objective={config.objective}"
-        if config.objective is None:
-            chosen = f"--model={config.model}, which has no objective"
-        return (
-            f"--{name}={flag_text(value)} does not go with {chosen}; objectives that have it: "
-            f"{', '.join(objectives)}."
-        )
-    return f"There is no setting --{name}."
+    """The error message for a setting that what a config chooses does not have."""
+    field, choices = owners(name)
+    if not field:
+        return f"There is no setting --{name}."
+    if field != "objective":
+        chosen = getattr(config, field)
+        return f"--{name} is a setting of --{field}={', '.join(choices)}; got --{field}={chosen}."
+    chosen = f"--objective={config.objective}"
+    if config.objective is None:
+        chosen = f"--model={config.model}, which has no objective"
+    return (
+        f"--{name}={flag_text(value)} does not go with {chosen}; objectives that have it: "
+        f"{', '.join(choices)}."
+    )
 
 
 def _show(fields: dict[str, Any], name: str) -> str:

@@ -1,4 +1,4 @@
-"""Settings of one model family or one objective: frozen dataclasses of `option` fields.
+"""Settings of one model family, objective or optimizer: frozen dataclasses of `option` fields.
 
     @dataclasses.dataclass(frozen=True)
     class MLPOptions:
@@ -29,6 +29,7 @@ class Option(NamedTuple):
     traced: bool = False  # an argument of the compiled step, so that it may follow a course
     above: float | None = None  # an exclusive lower bound
     infinite: bool = False  # True if inf and -inf are valid too
+    below: float | None = None  # an exclusive upper bound
 
 
 def option(
@@ -40,9 +41,10 @@ def option(
     traced: bool = False,
     above: float | None = None,
     infinite: bool = False,
+    below: float | None = None,
 ) -> Any:
     """A dataclass field that is a setting; see `Option`."""
-    description = Option(help, choices, least, most, traced, above, infinite)
+    description = Option(help, choices, least, most, traced, above, infinite, below)
     return dataclasses.field(default=default, metadata={"option": description})
 
 

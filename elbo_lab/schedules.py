@@ -36,6 +36,13 @@ def burda_rounded(total_steps: int) -> Schedule:
     return _burda_stages(total_steps, [round(10.0 ** (1 - i / 7.0), 1) / 10 for i in range(8)])
 
 
+def warmup(steps: int) -> Schedule:
+    """min(1, (step + 1) / steps): the first step has 1 / steps, and step `steps` is the first after
+    the rise to 1. Schedules of the learning rate are multiplied by it.
+    """
+    return lambda step: jnp.minimum((step + 1) / steps, 1.0)
+
+
 def _burda_stages(total_steps: int, factors: list[float]) -> Schedule:
     # Steps at which stages 0..6 end: (3^(i+1) - 1) / 2 = sum_{j<=i} 3^j of the 3,280 passes.
     ends = [total_steps * ((3 ** (i + 1) - 1) / 2) / 3280 for i in range(7)]

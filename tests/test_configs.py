@@ -9,8 +9,8 @@ import pytest
 from elbo_lab import configs, losses
 from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
-from elbo_lab.models import MODELS
 from elbo_lab.objective_options import OBJECTIVE_OPTIONS
+from elbo_lab.optimizer_options import AdamOptions, MuonOptions, SoapOptions
 from elbo_lab.options import options_of, types_of, values_of
 
 # Arguments of objectives that are not their own settings: the method passes them, or all objectives
@@ -28,18 +28,15 @@ def test_settings_of_an_objective_are_its_functions_arguments_and_defaults(objec
     assert values_of(OBJECTIVE_OPTIONS[objective]()) == own
 
 
-def test_a_setting_has_one_type_in_all_families_and_objectives():
+def test_a_setting_has_one_type_and_belongs_to_one_of_family_objective_and_optimizer():
     """A name has one flag, so its type is one, and so is whether it may be traced."""
-    families = [family.options for family in MODELS.values()]
-    kinds = {}
-    for settings in [*families, *OBJECTIVE_OPTIONS.values()]:
-        for name, option in options_of(settings).items():
-            kind = types_of(settings)[name], option.traced
-            assert kinds.setdefault(name, kind) == kind, name
-    family_names = {name for settings in families for name in options_of(settings)}
-    objective_names = {n for settings in OBJECTIVE_OPTIONS.values() for n in options_of(settings)}
-    assert not family_names & objective_names
-    assert not set(configs.SHARED) & (family_names | objective_names)
+    kinds: dict[str, tuple] = {name: () for name in configs.SHARED}
+    for field, classes in configs.settings_classes().items():
+        assert field in configs.SHARED and getattr(Config(), f"{field}_options") is not None
+        for settings in classes.values():
+            for name, option in options_of(settings).items():
+                kind = field, types_of(settings)[name], option.traced
+                assert kinds.setdefault(name, kind) == kind, name
 
 
 @pytest.mark.parametrize("objective", losses.OBJECTIVES)
@@ -86,7 +83,7 @@ def test_settings_without_their_objective_or_family_are_refused():
             with pytest.raises(UserError, match="no such settings of --model=mlp"):
                 configs.from_dict(values)
     assert configs.from_dict({"beta": None, "colour": None}) == Config()
-    with pytest.raises(TypeError, match="configs.replace changes a model or an objective"):
+    with pytest.raises(TypeError, match="configs.replace changes a model, an objective or an"):
         Config(objective="elbo", objective_options=Config().objective_options)
 
 
@@ -97,3 +94,30 @@ def test_a_digest_names_what_differs_from_the_defaults():
     same = [Config(), Config(k=5), configs.make(latent_dims=(50,)), Config(objective="iwae")]
     assert len({configs.digest(config) for config in same}) == 1
     assert configs.digest(Config(k=6)) != configs.digest(Config())
+
+
+def test_an_optimizer_has_its_own_defaults_and_keeps_values_that_were_set():
+    assert Config().optimizer_options == AdamOptions()
+    soap = configs.replace(Config(), optimizer="soap")
+    assert soap == Config(optimizer="soap", optimizer_options=SoapOptions(adam_eps=1e-8))
+    config = configs.make(adam_b2=0.5, adam_nu_start=1.0)
+    assert configs.replace(config, optimizer="muon").optimizer_options == MuonOptions(adam_b2=0.5)
+    back = configs.replace(configs.replace(config, optimizer="sgd"), optimizer="adam")
+    assert back == Config()
+    assert configs.from_dict(json.loads(json.dumps(configs.to_dict(soap)))) == soap
+    with pytest.raises(TypeError, match="optimizer_options must be SGDOptions"):
+        Config(optimizer="sgd", optimizer_options=AdamOptions())
+
+
+def test_digests_of_runs_before_there_were_optimizers_are_the_same():
+    """Digests of that version, which had Adam's settings as fields of every configuration."""
+    code = {"adam_b1": 0.99, "adam_eps_hat": True, "adam_nu_start": 1.0}
+    for settings, digest in (
+        ({}, "efdf790b"),
+        (code, "1ac44a47"),
+        ({"model": "vqvae", "adam_eps": 1e-8, "clip_norm": 1.0}, "62f0b7ba"),
+        ({"objective": "beta_vae", "adam_eps": 1e-4, "adam_b2": 0.99}, "f48ea9c3"),
+    ):
+        assert configs.digest(configs.make(**settings)) == digest
+    values = configs.digest_values(configs.make(optimizer="soap", adam_eps=1e-8, ema=0.5))
+    assert values == {"model": "mlp", "objective": "iwae", "optimizer": "soap", "ema": 0.5}

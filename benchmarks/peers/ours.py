@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.peers.common import DATA_DIM, DRAWS, Peer, Task
-from elbo_lab import evaluation, methods, training
+from elbo_lab import configs, evaluation, methods, training
 from elbo_lab.configs import Config
 from elbo_lab.data import Batch, Spec, binarization
 from elbo_lab.devices import setup, sharding
-from elbo_lab.training import hyper
+from elbo_lab.training import hyper, optimizer
 
 SPEC = Spec("image", (28, 28), 2)
 
@@ -20,7 +20,7 @@ SPEC = Spec("image", (28, 28), 2)
 def config_of(task: Task) -> Config:
     """The configuration of a task, with more epochs than are ever trained."""
     b1, b2, epsilon = task.adam
-    return Config(
+    return configs.make(
         model=task.model,
         k=task.k,
         batch_size=task.batch,
@@ -56,7 +56,8 @@ def make(task: Task, spread: bool = False) -> Peer:
     fit = training.fit(config, loop, Batch(images), state, keys, hparams)
     x = jnp.asarray(task.x)
     # `fit` donates the arrays of `state`.
-    latest = {"params": jax.tree.map(jnp.copy, state.params)}
+    params = optimizer.evaluation_params(config, state)
+    latest = {"params": jax.tree.map(jnp.copy, params)}
     latest["stats"] = jax.tree.map(jnp.copy, state.stats)
     draws = iter(range(10**9))
 
@@ -66,7 +67,8 @@ def make(task: Task, spread: bool = False) -> Peer:
 
     def train() -> None:
         record = next(fit)
-        latest.update(params=record.state.params, stats=record.state.stats)
+        params = optimizer.evaluation_params(config, record.state)
+        latest.update(params=params, stats=record.state.stats)
         if (record.failed_at >= 0).any():
             raise RuntimeError("The training failed.")
 

@@ -47,7 +47,7 @@ def define_optional_count(name: str, text: str, least: int) -> None:
 
 
 def flag_type(name: str) -> type:
-    """The type of the flag of a model family's or an objective's setting.
+    """The type of the flag of a model family's, an objective's or an optimizer's setting.
 
     It is str where `value_of` parses the text.
     """
@@ -79,7 +79,7 @@ def holds_commas(name: str) -> bool:
 
 
 def _is_traced(name: str) -> bool:
-    """Returns True if a family or an objective has the setting and passes it to each step."""
+    """Returns True if the setting is an argument of each step."""
     options = (options_of(settings).get(name) for settings in configs.option_classes())
     return any(option is not None and option.traced for option in options)
 

@@ -59,7 +59,8 @@ def split(name: str, text: str) -> list[str]:
 def cells() -> list[grid.Cell]:
     """The cells that the command line describes, including those that cannot be trained.
 
-    A flag that only some model families or objectives have applies to the cells of those.
+    A flag that only some model families, objectives or optimizers have applies to the cells of
+    those.
 
     Raises:
       UserError: a value is invalid in every cell, or the flags cannot be read.
@@ -89,8 +90,8 @@ def cells() -> list[grid.Cell]:
 def applies(name: str, texts: dict[str, str]) -> bool:
     """Returns True if a flag has a meaning for the configuration that `texts` describe.
 
-    It has none if it is a setting of another model family or objective, or an argument that the
-    objective does not take. For an unknown family or objective the answer is True.
+    It has none if it is a setting of another model family, objective or optimizer, or an argument
+    that the objective does not take. For an unknown choice the answer is True.
 
     Args:
       name: the flag.
@@ -100,7 +101,7 @@ def applies(name: str, texts: dict[str, str]) -> bool:
         base = Config()
         if "protocol" in texts:
             base = run_flags.protocol("protocol", texts["protocol"])
-        changes = {n: texts[n] for n in ("model", "objective") if texts.get(n)}
+        changes = {n: texts[n] for n in configs.settings_classes() if texts.get(n)}
         if configs.replace(base, model=changes.get("model", base.model)).objective is None:
             changes.pop("objective", None)
         config = configs.replace(base, **changes)

@@ -1,22 +1,24 @@
-"""The text of `--help`: shared flags in sections, then the model families and the objectives.
+"""The text of `--help`: shared flags in sections, then model families, objectives and optimizers.
 
-`--model=NAME --help` and `--objective=NAME --help` show the settings of the named families and
-objectives. Without a name, every family and objective is listed on one line.
+`--model=NAME --help`, `--objective=NAME --help` and `--optimizer=NAME --help` show the settings of
+what is named. Without a name, every family, objective and optimizer is listed on one line.
 """
 
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
 from elbo_lab import configs, losses, schedules
 from elbo_lab.cli.validation import CHOICES
-from elbo_lab.configs import SECTIONS, Config
+from elbo_lab.config_sections import SECTIONS
+from elbo_lab.configs import Config
 from elbo_lab.data import DATASETS
 from elbo_lab.models import MODELS
 from elbo_lab.objective_options import OBJECTIVE_OPTIONS
+from elbo_lab.optimizer_options import ABOUT, OPTIMIZER_OPTIONS
 from elbo_lab.options import options_of, values_of
 
 Section = Mapping[str, str]  # flag -> what it means
@@ -43,10 +45,9 @@ def text(
     lines += _sections(before, names, {n: flags.FLAGS[n].default for n in defaults if n in names})
     lines += _sections(SECTIONS, names, vars(Config))
     if "model" in names:
-        lines += _kinds("model", "Model families", MODELS, _family_line, _family_options)
-        lines += _kinds(
-            "objective", "Objectives", OBJECTIVE_OPTIONS, _objective_line, OBJECTIVE_OPTIONS.get
-        )
+        lines += _kinds("model", "Model families", _family_line)
+        lines += _kinds("objective", "Objectives", _objective_line)
+        lines += _kinds("optimizer", "Optimizers", _optimizer_line)
     lines += _sections(after, names, defaults)
     # absl calls the main module by sys.argv[0].
     sources = [
@@ -69,7 +70,7 @@ def shared_text(name: str) -> str:
 
 
 def option_text(name: str) -> str:
-    """The help text of a setting, from the first family or objective that has it."""
+    """The help text of a setting, from the first class of settings that has it."""
     options = (options_of(settings).get(name) for settings in configs.option_classes())
     return next(option.help for option in options if option is not None)
 
@@ -87,25 +88,24 @@ def _sections(
     return lines
 
 
-def _kinds(flag: str, title: str, registry: Mapping[str, Any], describe, options_class):
-    """The lines about model families or objectives.
+def _kinds(flag: str, title: str, describe: Callable[[str], str]) -> list[str]:
+    """The lines about model families, objectives or optimizers.
 
     Args:
-      flag: "model" or "objective".
+      flag: "model", "objective" or "optimizer".
       title: the title of the list.
-      registry: all families or objectives, by name.
       describe: name -> its description in the list.
-      options_class: name -> the dataclass of its settings.
 
     Returns:
       The settings of those that the command line names, or a list of all if it names none.
     """
-    chosen = [name for name in _values_on_command_line(flag, sys.argv[1:]) if name in registry]
+    classes = configs.settings_classes()[flag]
+    chosen = [name for name in _values_on_command_line(flag, sys.argv[1:]) if name in classes]
     if chosen:
-        return [line for name in chosen for line in _settings(flag, name, options_class(name))]
+        return [line for name in chosen for line in _settings(flag, name, classes[name])]
     lines = ["", f"{title} (--{flag}=NAME --help shows the settings of one):"]
-    width = max(map(len, registry)) + 2
-    for name in registry:
+    width = max(map(len, classes)) + 2
+    for name in classes:
         lines += textwrap.wrap(
             describe(name),
             80,
@@ -116,7 +116,7 @@ def _kinds(flag: str, title: str, registry: Mapping[str, Any], describe, options
 
 
 def _settings(flag: str, name: str, options_class: type) -> list[str]:
-    """The lines about the settings of one family or objective."""
+    """The lines about the settings of one family, objective or optimizer."""
     options, defaults = options_of(options_class), values_of(options_class())
     none = "" if options else " (it has none)"
     lines = ["", f"Settings of --{flag}={name}{none}:"]
@@ -138,10 +138,6 @@ def _values_on_command_line(flag: str, arguments: Sequence[str]) -> list[str]:
     return [value.strip() for value in values]
 
 
-def _family_options(name: str) -> type:
-    return MODELS[name].options
-
-
 def _family_line(name: str) -> str:
     family = MODELS[name]
     if family.objective is None:
@@ -154,6 +150,10 @@ def _objective_line(name: str) -> str:
     settings = ", ".join(options_of(OBJECTIVE_OPTIONS[name]))
     about = "decodes E[z|x], without draws; docs/systems.md" if entry is None else entry.paper
     return f"{about} ({settings})" if settings else about
+
+
+def _optimizer_line(name: str) -> str:
+    return f"{ABOUT[name]} ({', '.join(options_of(OPTIMIZER_OPTIONS[name]))})"
 
 
 def _choices(choices: Sequence[str] | None) -> str:

@@ -1,4 +1,4 @@
-"""Checks the settings of a model family or an objective against their ranges and choices.
+"""Checks settings of families, objectives and optimizers against their ranges and choices.
 
 Each setting states its range and choices in its own field (`elbo_lab.options`).
 """
@@ -39,7 +39,7 @@ def check_options(settings: Any) -> None:
         elif kind is tuple:
             _check_sizes(name, value, option)
         elif option.traced or kind is float:
-            _check_number(name, value, option)
+            check_number(name, value, option)
         elif annotation in (int, int | None):
             check_count(name, value, 0 if option.least is None else option.least, option.most)
 
@@ -56,6 +56,33 @@ def check_count(name: str, value: int, least: float = 1, most: float | None = No
     most = LARGEST_COUNT if most is None else most
     if value > most:
         raise UserError(f"--{name} must be at most {most}; got {value}.")
+
+
+def check_number(name: str, value: float | str, option: Option) -> None:
+    """Raises a UserError for a number, or a course over the steps, out of its range."""
+    ends = (value,)
+    if isinstance(value, str):
+        try:
+            start, end, steps = schedules.course_numbers(value)[1]
+        except ValueError:
+            raise UserError(f"--{name} must be {schedules.SYNTAX}; got {value!r}.") from None
+        ends = (start, end)
+        if not in_float32(steps) or abs(end - start) > LARGEST:
+            raise UserError(
+                f"--{name} must be a course whose STEPS and END - START are numbers {FLOAT32}; "
+                f"got {value!r}."
+            )
+    if option.infinite and value in (-math.inf, math.inf):
+        return
+    is_rounded_up = any(_is_rounded_up(end, option) for end in ends)
+    if all(_is_in_range(end, option) and in_float32(end) for end in ends) and not is_rounded_up:
+        return
+    valid = _range_in_words(option)
+    if is_rounded_up:
+        valid += f" (float32 rounds it to {option.below})"
+    if any(_is_in_range(end, option) and 0 < abs(end) < SMALLEST for end in ends):
+        valid += f" (float32 takes less than {SMALLEST:.2g} for 0)"
+    raise UserError(f"--{name} must be a number {valid}; got {value}.")
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -81,38 +108,27 @@ def _check_sizes(name: str, sizes: tuple[int, ...], option: Option) -> None:
         )
 
 
-def _check_number(name: str, value: float | str, option: Option) -> None:
-    """Checks a number, or the ends and the length of its course over the steps."""
-    ends = (value,)
-    if isinstance(value, str):
-        try:
-            start, end, steps = schedules.course_numbers(value)[1]
-        except ValueError:
-            raise UserError(f"--{name} must be {schedules.SYNTAX}; got {value!r}.") from None
-        ends = (start, end)
-        if not in_float32(steps) or abs(end - start) > LARGEST:
-            raise UserError(
-                f"--{name} must be a course whose STEPS and END - START are numbers {FLOAT32}; "
-                f"got {value!r}."
-            )
-    if option.infinite and value in (-math.inf, math.inf):
-        return
-    if all(_is_in_range(end, option) and in_float32(end) for end in ends):
-        return
-    valid = _range_in_words(option)
-    if any(_is_in_range(end, option) and 0 < abs(end) < SMALLEST for end in ends):
-        valid += f" (float32 takes less than {SMALLEST:.2g} for 0)"
-    raise UserError(f"--{name} must be a number {valid}; got {value}.")
-
-
 def _is_in_range(number: float, option: Option) -> bool:
     least = -math.inf if option.least is None else option.least
     most = math.inf if option.most is None else option.most
-    return least <= number <= most and (option.above is None or number > option.above)
+    above = -math.inf if option.above is None else option.above
+    below = math.inf if option.below is None else option.below
+    return least <= number <= most and above < number < below
+
+
+def _is_rounded_up(number: float, option: Option) -> bool:
+    """True if float32 rounds a number below the exclusive bound to that bound."""
+    return (
+        option.below is not None
+        and _is_in_range(number, option)
+        and np.float32(number) >= np.float32(option.below)
+    )
 
 
 def _range_in_words(option: Option) -> str:
     most = f"at most {LARGEST if option.most is None else option.most:.3g}"
+    if option.below is not None:
+        most = f"below {option.below}"
     if option.above is not None:
         return f"above {option.above} and {most}"
     if option.least is not None:

@@ -1,8 +1,9 @@
 """Command-line flags and the entry point of all scripts.
 
-There is one flag for each shared field of Config, and one for each setting of a model family or an
-objective. A script defines these by `define()`, or flags of its own, and then calls `run(main)`:
-wrong input ends it with one sentence and status 2, Ctrl-C with one word and status 130.
+There is one flag for each shared field of Config, and one for each setting of a model family, an
+objective or an optimizer. A script defines these by `define()`, or flags of its own, and then calls
+`run(main)`: wrong input ends it with one sentence and status 2, Ctrl-C with one word and status
+130.
 """
 
 import os
@@ -90,8 +91,8 @@ def define(
 ) -> None:
     """Defines a flag for every field and setting of a Config, and those of the other sections.
 
-    A setting that several model families or objectives share has one flag. The default of a
-    setting's flag is None, for which each family and objective fills in its own default.
+    A setting that several model families, objectives or optimizers share has one flag. The default
+    of a setting's flag is None, for which each of them fills in its own default.
 
     Args:
       among: the flags to which these are added.
@@ -113,8 +114,8 @@ def define(
 
 
 def setting_names() -> tuple[str, ...]:
-    """The names of a configuration's flags: shared fields, then settings of all families and
-    objectives.
+    """The names of a configuration's flags: shared fields, then settings of all families,
+    objectives and optimizers.
     """
     return (*configs.SHARED, *configs.option_types())
 
@@ -147,7 +148,8 @@ def config_from_flags(values: flags.FlagValues = flags.FLAGS) -> Config:
 
     Raises:
       UserError: an unknown protocol, a budget out of range, sizes that are not numbers, or a
-        setting that the model family or objective does not have, set by a flag or by the protocol.
+        setting that the model family, objective or optimizer does not have, set by a flag or by the
+        protocol.
     """
     changes = {
         name: flag_values.value_of(name, values[name].value)
@@ -163,14 +165,16 @@ def config_from_flags(values: flags.FlagValues = flags.FLAGS) -> Config:
 
 
 def _check_protocol(name: str, base: Config, config: Config, changes: dict[str, object]) -> None:
-    """Raises a UserError if the protocol (`name`, `base`) sets something that the model family of
-    the final `config` does not have. What flags change is exempt: they have been checked.
+    """Raises a UserError if the protocol (`name`, `base`) sets something that the model family or
+    the optimizer of the final `config` does not have. What flags change is exempt: they have been
+    checked.
     """
     for setting in configs.non_defaults(base):
         if setting not in configs.all_values(config) and setting not in changes:
+            field, choices = configs.owners(setting)
             raise UserError(
-                f"--protocol={name} sets --{setting}, a setting of "
-                f"--model={', '.join(configs.families_with(setting))}; got --model={config.model}."
+                f"--protocol={name} sets --{setting}, a setting of --{field}={', '.join(choices)}; "
+                f"got --{field}={getattr(config, field)}."
             )
 
 

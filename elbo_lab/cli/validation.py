@@ -10,6 +10,7 @@ from elbo_lab.cli.option_checks import (
     LARGEST_COUNT,
     SMALLEST,
     check_count,
+    check_number,
     check_options,
     in_float32,
 )
@@ -22,6 +23,8 @@ from elbo_lab.losses.common import WITHOUT_LOG_Q
 from elbo_lab.models import MODELS
 from elbo_lab.models.laws import LIKELIHOODS
 from elbo_lab.objective_options import OBJECTIVE_OPTIONS, arguments
+from elbo_lab.optimizer_options import OPTIMIZER_OPTIONS
+from elbo_lab.options import Option
 from elbo_lab.training.loop import BATCH_GRADIENTS
 
 # Valid values of the shared fields that are one of a fixed list.
@@ -33,10 +36,13 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "test_draw": ("common", "by_seed"),
     "lr_schedule": tuple(schedules.LR_SCHEDULES),
     "batch_gradient": tuple(BATCH_GRADIENTS),
+    "optimizer": tuple(OPTIMIZER_OPTIONS),
 }
 
 # Python loops over these to build a program: the steps of a partition, and the replicates.
 LARGEST_PARTITION, LARGEST_REPLICATES = bounds.MOST_STEPS, 10_000
+# The range of a decay of averages.
+_DECAY = Option("", least=0, below=1)
 # Kinds of objectives whose regularizer is a closed form, which exists for one layer alone.
 _ONE_LAYER = (catalogue.PER_EXAMPLE, catalogue.WHOLE_BATCH)
 # Fields that have no meaning for a model family that is trained by its own loss.
@@ -58,10 +64,12 @@ def check(config: Config) -> None:
     _check_family(config)
     for name in ("m", "batch_size", "epochs", "replicates", "eval_k"):
         check_count(name, getattr(config, name))
+    check_count("warmup_steps", config.warmup_steps, least=0)
     for name in ("k", "au_images", "log_every", "probe_every", "checkpoint_every"):
         if getattr(config, name) is not None:
             check_count(name, getattr(config, name))
     check_options(config.model_options)
+    check_options(config.optimizer_options)
     if config.replicates > LARGEST_REPLICATES:
         raise UserError(
             f"--replicates must be at most {LARGEST_REPLICATES:,}, since they are trained in one "
@@ -74,6 +82,7 @@ def check(config: Config) -> None:
             f"got {config.binarization}."
         )
     _check_numbers(config)
+    _check_optimizer(config)
     if config.objective is None:
         return
     _check_m(config)
@@ -185,26 +194,13 @@ def _check_binary_pixels(dataset: Dataset) -> None:
 
 
 def _check_numbers(config: Config) -> None:
-    """Raises a UserError for a number of the optimizer, the data or the evaluation out of range."""
-    for name in ("learning_rate", "adam_eps", "clip_norm"):
+    """Raises a UserError for a number of the training, the data or the evaluation out of range."""
+    for name in ("learning_rate", "clip_norm"):
         value = getattr(config, name)
         if value is not None and not (value > 0 and in_float32(value)):
             raise UserError(f"--{name} must be a number above 0 {FLOAT32}; got {value}.")
     if not 0 <= config.held_out <= LARGEST_COUNT:
         raise UserError(f"--held_out must lie in 0..{LARGEST_COUNT}; got {config.held_out}.")
-    if not (config.adam_nu_start >= 0 and in_float32(config.adam_nu_start)):
-        raise UserError(
-            f"--adam_nu_start must be at least 0, a number {FLOAT32}; got {config.adam_nu_start}."
-        )
-    for name in ("adam_b1", "adam_b2"):
-        value = getattr(config, name)
-        if not 0 <= value < 1:
-            raise UserError(f"--{name} must lie in [0, 1); got {value}.")
-        if not (in_float32(value) and np.float32(value) < 1):
-            raise UserError(
-                f"--{name} must be 0 or lie in {SMALLEST:.2g} to {1 - 2**-24:.8f} (float32 "
-                f"rounds it to {np.float32(value):g}); got {value}."
-            )
     largest = np.iinfo(np.int32).max - config.replicates
     if not 0 <= config.seed <= largest:
         raise UserError(f"--seed must lie in 0..{largest}; got {config.seed}.")
@@ -212,6 +208,27 @@ def _check_numbers(config: Config) -> None:
         raise UserError(
             f"--eval_k must be at least --k, {config.k}, so that the test set's IWAE-k bound can "
             f"be evaluated; got {config.eval_k}."
+        )
+
+
+def _check_optimizer(config: Config) -> None:
+    """Raises a UserError for settings of the optimizer and the average that do not go together."""
+    check_number("ema", config.ema, _DECAY)
+    settings = config.optimizer_options
+    if config.optimizer == "sgd" and settings.nesterov and not settings.momentum:
+        raise UserError("--nesterov=true needs --momentum above 0; got 0.")
+    if config.optimizer != "schedule_free":
+        return
+    if config.ema:
+        raise UserError(
+            f"--ema={config.ema} does not go with --optimizer=schedule_free, which averages the "
+            "weights by itself."
+        )
+    power = settings.schedule_free_power
+    if power * math.log(config.learning_rate) < math.log(SMALLEST):
+        raise UserError(
+            f"--schedule_free_power={power:g} is too large: to this power --learning_rate, "
+            f"{config.learning_rate:g}, is 0 in float32, and no step would count in the average."
         )
 
 

@@ -54,6 +54,9 @@ def connect(
     timer = threading.Timer(timeout, give_up)
     timer.daemon = True
     timer.start()
+    # JAX's service would catch SIGTERM, which then neither ends the process nor stops the run if it
+    # comes before `progress.Interrupt` handles it.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             coordinator_address, num_processes, process_id, initialization_timeout=timeout + 60

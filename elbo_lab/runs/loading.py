@@ -15,6 +15,7 @@ from elbo_lab.data import Batch, Dataset, Spec, binarization, is_binary
 from elbo_lab.errors import UserError
 from elbo_lab.methods import Method
 from elbo_lab.runs import examples, run_files, states
+from elbo_lab.training import optimizer
 
 
 class Trained(NamedTuple):
@@ -29,7 +30,7 @@ class Trained(NamedTuple):
     dataset: Dataset  # its training and test examples, without those held out
     spec: Spec
     method: Method
-    params: Any
+    params: Any  # that it is evaluated at: averaged weights if it has them
     stats: Any
     step: int  # training steps of the checkpoint
     total_steps: int  # training steps of the whole run
@@ -143,7 +144,8 @@ def load(
     spec, number = data.spec_of(dataset, config.binarization), len(dataset.x_train)
     method = methods.make(config, spec, number)
     stored = _read_state(path, run, dataset, spec, method)
-    trained, failed_at = (stored.state.params, stored.state.stats), stored.state.failure.step
+    params = optimizer.evaluation_params(config, stored.state)
+    trained, failed_at = (params, stored.state.stats), stored.state.failure.step
     if config.replicates > 1:
         trained, failed_at = jax.tree.map(lambda leaf: leaf[replicate], (trained, failed_at))
     params, stats = trained

@@ -8,7 +8,7 @@ import numpy as np
 from elbo_lab import keys
 from elbo_lab.devices import sharding
 from elbo_lab.evaluation import quantities
-from elbo_lab.training import Record
+from elbo_lab.training import Record, optimizer
 
 # Prefix of the names of measured quantities in the lines of metrics.
 PREFIX = "test_"
@@ -27,6 +27,7 @@ class Probe:
           run: a `stages.Run`.
           step: the step at which training starts.
         """
+        self._config = run.config
         self._every, self._step = run.config.probe_every, step
         if self._every is None:
             return
@@ -46,7 +47,7 @@ class Probe:
         before, self._step = self._step, record.step
         if self._every is None or record.step // self._every == before // self._every:
             return {}
-        trained = record.state.params, record.state.stats
+        trained = optimizer.evaluation_params(self._config, record.state), record.state.stats
         trained = sharding.fetch(trained) if jax.process_count() > 1 else trained
         rows = []
         for r in range(self._replicates):

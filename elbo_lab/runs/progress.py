@@ -152,8 +152,11 @@ class Interrupt:
 
     def agreed(self) -> int:
         """The signal that any of the processes got, 0 if none; all processes call it together."""
-        self.signal = distributed.max_over_processes(self.signal)
-        return self.signal
+        common = distributed.max_over_processes(self.signal)
+        # A signal that came during the exchange must stay noted for the next one.
+        if common:
+            self.signal = common
+        return common
 
     def status(self) -> int:
         """The exit status by shell convention, 128 + the signal's number."""

@@ -96,6 +96,8 @@ def stored_table(path: Path) -> str:
         ("trained", f"{summary['steps']:,} steps of {batch} on {summary['device']}"),
         ("kept in", str(path)),
     ]
+    if text := optimizer_text(config):
+        titles.insert(3, ("optimizer", text))
     return result_table(titles, results.from_json(summary["results"]))
 
 
@@ -124,6 +126,23 @@ def objective_text(config: dict[str, Any]) -> str:
             texts.append(f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}")
     if config["estimator"]:
         texts.append(f"{config['estimator']} estimator")
+    return ", ".join(texts)
+
+
+def optimizer_text(config: dict[str, Any]) -> str:
+    """The optimizer with its learning rate, averaging and warm-up; "" for Adam without these.
+
+    Configurations of earlier versions lack the fields.
+    """
+    name, ema = config.get("optimizer", "adam"), config.get("ema", 0.0)
+    warmup = config.get("warmup_steps", 0)
+    if name == "adam" and not ema and not warmup:
+        return ""
+    texts = [name, f"learning rate {config['learning_rate']:g}"]
+    if warmup:
+        texts.append(f"warm-up {warmup:,} steps")
+    if ema:
+        texts.append(f"ema {ema:g}")
     return ", ".join(texts)
 
 

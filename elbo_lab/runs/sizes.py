@@ -1,8 +1,8 @@
 """Refuses runs that are too large, from shapes alone, before anything is compiled.
 
-Two lower bounds of the memory that a run needs are counted: the parameters with their gradient and
-the optimizer's state, and the largest result of a matrix product in a step. A run that passes may
-still be too large.
+Two lower bounds of the memory that a run needs are counted: the parameters with their gradient,
+their average and the optimizer's state, and the largest result of a matrix product in a step. A run
+that passes may still be too large.
 """
 
 import functools
@@ -47,7 +47,8 @@ def check(config: Config, spec: Spec, num_train: int, memory: int | None = None)
         _check_subsets(config)
     if config.eval_k > MOST_EVALUATED >= (config.k or 0):
         raise UserError(f"--eval_k must be at most {MOST_EVALUATED:,}; got {config.eval_k:,}.")
-    most = _most(config, spec.dim) if config.model == "mlp" else math.inf
+    is_bounded = config.model == "mlp" and config.optimizer == "adam"
+    most = _most(config, spec.dim) if is_bounded else math.inf
     if memory is None:
         memory = _SMALL if most <= _SMALL else total_memory()
     if most <= memory:
@@ -73,8 +74,12 @@ def check(config: Config, spec: Spec, num_train: int, memory: int | None = None)
 
 
 def _check_parameters(config: Config, params: Any, memory: int) -> None:
-    """Raises a UserError for parameters that do not fit with their gradient and Adam's moments."""
-    state = _bytes((params, params, jax.eval_shape(optimizer.make(config).init, params)))
+    """Raises a UserError for parameters that do not fit with their gradient, the optimizer's state
+    and their average.
+    """
+    average = params if config.ema else ()
+    opt_state = jax.eval_shape(optimizer.make(config).init, params)
+    state = _bytes((params, params, opt_state, average))
     if config.replicates * state <= memory:
         return
     name, value = "replicates", config.replicates
@@ -86,7 +91,8 @@ def _check_parameters(config: Config, params: Any, memory: int) -> None:
     of_all = f" for {config.replicates:,} replicates" if config.replicates > 1 else ""
     raise UserError(
         f"--{name}={flag_text(value)} is too large: the parameters of a model, {number:,}, take "
-        f"{_gigabytes(config.replicates * state)} with their gradient and Adam's moments{of_all}, "
+        f"{_gigabytes(config.replicates * state)} with their gradient and the optimizer's "
+        f"state{of_all}, "
         f"{_more_than(memory)}."
     )
 
@@ -116,7 +122,7 @@ def total_memory() -> int:
 
 
 def _most(config: Config, data_dim: int) -> int:
-    """An upper bound, in bytes, of the two amounts that `check` counts, for an mlp.
+    """An upper bound, in bytes, of the two amounts that `check` counts, for an mlp and Adam.
 
     It takes arithmetic alone: a network has at most as many weights as there are pairs of the
     model's widths, and no array of a step is wider than the widest layer.
@@ -125,7 +131,7 @@ def _most(config: Config, data_dim: int) -> int:
     networks = 2 * len(config.model_options.latent_dims)
     weights = networks * 2 * (sum(widths) + 1) ** 2  # two heads, and biases
     draws = (config.k or 1) * config.m * config.batch_size
-    copies = 4  # parameters, gradient, two moments
+    copies = 5  # parameters, gradient, two moments, average
     return _FLOAT_BYTES * max(config.replicates * copies * weights, draws * max(widths))
 
 

@@ -19,7 +19,7 @@ from elbo_lab.devices import distributed, setup, sharding
 from elbo_lab.evaluation.storage import TRAIN
 from elbo_lab.runs import examples, probing, run_checkpoints, run_files, rundir
 from elbo_lab.runs.progress import Interrupt, Progress
-from elbo_lab.training import hyper
+from elbo_lab.training import hyper, optimizer
 from elbo_lab.training.metrics import MetricLog, missing_steps, read_metrics, warn_of_missing
 
 # Number of compiled calls between checkpoints if --checkpoint_every is not given. They take about
@@ -97,8 +97,8 @@ class Run:
             self.watch.check()
 
     def replicate(self, r: int) -> tuple[jax.Array, Any, Any]:
-        """Base key, params and stats of replicate r."""
-        trained = self.state.params, self.state.stats
+        """Base key of replicate r, and the params and stats at which it is evaluated."""
+        trained = optimizer.evaluation_params(self.config, self.state), self.state.stats
         if self.config.replicates == 1:
             return self.keys, *trained
         # Cloned for JAX's check of key reuse: only streams of the base key are consumed.

@@ -45,6 +45,7 @@ def courses(config: Config, total: int) -> Callable[[dict[str, Array], Array], d
       total: steps of the whole run.
     """
     rate_factor = schedules.LR_SCHEDULES[config.lr_schedule](total)
+    warmup = schedules.warmup(config.warmup_steps)
     moving = {
         name: schedules.course(value)
         for name, value in configs.traced(config).items()
@@ -55,7 +56,8 @@ def courses(config: Config, total: int) -> Callable[[dict[str, Array], Array], d
         # Schedules divide the integer step, which strict promotion forbids.
         with jax.numpy_dtype_promotion("standard"):
             values = {name: course(step) for name, course in moving.items()}
-            values["learning_rate"] = hparams["learning_rate"] * rate_factor(step)
+            rate = hparams["learning_rate"] * rate_factor(step)
+            values["learning_rate"] = rate * warmup(step) if config.warmup_steps else rate
         return hparams | values
 
     return at_step

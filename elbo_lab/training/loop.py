@@ -119,6 +119,7 @@ def make_loop(
         optimizer.make(config),
         hyper.courses(config, total_steps(config, num_train)),
         BATCH_GRADIENTS[config.batch_gradient],
+        config.ema,
     )
     mesh = sharding.make_mesh(config.replicates, config.batch_size, shard_batch)
     program = Program(config, kind, stepper, sharding.pin(mesh))
@@ -139,7 +140,8 @@ def _init_function(
     def init_one(base_key: Array, start: tuple[Batch, Array | None]) -> TrainState:
         params, stats = method.init(stream_key(base_key, INITIALIZATION), *start)
         opt_state = program.stepper.optimizer.init(params)
-        return TrainState(None, params, opt_state, Failure.none(method.terms), stats)
+        average = params if program.config.ema else ()
+        return TrainState(None, params, opt_state, Failure.none(method.terms), stats, average)
 
     @jax.jit
     def init_all(base_keys: Array, start: tuple[Batch, Array | None]) -> TrainState:
@@ -229,8 +231,8 @@ def many_steps(
 
     Returns:
       The new state (without its step), and the means of the terms over the steps. A replicate that
-      fails in this call keeps the params, optimizer state and stats from before the call, with the
-      record of the failure; its terms are NaN from then on.
+      fails in this call keeps the params, optimizer state, stats and averaged weights from before
+      the call, with the record of the failure; its terms are NaN from then on.
     """
     pin, kind = program.pin, program.kind
     steps = shared.step + jnp.arange(num_steps, dtype=jnp.int32)
@@ -262,6 +264,7 @@ def many_steps(
         kept(end.opt_state, start.opt_state),
         failure,
         kept(end.stats, start.stats),
+        kept(end.average, start.average),
     )
     means = {
         name: jnp.where(succeeded, jnp.mean(values), jnp.nan) for name, values in terms.items()

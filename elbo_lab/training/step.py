@@ -1,5 +1,6 @@
 """One optimizer step on one batch, and the record of the first step that is not finite."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -58,16 +59,18 @@ class TrainState(NamedTuple):
     opt_state: Any
     failure: Failure
     stats: Any = ()  # state that no gradient moves
+    average: Any = ()  # averaged weights, like params; () if the run has none
 
 
 class Stepper(NamedTuple):
     """The functions that all steps of a run share."""
 
     loss: Callable[..., Loss]  # `Method.loss`
-    optimizer: optax.GradientTransformation
+    optimizer: optax.GradientTransformationExtraArgs  # of `optimizer.make`
     # (hyper-parameters, step) -> hyper-parameters at that step: `hyper.courses`
     at_step: Callable[[dict[str, Array], Array], dict[str, Array]]
     reduce: Callable[[Array], Array]  # losses [B] -> []: one of BATCH_GRADIENTS
+    ema: float = 0.0  # decay of the averaged weights; 0: there are none
 
 
 def train_step(
@@ -99,13 +102,39 @@ def train_step(
     (_, (terms, stats)), grads = jax.value_and_grad(batch_loss, has_aux=True)(state.params)
     # Optax multiplies floats with integer counts, which strict promotion forbids.
     with jax.numpy_dtype_promotion("standard"):
-        updates, opt_state = stepper.optimizer.update(grads, state.opt_state, state.params)
-    rate = hparams["learning_rate"]
-    params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+        updates, opt_state = stepper.optimizer.update(
+            grads,
+            state.opt_state,
+            state.params,
+            learning_rate=hparams["learning_rate"],
+            step=state.step,
+        )
+    params = jax.tree.map(jnp.add, state.params, updates)
+    average = state.average
+    if stepper.ema:
+        average = moved_average(average, params, stepper.ema, state.step)
     is_finite = {name: jnp.isfinite(term) for name, term in terms.items()}
     is_finite[GRADIENT] = _gradient_is_finite(grads)
     failure = state.failure.updated(state.step, is_finite)
-    return TrainState(state.step + 1, params, opt_state, failure, stats), terms
+    return TrainState(state.step + 1, params, opt_state, failure, stats, average), terms
+
+
+def moved_average(average: Any, params: Any, decay: float, step: Array) -> Any:
+    """The average of the weights after a step, corrected for its start.
+
+    With t = step + 1 it is sum_{s=1..t} d^(t-s) params_s (1 - d) / (1 - d^t), as Adam averages
+    gradients (Kingma and Ba 2015, section 3): the weights of the steps sum to one.
+
+    Args:
+      average: after the step before; of the first step it has no effect.
+      params: after this step.
+      decay: d, in (0, 1).
+      step: [], int32, steps taken before this one.
+    """
+    exponent = (step + 1).astype(jnp.float32) * math.log(decay)
+    # expm1 keeps the digits of 1 - d^t where d^t is near 1.
+    weight = (1 - decay) / -jnp.expm1(exponent)
+    return jax.tree.map(lambda a, p: a + weight * (p - a), average, params)
 
 
 def failed_terms(is_finite: dict[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+AT_START = REPOSITORY / "tests" / "cli" / "at_start"
 SIZES = (
     "--hidden_dims=8",
     "--latent_dims=3",
@@ -87,19 +89,47 @@ class CommandLine:
         assert lines[0][-1] in ".)"
         return lines[0].removeprefix("Error: ")
 
+    def signalling(
+        self, point: str, number: int, to: str | int = "itself", nth: int = 1
+    ) -> dict[str, str]:
+        """The environment of a process that sends a signal at a point of its work.
+
+        The point is the moment before a process first opens a file, or makes a folder, whose path
+        has a part that starts with `point`. Processes that the process starts come there too.
+
+        Args:
+          point: start of the name of a file or folder, such as "step_00000036" or "figures/".
+          number: the signal.
+          to: who gets it: "itself", "parent" (the sender then waits to be ended), or a process id.
+          nth: the signal is sent by the n-th process that comes to the point, and by no other.
+        """
+        descriptor, tally = tempfile.mkstemp(dir=self.folder)
+        os.close(descriptor)
+        paths = [str(AT_START), *filter(None, [self.environment.get("PYTHONPATH")])]
+        settings = {"AT": point, "NUMBER": int(number), "TO": to, "NTH": nth, "TALLY": tally}
+        return {
+            **self.environment,
+            "PYTHONPATH": os.pathsep.join(paths),
+            **{f"SIGNAL_{name}": str(value) for name, value in settings.items()},
+        }
+
     def interrupted(
-        self, when: Callable[[], bool], number: int, *flags: str
+        self, point: str, number: int, *flags: str, **sender
     ) -> subprocess.CompletedProcess:
-        """Starts a command, sends the signal when `when()` is True, and waits for the end."""
-        with self.start(*flags) as process:
-            deadline = time.monotonic() + TIMEOUT
-            while not when():
-                assert process.poll() is None, "the process ended before the signal"
-                assert time.monotonic() < deadline
-                time.sleep(0.002)
-            process.send_signal(number)
+        """Runs a command in which a signal is sent at a point of its work; see `signalling`."""
+        environment = self.signalling(point, number, **sender)
+        with self.start(*flags, env=environment) as process:
             out, err = process.communicate(timeout=TIMEOUT)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
+    """Waits for a condition. The process must be certain to last until then and beyond."""
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert process.poll() is None, "the process ended too soon"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def images(rng: np.random.Generator) -> dict[str, np.ndarray]:

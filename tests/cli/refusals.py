@@ -111,6 +111,19 @@ SENTENCES = {
         ["run", "--model=conv", "--hidden_dims=8"],
         "--hidden_dims is a setting of --model=mlp; got --model=conv.",
     ),
+    "another optimizer's setting": (
+        ["run", "--soap_decay=0.9"],
+        "--soap_decay is a setting of --optimizer=soap; got --optimizer=adam.",
+    ),
+    "two averages": (
+        ["run", "--optimizer=schedule_free", "--ema=0.99"],
+        "--ema=0.99 does not go with --optimizer=schedule_free, which averages the weights by "
+        "itself.",
+    ),
+    "no decay": (
+        ["run", "--optimizer=muon", "--muon_beta=1"],
+        "--muon_beta must be a number of at least 0 and below 1; got 1.0.",
+    ),
     "no run": (["evaluate"], "--run must name a run's directory."),
     "no such run": (
         ["evaluate", "--run={runs}/gone"],

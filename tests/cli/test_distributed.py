@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -20,10 +19,16 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+def flags_of_two(path, *flags: str) -> list[list[str]]:
+    """The flags of each of the two processes of a run."""
+    where = [f"--coordinator_address=127.0.0.1:{free_port()}", "--num_processes=2"]
+    common = [f"--workdir={path}", "--distributed", *where]
+    return [[*common, f"--process_id={i}", *flags] for i in range(2)]
+
+
 def start(cli, path, *flags: str) -> list:
     """Starts both processes of a run."""
-    where = ["--distributed", f"--coordinator_address=127.0.0.1:{free_port()}", "--num_processes=2"]
-    return [cli.start(f"--workdir={path}", *where, f"--process_id={i}", *flags) for i in range(2)]
+    return [cli.start(*own) for own in flags_of_two(path, *flags)]
 
 
 def finished(processes) -> list[tuple[int, str, str]]:
@@ -53,15 +58,14 @@ def test_two_processes_equal_one_and_stop_and_go_on_together(cli, read, fresh, t
         for name in values.files:
             np.testing.assert_allclose(values[name], expected[name], rtol=1e-3, atol=1e-4)
 
-    processes = start(cli, parted)
-    while read["records"](parted) < 5:
-        assert all(process.poll() is None for process in processes)
-        time.sleep(0.01)
-    processes[1].send_signal(signal.SIGTERM)
-    stopped = finished(processes)
+    # The second process gets the signal when the first saves step 36.
+    flags = flags_of_two(parted)
+    receiver = cli.start(*flags[1])
+    environment = cli.signalling("step_00000036", signal.SIGTERM, to=receiver.pid)
+    stopped = finished([cli.start(*flags[0], env=environment), receiver])
     assert [status for status, _, _ in stopped] == [128 + signal.SIGTERM] * 2, stopped
     assert "saved. The same command goes on" in stopped[0][2]
-    assert 5 <= read["records"](parted) < 20
+    assert 6 <= read["records"](parted) < 20
     assert [status for status, _, _ in finished(start(cli, parted))] == [0, 0]
     assert read["outcome"](parted) == both
 
@@ -125,28 +129,26 @@ def test_a_replicate_of_another_process_that_fails_is_named():
 @pytest.mark.slow
 def test_a_streamed_run_stops_and_goes_on_to_the_bits_of_one_in_memory(cli, read, fresh, tmp_path):
     flags = (f"--workdir={tmp_path}", "--stream=true")
-    done = cli.interrupted(lambda: read["records"](tmp_path) >= 4, signal.SIGTERM, *flags)
+    done = cli.interrupted("step_00000024", signal.SIGTERM, *flags)
     assert done.returncode == 128 + signal.SIGTERM
     cli.run(*flags)
     assert read["outcome"](tmp_path) == read["outcome"](fresh[0])
 
 
 @pytest.mark.slow
+def test_sigterm_ends_a_connected_process_that_does_not_train_yet():
+    script = "import os, signal, sys\nfrom elbo_lab.devices import distributed\n"
+    script += "distributed.connect(sys.argv[1], 1, 0, 60)\nos.kill(os.getpid(), signal.SIGTERM)\n"
+    command = [sys.executable, "-c", script, f"127.0.0.1:{free_port()}"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGTERM, done.stderr
+
+
+@pytest.mark.slow
 def test_different_flags_and_a_missing_process_are_one_sentence(cli, tmp_path):
-    processes = start(cli, tmp_path / "run")
-    for process in processes[1:]:
-        process.kill()
-        process.communicate()
-    address = next(a for a in processes[0].args if a.startswith("--coordinator_address"))
-    other = cli.start(
-        f"--workdir={tmp_path / 'run'}",
-        "--distributed",
-        address,
-        "--num_processes=2",
-        "--process_id=1",
-        "--seed=7",
-    )
-    for status, _, err in finished([processes[0], other]):
+    flags = flags_of_two(tmp_path / "run")
+    for status, _, err in finished([cli.start(*flags[0]), cli.start(*flags[1], "--seed=7")]):
         assert status == 2
         assert "different flags, images or versions" in err
         assert "Traceback" not in err

@@ -11,16 +11,21 @@ import pytest
 from elbo_lab import configs, losses
 from elbo_lab.cli.flag_values import number_or_course
 from elbo_lab.cli.run_flags import DISTRIBUTED, RUN_SECTION
-from elbo_lab.configs import SECTIONS
+from elbo_lab.config_sections import SECTIONS
 from elbo_lab.models import MODELS
+from elbo_lab.optimizer_options import OPTIMIZER_OPTIONS
 from elbo_lab.options import options_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = set(configs.SHARED)
-MODEL_LIST, OBJECTIVE_LIST = (
+LISTS = [
     f"{kinds} (--{flag}=NAME --help shows the settings of one)"
-    for kinds, flag in (("Model families", "model"), ("Objectives", "objective"))
-)
+    for kinds, flag in (
+        ("Model families", "model"),
+        ("Objectives", "objective"),
+        ("Optimizers", "optimizer"),
+    )
+]
 FLAGS = {
     "run": CONFIG | set(RUN_SECTION),
     "sweep": CONFIG | set(RUN_SECTION) - set(DISTRIBUTED) | {"baseline", "jobs"},
@@ -59,24 +64,27 @@ def test_help_lists_the_flags_of_the_script(script):
     done = python("-m", module, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"python -m {module}" in done.stdout
-    lists = [MODEL_LIST, OBJECTIVE_LIST] if script in ("run", "sweep", "study") else []
+    lists = LISTS if script in ("run", "sweep", "study") else []
     titles = [*SECTIONS, *lists, "The run"] if lists else []
     titles += ["Flags"] if script != "run" else []
     shown = done.stdout[done.stdout.index(f"\n{titles[0]}:\n") :]
     assert set(re.findall(r"^  --(\w+)", shown, re.MULTILINE)) == FLAGS[script]
     assert re.findall(r"^(\S.*):$", shown, re.MULTILINE) == titles
-    for name in [*MODELS, *losses.OBJECTIVES] if lists else []:
+    for name in [*MODELS, *losses.OBJECTIVES, *OPTIMIZER_OPTIONS] if lists else []:
         assert re.search(rf"^  {name}  ", shown, re.MULTILINE)
 
 
-def test_help_of_a_model_family_and_an_objective_shows_their_settings_with_their_defaults():
-    shown = python("-m", "experiments.run", "--model=mlp", "--help", "--objective", "ciwae").stdout
+def test_help_of_what_is_named_shows_its_settings_with_their_defaults():
+    named = ("--model=mlp", "--help", "--objective", "ciwae", "--optimizer=soap")
+    shown = python("-m", "experiments.run", *named).stdout
     sections = dict(re.findall(r"^(\S.*):\n((?:  .*\n)+)", shown, re.MULTILINE))
     family = re.findall(r"^  --(\w+)", sections["Settings of --model=mlp"], re.MULTILINE)
     assert family == list(options_of(MODELS["mlp"].options))
     words = " ".join(sections["Settings of --objective=ciwae"].split())
     assert words.startswith("--beta=0.5 weight of") and "linear:START:END:STEPS" in words
-    assert not {MODEL_LIST, OBJECTIVE_LIST} & set(sections)
+    words = " ".join(sections["Settings of --optimizer=soap"].split())
+    assert words.startswith("--adam_b1=0.95 beta_1") and "--soap_frequency=10 steps" in words
+    assert not set(LISTS) & set(sections)
 
 
 def test_help_shows_the_default_and_the_text_of_a_flag():

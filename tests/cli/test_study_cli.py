@@ -22,10 +22,9 @@ def test_a_stopped_study_shows_what_is_complete_and_goes_on(studying, read, tmp_
     flags += (f"--workdir={tmp_path}", "--jobs=1")
     runs = tmp_path / "runs"
 
-    def one_of_several() -> bool:
-        return len(list(runs.glob("*/summary.json"))) > 0 and len(list(runs.iterdir())) > 1
-
-    stopped = studying.interrupted(one_of_several, signal.SIGINT, *flags)
+    # At the start of the second run, when the first is complete.
+    sender = {"to": "parent", "nth": 2}
+    stopped = studying.interrupted("config.json.tmp", signal.SIGINT, *flags, **sender)
     assert stopped.returncode == 130, stopped.stderr
     assert "The same command goes on" in stopped.stderr and "Traceback" not in stopped.stderr
     assert stopped.stdout.splitlines()[1].split()[:3] == ["change", "runs", "L_20"]

@@ -5,7 +5,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +24,12 @@ def slug_of(data: Path) -> str:
 def table1(quick):
     workdir = quick.folder / "table1"
 
-    def start(*flags: str, script: str = "table1", data: str = "data"):
+    def start(*flags: str, script: str = "table1", data: str = "data", env=quick.environment):
         command = [sys.executable, "-m", f"experiments.{script}", f"--{data}={quick.data}"]
         command += ["--budget=0.0003", "--eval_k=20", f"--workdir={workdir}"]
         command += [f"--compilation_cache_dir={quick.folder / 'cache'}", *flags]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=REPOSITORY, env=quick.environment, **streams)
+        return subprocess.Popen(command, cwd=REPOSITORY, env=env, **streams)
 
     def run(*flags: str, status: int = 0, **options):
         if "script" not in options:
@@ -41,7 +40,7 @@ def table1(quick):
         assert "Traceback" not in err
         return subprocess.CompletedProcess(process.args, status, out, err)
 
-    run.start, run.stem = start, slug_of(quick.data)
+    run.stem = slug_of(quick.data)
     return workdir, run
 
 
@@ -86,20 +85,15 @@ def test_cells_results_and_running_again(table1):
     assert "training" not in again.stderr
 
 
-def test_a_signal_stops_with_a_table_of_what_is_complete(table1, tmp_path):
+def test_a_signal_stops_with_a_table_of_what_is_complete(quick, table1, tmp_path):
     _, run = table1
-    flags = (PROTOCOL, "--models=vae", "--k=1,2", f"--workdir={tmp_path}", "--jobs=1")
-    runs = tmp_path / "sweep" / "runs"
-    with run.start(*flags) as process:
-        while not list(runs.glob("*/summary.json")) or len(list(runs.iterdir())) < 2:
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=300)
-    assert process.returncode == 128 + signal.SIGTERM, err
-    assert "Stopped; 1 of 2 replicates are not complete. The same command goes on" in err
+    flags = (PROTOCOL, "--models=vae", f"--workdir={tmp_path}", "--jobs=1")
+    # At the start of the second run, when the first is complete.
+    environment = quick.signalling("config.json.tmp", signal.SIGTERM, to="parent", nth=2)
+    done = run(*flags, status=128 + signal.SIGTERM, env=environment)
+    assert "Stopped; 1 of 2 replicates are not complete. The same command goes on" in done.stderr
     assert len(list(tmp_path.glob("table1-*.json"))) == 1
-    assert "rainforth2018" in out
+    assert "rainforth2018" in done.stdout
 
 
 def test_runs_of_an_earlier_version_are_moved_and_resumed(table1, tmp_path):

@@ -21,13 +21,20 @@ SIZES = {"channels": (3, 3), "num_codes": 5, "code_dim": 2, "residual_blocks": 0
 NUM_TRAIN, NUM_TEST = 12, 7
 
 
-def store(path, step: int | None = None, failed_at: list[int] | None = None, **settings):
+def store(
+    path,
+    step: int | None = None,
+    failed_at: list[int] | None = None,
+    changed=lambda state: state,
+    **settings,
+):
     """Writes a run's directory with initial parameters.
 
     Args:
       path: the directory.
       step: of the checkpoint; the run's last one if not given.
       failed_at: the step at which each replicate diverged, -1 if it did not.
+      changed: the initial state -> the state that is saved.
       **settings: of the config.
     """
     config = configs.make(epochs=1, batch_size=4, eval_k=6, **settings)
@@ -42,7 +49,7 @@ def store(path, step: int | None = None, failed_at: list[int] | None = None, **s
         state = state._replace(failure=failure)
     step = training.total_steps(config, number) if step is None else step
     with rundir.claim(str(path), config, data.digest(dataset), overwrite=True) as workdir:
-        checkpoint.save(workdir / rundir.CHECKPOINTS, step, (state, keys))
+        checkpoint.save(workdir / rundir.CHECKPOINTS, step, (changed(state), keys))
     return path
 
 
@@ -168,6 +175,22 @@ def test_loading_skips_a_damaged_checkpoint_and_changes_no_file(folder):
     with pytest.warns(DamageWarning), pytest.raises(UserError, match="none that is whole"):
         elbo_lab.load(vae)
     assert contents(vae) == before
+
+
+def test_a_run_with_averaged_weights_is_loaded_with_these(made, tmp_path):
+    plain = elbo_lab.load(made / "vae")
+
+    def changed(state):
+        return state._replace(average=jax.tree.map(lambda p: p + 1, state.params))
+
+    settings = {"dataset": plain.config.dataset, "latent_dims": (2,), "hidden_dims": (4,), "k": 3}
+    for options, replicate in (({}, 0), ({"replicates": 2}, 0)):
+        store(tmp_path, changed=changed, ema=0.9, **settings, **options)
+        trained = elbo_lab.load(tmp_path, replicate)
+        for own, expected in zip(
+            jax.tree.leaves(trained.params), jax.tree.leaves(plain.params), strict=True
+        ):
+            np.testing.assert_allclose(own, np.asarray(expected) + 1, rtol=1e-6)
 
 
 # Data sets made from a run

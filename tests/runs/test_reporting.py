@@ -42,7 +42,7 @@ def test_the_objective_with_the_defaults_of_its_settings_and_no_others(objective
     assert text.startswith(f"{objective}, k = 5")
     for name in configs.option_types():
         shown = f"{used[name]} KL" if name == "kl" and name in used else f", {name} = "
-        assert (shown in text) == (objective in configs.objectives_with(name))
+        assert (shown in text) == (objective in configs.owners(name)[1])
     assert text.endswith(" estimator") == bool(losses.CATALOGUE[objective].estimators)
 
 

@@ -37,18 +37,20 @@ def refusal(config: Config, memory: int | None = None) -> str:
 
 
 @pytest.mark.parametrize(
-    ("options", "flag"),
+    ("options", "flag", "copies"),
     [
-        ({}, "hidden_dims=200,200"),
-        ({"hidden_dims": (7,), "latent_dims": (300,)}, "latent_dims=300"),
-        ({"hidden_dims": (9, 800, 3), "adam_nu_start": 1.0}, "hidden_dims=9,800,3"),
+        ({}, "hidden_dims=200,200", 4),
+        ({"hidden_dims": (7,), "latent_dims": (300,)}, "latent_dims=300", 4),
+        ({"hidden_dims": (9, 800, 3), "adam_nu_start": 1.0}, "hidden_dims=9,800,3", 4),
+        ({"ema": 0.9}, "hidden_dims=200,200", 5),
+        ({"optimizer": "adamax"}, "hidden_dims=200,200", 4),
     ],
     ids=str,
 )
-def test_parameters_gradient_and_moments_are_counted_to_the_byte(options, flag):
+def test_parameters_gradient_moments_and_average_are_counted_to_the_byte(options, flag, copies):
     config = configs.make(k=1, eval_k=1, batch_size=1, **options)
     number = parameters(config)
-    needed = 4 * 4 * number + 4  # Adam counts its steps in an int32
+    needed = copies * 4 * number + 4  # Adam counts its steps in an int32
     sizes.check(config, SPEC, IMAGES, needed)
     message = refusal(config, needed - 1)
     assert message.startswith(f"--{flag} is too large: the parameters of a model, {number:,}, take")

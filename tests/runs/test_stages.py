@@ -63,12 +63,14 @@ def test_examples_keep_their_labels(begun):
         assert label.dtype == np.int32
 
 
-def test_each_replicate_is_evaluated_on_its_own_test_images(begun):
-    run = begun(test_draw="by_seed", seed=7)
+def test_each_replicate_is_evaluated_on_its_own_test_images_by_its_averaged_weights(begun):
+    run = begun(test_draw="by_seed", seed=7, ema=0.5)
+    average = jax.tree.map(lambda p: p + 0.1, run.state.params)
+    run.state = run.state._replace(average=average)
     evaluations = stages.evaluate(run)
     for r in (0, 1):
         # The means of q, which need no draws, depend on the images alone.
-        _, params, stats = run.replicate(r)
+        params, stats = jax.tree.map(lambda leaf, r=r: leaf[r], (average, run.state.stats))
         x = drawn(run.dataset.x_test, 7 + r, keys.TEST_SPLIT).astype(np.float32)
         expected = run.method.encode(params, stats, Batch(x))
         np.testing.assert_allclose(evaluations[r]["means_1"], expected, rtol=1e-4, atol=1e-5)

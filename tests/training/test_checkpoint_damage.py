@@ -184,7 +184,8 @@ for directory in sys.argv[1:]:
             state = {str(i): np.full((100, 20), step, np.int32) for i in range(10)}
             checkpoint.save(directory, step, state)
             print(step, file=log)
-os.wait()
+for _ in sys.argv[1:]:
+    print(os.wait()[0], flush=True)
 sys.stdin.read()
 """
 
@@ -207,7 +208,11 @@ def test_killed_while_saving(tmp_path):
     directories = [tmp_path / str(number) for number in range(5)]
     command = [sys.executable, "-W", "ignore", "-c", SAVE_FOR_EVER, *map(str, directories)]
     parent = subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, start_new_session=True
+        command,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     )
     try:
         for number, directory in enumerate(directories):
@@ -215,7 +220,7 @@ def test_killed_while_saving(tmp_path):
             pid = wait_for_first_save(log)
             time.sleep(0.017 * number)
             os.kill(pid, signal.SIGKILL)
-            time.sleep(0.01)
+            assert int(parent.stdout.readline()) == pid  # it has ended
             finished = int(lines(log)[-1])
             step, got = checkpoint.restore(directory, like)
             # The last step reported as saved, or the one whose save was interrupted.

@@ -51,6 +51,9 @@ def toy_run(seed: int = 0) -> list:
     return run(configs.replace(TINY, seed=seed), toy_loop(TINY), striped_images())
 
 
+AVERAGED = configs.replace(TINY, ema=0.9, warmup_steps=5)
+
+
 # Visits
 
 
@@ -147,10 +150,11 @@ def test_the_step_is_traced_a_fixed_number_of_times():
 # Exactness
 
 
-def test_resuming_at_any_boundary_equals_never_having_stopped():
-    whole = toy_run()
+@pytest.mark.parametrize("config", [TINY, AVERAGED], ids=["plain", "averaged"])
+def test_resuming_at_any_boundary_equals_never_having_stopped(config):
+    whole = run(config, toy_loop(config), striped_images())
     for i in range(len(whole)):
-        rest = run(TINY, toy_loop(TINY), striped_images(), on_device(whole[i].state))
+        rest = run(config, toy_loop(config), striped_images(), on_device(whole[i].state))
         assert [r.step for r in rest] == [r.step for r in whole[i + 1 :]]
         assert_identical([r.metrics for r in rest], [r.metrics for r in whole[i + 1 :]])
         assert_identical([r.state for r in rest], [r.state for r in whole[i + 1 :]])
@@ -208,8 +212,10 @@ SETTINGS = {
         {},
         dict(replicates=2, lr_schedule="burda", adam_nu_start=1.0, adam_eps_hat=True),
         dict(objective="beta_vae", beta="cosine:0:1:9", lr_schedule="constant", clip_norm=1.0),
+        dict(optimizer="muon", ema=0.9, warmup_steps=3, replicates=2),
+        dict(optimizer="schedule_free", warmup_steps=3, clip_norm=1.0),
     ],
-    ids=["defaults", "replicates", "course"],
+    ids=["defaults", "replicates", "course", "muon", "schedule_free"],
 )
 def test_the_types_of_the_state_are_those_before_a_call(setting, options):
     """A state saved after any call can start a run."""
@@ -276,11 +282,24 @@ def test_a_saved_run_goes_on_to_the_same_bits_under_each_setting(setting, tmp_pa
 # Replicates
 
 
-def test_replicates_equal_single_runs_of_consecutive_seeds():
-    config = configs.replace(TINY, replicates=3)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"ema": 0.9, "warmup_steps": 5},  # as `AVERAGED`, whose loop is compiled
+        pytest.param({"optimizer": "muon", "ema": 0.9}, marks=pytest.mark.slow),
+        pytest.param({"optimizer": "soap", "ema": 0.9}, marks=pytest.mark.slow),
+        pytest.param({"optimizer": "schedule_free"}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_replicates_equal_single_runs_of_consecutive_seeds(options):
+    single = configs.replace(TINY, **options)
+    config = configs.replace(single, replicates=3)
     together = run(config, toy_loop(config), striped_images())
     for r in range(3):
-        for a, b in zip(together, toy_run(r), strict=True):
+        alone = run(configs.replace(single, seed=r), toy_loop(single), striped_images())
+        for a, b in zip(together, alone, strict=True):
             assert a.step == b.step
             replicate = jax.tree.map(lambda leaf, r=r: leaf[r], a.state._replace(step=np.zeros(3)))
             assert_close(replicate[1:], b.state[1:])
@@ -299,12 +318,12 @@ def test_replicates_sharded_over_two_devices_equal_single_runs(tmp_path):
         from elbo_lab.data import Batch
         from tests.training import test_loop, toys
         assert jax.device_count() == 2
-        config = configs.replace(test_loop.TINY, replicates=2)
+        config = configs.replace(test_loop.AVERAGED, replicates=2)
         images, loop = toys.striped_images(), toys.toy_loop(config)
         state, base_keys = toys.start(config, loop, images)
         data = Batch(jax.numpy.asarray(images))
         *_, record = training.fit(config, loop, data, state, base_keys)
-        leaves = jax.tree.leaves(record.state.params)
+        leaves = jax.tree.leaves((record.state.params, record.state.average))
         assert all(len(leaf.sharding.device_set) == 2 for leaf in leaves)
         np.savez({str(tmp_path / "params.npz")!r}, *leaves)
     """
@@ -314,7 +333,10 @@ def test_replicates_sharded_over_two_devices_equal_single_runs(tmp_path):
     with np.load(tmp_path / "params.npz") as file:
         leaves = [file[name] for name in file.files]
     for r in range(2):
-        assert_close([leaf[r] for leaf in leaves], jax.tree.leaves(toy_run(r)[-1].state.params))
+        config = configs.replace(AVERAGED, seed=r)
+        state = run(config, toy_loop(AVERAGED), striped_images())[-1].state
+        expected = jax.tree.leaves((state.params, state.average))
+        assert_close([leaf[r] for leaf in leaves], expected)
 
 
 @pytest.mark.parametrize("step", [0, 1, 5, 6, 11, 16, 17])

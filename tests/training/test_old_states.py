@@ -52,3 +52,9 @@ def test_a_migrated_state_has_the_types_of_a_new_one(lead):
     names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(like)]
     assert ".failure.terms" in names and len(names) == len(jax.tree.leaves(state(old)))
     assert old_states.migrated(new, TERMS) is new
+
+
+def test_a_state_without_averaged_weights_has_the_leaves_of_states_that_had_no_such_field():
+    whole = state(training.Failure.none(TERMS))
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(whole)]
+    assert whole.average == () and not any("average" in name for name in names)

@@ -74,14 +74,15 @@ def quadratic_gradient(w: np.ndarray, b: float) -> np.ndarray:
 def adam(config: Config, rates: list[float]) -> np.ndarray:
     """Adam of Kingma and Ba (2015), algorithm 1, on the quadratic loss; w and b, [4]."""
     theta, m, v = np.append(W_0, B_0), np.zeros(4), np.zeros(4)
+    own = config.optimizer_options
     for t, rate in enumerate(rates, start=1):
         g = quadratic_gradient(theta[:3], theta[3])
         if config.clip_norm is not None:
             g = g * min(1, config.clip_norm / np.linalg.norm(g))
-        m = config.adam_b1 * m + (1 - config.adam_b1) * g
-        v = config.adam_b2 * v + (1 - config.adam_b2) * g**2
-        m_hat, v_hat = m / (1 - config.adam_b1**t), v / (1 - config.adam_b2**t)
-        theta = theta - rate * m_hat / (np.sqrt(v_hat) + config.adam_eps)
+        m = own.adam_b1 * m + (1 - own.adam_b1) * g
+        v = own.adam_b2 * v + (1 - own.adam_b2) * g**2
+        m_hat, v_hat = m / (1 - own.adam_b1**t), v / (1 - own.adam_b2**t)
+        theta = theta - rate * m_hat / (np.sqrt(v_hat) + own.adam_eps)
     return theta
 
 
@@ -107,6 +108,30 @@ def test_steps_are_those_of_adam(options, rates):
     np.testing.assert_allclose(got, adam(config, rates), rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("decay", [0.999, pytest.param(0.5, marks=pytest.mark.slow)])
+def test_averaged_weights_are_weighted_means_of_all_steps(decay):
+    config = configs.replace(FULL_BATCH, learning_rate=0.1, ema=decay, epochs=5)
+    states = [state for _, state in train(config, QUADRATIC)]
+    assert_identical(states[0].average, states[0].params)
+    w = np.array([state.params["w"] for state in states[1:]], np.float64)
+    for t in range(1, len(states)):
+        weights = decay ** np.arange(t - 1, -1, -1.0)
+        expected = weights @ w[:t] / weights.sum()
+        np.testing.assert_allclose(states[t].average["w"], expected, rtol=2e-6)
+    # The steps are those of a run without an average.
+    _, plain = train(configs.replace(config, ema=0.0), QUADRATIC)[-1]
+    assert plain.average == ()
+    assert_identical(plain.params, states[-1].params)
+
+
+def test_the_learning_rate_rises_over_the_warm_up_beside_its_schedule():
+    config = configs.make(warmup_steps=4, lr_schedule="cosine", learning_rate=0.5)
+    at_step = hyper.courses(config, 10)
+    rates = [at_step({"learning_rate": jnp.float32(0.5)}, jnp.int32(s)) for s in range(10)]
+    factors = np.minimum(1, np.arange(1, 11) / 4) * (1 + np.cos(np.pi * np.arange(10) / 10)) / 2
+    np.testing.assert_allclose([r["learning_rate"] for r in rates], 0.5 * factors, rtol=1e-5)
+
+
 def test_the_metrics_are_means_over_the_batch_at_the_params_before_the_step():
     record, _ = train(FULL_BATCH, QUADRATIC)[1]
     loss = 0.5 * (IMAGES / 255 @ W_0 + B_0) ** 2 + 2 * np.sum(W_0**2)
@@ -115,7 +140,7 @@ def test_the_metrics_are_means_over_the_batch_at_the_params_before_the_step():
 
 # Failures. The loss -w has gradient -1, so that Adam raises w by the learning rate at each step.
 
-COUNTING = configs.replace(FULL_BATCH, learning_rate=1.0, adam_eps=1e-8, epochs=10)
+COUNTING = configs.replace(FULL_BATCH, learning_rate=1.0, adam_eps=1e-8, epochs=10, ema=0.5)
 BAD_FROM = 4.5  # a w that starts at 0 first exceeds it at step 5
 
 
@@ -177,7 +202,10 @@ def test_the_first_bad_step_and_its_terms_are_recorded(bad, expected, log_every)
     _, good = [entry for entry in history if int(entry[1].step) <= 5][-1]
     _, last = history[-1]
     assert int(last.step) == 12
-    assert_identical((last.params, last.opt_state), (good.params, good.opt_state))
+    assert_identical(
+        (last.params, last.opt_state, last.average), (good.params, good.opt_state, good.average)
+    )
+    assert not np.array_equal(last.average["w"], last.params["w"])
     np.testing.assert_allclose(last.params["w"], 5 if log_every == 1 else 4, rtol=1e-4)
 
 
@@ -200,7 +228,7 @@ def test_a_loss_that_is_bad_at_step_0_leaves_the_initial_params():
     history = train(COUNTING, counter({0: 7.0}, "loss"))
     _, last = history[-1]
     assert int(last.failure.step) == 0
-    assert float(last.params["w"]) == 7
+    assert float(last.params["w"]) == float(last.average["w"]) == 7
 
 
 # What reaches the objective
