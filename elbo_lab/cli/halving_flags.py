@@ -46,7 +46,7 @@ def conduct(study: Study, script: str, settings: Texts, results_dir: Path | None
     check_shared(study.name, settings, choices)
     options = sweep_flags.options(script, study.name, flags.FLAGS.workdir, study.one_core)
     num_train = len(options.load(name).x_train)
-    candidates = [_candidate(study.halving, choice, settings, num_train) for choice in choices]
+    candidates = [candidate_of(study.halving, choice, settings, num_train) for choice in choices]
     if flags.FLAGS.print_config:
         print(json.dumps(_described(candidates), indent=2))
         return 0
@@ -61,7 +61,7 @@ def _within_budget(study: Study, text: str) -> Study:
     return study._replace(halving=study.halving._replace(rungs=tuple(rungs)))
 
 
-def _candidate(rungs: Halving, choice: Choice, settings: Texts, num_train: int) -> Candidate:
+def candidate_of(rungs: Halving, choice: Choice, settings: Texts, num_train: int) -> Candidate:
     """A candidate with its configuration in each rung, or the reason why there is none.
 
     Args:
@@ -70,21 +70,21 @@ def _candidate(rungs: Halving, choice: Choice, settings: Texts, num_train: int) 
       settings: flag -> text, what all candidates share.
       num_train: number of training images, including those that are held out.
     """
+    name = ", ".join(choice.values.values())
+    try:
+        config = grid_flags.checked(settings | choice.settings)
+    except UserError as error:
+        refused = grid.Cell(choice.values, None, str(error))
+        number = len(rungs.rungs)
+        return Candidate(name, choice.settings, (refused,) * number, (0.0,) * number)
+    # A batch larger than the data has no step: the data check of the rung refuses it.
+    steps = max(1, training.steps_per_epoch(config, num_train - config.held_out))
+    cost = rungs.cost(settings | choice.settings)
     cells, compute = [], []
     for rung in rungs.rungs:
-        try:
-            config = grid_flags.checked(settings | choice.settings)
-        except UserError as error:
-            cells.append(grid.Cell(choice.values, None, str(error)))
-            compute.append(0.0)
-            continue
-        # A batch larger than the data has no step: the data check of the rung refuses it.
-        steps = max(1, training.steps_per_epoch(config, num_train - config.held_out))
-        cost = rungs.cost(settings | choice.settings)
-        config = dataclasses.replace(config, epochs=halving.epochs(rung.budget, cost, steps))
-        cells.append(grid.Cell(choice.values, config))
-        compute.append(cost * config.epochs * steps)
-    name = ", ".join(choice.values.values())
+        epochs = halving.epochs(rung.budget, cost, steps)
+        cells.append(grid.Cell(choice.values, dataclasses.replace(config, epochs=epochs)))
+        compute.append(cost * epochs * steps)
     return Candidate(name, choice.settings, tuple(cells), tuple(compute))
 
 

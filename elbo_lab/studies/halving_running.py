@@ -50,7 +50,7 @@ def conduct(
     if workdir is None:
         wanted = [r for cell in first if cell.config for r in training.replicas(cell.config)]
         workdir = sweep_folder.default_name(options.name, wanted)
-    with _claim(workdir, options.overwrite) as path:
+    with claim(workdir, options.overwrite) as path:
         interrupt = sweep_running.new_interrupt()
         sweeps: list[dict[str, Any]] = []
         rungs_of: list[list[int]] = []  # for each rung, the indices of its candidates
@@ -102,7 +102,7 @@ def _rung_folder(path: Path, number: int) -> Path:
 
 
 @contextlib.contextmanager
-def _claim(workdir: str, overwrite: bool) -> Iterator[Path]:
+def claim(workdir: str, overwrite: bool) -> Iterator[Path]:
     """Locks a study's folder for this process, and creates it or checks that it is a study's.
 
     With `overwrite`, the rungs of an earlier study are cleared. A read-only folder is opened for
