@@ -104,6 +104,8 @@ def time_to_quality(
 ) -> str:
     """NLL against minutes of training, a line with markers for each protocol.
 
+    Values far above the thresholds are cut off, unless there are no others.
+
     Args:
       series: name of a protocol -> its runs; none is empty.
       thresholds: NLLs at which there is a horizontal line, nats.
@@ -118,8 +120,9 @@ def time_to_quality(
         f"published {published:g}",
         (0.0, published),
         xycoords=("axes fraction", "data"),
-        xytext=(3, 3),
+        xytext=(3, -3),
         textcoords="offset points",
+        verticalalignment="top",
         fontsize=SMALL,
         color=PALETTE["ink"],
     )
@@ -134,6 +137,10 @@ def time_to_quality(
             capsize=2,
             label=name,
         )
+    values = [point.nll for points in series.values() for point in points]
+    if min(values) <= max(thresholds):
+        low, high = min(*values, published), min(max(values), max(thresholds) + 4.0)
+        axes.set_ylim(low - 0.8, high + 0.2)
     svg_figures.log_if_wide(axes, [p.minutes for points in series.values() for p in points])
     axes.set_ylabel("test NLL, nats", fontsize=MEDIUM)
     axes.set_xlabel("minutes of training on one core", fontsize=MEDIUM)

@@ -69,8 +69,9 @@ def study(ladders: Mapping[str, Sequence[str]] = LADDERS) -> Study:
         functools.partial(choices, ladders=ladders),
         figure,
         "Test NLL against minutes of training on one core, without compilation and evaluation. "
-        "Each point is the end of a run of its own. Bars: one standard error. "
-        "Dotted: the thresholds; dashed: the published number (Burda et al. 2016).",
+        "Each point is the end of a run of its own; points far above the thresholds are cut off. "
+        "Bars: one standard error. Dotted: the thresholds; dashed: the published number (Burda et "
+        "al. 2016).",
         table,
         kept_in=kept_in,
         one_core=True,
