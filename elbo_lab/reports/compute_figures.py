@@ -91,7 +91,13 @@ def _sign(content: dict[str, Any]) -> float:
 
 def _cut(axes, shown: Sequence[dict], with_name: Sequence[dict], sign: float) -> None:
     """Limits the vertical axis to the values of named candidates and the better half of others."""
-    values = [sign * value for candidate in with_name for value in _values(candidate)]
+    values = [
+        sign * (entry["value"] + side * (entry["standard_error"] or 0.0))
+        for candidate in with_name
+        for entry in candidate["rungs"]
+        if entry.get("value") is not None
+        for side in (-1.0, 1.0)
+    ]
     values.append(float(np.median([sign * _values(candidate)[0] for candidate in shown])))
     best = max(sign * value for candidate in shown for value in _values(candidate))
     low, high = min(values), max(best, *values)

@@ -99,8 +99,8 @@ def notes(content: dict[str, Any]) -> list[str]:
     rungs = content["rungs"]
     steps = []
     for number, rung in enumerate(rungs, 1):
-        what = "to go on" if number < len(rungs) else "to be left"
-        steps.append(f"{rung['budget']:,.10g} ({rung['keep']} {what})")
+        verbs = ("goes on", "go on") if number < len(rungs) else ("is left", "are left")
+        steps.append(f"{rung['budget']:,.10g} ({rung['keep']} {verbs[rung['keep'] > 1]})")
     lines = [
         "Every candidate of a rung is trained from the start with the same compute, in reference "
         f"steps: {', '.join(steps)}."

@@ -68,6 +68,8 @@ def test_a_stopped_study_goes_on_and_eliminates_the_worst(start):
     assert process.returncode == 0 and "Traceback" not in err, err
     content = json.loads((start.folder / "tiny.json").read_text())
     assert content["complete"] and "workdir" not in content["command"]
+    if hasattr(os, "sched_setaffinity"):
+        assert content["devices"] == ["cpu, 1 core"]
     candidates = {candidate["name"]: candidate for candidate in content["candidates"]}
     first, second = means(study / "rung1"), means(study / "rung2")
     for number, values in enumerate((first, second)):
