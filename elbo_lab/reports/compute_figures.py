@@ -122,7 +122,7 @@ def time_to_quality(
     for threshold in thresholds:
         axes.axhline(threshold, color=PALETTE["axis"], linewidth=0.7, linestyle=":", zorder=0)
     axes.axhline(published, color=PALETTE["ink"], linewidth=0.9, linestyle="--", zorder=0)
-    axes.annotate(
+    label = axes.annotate(
         f"published {published:g}",
         (0.0, published),
         xycoords=("axes fraction", "data"),
@@ -132,6 +132,7 @@ def time_to_quality(
         fontsize=SMALL,
         color=PALETTE["ink"],
     )
+    label.set_in_layout(False)  # outside of the frame it would leave no room for the panel
     for index, (name, points) in enumerate(series.items()):
         points = sorted(points)
         axes.errorbar(
@@ -145,7 +146,8 @@ def time_to_quality(
         )
     values = [point.nll for points in series.values() for point in points]
     if min(values) <= max(thresholds):
-        low, high = min(*values, published), min(max(values), max(thresholds) + 4.0)
+        low = min(*values, published)
+        high = max(published, min(max(values), max(thresholds) + 4.0))
         axes.set_ylim(low - 0.8, high + 0.2)
     svg_figures.log_if_wide(axes, [p.minutes for points in series.values() for p in points])
     axes.set_ylabel("test NLL, nats", fontsize=MEDIUM)
