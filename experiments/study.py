@@ -6,14 +6,17 @@
 
 Flags of a configuration replace the settings that all cells of the study share; a flag in which the
 cells differ is refused. Cells are trained, resumed and reported as by experiments.sweep: the same
-command trains what is missing.
+command trains what is missing. A study with rungs, such as fast_protocol, trains its candidates by
+successive halving: each rung is a sweep of its own.
+
+    python -m experiments.study fast_protocol --manual_dir=mnist --results_dir=results
 """
 
 import textwrap
 
 from absl import flags
 
-from elbo_lab.cli import run_flags, study_flags, sweep_flags
+from elbo_lab.cli import folders, run_flags, study_flags, sweep_flags
 from elbo_lab.errors import UserError
 from elbo_lab.studies.registry import STUDIES
 
@@ -29,11 +32,21 @@ def main(name: str = "") -> int:
             f"Give the name of a study, one of {', '.join(STUDIES)} (--list shows the questions); "
             f"got {name!r}."
         )
-    return study_flags.conduct(STUDIES[name], "study")
+    study, results_dir = STUDIES[name], flags.FLAGS.results_dir
+    if results_dir is None:
+        return study_flags.conduct(study, "study")
+    if study.kept_in is None and study.halving is None:
+        kept = ", ".join(n for n, s in STUDIES.items() if s.kept_in or s.halving)
+        raise UserError(
+            f"--results_dir is for studies whose results are kept ({kept}); got {name!r}."
+        )
+    folder = folders.create("results_dir", results_dir)
+    return study_flags.conduct(study, "study", results_dir=folder)
 
 
 if __name__ == "__main__":
     run_flags.define(texts=True, without=run_flags.DISTRIBUTED)
+    flags.DEFINE_string("results_dir", None, "folder of the results as small JSON files")
     flags.DEFINE_bool("list", False, "print the names and questions of all studies, and exit")
     sweep_flags.define_jobs()
     run_flags.run(main, __doc__, words=1)

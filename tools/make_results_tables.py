@@ -11,7 +11,7 @@ from elbo_lab import configs
 from elbo_lab.cli import run_flags
 from elbo_lab.cli.protocols import PROTOCOLS
 from elbo_lab.reports import documents
-from elbo_lab.studies import table1_results
+from elbo_lab.studies import fast_protocol, halving_table, table1_results, time_to_nll_results
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT, RESULTS = ROOT / "docs" / "protocols.md", ROOT / "results"
@@ -30,10 +30,25 @@ def protocols() -> str:
     return documents.table(("", *(f"`{name}`" for name in PROTOCOLS)), rows)
 
 
+def search() -> str:
+    """The candidates of the study fast_protocol, if its results are stored."""
+    path = RESULTS / f"{fast_protocol.STUDY.name}.json"
+    if not path.exists():
+        return "No search is complete yet."
+    return halving_table.markdown(halving_table.read(path))
+
+
 def document(text: str) -> str:
     """The document with its tables updated."""
     text = documents.replaced(text, "protocols", protocols())
-    return documents.replaced(text, "table1", table1_results.markdown(table1_results.read(RESULTS)))
+    tables = {
+        "table1": table1_results.markdown(table1_results.read(RESULTS)),
+        "fast_protocol": search(),
+        "time_to_nll": time_to_nll_results.markdown(time_to_nll_results.read(RESULTS)),
+    }
+    for name, content in tables.items():
+        text = documents.replaced(text, name, content)
+    return text
 
 
 def main() -> int:

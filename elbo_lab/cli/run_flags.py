@@ -196,9 +196,14 @@ def within_budget(config: Config, budget: float) -> Config:
     Raises:
       UserError: the budget is not in (0, 1000].
     """
+    check_budget(budget)
+    return protocols.scaled(config, budget)
+
+
+def check_budget(budget: float) -> None:
+    """Raises a UserError if the budget is not in (0, 1000]."""
     if not 0 < budget <= 1000:
         raise UserError(f"--budget must be above 0 and at most 1000; got {budget}.")
-    return protocols.scaled(config, budget)
 
 
 def placement_from_flags() -> Placement:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from absl import flags
 
-from elbo_lab.cli import grid_flags, run_flags, sweep_flags
+from elbo_lab.cli import grid_flags, halving_flags, run_flags, sweep_flags
 from elbo_lab.errors import UserError
 from elbo_lab.studies import study_reporting
-from elbo_lab.studies.study import Choice, Study, Texts
+from elbo_lab.studies.study import Choice, Study, Texts, check_shared
 from elbo_lab.sweeps import grid
 
 
@@ -19,8 +19,11 @@ def conduct(
     settings: Texts | None = None,
     workdir: Path | None = None,
     earlier: Sequence[Path] = (),
+    results_dir: Path | None = None,
 ) -> int:
     """Trains the cells that are missing, and reports the study. Returns the exit status.
+
+    A study with rungs conducts them one after another.
 
     Args:
       study: the question and its grid.
@@ -29,14 +32,21 @@ def conduct(
         flags of a configuration that are present.
       workdir: the study's folder; None: that of --workdir.
       earlier: see `sweep_running.conduct`.
+      results_dir: folder that keeps the results, for a study that keeps any.
 
     Raises:
       UserError: a flag has several values, or sets what differs between cells.
     """
     settings = settings_from_flags(study) if settings is None else settings
+    if study.halving is not None:
+        return halving_flags.conduct(study, script, settings, results_dir)
+    if results_dir is not None:
+        study = study.kept_in(study, results_dir)
     grid_cells = cells(study, settings, study.choices(settings, run_flags.config_of))
     finish = functools.partial(study_reporting.report, study, settings)
-    return sweep_flags.conduct(script, grid_cells, 0, study.name, workdir, finish, earlier)
+    return sweep_flags.conduct(
+        script, grid_cells, 0, study.name, workdir, finish, earlier, study.one_core
+    )
 
 
 def settings_from_flags(study: Study) -> Texts:
@@ -66,12 +76,8 @@ def cells(study: Study, settings: Texts, choices: Sequence[Choice]) -> list[grid
         that cannot be trained in any cell; or `settings` sets what differs between cells.
     """
     result = []
+    check_shared(study.name, settings, choices)
     for choice in choices:
-        for name in choice.settings:
-            if name in settings:
-                raise UserError(
-                    f"--{name} differs between the cells of the study {study.name}; leave it out."
-                )
         try:
             config = grid_flags.checked(settings | choice.settings)
             result.append(grid.Cell(choice.values, config))

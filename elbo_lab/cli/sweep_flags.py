@@ -23,6 +23,7 @@ def conduct(
     workdir: Path | None = None,
     finish: Callable[[Path, dict[str, Any]], str] | None = None,
     earlier: Sequence[Path] = (),
+    one_core: bool = False,
 ) -> int:
     """Trains the runs that a sweep lacks, and reports it. Returns the exit status.
 
@@ -36,15 +37,18 @@ def conduct(
       workdir: the sweep's folder; None: that of --workdir.
       finish: see `sweep_running.conduct`.
       earlier: see `sweep_running.conduct`.
+      one_core: True to bind each process to a single core, on a CPU.
     """
     if flags.FLAGS.print_config:
         print(json.dumps([described(cell) for cell in cells], indent=2))
         return 0
-    sweep_options = options(script, name or script, workdir or flags.FLAGS.workdir)
+    sweep_options = options(script, name or script, workdir or flags.FLAGS.workdir, one_core)
     return sweep_running.conduct(cells, baseline, sweep_options, finish, earlier)
 
 
-def options(script: str, name: str, workdir: str | Path | None) -> sweep_running.Options:
+def options(
+    script: str, name: str, workdir: str | Path | None, one_core: bool = False
+) -> sweep_running.Options:
     """The options of a sweep that the command line gives."""
     values = flags.FLAGS
     settings = sweep_jobs.Settings(
@@ -66,6 +70,7 @@ def options(script: str, name: str, workdir: str | Path | None) -> sweep_running
         command=command,
         load=load,
         check_data=validation.check_data,
+        one_core=one_core,
     )
 
 

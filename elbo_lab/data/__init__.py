@@ -10,10 +10,11 @@ from elbo_lab.data.dataset import (
     is_binary,
     spec_of,
 )
-from elbo_lab.data.datasets import DATASETS, load
+from elbo_lab.data.datasets import DATASETS, TRAINING, load, short_name
 
 __all__ = [
     "DATASETS",
+    "TRAINING",
     "Batch",
     "Dataset",
     "Spec",
@@ -22,5 +23,6 @@ __all__ = [
     "hold_out",
     "is_binary",
     "load",
+    "short_name",
     "spec_of",
 ]

@@ -13,6 +13,9 @@ from elbo_lab.data import npz
 from elbo_lab.data.dataset import Dataset
 from elbo_lab.errors import UserError
 
+# Start of the name of a data set's training images alone.
+TRAINING = "training:"
+
 
 def load(
     name: str,
@@ -43,9 +46,13 @@ def load(
     - bool, which becomes 0 and 255;
     - floats in [0, 1], kept as float32.
 
+    "training:NAME" is the training split of the data set NAME alone, as a set with one split. Runs
+    with --held_out are then measured by held-out training images, for choices that must not depend
+    on the test images.
+
     Args:
-      name: a key of `DATASETS`, the path of an .npz file (a leading ~ is expanded), or a name in
-        tensorflow-datasets.
+      name: a key of `DATASETS`, the path of an .npz file (a leading ~ is expanded), a name in
+        tensorflow-datasets, or "training:" and one of these.
       data_dir: folder of tensorflow-datasets' prepared sets; its default folder if None.
       manual_dir: folder with a set's official files, which are then not downloaded.
       in_file: memory-map the images of an uncompressed .npz file instead of reading them; they are
@@ -61,6 +68,9 @@ def load(
       UserError: the name is unknown, the file is not as described, or the set can be neither found
         nor prepared; the message says which.
     """
+    if name.startswith(TRAINING):
+        whole = load(name.removeprefix(TRAINING), data_dir, manual_dir, in_file, resolve)
+        return _without_test_images(whole)
     if resolve is not None:
         derived = resolve(name, data_dir, manual_dir)
         if derived is not None:
@@ -80,6 +90,17 @@ def load(
         "or give the path of a file ending in .npz or the name of another image set of "
         "tensorflow-datasets."
     )
+
+
+def short_name(name: str) -> str:
+    """The name of a data set in the name of a folder: "blobs" for "training:data/blobs.npz"."""
+    return Path(name.removeprefix(TRAINING)).stem
+
+
+def _without_test_images(dataset: Dataset) -> Dataset:
+    """The training split as a data set with one split; log p(x|z) of test images is left out."""
+    name, no_images = f"{TRAINING}{dataset.name}", dataset.x_train[:0]
+    return dataset._replace(name=name, x_test=no_images, y_test=None, log_px_z=None)
 
 
 def _load_mnist_small(data_dir: str | None, manual_dir: str | None) -> Dataset:

@@ -49,14 +49,7 @@ def page(sweep: dict[str, Any], answer: Answer | None = None) -> str:
         section("conditions", "Conditions", _conditions(sweep, done, kind)),
         section("commands", "Commands", _commands(sweep)),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{text(title)}</title>\n<link rel="icon" href="data:,">\n'
-        f"<style>{html_parts.STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(parts)
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    return html_parts.document(title, parts)
 
 
 def _kind(sweep: dict[str, Any]) -> str:

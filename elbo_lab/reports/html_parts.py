@@ -67,6 +67,18 @@ summary { cursor: pointer; }
 """
 
 
+def document(title: str, parts: Sequence[str]) -> str:
+    """A whole HTML document of these parts of its body."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<title>{text(title)}</title>\n<link rel="icon" href="data:,">\n'
+        f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(parts)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
 def section(name: str, title: str, content: str) -> str:
     """A part of the page with a heading; `name` is the heading's id."""
     return (

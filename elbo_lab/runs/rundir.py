@@ -53,7 +53,7 @@ def default_name(config: Config) -> str:
     """The directory of a configuration, e.g. runs/iwae-k5-mnist_small-1a2b3c4d; the one of an
     earlier version's name if it exists.
     """
-    start = os.path.join("runs", f"{configs.label(config)}-{Path(config.dataset).stem}")
+    start = os.path.join("runs", f"{configs.label(config)}-{data.short_name(config.dataset)}")
     return first_existing(f"{start}-{configs.digest(config)}", start, old_digests.digest(config))
 
 

@@ -1,11 +1,14 @@
 """A study: a question, the grid of runs that answers it, and the figure that shows the answer."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from elbo_lab.configs import Config
+from elbo_lab.errors import UserError
 from elbo_lab.sweeps import sweep_reporting
 
 Texts = dict[str, str]  # flag -> the text of its value
@@ -17,6 +20,37 @@ class Choice(NamedTuple):
 
     values: Texts  # axis -> text; names the cell
     settings: Texts  # flag -> text, besides what all cells share
+
+
+class Rung(NamedTuple):
+    """A round of successive halving."""
+
+    budget: float  # compute of training a candidate, in reference steps
+    keep: int  # number of candidates that go on; after the last rung, that are left
+
+
+class Halving(NamedTuple):
+    """Successive halving of a study's cells, its candidates (Jamieson and Talwalkar 2016).
+
+    In each rung the candidates that are left are trained from the start with the rung's compute.
+    The best by the headline quantity go on. A reference step is a unit of compute: one step costs
+    `cost` of them, so that candidates are compared at equal cost and not at equal steps.
+    """
+
+    rungs: tuple[Rung, ...]
+    cost: Callable[[Texts], float]  # flags of a candidate -> the cost of one of its steps
+
+
+def check_shared(name: str, settings: Texts, choices: Sequence[Choice]) -> None:
+    """Raises a UserError if `settings`, which all cells of the study `name` share, has a flag that
+    a cell sets.
+    """
+    for choice in choices:
+        for flag in choice.settings:
+            if flag in settings:
+                raise UserError(
+                    f"--{flag} differs between the cells of the study {name}; leave it out."
+                )
 
 
 def sweep_table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
@@ -36,10 +70,15 @@ class Study(NamedTuple):
     settings: Texts  # flag -> text, what all cells share by default
     # (settings after replacement, the reader of flags) -> the cells
     choices: Callable[[Texts, ConfigOf], list[Choice]]
-    figure: Callable[[Sequence[dict[str, Any]]], str]  # cells of sweep.json with results -> SVG
-    caption: str  # of the figure
+    # cells of sweep.json with results -> SVG; a study with rungs has its own, without a caption
+    figure: Callable[[Sequence[dict[str, Any]]], str] | None = None
+    caption: str = ""  # of the figure
     # (the sweep's folder, the content of its sweep.json, the settings) -> text
     table: Callable[[Path, dict[str, Any], Texts], str] = sweep_table
+    # (the study, a folder) -> the study that keeps its results there, and shows all that it has
+    kept_in: Callable[[Study, Path], Study] | None = None
+    halving: Halving | None = None  # the cells are candidates; None: an ordinary grid
+    one_core: bool = False  # bind each process to a single core, on a CPU
 
 
 def crossed(axes: Mapping[str, Mapping[str, Texts]]) -> list[Choice]:

@@ -74,6 +74,7 @@ def study(
         sweep_figures.bound_against_k,
         "Test bounds against K, the draws in the bound that is trained. Bars: one standard error.",
         table,
+        kept_in,
     )
 
 

@@ -1,11 +1,8 @@
 """The results of table1: a small JSON file for each cell, and the table made from these files."""
 
 import contextlib
-import datetime
 import hashlib
 import math
-import re
-import shlex
 import textwrap
 import warnings
 from pathlib import Path
@@ -16,19 +13,14 @@ import numpy as np
 from elbo_lab import configs, evaluation, json_files
 from elbo_lab.errors import DamageWarning, UserError
 from elbo_lab.evaluation import ACTIVE_THRESHOLD, quantities
-from elbo_lab.files import write_summary
 from elbo_lab.reports import documents
 from elbo_lab.runs import completing, run_files, rundir
-from elbo_lab.studies import published
+from elbo_lab.studies import published, stored_results
 from elbo_lab.sweeps import sweep_reporting, sweep_results
 
 PREFIX = "table1-"
 # Pattern of the run directories of an earlier version, which were named by `slug`.
 EARLIER = "*-[12]-*ae-k*-s*-r*"
-# Flags that do not affect the numbers; they are not stored, since folders differ between machines.
-_OWN = re.compile(
-    r"--(workdir|results_dir|data_dir|manual_dir|platform|compilation_cache_dir|jobs)="
-)
 # The fields of a row that the table shows; active_units is [replicates, layers].
 _KIND = {
     "data": str,
@@ -129,8 +121,8 @@ def make_row(
         "device": any_summary["device"],
         "elbo_lab": any_summary["elbo_lab"],
         "jax": any_summary["jax"],
-        "date": max(_day(run / rundir.SUMMARY) for run in runs.values()),
-        "command": shlex.join(part for part in shlex.split(command) if not _OWN.match(part)),
+        "date": max(stored_results.day(run / rundir.SUMMARY) for run in runs.values()),
+        "command": stored_results.shown_command(command),
         "config": config,
     }
 
@@ -139,11 +131,6 @@ def _active_units(values: evaluation.Evaluation) -> list[int]:
     """The number of active units of each layer, over training images if these were evaluated."""
     layers = quantities.layers(values, "train") or quantities.layers(values)
     return [int(np.sum(evaluation.activity(means) > ACTIVE_THRESHOLD)) for means in layers]
-
-
-def _day(file: Path) -> str:
-    """The day on which a file was last changed, 2026-01-31."""
-    return datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.UTC).date().isoformat()
 
 
 def write(folder: Path, row: dict[str, Any]) -> None:
@@ -159,11 +146,7 @@ def write(folder: Path, row: dict[str, Any]) -> None:
         # Versions differ in the fields of a configuration that they store.
         if same and not configs.differences(configs.from_dict(row["config"]), old["config"]):
             return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
-    write_summary(path, row)
+    stored_results.write(path, row)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

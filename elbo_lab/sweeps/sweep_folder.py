@@ -49,7 +49,7 @@ def default_name(script: str, wanted: Sequence[Config]) -> str:
 
     If the folder that an earlier version gave to this grid exists, it is that one.
     """
-    start = os.path.join("runs", f"{script}-{Path(wanted[0].dataset).stem}")
+    start = os.path.join("runs", f"{script}-{data.short_name(wanted[0].dataset)}")
     name = f"{start}-{grid.digest(wanted)}"
     return rundir.first_existing(name, start, old_digests.digest_of_all(wanted))
 

@@ -190,6 +190,7 @@ def run(
     on_cpu: bool,
     interrupt: Interrupt,
     show: Callable[[float, float | None, str, int], None],
+    one_core: bool = False,
 ) -> dict[grid.Group, str]:
     """Trains and evaluates groups, `jobs` at a time, until all have ended or a signal comes.
 
@@ -205,6 +206,7 @@ def run(
         resumed.
       show: called several times a second with the work that is done, the seconds left (None if
         unknown), a text about the groups, and the number of groups that have ended.
+      one_core: True to bind each process to a single core, on a CPU.
 
     Returns:
       Group -> the reason why it failed.
@@ -212,7 +214,7 @@ def run(
     Raises:
       UserError: a file cannot be written.
     """
-    cores = core_shares(jobs) if on_cpu else [None] * jobs
+    cores = core_shares(jobs, one_core) if on_cpu else [None] * jobs
     memory = MEMORY / jobs if jobs > 1 and not on_cpu else None
     sweep_folder.make_folders(folder)
     progress = _Progress(groups, work, jobs)
@@ -265,16 +267,16 @@ def platform(settings: Settings) -> str:
     return message["platform"]
 
 
-def core_shares(jobs: int) -> list[list[int] | None]:
-    """Neighbouring cores for each job, such that every core is used.
+def core_shares(jobs: int, one_core: bool = False) -> list[list[int] | None]:
+    """Neighbouring cores for each job, such that every core is used; or one core for each job.
 
-    If there are more jobs than cores, jobs share cores evenly. None for each job if there is one
-    job only, or if the system cannot bind processes to cores.
+    If there are more jobs than cores, jobs share cores evenly. None for each job if a single job
+    may use every core, or if the system cannot bind processes to cores.
     """
-    if jobs == 1 or not hasattr(os, "sched_getaffinity"):
+    if (jobs == 1 and not one_core) or not hasattr(os, "sched_getaffinity"):
         return [None] * jobs
     cores = sorted(os.sched_getaffinity(0))
-    if jobs >= len(cores):
+    if one_core or jobs >= len(cores):
         return [[cores[i % len(cores)]] for i in range(jobs)]
     ends = [round(i * len(cores) / jobs) for i in range(jobs + 1)]
     return [cores[a:b] for a, b in zip(ends, ends[1:], strict=False)]

@@ -6,7 +6,7 @@ from typing import Any
 
 from elbo_lab.evaluation import comparison
 from elbo_lab.files import jsonable, write_atomically, write_summary
-from elbo_lab.reports import html_page, html_parts, sweep_cells, sweep_figures
+from elbo_lab.reports import html_page, html_parts, svg_figures, sweep_cells
 from elbo_lab.reports.tables import number_and_error
 from elbo_lab.runs import rundir
 from elbo_lab.sweeps import sweep_folder
@@ -42,7 +42,7 @@ def write(path: Path, sweep: dict[str, Any], answer: html_page.Answer | None = N
     write_atomically(path / sweep_folder.REPORT, html_page.page(sweep, answer).encode())
     lines = [f"report: {path / sweep_folder.REPORT}"]
     if answer and answer.figure:
-        figure = sweep_figures.standalone(answer.figure)
+        figure = svg_figures.standalone(answer.figure)
         write_atomically(path / sweep_folder.FIGURE, figure.encode())
         lines.append(f"figure: {path / sweep_folder.FIGURE}")
     return ["\n".join(lines)]

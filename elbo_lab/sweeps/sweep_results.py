@@ -208,18 +208,22 @@ def _active_units(values: dict[int, evaluation.Evaluation]) -> list[dict[str, An
 
 
 def _training(config: Config, places: list[Place], summaries) -> dict[str, Any]:
-    """Seconds of training of a replicate, and the mean training curve of the loss's first term.
+    """Seconds of training of a replicate, with compilation and without, and the mean training curve
+    of the loss's first term.
 
-    The seconds of a run are divided by its number of replicates. The curve has the steps of which
-    all replicates have metrics.
+    The seconds of a run are divided by its number of replicates. Those without compilation are its
+    steps by the median speed of its compiled calls, which leaves out checkpoints and pauses too.
+    The curve has the steps of which all replicates have metrics.
     """
     first = summaries[places[0].path]
     name = first["terms"][0]
     title, unit = quantities.term(name, results.is_density(config))
-    seconds, curves = [], []
+    seconds, compiled_seconds, curves = [], [], []
     for path, r in places:
         num_replicates = len(summaries[path]["replicas"])
-        seconds.append(run_files.timing(summaries[path])[0] / num_replicates)
+        wall_time, speed = run_files.timing(summaries[path])
+        seconds.append(wall_time / num_replicates)
+        compiled_seconds.append(summaries[path]["steps"] / speed / num_replicates)
         records = read_metrics(path, (name, *run_files.METRIC_NAMES))
         curves.append(
             {
@@ -232,7 +236,9 @@ def _training(config: Config, places: list[Place], summaries) -> dict[str, Any]:
     points = np.array([[curve[step] for step in steps] for curve in curves])  # [R, T, 2]
     mean = points.mean(axis=0).reshape(-1, 2)  # [T, 2]
     return {
+        "steps": first["steps"],
         "training_seconds": float(np.mean(seconds)),
+        "compiled_seconds": float(np.mean(compiled_seconds)),
         "curve": {
             "term": name,
             "title": title,

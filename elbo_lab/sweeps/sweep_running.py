@@ -25,6 +25,7 @@ class Options(NamedTuple):
     command: str  # the command line, for the report
     load: Callable[[str], Dataset]  # the name of a data set -> the data set
     check_data: Callable[[Config, Dataset], None]  # raises a UserError if the data do not fit
+    one_core: bool = False  # bind each process to a single core, on a CPU
 
 
 def conduct(
@@ -33,6 +34,7 @@ def conduct(
     options: Options,
     finish: Callable[[Path, dict[str, Any]], str] | None = None,
     earlier: Sequence[Path] = (),
+    interrupt: Interrupt | None = None,
 ) -> int:
     """Trains the replicates that the folder lacks, and reports. Returns the exit status.
 
@@ -45,6 +47,7 @@ def conduct(
         signal.
       earlier: run directories outside of the folder, to be moved into it if their replicates are
         wanted (see `sweep_folder.adopt`).
+      interrupt: an existing handler of signals; a new one if not given.
 
     Raises:
       UserError: no cell can be trained, or the folder or a data set cannot be used.
@@ -66,7 +69,8 @@ def conduct(
         if not (path / sweep_folder.SWEEP).exists():
             plan = sweep_results.plan(cells, baseline, options.command)
             write_summary(path / sweep_folder.SWEEP, plan)
-        interrupt, failed = Interrupt(sweep_jobs.PATIENCE + GRACE), {}
+        interrupt = interrupt or new_interrupt()
+        failed: dict[grid.Group, str] = {}
         jobs = sweep_folder.jobs(path)
         if any(replica not in store.done for replica in wanted):
             failed, jobs = train_missing(path, store, wanted, sizes, options, interrupt)
@@ -80,6 +84,11 @@ def conduct(
         if interrupt.signal:
             return interrupt.status()
         return 0 if results["complete"] else 1
+
+
+def new_interrupt() -> Interrupt:
+    """A handler of signals that gives the processes of a sweep time to save."""
+    return Interrupt(sweep_jobs.PATIENCE + GRACE)
 
 
 def stopped_message(
@@ -175,7 +184,7 @@ def train_missing(
 
     try:
         failed = sweep_jobs.run(
-            groups, works, path, options.settings, jobs, on_cpu, interrupt, show
+            groups, works, path, options.settings, jobs, on_cpu, interrupt, show, options.one_core
         )
         return failed, jobs
     finally:

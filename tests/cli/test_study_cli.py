@@ -58,6 +58,8 @@ def test_studies_are_listed_and_wrong_ones_are_one_sentence(studying):
         (("tighter_bounds", "--epochs=1,2"), "--epochs takes one value in a study; got '1,2'."),
         (("ablate_protocol", "--protocol=x"), "--protocol must be one of burda2015_paper, "),
         (("tighter_bounds", "--eval_k=50", "--dataset=missing.npz"), "missing.npz"),
+        (("tighter_bounds", "--results_dir=x"), "--results_dir is for studies whose results are"),
+        (("fast_protocol",), "--dataset must begin with training: in the study fast_protocol"),
         (("tighter_bounds",), "--eval_k must be at least --k, 50, so that"),
     ]:
         assert words in studying.refused(*flags)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from elbo_lab.data import DATASETS, Dataset, datasets, is_binary, load
+from elbo_lab.data import DATASETS, Dataset, datasets, hold_out, is_binary, load, short_name
+from elbo_lab.errors import UserError
 from tests.data import npz_files
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +34,20 @@ def test_mnist_small_has_the_documented_sizes_and_balance():
     np.testing.assert_array_equal(np.bincount(data.y_test), [200] * 10)
     assert data.y_train.dtype == data.y_test.dtype == np.int32
     assert not is_binary(data.x_train)
+
+
+def test_the_training_images_alone_are_measured_by_held_out_ones():
+    whole, alone = load("mnist_small"), load("training:mnist_small")
+    assert alone.name == "training:mnist_small" and short_name(alone.name) == "mnist_small"
+    assert alone.x_test.shape == (0, 784) and alone.y_test is None
+    parts = hold_out(alone, 1_000)
+    assert len(parts.x_train) == 9_000 and len(parts.x_test) == len(parts.y_test) == 1_000
+    # Every training image is in one of the two splits, and no test image is in either.
+    images = [np.concatenate([parts.x_train, parts.x_test]), whole.x_train, whole.x_test]
+    together, train, test = ({row.tobytes() for row in x} for x in images)
+    assert together == train and not together & test
+    with pytest.raises(UserError, match="^'unknown' is not a known dataset"):
+        load("training:unknown")
 
 
 def test_mnist_small_is_shuffled_and_traceable(embedded):

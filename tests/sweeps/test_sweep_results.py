@@ -58,6 +58,8 @@ def test_the_numbers_are_those_of_the_images(sweep):
             assert (stored["low"], stored["high"]) == pytest.approx((low, high))
         # Three replicates in one program, which trained for five seconds.
         assert cell["training_seconds"] == pytest.approx(5 / 3)
+        # 12 steps at 2 steps per second of a program of three replicates.
+        assert cell["steps"] == 12 and cell["compiled_seconds"] == pytest.approx(12 / 2 / 3)
         counts = [
             np.sum(np.var(values[cell["name"], s]["means_1"], axis=0) > 0.01) for s in range(3)
         ]
@@ -326,6 +328,8 @@ def test_shares_of_the_cores(monkeypatch):
         sweep_jobs.os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4}, raising=False
     )
     assert sweep_jobs.core_shares(1) == [None]
+    assert sweep_jobs.core_shares(1, one_core=True) == [[0]]
+    assert sweep_jobs.core_shares(2, one_core=True) == [[0], [1]]
     assert sweep_jobs.core_shares(2) == [[0, 1], [2, 3, 4]]
     assert sweep_jobs.core_shares(7) == [[0], [1], [2], [3], [4], [0], [1]]
     assert sweep_jobs.default_jobs(True, 3) == 3

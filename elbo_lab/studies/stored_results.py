@@ -1,0 +1,38 @@
+"""Small JSON files of results that are kept, such as those in results/."""
+
+import datetime
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from elbo_lab.errors import UserError
+from elbo_lab.files import write_summary
+
+# Flags that do not affect the numbers; they are not stored, since folders differ between machines.
+_OWN = re.compile(
+    r"--(workdir|results_dir|data_dir|manual_dir|platform|compilation_cache_dir|jobs)="
+)
+
+
+def shown_command(command: str) -> str:
+    """A command line without the flags that do not affect its numbers."""
+    return shlex.join(part for part in shlex.split(command) if not _OWN.match(part))
+
+
+def day(file: Path) -> str:
+    """The day on which a file was last changed, 2026-01-31."""
+    return datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.UTC).date().isoformat()
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON file, whose folder is created if it does not exist.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path.parent}: {error.strerror}") from error
+    write_summary(path, content)

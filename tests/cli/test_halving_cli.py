@@ -1,0 +1,115 @@
+"""A study with rungs from the command line: stopped, resumed, reported, and refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.cli import tiny_study
+from tests.cli.conftest import QUICK, REPOSITORY, images
+
+pytestmark = pytest.mark.slow
+TIMEOUT = 300.0  # seconds
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A function that starts the study in its folder, which is its attribute."""
+    folder = tmp_path_factory.mktemp("halving")
+    np.savez(folder / "blobs.npz", **images(np.random.default_rng(0)))
+
+    def start_study(*flags: str):
+        command = [sys.executable, "-m", "tests.cli.tiny_study"]
+        command += [f"--dataset=training:{folder / 'blobs.npz'}", f"--workdir={folder / 'study'}"]
+        command += [f"--results_dir={folder}", f"--compilation_cache_dir={folder / 'cache'}"]
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", **QUICK}
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen([*command, *flags], cwd=REPOSITORY, env=environment, **streams)
+
+    start_study.folder = folder
+    return start_study
+
+
+def means(rung) -> dict[str, float]:
+    """The mean log-likelihood of each candidate of a rung, from the values per image."""
+    cells = json.loads((rung / "sweep.json").read_text())["cells"]
+    values = {}
+    for cell in cells:
+        for run in cell.get("runs", []):
+            with np.load(rung / run["run"] / "evaluation.npz") as arrays:
+                log_px = arrays[f"log_likelihood_{run['replicate']}"]
+            values[cell["values"]["candidate"]] = np.mean(log_px, dtype=np.float64)
+            assert log_px.shape == (20,)  # the held-out images, and not the 23 test images
+    return values
+
+
+def test_a_stopped_study_goes_on_and_eliminates_the_worst(start):
+    study = start.folder / "study"
+    with start() as process:
+        deadline = time.monotonic() + TIMEOUT
+        while not list(study.glob("rung1/runs/*/metrics.jsonl")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 130 and "The same command goes on" in err, err
+    assert "Traceback" not in err and "not yet" in out
+    stopped = json.loads((study / "study.json").read_text())
+    assert not stopped["complete"] and not (start.folder / "tiny.json").exists()
+    assert not (study / "rung2").exists()
+
+    with start() as process:
+        out, err = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0 and "Traceback" not in err, err
+    content = json.loads((start.folder / "tiny.json").read_text())
+    assert content["complete"] and "workdir" not in content["command"]
+    if hasattr(os, "sched_setaffinity"):
+        assert content["devices"] == ["cpu, 1 core"]
+    candidates = {candidate["name"]: candidate for candidate in content["candidates"]}
+    first, second = means(study / "rung1"), means(study / "rung2")
+    for number, values in enumerate((first, second)):
+        for name, value in values.items():
+            assert candidates[name]["rungs"][number]["value"] == pytest.approx(value, rel=1e-12)
+    assert set(first) == {"slow", "fast", "large"}
+    assert set(second) == set(sorted(first, key=first.get)[1:])  # the better two
+    winner = max(second, key=second.get)
+    eliminated = {name: candidate["eliminated"] for name, candidate in candidates.items()}
+    places = {name: None if name == winner else 2 if name in second else 1 for name in candidates}
+    assert eliminated == places
+    assert "not finite" in candidates["broken"]["reason"]
+    assert "which must be at least --batch_size, 50" in candidates["refused"]["reason"]
+    # 40 images in batches of 10 are 4 steps, and in batches of 20 two steps of twice the cost.
+    steps = {
+        name: [r["steps"] for r in c["rungs"] if "steps" in r] for name, c in candidates.items()
+    }
+    full = {"slow": [8, 24], "fast": [8, 24], "large": [4, 12], "broken": [], "refused": []}
+    assert all(full[name][: len(own)] == own for name, own in steps.items())
+    assert f"report: {study / 'report.html'}\nfigure: {study / 'answer.svg'}\n" in out
+    assert tiny_study.STUDY.question in (study / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("--epochs=3", "--epochs follows from the rungs of the study tiny"),
+        ("--learning_rate=0.1", "--learning_rate differs between the cells of the study tiny"),
+        ("--dataset=mnist_small", "--dataset must begin with training: in the study tiny"),
+        ("--budget=0", "--budget must be above 0 and at most 1000; got 0.0."),
+        ("--batch_size=0,1", "--batch_size takes one value in a study; got '0,1'."),
+        (
+            f"--workdir={REPOSITORY / 'docs'}",
+            "is not empty and not the folder of a study with rungs",
+        ),
+    ],
+)
+def test_refusals(start, flag, sentence):
+    with start(flag) as process:
+        out, err = process.communicate(timeout=TIMEOUT)
+    lines = err.splitlines()
+    assert process.returncode == 2 and out == "" and len(lines) == 1, err
+    assert lines[0].startswith("Error: ") and sentence in lines[0]
