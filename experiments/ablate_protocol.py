@@ -11,7 +11,7 @@ Cells are trained, resumed and reported as by experiments.sweep.
 
 from absl import flags
 
-from elbo_lab.cli import run_flags, study_flags, sweep_flags
+from elbo_lab.cli import run_flags, run_sections, study_flags, sweep_flags
 from elbo_lab.studies import ablate_protocol
 
 
@@ -23,7 +23,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_flags.define(texts=True, without=run_flags.DISTRIBUTED)
+    run_flags.define(texts=True, without=run_sections.DISTRIBUTED)
     flags.FLAGS.set_default("protocol", ablate_protocol.START)
     flags.DEFINE_string(
         "towards", ablate_protocol.END, "the protocol from which the settings are taken"

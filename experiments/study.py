@@ -16,7 +16,7 @@ import textwrap
 
 from absl import flags
 
-from elbo_lab.cli import folders, run_flags, study_flags, sweep_flags
+from elbo_lab.cli import folders, run_flags, run_sections, study_flags, sweep_flags
 from elbo_lab.errors import UserError
 from elbo_lab.studies.registry import STUDIES
 
@@ -45,7 +45,7 @@ def main(name: str = "") -> int:
 
 
 if __name__ == "__main__":
-    run_flags.define(texts=True, without=run_flags.DISTRIBUTED)
+    run_flags.define(texts=True, without=run_sections.DISTRIBUTED)
     flags.DEFINE_string("results_dir", None, "folder of the results as small JSON files")
     flags.DEFINE_bool("list", False, "print the names and questions of all studies, and exit")
     sweep_flags.define_jobs()

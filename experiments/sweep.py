@@ -14,7 +14,7 @@ is missing, and a smaller grid reports its part. --overwrite deletes the sweep i
 
 from absl import flags
 
-from elbo_lab.cli import grid_flags, run_flags, sweep_flags
+from elbo_lab.cli import grid_flags, run_flags, run_sections, sweep_flags
 
 
 def main() -> int:
@@ -25,7 +25,7 @@ def main() -> int:
 
 def define() -> None:
     """Defines the script's flags."""
-    run_flags.define(texts=True, without=run_flags.DISTRIBUTED)
+    run_flags.define(texts=True, without=run_sections.DISTRIBUTED)
     flags.DEFINE_string(
         "baseline",
         None,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from elbo_lab import configs
-from elbo_lab.cli import run_flags, validation
+from elbo_lab.cli import run_flags, run_sections, validation
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -110,7 +110,7 @@ def test_the_readme_is_short():
 def test_every_flag_exists(page):
     defined = [re.findall(r'(?:DEFINE_\w+|define_\w+)\(\s*"(\w+)"', p.read_text()) for p in SOURCES]
     known = {"help", *run_flags.setting_names(), *sum(defined, [])}
-    known |= {*run_flags.PROTOCOL_SECTION, *run_flags.RUN_SECTION}
+    known |= {*run_sections.PROTOCOL_SECTION, *run_sections.RUN_SECTION}
     text = page.read_text().replace("ruff format --check", "")
     assert set(re.findall(r"(?<![\w-])--([a-z]\w+)", text)) <= known
 

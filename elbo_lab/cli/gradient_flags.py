@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from absl import flags
 
 from elbo_lab import keys, losses, models
-from elbo_lab.cli import run_flags, stored_runs
+from elbo_lab.cli import run_sections, stored_runs
 from elbo_lab.cli.flag_values import counts, define_optional_count
 from elbo_lab.data import binarization
 from elbo_lab.errors import UserError
@@ -154,5 +154,5 @@ def define() -> None:
     flags.DEFINE_integer("seed", 0, "seed of the toy and of all draws", 0, 2**31 - 1)
     flags.DEFINE_string("output", None, "a folder for table, JSON and figures")
     for name in ("platform", "compilation_cache_dir", "data_dir", "manual_dir"):
-        default, text = run_flags.RUN_DEFAULTS[name], run_flags.RUN_SECTION[name]
+        default, text = run_sections.RUN_DEFAULTS[name], run_sections.RUN_SECTION[name]
         flags.DEFINE_string(name, default, text)

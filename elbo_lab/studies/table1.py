@@ -14,6 +14,8 @@ from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts, crossed, flag
 LAYERS = {"1": {"latent_dims": "50"}, "2": {"latent_dims": "100,50"}}
 PROTOCOL = "burda2015_code"
 MODELS = {"vae": {"objective": "elbo"}, "iwae": {"objective": "iwae"}}
+# Protocol -> the course of beta of its VAEs: the ELBO with a KL warm-up.
+WARM_UPS = {"fast": "linear:0:1:20%"}
 
 
 def choices(
@@ -29,16 +31,20 @@ def choices(
     datasets = {name: {"dataset": name} for name in data}
     if "omniglot" in datasets and protocol.held_out:
         datasets["omniglot"]["held_out"] = "1345"
+    settings_of_model = MODELS
+    if beta := WARM_UPS.get(settings["protocol"]):
+        vae = {"objective": "beta_vae", "kl": "mc", "beta": beta}
+        settings_of_model = MODELS | {"vae": vae}
     axes = {
         "data": datasets,
         "layers": {number: LAYERS[number] for number in layers},
-        "model": {model: MODELS[model] for model in models},
+        "model": {model: settings_of_model[model] for model in models},
         "k": flag_axis("k", *ks),
     }
     cells: dict[tuple[str, ...], Choice] = {}
     for values, flags in crossed(axes):
         if values["k"] == "1":
-            values, flags = values | {"model": "vae"}, flags | MODELS["vae"]
+            values, flags = values | {"model": "vae"}, flags | settings_of_model["vae"]
         cells.setdefault(tuple(values.values()), Choice(values, flags))
     return list(cells.values())
 

@@ -4,7 +4,7 @@ import pytest
 from absl import flags
 
 from elbo_lab import configs
-from elbo_lab.cli import folders, run_flags, validation
+from elbo_lab.cli import folders, run_flags, run_sections, validation
 from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
 
@@ -40,7 +40,7 @@ def test_an_empty_text_leaves_out_what_a_protocol_sets():
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, value in run_flags.RUN_DEFAULTS.items() if value is None]
+    "name", [name for name, value in run_sections.RUN_DEFAULTS.items() if value is None]
 )
 def test_flags_whose_default_is_none_may_be_empty(name):
     assert parsed(f"--{name}=")[name].value is None

@@ -10,7 +10,7 @@ import pytest
 
 from elbo_lab import configs, losses
 from elbo_lab.cli.flag_values import number_or_course
-from elbo_lab.cli.run_flags import DISTRIBUTED, RUN_SECTION
+from elbo_lab.cli.run_sections import DISTRIBUTED, RUN_SECTION
 from elbo_lab.config_sections import SECTIONS
 from elbo_lab.models import MODELS
 from elbo_lab.optimizer_options import OPTIMIZER_OPTIONS
@@ -29,7 +29,7 @@ LISTS = [
 FLAGS = {
     "run": CONFIG | set(RUN_SECTION),
     "sweep": CONFIG | set(RUN_SECTION) - set(DISTRIBUTED) | {"baseline", "jobs"},
-    "study": CONFIG | set(RUN_SECTION) - set(DISTRIBUTED) | {"list", "jobs"},
+    "study": CONFIG | set(RUN_SECTION) - set(DISTRIBUTED) | {"list", "jobs", "results_dir"},
     "benchmark": {"parts", "cells", "peers", "rounds", "burst", "json"},
     "gradients": {
         *("objective", "estimators", "k", "m", "run", "toy", "num_gradients", "oracle_gradients"),

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from elbo_lab.cli import folders, run_flags, study_flags, sweep_flags
+from elbo_lab.cli import folders, run_flags, run_sections, study_flags, sweep_flags
 from elbo_lab.studies.study import Choice, Halving, Rung, Study
 
 # Name of a candidate -> its flags. The rate of the third makes its parameters infinite.
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_flags.define(texts=True, without=run_flags.DISTRIBUTED)
+    run_flags.define(texts=True, without=run_sections.DISTRIBUTED)
     sweep_flags.define_jobs()
     flags.DEFINE_string("results_dir", None, "folder of the results")
     run_flags.run(main, __doc__)

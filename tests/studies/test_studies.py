@@ -99,6 +99,25 @@ def test_one_draw_of_iwae_is_the_vae_and_omniglot_has_its_own_validation_images(
     assert "held_out" not in table1.study(["omniglot"]).choices(paper, config_of)[0].settings
 
 
+def test_vaes_of_the_fast_protocol_have_a_kl_warm_up():
+    by_name = {
+        tuple(choice.values.values()): choice.settings
+        for choice in table1.study(ks=["1", "5"]).choices({"protocol": "fast"}, config_of)
+    }
+    assert list(by_name) == [
+        ("mnist", "1", "vae", "1"),
+        ("mnist", "1", "vae", "5"),
+        ("mnist", "1", "iwae", "5"),
+    ]
+    for k in ("1", "5"):
+        config = grid_flags.checked({"protocol": "fast"} | by_name["mnist", "1", "vae", k])
+        options = config.objective_options
+        assert (config.objective, config.k, config.estimator) == ("beta_vae", int(k), "dreg")
+        assert (options.beta, options.kl) == ("linear:0:1:20%", "mc")
+    iwae = grid_flags.checked({"protocol": "fast"} | by_name["mnist", "1", "iwae", "5"])
+    assert iwae == configs.resolved(PROTOCOLS["fast"])
+
+
 def test_protocols_that_do_not_differ_have_no_ablation():
     with pytest.raises(UserError, match="--towards=fast_adam do not differ in training"):
         ablate_protocol.choices({"protocol": "fast_adam"}, config_of, "fast_adam")
