@@ -39,10 +39,13 @@ class Row(NamedTuple):
     learning_rate: str
     estimator: str
     more: Texts = {}  # further flags
+    label: str = ""  # of the further flags, for the candidate's name
 
 
 _EMA = {"ema": "0.999"}
 _WARM_UP = {"warmup_steps": "100"}
+# The settings of the protocol `fast`: factors that change faster and are updated every fifth step.
+_FACTORS = {"warmup_steps": "50", "adam_b1": "0.9", "soap_decay": "0.8", "soap_factor_every": "5"}
 # Muon's directions are as large as Adam's, so that Adam's learning rates apply.
 _LIKE_ADAM = {"muon_rms": "0.2"}
 # schedule_free averages its iterates in place of a schedule.
@@ -53,7 +56,7 @@ CANDIDATES = (
     Row("adam", "100", "0.008", "dreg"),
     Row("adam", "100", "0.004", "reparam"),
     Row("adam", "100", "0.004", "stl"),
-    Row("adam", "100", "0.004", "dreg", _EMA),
+    Row("adam", "100", "0.004", "dreg", _EMA, "ema"),
     Row("adam", "250", "0.008", "dreg"),
     Row("adam", "1000", "0.008", "dreg"),
     Row("adamax", "100", "0.004", "dreg"),
@@ -65,12 +68,13 @@ CANDIDATES = (
     Row("muon", "1000", "0.008", "dreg", _LIKE_ADAM),
     Row("soap", "100", "0.002", "dreg"),
     Row("soap", "100", "0.004", "dreg"),
-    Row("soap", "100", "0.004", "dreg", _WARM_UP),
+    Row("soap", "100", "0.004", "dreg", _WARM_UP, "warm-up"),
     Row("soap", "100", "0.004", "reparam"),
     Row("soap", "100", "0.004", "stl"),
-    Row("soap", "100", "0.004", "dreg", _EMA),
+    Row("soap", "100", "0.004", "dreg", _EMA, "ema"),
     Row("soap", "250", "0.004", "dreg"),
     Row("soap", "250", "0.008", "dreg"),
+    Row("soap", "250", "0.008", "dreg", _FACTORS, "fifth steps"),
     Row("soap", "1000", "0.008", "dreg"),
     Row("schedule_free", "100", "0.004", "dreg", _FREE),
     Row("schedule_free", "250", "0.008", "dreg", _FREE),
@@ -85,8 +89,8 @@ def choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
 
 def choice_of(row: Row) -> Choice:
     """A candidate with its name, "adam 0.004, B 100, dreg"."""
-    more = "".join(f", {name} {text}" for name, text in row.more.items())
-    name = f"{row.optimizer} {row.learning_rate}, B {row.batch_size}, {row.estimator}{more}"
+    label = f", {row.label}" if row.label else ""
+    name = f"{row.optimizer} {row.learning_rate}, B {row.batch_size}, {row.estimator}{label}"
     settings = {
         "optimizer": row.optimizer,
         "batch_size": row.batch_size,

@@ -15,7 +15,8 @@ from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts
 
 # Protocol -> fractions of its epochs.
 LADDERS: dict[str, tuple[str, ...]] = {
-    "fast": ("0.003", "0.01", "0.03", "0.1"),
+    "fast": ("0.01", "0.03", "0.1", "0.3", "1"),
+    "fast_adam": ("0.003", "0.01", "0.03", "0.1"),
     "burda2015_code": ("0.003", "0.01", "0.03", "0.1"),
 }
 

@@ -29,7 +29,7 @@ LISTS = [
 FLAGS = {
     "run": CONFIG | set(RUN_SECTION),
     "sweep": CONFIG | set(RUN_SECTION) - set(DISTRIBUTED) | {"baseline", "jobs"},
-    "study": CONFIG | set(RUN_SECTION) - set(DISTRIBUTED) | {"list", "jobs"},
+    "study": CONFIG | set(RUN_SECTION) - set(DISTRIBUTED) | {"list", "jobs", "results_dir"},
     "benchmark": {"parts", "cells", "peers", "rounds", "burst", "json"},
     "gradients": {
         *("objective", "estimators", "k", "m", "run", "toy", "num_gradients", "oracle_gradients"),
