@@ -13,6 +13,7 @@ from elbo_lab import configs, evaluation, methods, training
 from elbo_lab.data import Batch, Spec, streaming
 from elbo_lab.devices import sharding
 from elbo_lab.methods import Loss, Method
+from elbo_lab.training import optimizer
 from tests.training import toys
 
 NUMBER, DIMS = 60, 16
@@ -33,6 +34,9 @@ CASES = {
     "r2": configs.replace(BASE, replicates=2, batch_gradient="sum", adam_eps=1.0),  # 2 x 4
     "vmap_r4": configs.replace(BASE, replicates=4, estimator="dreg"),  # 4 x 2
     "beta_tcvae": configs.replace(BASE, objective="beta_tcvae", k=1),  # 1 x 4
+    # 2 x 4. With a small epsilon the direction depends on the bases, and those of factors with
+    # equal eigenvalues on rounding.
+    "soap": configs.replace(BASE, optimizer="soap", replicates=2, ema=0.9, adam_eps=1.0),
 }
 
 
@@ -104,7 +108,7 @@ def main(devices: int, file: str) -> None:
         records = toys.run(config, loop, data)
         for term in records[0].metrics:
             results[f"{name}/terms/{term}"] = np.stack([r.metrics[term] for r in records])
-        params = records[-1].state.params
+        params = optimizer.evaluation_params(config, records[-1].state)
         for i, leaf in enumerate(jax.tree.leaves(params)):
             results[f"{name}/params/{i}"] = leaf
         if name == "r1":

@@ -13,7 +13,7 @@ from elbo_lab.devices import sharding
 from elbo_lab.errors import UserError
 
 HERE = Path(__file__).resolve().parent
-MESHES = {"r1": (1, 4), "r2": (2, 4), "vmap_r4": (4, 2), "beta_tcvae": (1, 4)}
+MESHES = {"r1": (1, 4), "r2": (2, 4), "vmap_r4": (4, 2), "beta_tcvae": (1, 4), "soap": (2, 4)}
 
 
 class Device:
