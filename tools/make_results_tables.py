@@ -18,13 +18,14 @@ DOCUMENT, RESULTS = ROOT / "docs" / "protocols.md", ROOT / "results"
 
 
 def protocols() -> str:
-    """A row for each setting in which the protocols differ, and a column for each protocol."""
+    """A row for each setting in which the protocols differ, and a column for each protocol.
+
+    A cell is empty if the protocol leaves the setting open, or has another optimizer or objective.
+    """
     settings = [configs.all_values(config) for config in PROTOCOLS.values()]
     rows = []
-    for name in settings[0]:
-        if not all(name in values for values in settings):
-            continue
-        texts = [configs.flag_text(values[name]) for values in settings]
+    for name in dict.fromkeys(name for values in settings for name in values):
+        texts = [configs.flag_text(values.get(name)) for values in settings]
         if len(set(texts)) > 1:
             rows.append((f"`--{name}`", *texts))
     return documents.table(("", *(f"`{name}`" for name in PROTOCOLS)), rows)
