@@ -11,7 +11,14 @@ from elbo_lab import configs
 from elbo_lab.cli import run_flags
 from elbo_lab.cli.protocols import PROTOCOLS
 from elbo_lab.reports import documents
-from elbo_lab.studies import fast_protocol, halving_table, table1_results, time_to_nll_results
+from elbo_lab.studies import (
+    comparison_results,
+    fast_protocol,
+    halving_table,
+    published,
+    table1_results,
+    time_to_nll_results,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT, RESULTS = ROOT / "docs" / "protocols.md", ROOT / "results"
@@ -47,6 +54,8 @@ def document(text: str) -> str:
         "fast_protocol": search(),
         "time_to_nll": time_to_nll_results.markdown(time_to_nll_results.read(RESULTS)),
     }
+    for name in published.COMPARISONS:
+        tables[name] = comparison_results.markdown(name, comparison_results.read(RESULTS, name))
     for name, content in tables.items():
         text = documents.replaced(text, name, content)
     return text

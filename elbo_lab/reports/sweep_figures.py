@@ -3,7 +3,7 @@
 All take the `cells` of sweep.json that have results.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -184,9 +184,16 @@ def _cut_start(curves: Sequence[Sequence[float]], axes) -> None:
     axes.set_ylim(low - margin, high + margin)
 
 
-def differences(cells: Sequence[dict[str, Any]], level: float) -> str:
+def differences(
+    cells: Sequence[dict[str, Any]], level: float, published: Mapping[str, float] | None = None
+) -> str:
     """Each cell's headline minus that of the baseline, with its interval. Cells that do not compare
     with the baseline are left out.
+
+    Args:
+      cells: of sweep.json, with results.
+      level: probability of the intervals.
+      published: name of a cell -> the same difference in a paper, an open marker.
     """
     styles, compared = _styles(cells), sweep_cells.compared(cells)
     figure, axes = _rows(compared)
@@ -194,6 +201,10 @@ def differences(cells: Sequence[dict[str, Any]], level: float) -> str:
         difference, style = sweep_cells.difference(cell), styles[_without_k(cell)]
         axes.plot([difference["low"], difference["high"]], [row, row], color=style["color"])
         axes.plot([difference["mean"]], [row], **style)
+        if published and cell["name"] in published:
+            ink = svg_figures.PALETTE["ink"]
+            open_marker = {"marker": "o", "markersize": 7, "markerfacecolor": "none"}
+            axes.plot([published[cell["name"]]], [row], **open_marker, markeredgecolor=ink)
     axes.axvline(0.0, color=svg_figures.PALETTE["axis"], linewidth=1.0, zorder=0)
     unit = sweep_cells.unit(sweep_cells.headlines(compared))
     label = f"minus the baseline, {unit}; {level:.0%} interval"

@@ -1,5 +1,6 @@
 """Numbers of published tables, with which ours are compared."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -37,4 +38,71 @@ TABLE1: dict[tuple[str, int, str, int], Published] = {
     ("omniglot", 2, "iwae", 1): Published(107.56, "30+5", verified=False),
     ("omniglot", 2, "iwae", 5): Published(104.79, "38+6", verified=False),
     ("omniglot", 2, "iwae", 50): Published(103.38, "44+7"),
+}
+
+
+class Bound(NamedTuple):
+    """A test bound of a published table beside its log-likelihood."""
+
+    value: float  # the IWAE-64 bound, nats per test image
+    gap: float  # the bound minus the log-likelihood, as the paper rounds it
+
+
+class Comparison(NamedTuple):
+    """What a paper reports of models that are trained by several objectives or estimators.
+
+    Keys are the values of a study's cells. The first key is the baseline of the differences.
+    """
+
+    source: str
+    log_px: Mapping[tuple[str, ...], float]  # test log-likelihoods, nats per image
+    # Cells that the paper finds better than the baseline, but gives no number for.
+    better: tuple[tuple[str, ...], ...] = ()
+    bounds: Mapping[tuple[str, ...], Bound] = {}
+
+    def difference(self, key: tuple[str, ...]) -> float | None:
+        """A cell's log-likelihood minus the baseline's, nats; None for the baseline and for a cell
+        without a number.
+        """
+        baseline = next(iter(self.log_px), None)
+        if key == baseline or key not in self.log_px:
+            return None
+        return self.log_px[key] - self.log_px[baseline]
+
+
+# By the name of the study that trains the same cells.
+COMPARISONS: dict[str, Comparison] = {
+    # log p(x) by 5,000 draws; 64 draws in a training step of each image.
+    "rainforth2018": Comparison(
+        "Rainforth et al. (2018), MNIST, 64 draws",
+        {
+            ("IWAE",): -84.52,
+            ("PIWAE(8, 8)",): -84.46,
+            ("MIWAE(8, 8)",): -84.97,
+            ("CIWAE(0.5)",): -85.24,
+            ("VAE",): -86.21,
+        },
+        bounds={
+            ("IWAE",): Bound(-86.11, -1.59),
+            ("PIWAE(8, 8)",): Bound(-85.74, -1.28),
+            ("MIWAE(8, 8)",): Bound(-85.69, -0.72),
+            ("CIWAE(0.5)",): Bound(-86.08, -0.84),
+            ("VAE",): Bound(-86.69, -0.47),
+        },
+    ),
+    # The paper's results are curves; its abstract states that DReG improves IWAE.
+    "tucker2018": Comparison("Tucker et al. (2018), abstract", {}, better=(("dreg",),)),
+    # One stochastic layer: (model, k).
+    "li_turner2016": Comparison(
+        "Li and Turner (2016), MNIST, one stochastic layer",
+        {
+            ("VAE", "5"): -86.47,
+            ("IWAE", "5"): -85.41,
+            ("VR-max", "5"): -85.42,
+            ("VR(0.5)", "5"): -85.50,
+            ("VAE", "50"): -86.35,
+            ("IWAE", "50"): -84.80,
+            ("VR-max", "50"): -84.81,
+        },
+    ),
 }

@@ -3,11 +3,23 @@
 from elbo_lab.studies import (
     ablate_protocol,
     fast_protocol,
+    li_turner2016,
+    rainforth2018,
     table1,
     tighter_bounds,
     time_to_nll,
+    tucker2018,
 )
 from elbo_lab.studies.study import Study
 
-_MODULES = (table1, ablate_protocol, tighter_bounds, fast_protocol, time_to_nll)
+_MODULES = (
+    table1,
+    ablate_protocol,
+    tighter_bounds,
+    fast_protocol,
+    time_to_nll,
+    rainforth2018,
+    tucker2018,
+    li_turner2016,
+)
 STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in _MODULES}

@@ -18,6 +18,13 @@ MODELS = {"vae": {"objective": "elbo"}, "iwae": {"objective": "iwae"}}
 WARM_UPS = {"fast": "linear:0:1:20%"}
 
 
+def vae(protocol: str) -> Texts:
+    """The flags of a VAE's objective: the ELBO, with the KL warm-up of the protocol if any."""
+    if beta := WARM_UPS.get(protocol):
+        return {"objective": "beta_vae", "kl": "mc", "beta": beta}
+    return MODELS["vae"]
+
+
 def choices(
     settings: Texts,
     config_of: ConfigOf,
@@ -31,10 +38,7 @@ def choices(
     datasets = {name: {"dataset": name} for name in data}
     if "omniglot" in datasets and protocol.held_out:
         datasets["omniglot"]["held_out"] = "1345"
-    settings_of_model = MODELS
-    if beta := WARM_UPS.get(settings["protocol"]):
-        vae = {"objective": "beta_vae", "kl": "mc", "beta": beta}
-        settings_of_model = MODELS | {"vae": vae}
+    settings_of_model = MODELS | {"vae": vae(settings["protocol"])}
     axes = {
         "data": datasets,
         "layers": {number: LAYERS[number] for number in layers},
