@@ -109,6 +109,7 @@ def test_stl_is_found_biased_above_one_draw_and_unbiased_estimators_are_not(grou
         assert row.efficiency == row.statistics.snr**2 / row.seconds
 
 
+@pytest.mark.slow
 def test_slopes_are_of_points_above_the_noise():
     rows = list(iwae_rows().values())
     snr = {(r.group, r.estimator, r.k): r.statistics.snr for r in rows}

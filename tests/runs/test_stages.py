@@ -76,6 +76,7 @@ def test_each_replicate_is_evaluated_on_its_own_test_images_by_its_averaged_weig
         np.testing.assert_allclose(evaluations[r]["means_1"], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_active_units_are_counted_over_the_first_training_images(begun):
     run = begun(au_images=5, held_out=3)
     assert run.dataset.x_train.shape == (17, 16)

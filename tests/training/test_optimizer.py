@@ -112,6 +112,7 @@ def orthogonalized(x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("rms", [None, 0.2])
+@pytest.mark.slow
 def test_muon(rms):
     """Kernels are matrices of [all axes but the last, last axis], vectors are left to Adam."""
     rng = np.random.default_rng(2)

@@ -117,6 +117,7 @@ def test_nothing_preconditioned_is_optax_adam():
         np.testing.assert_allclose(result, expected, rtol=0, atol=4 * np.finfo(np.float32).eps)
 
 
+@pytest.mark.slow
 def test_replicates_with_a_common_step_equal_single_ones():
     values = jnp.asarray(np.stack([gradients((4, 3), 5, seed) for seed in (1, 2)], 1), jnp.float32)
     transformation = soap.scale_by_soap(**SETTINGS)

@@ -303,6 +303,7 @@ def test_every_objective_reaches_the_loop(name):
     assert tuple(terms) == variational.TERMS
 
 
+@pytest.mark.slow
 def test_settings_reach_the_objective():
     config = configs.replace(SMALL, objective="renyi", alpha=-np.inf, k=4)
     model = models.make(config, Spec("image", (3,), 2))
