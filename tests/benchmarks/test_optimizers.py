@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from benchmarks import merging, optimizers, parts, peers
+from benchmarks import merging, optimizers, parts, peers, workers
 from benchmarks.peers import common, ours
 from elbo_lab.optimizer_options import OPTIMIZER_OPTIONS
 from tools import make_performance_tables
@@ -98,8 +98,19 @@ def test_calls_have_whole_periods_of_renewals(batch, burst):
     assert steps % 10 == 0 and 10 <= steps <= common.NUM_IMAGES // batch
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ["adam_ema", "muon", "schedule_free", "soap_fixed"])
+def test_rows_train(row):
+    with workers.task_folder(20, 5, num_images=100) as folder:
+        task = common.read_task(folder, steps=10, replicates=1)
+    peer = ours.make(task, **peers.ROWS[row].options)
+    before = peer.bound()
+    peer.train()  # raises if a step fails
+    assert peer.bound() > before
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be chosen")
-def test_a_worker_is_bound_to_its_core(monkeypatch):
+def test_workers_use_the_last_core_that_is_allowed(monkeypatch):
     assert optimizers.last_core() in os.sched_getaffinity(0)
     monkeypatch.delattr(os, "sched_getaffinity")
     assert optimizers.last_core() is None
