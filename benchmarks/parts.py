@@ -5,11 +5,11 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks import printing, processes, systems, training
+from benchmarks import optimizers, printing, processes, systems, training
 from benchmarks.peers import OURS, ROWS, SYSTEM_ROWS
 from elbo_lab.errors import UserError
 
-PARTS = ("train", "systems", "evaluate", "start", "memory", "replicates")
+PARTS = ("train", "systems", "evaluate", "start", "memory", "replicates", "optimizers")
 REPLICATES = (1, 2, 4, 8)
 
 
@@ -28,8 +28,8 @@ def measure(request: Request, keep: Callable[[str, Any], None]) -> None:
 
     Args:
       request: the parts, and how to measure them.
-      keep: called with the name and the figures of a part when they are known; for "train" and
-        "systems" after every cell.
+      keep: called with the name and the figures of a part when they are known; for "train",
+        "systems" and "optimizers" after every cell.
     """
     rows, rounds, burst = request.rows, request.rounds, request.burst
     if "train" in request.parts:
@@ -40,6 +40,8 @@ def measure(request: Request, keep: Callable[[str, Any], None]) -> None:
         measured = training.measure_replicates(REPLICATES, request.pairs, rounds, burst)
         keep("replicates", measured)
         printing.print_replicates(measured)
+    if "optimizers" in request.parts:
+        _measure_optimizers(request, keep)
     fewer = max(3, rounds // 3)
     if "evaluate" in request.parts:
         measured = training.measure_evaluate(rows, fewer, burst, warn)
@@ -71,6 +73,15 @@ def _measure_systems(request: Request, keep: Callable[[str, Any], None]) -> None
         done.append(cell)
         keep("systems", done)
         printing.print_system(systems.SYSTEMS[model].label, cell)
+
+
+def _measure_optimizers(request: Request, keep: Callable[[str, Any], None]) -> None:
+    done = []
+    for batch in optimizers.BATCHES:
+        cell = optimizers.measure_optimizers(batch, request.rounds, request.burst)
+        done.append(cell)
+        keep("optimizers", done)
+        printing.print_optimizers(cell)
 
 
 def _measure_start(rows: list[str], rounds: int, keep: Callable[[str, Any], None]) -> None:

@@ -75,3 +75,15 @@ def print_replicates(cells: list[dict[str, Any]]) -> None:
             f"B = {cell['batch']:3d}, k = {cell['k']:2d}  {cell['replicates']:2d} "
             f"{cell['replicate_steps_per_s']:9.1f}   {ratio}"
         )
+
+
+def print_optimizers(cell: dict[str, Any]) -> None:
+    """Prints a batch size: a line for each optimizer, and one for each part of SOAP's step."""
+    head = f"optimizers, B = {cell['batch']}, k = {cell['k']}"
+    print(f"\n{head:40} ms a step   over adam at B = 100   ms beyond sgd")
+    for row, line in cell["rows"].items():
+        beyond = shown(line["ms_beyond_gradient"])
+        ratio = shown(line["over_reference"])
+        print(f"  {ROWS[row].label:38} {line['ms']:9.2f}   {ratio:20}   {beyond}")
+    for part, ms in cell["soap_ms"].items():
+        print(f"  {f'soap: {part}, ms':38} {shown(ms)}", flush=True)

@@ -43,20 +43,30 @@ class Worker:
       steps: of one call.
       replicates: of one program; ours alone.
       cache: folder of the compilation cache; "": that of the environment.
+      core: the only core that the process uses; None: all that this process may use.
 
     Raises:
       Failed: the process ends before it is ready.
     """
 
-    def __init__(self, row: str, folder: str, steps: int, replicates: int = 1, cache: str = ""):
+    def __init__(
+        self,
+        row: str,
+        folder: str,
+        steps: int,
+        replicates: int = 1,
+        cache: str = "",
+        core: int | None = None,
+    ):
         environment = dict(os.environ)
         if cache:
             environment |= dict.fromkeys(CACHES, cache) | KEEP_ALL
         self.row, self.steps = row, steps
         self.errors = tempfile.TemporaryFile("w+")
         module = [sys.executable, "-m", "benchmarks.peers.worker"]
+        cores = [] if core is None else [str(core)]
         self.process = subprocess.Popen(
-            [*module, row, folder, str(steps), str(replicates)],
+            [*module, row, folder, str(steps), str(replicates), *cores],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks.optimizers import GRADIENT
 from benchmarks.peers import OURS, ROWS
 from benchmarks.systems import SYSTEMS
 from elbo_lab.cli import run_flags
@@ -34,7 +35,10 @@ RATIOS = {
 }
 EVALUATION, REPLICATES = 0.71, 1.5
 # Parts of the file of figures; each stores the command that measured it.
-PARTS = ("train", "systems", "replicates", "evaluate", "start", "peer_start", "memory")
+PARTS = (
+    *("train", "systems", "replicates", "evaluate", "start", "peer_start", "memory"),
+    "optimizers",
+)
 
 
 def machine(figures: dict[str, Any]) -> str:
@@ -90,7 +94,7 @@ def ratios(figures: dict[str, Any]) -> str:
     cells = figures["train"]
     rows = []
     for row in _peer_rows(figures):
-        texts = [_ratio(cell["rows"].get(row), "ours_over_this") for cell in cells]
+        texts = [_spread(cell["rows"].get(row), "ours_over_this") for cell in cells]
         rows.append((ROWS[row].label, *texts))
         if row in RATIOS:
             targets = [f"*{RATIOS[row][cell['batch'], cell['k']]:.2f}*" for cell in cells]
@@ -150,7 +154,7 @@ def systems(figures: dict[str, Any]) -> str:
                     SYSTEMS[cell["model"]].label if row == OURS else "",
                     ROWS[row].label,
                     _rate(line["steps_per_s"]),
-                    "" if row == OURS else _ratio(line, "ours_over_this"),
+                    "" if row == OURS else _spread(line, "ours_over_this"),
                     f"{-start:.2f}, {-after:.2f}",
                     f"{line['peak_memory_mb']:.0f}",
                 )
@@ -198,7 +202,7 @@ def evaluation(figures: dict[str, Any]) -> str:
                 ROWS[row].label,
                 f"{line['images_per_s']:.1f}",
                 f"{line['fraction']:.2f} ({low:.2f}, {high:.2f})",
-                _ratio(line, "ours_over_this"),
+                _spread(line, "ours_over_this"),
                 f"{line['value']:.2f}",
             )
         )
@@ -222,7 +226,7 @@ def replicates(figures: dict[str, Any]) -> str:
     rows = [
         (
             f"{batch}, {k}",
-            *(_ratio(lines.get(number), "throughput_over_one") for number in numbers),
+            *(_spread(lines.get(number), "throughput_over_one") for number in numbers),
         )
         for (batch, k), lines in sorted(by_number.items())
     ]
@@ -233,13 +237,37 @@ def replicates(figures: dict[str, Any]) -> str:
     return documents.table(("B, k", *heads), rows)
 
 
+def optimizers(figures: dict[str, Any]) -> str:
+    """A step's milliseconds with each optimizer, and their ratio to Adam at B = 100."""
+    cells = figures["optimizers"]
+    rows = []
+    for row in cells[0]["rows"]:
+        lines = [cell["rows"][row] for cell in cells]
+        texts = [f"{line['ms']:.1f}; {_spread(line, 'over_reference')}" for line in lines]
+        rows.append((ROWS[row].label, *texts))
+    return documents.table(("ms a step; relative", *map(_batch, cells)), rows)
+
+
+def optimizers_alone(figures: dict[str, Any]) -> str:
+    """Milliseconds of a step beyond those of sgd, and those of the parts of SOAP's step."""
+    cells = figures["optimizers"]
+    rows = []
+    for row in cells[0]["rows"]:
+        if row != GRADIENT:
+            lines = [cell["rows"][row] for cell in cells]
+            rows.append((ROWS[row].label, *(_spread(line, "ms_beyond_gradient") for line in lines)))
+    for part in cells[0]["soap_ms"]:
+        rows.append((f"*soap: {part}*", *(_spread(cell["soap_ms"], part) for cell in cells)))
+    return documents.table(("ms beyond a step of sgd", *map(_batch, cells)), rows)
+
+
 def speed(figures: dict[str, Any]) -> str:
     """Our speed, against the limit and against the two peers that have targets."""
     rows = []
     for cell in figures["train"]:
         own = cell["rows"][OURS]
         low, high = own["fraction_quartiles"]
-        peers = [_ratio(cell["rows"].get(row), "ours_over_this") for row in RATIOS]
+        peers = [_spread(cell["rows"].get(row), "ours_over_this") for row in RATIOS]
         fraction = f"{own['fraction']:.2f} ({low:.2f}, {high:.2f})"
         rows.append((_cell(cell), _rate(own["steps_per_s"]), fraction, *peers))
     head = ("B, k", "steps/s", "of the limit", *(f"ours over {ROWS[row].label}" for row in RATIOS))
@@ -250,6 +278,7 @@ def performance(text: str, figures: dict[str, Any]) -> str:
     """The text of docs/performance.md with its tables updated."""
     parts = dict.fromkeys((speed, machine, limit, ratios, speeds, bounds, memory), "train")
     parts |= {systems: "systems", evaluation: "evaluate", replicates: "replicates"}
+    parts |= dict.fromkeys((optimizers, optimizers_alone), "optimizers")
     for part, needed in parts.items():
         table = part(figures) if needed in figures else "Not measured on this machine yet."
         text = documents.replaced(text, part.__name__, table)
@@ -278,11 +307,16 @@ def _cell(cell: dict[str, Any]) -> str:
     return f"{cell['batch']}, {cell['k']}"
 
 
+def _batch(cell: dict[str, Any]) -> str:
+    return f"B = {cell['batch']:,}"
+
+
 def _rate(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 30 else f"{rate:.1f}"
 
 
-def _ratio(line: dict[str, Any] | None, name: str) -> str:
+def _spread(line: dict[str, Any] | None, name: str) -> str:
+    """ "0.62 (0.60, 0.65)": the median and quartiles of a figure; "" if the line is None."""
     if line is None:
         return ""
     low, high = line[name]["quartiles"]

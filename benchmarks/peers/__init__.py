@@ -37,6 +37,40 @@ ROWS = {
     "numpyro": Row("numpyro_svi", {}, "NumPyro, scanned"),
     "pythae": Row("pythae_trainer", {}, "pythae's trainer"),
 }
+# The row that those with each optimizer are divided by: Adam with batches of this size.
+REFERENCE, REFERENCE_BATCH = "reference", 100
+# A period, in steps, that is longer than any training.
+NEVER = 10**9
+# This library's rows with each optimizer -> settings that replace the task's.
+_SETTINGS: dict[str, dict] = {
+    "adam": {"optimizer": "adam"},
+    "adam_ema": {"optimizer": "adam", "ema": 0.999},
+    "adamax": {"optimizer": "adamax"},
+    "schedule_free": {"optimizer": "schedule_free"},
+    "sgd": {"optimizer": "sgd"},
+    "muon": {"optimizer": "muon"},
+    "soap": {"optimizer": "soap"},
+    "soap_fixed_bases": {"optimizer": "soap", "soap_frequency": NEVER},
+    "soap_fixed": {"optimizer": "soap", "soap_frequency": NEVER, "soap_factor_every": NEVER},
+    REFERENCE: {"optimizer": "adam", "batch_size": REFERENCE_BATCH},
+}
+_LABELS = {
+    "adam_ema": "adam, --ema=0.999",
+    "soap_fixed_bases": "soap, bases never renewed",
+    "soap_fixed": "soap, factors and bases never renewed",
+    REFERENCE: f"adam, B = {REFERENCE_BATCH}",
+}
+OPTIMIZERS = tuple(row for row in _SETTINGS if row != REFERENCE)
+# Part of SOAP's step -> the row that has it, and the row that differs by it alone.
+SOAP_PARTS = {
+    "rotations": ("soap_fixed", "adam"),
+    "factors": ("soap_fixed_bases", "soap_fixed"),
+    "renewals": ("soap", "soap_fixed_bases"),
+}
+ROWS |= {
+    row: Row("ours", {"settings": settings}, _LABELS.get(row, row))
+    for row, settings in _SETTINGS.items()
+}
 # Row of a peer -> the row that trains the other model families, if there is one.
 SYSTEM_ROWS = {"pytorch": "pytorch_systems"}
 

@@ -17,31 +17,43 @@ from elbo_lab.training import hyper, optimizer
 SPEC = Spec("image", (28, 28), 2)
 
 
-def config_of(task: Task) -> Config:
-    """The configuration of a task, with more epochs than are ever trained."""
-    b1, b2, epsilon = task.adam
-    return configs.make(
-        model=task.model,
-        k=task.k,
-        batch_size=task.batch,
-        replicates=task.replicates,
-        log_every=task.steps,
-        epochs=200,
-        learning_rate=task.learning_rate,
-        lr_schedule="constant",
-        adam_b1=b1,
-        adam_b2=b2,
-        adam_eps=epsilon,
-    )
+def config_of(task: Task, settings: dict[str, Any] | None = None) -> Config:
+    """The configuration of a task, with more epochs than are ever trained.
+
+    Args:
+      task: the training.
+      settings: an optimizer with its settings, and others that replace the task's; if not given,
+        the optimizer is the task's Adam.
+    """
+    values = {
+        "model": task.model,
+        "k": task.k,
+        "batch_size": task.batch,
+        "replicates": task.replicates,
+        "log_every": task.steps,
+        "epochs": 200,
+        "learning_rate": task.learning_rate,
+        "lr_schedule": "constant",
+    }
+    if settings is None:
+        b1, b2, epsilon = task.adam
+        settings = {"adam_b1": b1, "adam_b2": b2, "adam_eps": epsilon}
+    return configs.make(**values | settings)
 
 
-def make(task: Task, spread: bool = False) -> Peer:
-    """A peer that trains by `training.fit`; `spread` evaluates on one CPU device per core."""
+def make(task: Task, spread: bool = False, settings: dict[str, Any] | None = None) -> Peer:
+    """A peer that trains by `training.fit`.
+
+    Args:
+      task: the training.
+      spread: True to evaluate on one CPU device per core.
+      settings: see `config_of`.
+    """
     if spread:
         jax.config.update("jax_num_cpu_devices", task.cores)
     elif task.replicates > 1:
         setup.set_up(None, task.replicates, "", False)
-    config = config_of(task)
+    config = config_of(task, settings)
     method = methods.make(config, SPEC, len(task.images))
     loop = training.make_loop(config, method, len(task.images), shard_batch=False)
     runs = training.replicas(config)

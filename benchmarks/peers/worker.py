@@ -1,6 +1,6 @@
 """The process of one peer, which computes only on request:
 
-    python -m benchmarks.peers.worker ROW FOLDER STEPS REPLICATES
+    python -m benchmarks.peers.worker ROW FOLDER STEPS REPLICATES [CORE]
 
 It prints `{}` when it is ready, reads requests from standard input, one a line, and answers each
 with a line of JSON:
@@ -46,8 +46,10 @@ def answer(task: Task, peer: Peer, words: list[str]) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - start}
 
 
-def main(row: str, folder: str, steps: str, replicates: str) -> None:
+def main(row: str, folder: str, steps: str, replicates: str, core: str = "") -> None:
     """Answers requests until standard input is closed."""
+    if core:
+        os.sched_setaffinity(0, [int(core)])
     # Standard output becomes standard error, so that what libraries print is not read as an answer.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
