@@ -12,9 +12,9 @@ from elbo_lab.errors import UserError
 from elbo_lab.studies.study import Choice, ConfigOf, Halving, Rung, Study, Texts
 
 RUNGS = (Rung(3_000, 10), Rung(10_000, 4), Rung(30_000, 2), Rung(100_000, 1))
-# (optimizer, batch) -> cost of a training step of IWAE with k = 5 on one core, as measured for
-# docs/performance.md by the benchmark's part `optimizers`. The unit is a reference step: a step of
-# Adam with batches of 100.
+# (optimizer, batch) -> cost of a training step of IWAE with k = 5 on one core, measured once (AMD
+# EPYC with AVX-512); `experiments.benchmark --parts=optimizers` measures such ratios. The unit is a
+# reference step: a step of Adam with batches of 100.
 COSTS: dict[tuple[str, str], float] = {
     ("adam", "100"): 1.0,
     ("adam", "250"): 2.5,
