@@ -59,9 +59,8 @@ def choices(settings: Texts, config_of: ConfigOf, end: str) -> list[Choice]:
         config = configs.resolved(config_of(settings | change))
         value = configs.flag_text(configs.to_dict(config)[name]) or "not given"
         cells.append(Choice({"change": f"{name} {value}"}, change))
-    changes |= optimizer
     if len(changes) > 1:
-        cells.append(Choice({"change": f"all, to {end}"}, changes))
+        cells.append(Choice({"change": f"all, to {end}"}, changes | optimizer))
     return cells
 
 

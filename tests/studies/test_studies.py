@@ -157,6 +157,11 @@ def test_another_optimizer_is_one_change_with_its_settings():
     assert optimizer == configs.resolved(expected)
     last = grid_flags.checked(settings | choices[-1].settings)
     assert last == configs.resolved(PROTOCOLS["fast"])
+    # The optimizer as the only change is not listed a second time as all changes.
+    others = {name.split()[0] for name in by_change} - {"none", "optimizer", "all,"}
+    single = {name: configs.flag_text(configs.all_values(last)[name]) for name in others}
+    changes = ablate_protocol.choices(settings | single, config_of, "fast")
+    assert [choice.values["change"] for choice in changes] == ["none", "optimizer soap"]
 
 
 @pytest.fixture(scope="module")
