@@ -83,7 +83,8 @@ def measured(sweep: dict[str, Any], compute: Sequence[float]) -> list[dict[str, 
 
 
 def _failure(cell: dict[str, Any], chosen: dict[str, str] | None) -> str:
-    """The reason why a cell cannot go on; "" if it can. A candidate that fails for one seed fails.
+    """The reason why a cell cannot go on; "" if it can, or if some of its seeds are not trained
+    yet. A candidate that fails for one seed fails.
 
     Args:
       cell: of sweep.json.
@@ -91,8 +92,11 @@ def _failure(cell: dict[str, Any], chosen: dict[str, str] | None) -> str:
     """
     if cell["status"] == "skipped":
         return cell["reason"]
+    failures = {s: r for s, r in cell["failures"].items() if r != sweep_results.WAITING}
+    if failures:
+        return "; ".join(f"seed {seed}: {reason}" for seed, reason in failures.items())
     if cell["failures"]:
-        return "; ".join(f"seed {seed}: {reason}" for seed, reason in cell["failures"].items())
+        return ""
     if not cell["headline"]:
         return "it has no quantity to compare by"
     result = cell["results"][cell["headline"]]

@@ -46,6 +46,8 @@ def conduct(
       UserError: no candidate can be trained, or the folder or the data cannot be used.
     """
     first = [candidate.cells[0] for candidate in candidates]
+    if all(cell.config is None for cell in first):
+        raise UserError(first[0].reason)
     workdir = options.workdir
     if workdir is None:
         wanted = [r for cell in first if cell.config for r in training.replicas(cell.config)]

@@ -12,10 +12,16 @@ from elbo_lab.errors import UserError
 from elbo_lab.files import jsonable
 from elbo_lab.reports import compute_figures
 from elbo_lab.runs import rundir
-from elbo_lab.studies import fast_protocol, halving, halving_reporting, halving_running
+from elbo_lab.studies import (
+    fast_protocol,
+    halving,
+    halving_reporting,
+    halving_running,
+    halving_table,
+)
 from elbo_lab.studies.halving import Candidate
 from elbo_lab.studies.study import Choice, Halving, Rung, Study
-from elbo_lab.sweeps import sweep_results
+from elbo_lab.sweeps import grid, sweep_results
 from tests.sweeps.collecting import Page
 
 RESULT = {"standard_error": 0.5, "over": "images", "symbol": "L_20", "title": "log-likelihood"}
@@ -90,6 +96,30 @@ def test_a_rung_with_untrained_replicates_is_not_complete():
     waiting = {"0": sweep_results.WAITING}
     assert not halving.is_complete(sweep(cell("a", -1.0), cell("b", failures=waiting)))
     assert halving.is_complete(sweep(cell("a", -1.0), cell("b", failures={"0": "diverged"})))
+
+
+def test_a_candidate_that_waits_has_not_failed():
+    waiting = {"0": sweep_results.WAITING}
+    begun = sweep(
+        cell("a", -1.0),
+        cell("b", failures=waiting),
+        cell("c", failures=waiting | {"1": "out of memory"}),
+    )
+    candidates = [Candidate(name, {}, (), (9.0,)) for name in "abc"]
+    content = halving.content(study(Rung(10.0, 1)), candidates, [begun], [[0, 1, 2]], "x")
+    rows = halving_table.rows(content)[1]
+    assert [(row[0], row[1], row[-1]) for row in rows] == [
+        ("a", "-1.00 +- 0.50", "not yet"),
+        ("b", "-", "not yet"),
+        ("c", "failed", "not yet"),
+    ]
+
+
+def test_a_study_whose_candidates_are_all_refused_has_the_reason():
+    refused = grid.Cell({"candidate": "a"}, None, "--k must be at least 1; got 0.")
+    candidates = [Candidate("a", {}, (refused,), (0.0,))]
+    with pytest.raises(UserError, match="^--k must be at least 1; got 0.$"):
+        halving_running.conduct(study(Rung(10.0, 1)), candidates, None)
 
 
 def test_epochs_follow_from_the_cost_of_a_step():
