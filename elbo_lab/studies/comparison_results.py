@@ -17,7 +17,7 @@ from elbo_lab.reports import documents, html_page, html_parts, sweep_cells, swee
 from elbo_lab.reports.sweep_cells import NOT_APPLICABLE
 from elbo_lab.studies import published, stored_results
 from elbo_lab.studies.published import Comparison
-from elbo_lab.sweeps import sweep_reporting, sweep_results
+from elbo_lab.sweeps import sweep_reporting
 
 # Settings of the papers without which our numbers do not compare with theirs.
 _PAPERS: dict[str, Any] = {
@@ -39,7 +39,7 @@ _RESULT = ("values", "position", "changes", "log_px", "standard_error", "differe
 def rows_of_sweep(
     sweep: dict[str, Any], settings: Mapping[str, str], defaults: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """The rows of the cells whose replicates have all been trained, or have failed.
+    """The rows of the complete cells, see `stored_results.is_complete`.
 
     Args:
       sweep: the content of sweep.json.
@@ -62,7 +62,7 @@ def rows_of_sweep(
     return [
         _row_of_cell(cell) | {"position": position} | shared
         for position, cell in enumerate(sweep["cells"])
-        if "results" in cell and sweep_results.WAITING not in cell["failures"].values()
+        if stored_results.is_complete(cell)
     ]
 
 

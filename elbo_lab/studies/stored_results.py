@@ -8,6 +8,7 @@ from typing import Any
 
 from elbo_lab.errors import UserError
 from elbo_lab.files import write_summary
+from elbo_lab.sweeps import sweep_results
 
 # Flags that do not affect the numbers; they are not stored, since folders differ between machines.
 _OWN = re.compile(
@@ -18,6 +19,21 @@ _OWN = re.compile(
 def shown_command(command: str) -> str:
     """A command line without the flags that do not affect its numbers."""
     return shlex.join(part for part in shlex.split(command) if not _OWN.match(part))
+
+
+def has_headline(cell: dict[str, Any]) -> bool:
+    """True if a cell of sweep.json has a finite headline."""
+    if not cell.get("headline"):
+        return False
+    # JSON has no NaN: a value that is not finite was written as null.
+    return cell["results"][cell["headline"]]["mean"] is not None
+
+
+def is_complete(cell: dict[str, Any]) -> bool:
+    """True if a cell of sweep.json has a finite headline, and all its replicates have been trained
+    or have failed.
+    """
+    return has_headline(cell) and sweep_results.WAITING not in cell["failures"].values()
 
 
 def day(file: Path) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from elbo_lab.errors import UserError
 from elbo_lab.studies import time_to_nll_results
 from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts
 
@@ -19,6 +20,8 @@ LADDERS: dict[str, tuple[str, ...]] = {
     "fast_adam": ("0.003", "0.01", "0.03", "0.1"),
     "burda2015_code": ("0.003", "0.01", "0.03", "0.1"),
 }
+# Flags that the name of a stored run has, besides the protocol and the budget.
+_IN_NAME = ("seed", "replicates")
 
 
 def choices(
@@ -36,7 +39,8 @@ def choices(
 
 def figure(cells: Sequence[dict[str, Any]]) -> str:
     """SVG of the cells of a sweep that have results."""
-    return time_to_nll_results.figure([time_to_nll_results.row_of_cell(cell) for cell in cells])
+    shown = [cell for cell in cells if time_to_nll_results.is_timed(cell)]
+    return time_to_nll_results.figure([time_to_nll_results.row_of_cell(cell) for cell in shown])
 
 
 def table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
@@ -46,7 +50,20 @@ def table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
 
 
 def kept_in(study: Study, folder: Path) -> Study:
-    """The study that writes its runs into a folder, and shows all that the folder has."""
+    """The study that writes its runs into a folder, and shows all that the folder has.
+
+    The names of the files have the protocol, the budget and the flags `_IN_NAME` alone. So other
+    flags are refused, with which a run would take the place of the study's.
+    """
+
+    def stored_choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
+        for name, text in settings.items():
+            if name not in _IN_NAME and study.settings.get(name) != text:
+                raise UserError(
+                    f"--{name}={text} is not a setting of the study {study.name}, and "
+                    "--results_dir keeps runs with its own settings; leave out one of the two."
+                )
+        return study.choices(settings, config_of)
 
     def stored_table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
         del path, settings
@@ -58,7 +75,7 @@ def kept_in(study: Study, folder: Path) -> Study:
         del cells
         return time_to_nll_results.figure(time_to_nll_results.read(folder))
 
-    return study._replace(table=stored_table, figure=stored_figure)
+    return study._replace(choices=stored_choices, table=stored_table, figure=stored_figure)
 
 
 def study(ladders: Mapping[str, Sequence[str]] = LADDERS) -> Study:

@@ -16,7 +16,7 @@ from elbo_lab.reports import compute_figures, documents
 from elbo_lab.reports.compute_figures import Point
 from elbo_lab.reports.sweep_cells import NOT_APPLICABLE
 from elbo_lab.studies import published, stored_results
-from elbo_lab.sweeps import sweep_reporting, sweep_results
+from elbo_lab.sweeps import sweep_reporting
 
 PREFIX, OUTSIDE = "time_to_nll-", "time_to_nll-pytorch.json"
 PUBLISHED = published.TABLE1["mnist", 1, "iwae", 5].nll
@@ -33,7 +33,7 @@ HEAD = ("protocol", "budget", "steps", "minutes", "NLL")
 
 
 def rows_of_sweep(sweep: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of the cells whose replicates have all been trained, or have failed.
+    """The rows of the complete cells, see `stored_results.is_complete`, whose time is known.
 
     Args:
       sweep: the content of sweep.json.
@@ -44,12 +44,20 @@ def rows_of_sweep(sweep: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         row_of_cell(cell) | shared
         for cell in sweep["cells"]
-        if "results" in cell and sweep_results.WAITING not in cell["failures"].values()
+        if is_timed(cell) and stored_results.is_complete(cell)
     ]
 
 
+def is_timed(cell: dict[str, Any]) -> bool:
+    """True if a cell of sweep.json has a finite headline and a known speed.
+
+    The speed of a run that has lost its metrics is unknown.
+    """
+    return stored_results.has_headline(cell) and cell["compiled_seconds"] is not None
+
+
 def row_of_cell(cell: dict[str, Any]) -> dict[str, Any]:
-    """A cell of sweep.json that has results, as a row; the sweep's device and date are not in it.
+    """A cell of sweep.json that `is_timed`, as a row; the sweep's device and date are not in it.
 
     The NLL is minus the log-likelihood, mean over replicates.
     """

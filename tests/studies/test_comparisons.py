@@ -204,6 +204,10 @@ def test_the_study_keeps_its_cells_and_shows_all_that_are_kept(made, tmp_path):
     waiting = json.loads(json.dumps(sweep))
     waiting["cells"][1]["failures"] = {"1": sweep_results.WAITING}
     assert [row["values"][0] for row in rows_of(waiting)] == ["VAE", "VR-max"]
+    # Nor is one whose log-likelihood is not finite: JSON has null for it.
+    waiting["cells"][1]["failures"] = {}
+    waiting["cells"][1]["results"]["log_likelihood"]["mean"] = None
+    assert [row["values"][0] for row in rows_of(waiting)] == ["VAE", "VR-max"]
     kept[0].write_text("{")
     with pytest.warns(DamageWarning, match="its cell is left out"):
         assert len(comparison_results.read(folder, name)) == 2

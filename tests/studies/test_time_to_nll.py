@@ -7,7 +7,7 @@ import pytest
 
 from elbo_lab import files
 from elbo_lab.cli.protocols import PROTOCOLS
-from elbo_lab.errors import DamageWarning
+from elbo_lab.errors import DamageWarning, UserError
 from elbo_lab.studies import time_to_nll, time_to_nll_results
 from elbo_lab.sweeps import grid, sweep_folder, sweep_results
 from tests.sweeps import made_sweeps
@@ -92,3 +92,20 @@ def test_the_report_keeps_the_runs_of_a_sweep(tmp_path):
     # A cell with a replicate that is not trained yet is not kept.
     sweep["cells"][1]["failures"] = {"1": sweep_results.WAITING}
     assert [r["protocol"] for r in time_to_nll_results.rows_of_sweep(sweep)] == ["fast"]
+    # Nor is one whose NLL is not finite or whose speed is unknown: JSON has null for both.
+    slow = sweep["cells"][1] | {"failures": {}}
+    result = {slow["headline"]: slow["results"][slow["headline"]] | {"mean": None}}
+    for change in ({"results": result}, {"compiled_seconds": None}):
+        sweep["cells"][1] = slow | change
+        assert [r["protocol"] for r in time_to_nll_results.rows_of_sweep(sweep)] == ["fast"]
+        assert "slow" not in time_to_nll.figure(sweep["cells"])
+
+
+def test_runs_with_other_settings_are_not_kept(tmp_path):
+    study = time_to_nll.STUDY
+    kept = time_to_nll.kept_in(study, tmp_path)
+    own = study.settings | {"seed": "1", "replicates": "2"}
+    assert kept.choices(own, None) == study.choices(own, None)
+    for flag, text in (("dataset", "omniglot"), ("latent_dims", "2")):
+        with pytest.raises(UserError, match=f"^--{flag}={text} is not a setting of the study"):
+            kept.choices(study.settings | {flag: text}, None)
