@@ -21,8 +21,8 @@ class Point(NamedTuple):
 
 
 def named(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """The candidates that have a name in the figure, the best first: those of the last rung that
-    was begun.
+    """The candidates that have a name in the figure, the best first: at most MOST_NAMED of the last
+    rung that was begun.
 
     Args:
       content: of study.json.

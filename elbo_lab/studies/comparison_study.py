@@ -10,7 +10,7 @@ from typing import Any
 from elbo_lab.studies import comparison_results, published
 from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts
 
-# What the papers share, in a protocol that two cores can follow: ours is a share of `fast`.
+# The papers' data and L_5000, with a protocol that takes hours on two cores and not weeks.
 SETTINGS = {"protocol": "fast", "budget": "0.03", "dataset": "mnist", "eval_k": "5000"}
 
 

@@ -10,7 +10,8 @@ from elbo_lab.sweeps import sweep_folder
 
 CAPTION = (
     "Held-out value against the compute of training, a point for each rung that a candidate was "
-    "trained in. Grey: candidates that did not reach the last rung; those far below are cut off. "
+    "trained in. Coloured: the best of the last rung that was begun; grey: the others. Values far "
+    "below are cut off. "
     "Bars: one standard error."
 )
 
