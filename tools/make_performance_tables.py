@@ -36,7 +36,13 @@ RATIOS = {
 EVALUATION, REPLICATES = 0.71, 1.5
 # Parts of the file of figures; each stores the command that measured it.
 PARTS = (
-    *("train", "systems", "replicates", "evaluate", "start", "peer_start", "memory"),
+    "train",
+    "systems",
+    "replicates",
+    "evaluate",
+    "start",
+    "peer_start",
+    "memory",
     "optimizers",
 )
 

@@ -140,6 +140,7 @@ def training_curves(cells: Sequence[dict[str, Any]]) -> str:
         for text, same in _series(own).items():
             for cell in _by_k(same):
                 k, values = cell["config"]["k"], cell["curve"]["values"]
+                dashes = ks.index(k) % len(svg_figures.LINES) if k is not None else 0
                 axes.plot(
                     cell["curve"]["seconds"],
                     values,
@@ -147,9 +148,7 @@ def training_curves(cells: Sequence[dict[str, Any]]) -> str:
                     # A marker at its end, since there are more lines than colours. A curve is
                     # empty if the run has lost its metrics.
                     markevery=[-1] if values else None,
-                    linestyle="-"
-                    if k is None
-                    else svg_figures.LINES[ks.index(k) % len(svg_figures.LINES)],
+                    linestyle=svg_figures.LINES[dashes],
                     linewidth=1.2,
                 )
             axes.plot([], [], **styles[text], label=text)
