@@ -87,7 +87,8 @@ def study(ladders: Mapping[str, Sequence[str]] = LADDERS) -> Study:
         functools.partial(choices, ladders=ladders),
         figure,
         "Test NLL against minutes of training on one core, without compilation and evaluation. "
-        "Each point is the end of a run of its own; points far above the thresholds are cut off. "
+        "Each point of a protocol is the end of a run of its own; points far above the thresholds "
+        "are cut off. "
         "Bars: one standard error. Dotted: the thresholds; dashed: the published number (Burda et "
         "al. 2016).",
         table,

@@ -28,7 +28,7 @@ _KIND = {
     **{"device": str, "eval_k": int, "replicates": int},
 }
 _POINT = {"steps": int, "train_seconds": float, "nll": float, "standard_error": float | None}
-_OUTSIDE_KIND = {"name": str, "command": str, "device": str, "points": list[_POINT]}
+_OUTSIDE_KIND = {"name": str, "device": str, "eval_k": int, "points": list[_POINT]}
 HEAD = ("protocol", "budget", "steps", "minutes", "NLL")
 
 
@@ -108,8 +108,8 @@ def read(folder: Path) -> list[dict[str, Any]]:
     rows.sort(key=lambda row: (row["protocol"], row["train_seconds"]))
     outside = _read(folder / OUTSIDE, _OUTSIDE_KIND) if (folder / OUTSIDE).exists() else None
     if outside:
-        shared = {"protocol": outside["name"], "device": outside["device"], "budget": None}
-        shared |= {"eval_k": 5000, "over": "images"}
+        shared = {"protocol": outside["name"], "budget": None, "over": "images"}
+        shared |= {name: outside[name] for name in ("device", "eval_k")}
         points = sorted(outside["points"], key=lambda point: point["train_seconds"])
         rows += [shared | point for point in points]
     return rows
@@ -188,6 +188,12 @@ def notes(rows: Sequence[dict[str, Any]]) -> list[str]:
         f"NLL: nats per test image by {bounds}"
         + (f"; +- one standard error over {over}." if over else "."),
         f"Devices: {'; '.join(sorted({row['device'] for row in rows}))}.",
+    ]
+    outside = dict.fromkeys(row["protocol"] for row in rows if row["budget"] is None)
+    lines += [
+        f"{name}: one training at a constant learning rate, evaluated on its way. Its minutes are "
+        "wall time without evaluation."
+        for name in outside
     ]
     return lines
 

@@ -40,7 +40,7 @@ def test_stored_runs_are_read_back_beside_those_of_another_program(tmp_path):
         {"steps": 20, "train_seconds": 90.0, "nll": 89.0, "standard_error": 0.2},
         {"steps": 10, "train_seconds": 6.0, "nll": 99.0, "standard_error": None},
     ]
-    outside = {"name": "PyTorch, eager", "command": "c", "device": "cpu, 1 core", "points": points}
+    outside = {"name": "PyTorch, eager", "device": "cpu, 1 core", "eval_k": 100, "points": points}
     (tmp_path / time_to_nll_results.OUTSIDE).write_text(json.dumps(outside))
     (tmp_path / "time_to_nll-damaged.json").write_text("{")
     with pytest.warns(DamageWarning, match="time_to_nll-damaged.json"):
@@ -52,6 +52,9 @@ def test_stored_runs_are_read_back_beside_those_of_another_program(tmp_path):
         ("PyTorch, eager", "-", "20", "1.5", "89.00 +- 0.20"),
     ]
     text, markdown = time_to_nll_results.text(rows), time_to_nll_results.markdown(rows)
+    assert "NLL: nats per test image by L_100 or L_5000;" in text
+    assert "PyTorch, eager: one training at a constant learning rate" in text
+    assert "constant learning rate" not in time_to_nll_results.text(rows[:2])
     assert "PyTorch, eager  1.5" in text and "| PyTorch, eager | 1.5 | - |" in markdown
     figure = time_to_nll_results.figure(rows)
     assert xml.dom.minidom.parseString(figure).documentElement.tagName == "svg"
