@@ -79,14 +79,15 @@ PROTOCOLS: dict[str, Config] = {
         lr_schedule="cosine",
         adam_eps=1e-8,
     ),
-    # Ours, by one-sided SOAP, as the study fast_protocol found it.
+    # Ours, by one-sided SOAP: the candidate that is left of the study fast_protocol, with a length
+    # at which IWAE with k = 5 takes about 40 minutes on one core.
     "fast": configs.replace(
         _BURDA_PAPER,
-        estimator="dreg",
+        estimator="stl",
         batch_size=250,
         epochs=300,
         optimizer="soap",
-        learning_rate=8e-3,
+        learning_rate=6e-3,
         lr_schedule="cosine",
         warmup_steps=50,
         adam_b1=0.9,

@@ -32,7 +32,7 @@ def test_an_empty_text_is_none_or_refused_if_a_value_is_needed(name):
 
 
 def test_an_empty_text_leaves_out_what_a_protocol_sets():
-    assert run_flags.config_of({"protocol": "fast"}).estimator == "dreg"
+    assert run_flags.config_of({"protocol": "fast"}).estimator == "stl"
     assert run_flags.config_of({"protocol": "fast", "estimator": ""}).estimator is None
     code = {"protocol": "burda2015_code"}
     assert run_flags.config_of(code).au_images == 500

@@ -37,7 +37,7 @@ STATED = {
     ),
     # Ours, as the comments in protocols.py describe them.
     "fast": dict(
-        batch_size=250, optimizer="soap", soap_max_dim=256, adam_eps=1e-8, estimator="dreg",
+        batch_size=250, optimizer="soap", soap_max_dim=256, adam_eps=1e-8, estimator="stl",
         lr_schedule="cosine", latent_dims=(50,), hidden_dims=(200, 200), activation="tanh",
         binarization="dynamic", eval_k=5000, held_out=0,
     ),

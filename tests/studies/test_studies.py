@@ -112,7 +112,7 @@ def test_vaes_of_the_fast_protocol_have_a_kl_warm_up():
     for k in ("1", "5"):
         config = grid_flags.checked({"protocol": "fast"} | by_name["mnist", "1", "vae", k])
         options = config.objective_options
-        assert (config.objective, config.k, config.estimator) == ("beta_vae", int(k), "dreg")
+        assert (config.objective, config.k, config.estimator) == ("beta_vae", int(k), "stl")
         assert (options.beta, options.kl) == ("linear:0:1:20%", "mc")
     iwae = grid_flags.checked({"protocol": "fast"} | by_name["mnist", "1", "iwae", "5"])
     assert iwae == configs.resolved(PROTOCOLS["fast"])
