@@ -107,8 +107,8 @@ def _rung_folder(path: Path, number: int) -> Path:
 def claim(workdir: str, overwrite: bool) -> Iterator[Path]:
     """Locks a study's folder for this process, and creates it or checks that it is a study's.
 
-    With `overwrite`, the rungs of an earlier study are cleared. A read-only folder is opened for
-    reading.
+    With `overwrite`, the reports of an earlier study are deleted and its rungs cleared. A read-only
+    folder is opened for reading.
 
     Raises:
       UserError: it cannot be written, is in use, or holds something else.
@@ -125,9 +125,12 @@ def claim(workdir: str, overwrite: bool) -> Iterator[Path]:
                 f"--workdir={workdir} is not empty and not the folder of a study with rungs (it "
                 f"holds {foreign[0]}); choose a new or empty one."
             )
-        for name in filter(_RUNG.fullmatch, names if overwrite else []):
-            with sweep_folder.claim(str(path / name), overwrite=True):
-                pass
+        for name in names if overwrite else []:
+            if name in _OWN:
+                (path / name).unlink()
+            elif _RUNG.fullmatch(name):
+                with sweep_folder.claim(str(path / name), overwrite=True):
+                    pass
         yield path
 
 

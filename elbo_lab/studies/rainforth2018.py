@@ -25,7 +25,7 @@ def choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
 
 STUDY = comparison_study.make(
     "rainforth2018",
-    "Does a looser bound for the inference network train a better model than IWAE?",
+    "Does a bound of 64 draws that is looser than IWAE's train a better model?",
     {"estimator": "reparam"},
     choices,
     "IWAE",

@@ -205,7 +205,7 @@ def test_a_study_without_a_result_has_a_table_and_no_figure(tmp_path):
     assert compute_figures.candidates(content) == ""
 
 
-def test_a_folder_of_something_else_is_refused_and_overwriting_clears_the_rungs(tmp_path):
+def test_a_folder_of_something_else_is_refused_and_overwriting_clears_it(tmp_path):
     (tmp_path / "study").mkdir()
     workdir = str(tmp_path / "study")
     with halving_running.claim(workdir, False) as path:
@@ -220,6 +220,7 @@ def test_a_folder_of_something_else_is_refused_and_overwriting_clears_the_rungs(
             pass
     with halving_running.claim(workdir, True) as path:
         assert not (path / "rung1" / "sweep.json").exists()
+        assert not (path / "study.json").exists()
         assert not rundir.is_read_only(path)
     (path / "thesis.tex").write_text("")
     with (
