@@ -262,9 +262,8 @@ def from_dict(fields: Mapping[str, Any]) -> Config:
         shown_fields = ", ".join(f"{name}={flag_text(value)}" for name, value in unknown.items())
         chosen = f"--model={config.model}"
         chosen += f" with --objective={config.objective}" if config.objective else ""
-        chosen += (
-            f" with --optimizer={config.optimizer}" if config.optimizer != Config.optimizer else ""
-        )
+        if config.optimizer != Config.optimizer:
+            chosen += f" with --optimizer={config.optimizer}"
         raise UserError(f"this version has no such settings of {chosen}: {shown_fields}")
     return config
 
