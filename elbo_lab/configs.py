@@ -129,7 +129,10 @@ def option_types() -> dict[str, Any]:
 
 
 def owners(name: str) -> tuple[str, list[str]]:
-    """What has the setting `name`: ("optimizer", ["adam", "soap"]); ("", []) if nothing has it."""
+    """The field and those of its choices that have the setting `name`; ("", []) if none has it.
+
+    `owners("momentum")` is ("optimizer", ["sgd"]).
+    """
     for field, classes in settings_classes().items():
         if choices := [choice for choice, cls in classes.items() if name in options_of(cls)]:
             return field, choices
@@ -259,7 +262,8 @@ def from_dict(fields: Mapping[str, Any]) -> Config:
         shown_fields = ", ".join(f"{name}={flag_text(value)}" for name, value in unknown.items())
         chosen = f"--model={config.model}"
         chosen += f" with --objective={config.objective}" if config.objective else ""
-        chosen += f" with --optimizer={config.optimizer}" if config.optimizer != "adam" else ""
+        if config.optimizer != Config.optimizer:
+            chosen += f" with --optimizer={config.optimizer}"
         raise UserError(f"this version has no such settings of {chosen}: {shown_fields}")
     return config
 

@@ -38,8 +38,9 @@ def burda_rounded(total_steps: int) -> Schedule:
 
 
 def warmup(steps: int) -> Schedule:
-    """min(1, (step + 1) / steps): the first step has 1 / steps, and step `steps` is the first after
-    the rise to 1. Schedules of the learning rate are multiplied by it.
+    """min(1, (step + 1) / steps): 1 / steps at the first step, 1 from the last step of the warm-up.
+
+    Schedules of the learning rate are multiplied by it.
     """
     return lambda step: jnp.minimum((step + 1) / steps, 1.0)
 

@@ -91,8 +91,17 @@ def test_the_length_of_a_course_as_a_share_of_the_run(total, steps):
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "linear", "linear:0:1", "linear:0:1:0", "steep:0:1:5", "linear:0:1:5:6"),
-        *("linear:0:1:0%", "linear:0:1:101%", "linear:0:1:nan%", "linear:0:1:%", "linear:0:1%:5"),
+        "",
+        "linear",
+        "linear:0:1",
+        "linear:0:1:0",
+        "steep:0:1:5",
+        "linear:0:1:5:6",
+        "linear:0:1:0%",
+        "linear:0:1:101%",
+        "linear:0:1:nan%",
+        "linear:0:1:%",
+        "linear:0:1%:5",
     ],
 )
 def test_invalid_courses_are_refused(text):

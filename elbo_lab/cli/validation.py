@@ -7,6 +7,7 @@ import numpy as np
 from elbo_lab import configs, losses, models, schedules
 from elbo_lab.cli.option_checks import (
     FLOAT32,
+    LARGEST,
     LARGEST_COUNT,
     SMALLEST,
     check_count,
@@ -225,10 +226,13 @@ def _check_optimizer(config: Config) -> None:
             "weights by itself."
         )
     power = settings.schedule_free_power
-    if power * math.log(config.learning_rate) < math.log(SMALLEST):
+    log_weight = power * math.log(config.learning_rate)
+    is_large = log_weight + math.log(LARGEST_COUNT) > math.log(LARGEST)  # summed over the steps
+    if log_weight < math.log(SMALLEST) or is_large:
         raise UserError(
             f"--schedule_free_power={power:g} is too large: to this power --learning_rate, "
-            f"{config.learning_rate:g}, is 0 in float32, and no step would count in the average."
+            f"{config.learning_rate:g}, is {'infinite' if is_large else '0'} in float32, and no "
+            "step would count in the average."
         )
 
 

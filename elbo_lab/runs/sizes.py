@@ -89,11 +89,11 @@ def _check_parameters(config: Config, params: Any, memory: int) -> None:
         value = widths[name]
     number = sum(leaf.size for leaf in jax.tree.leaves(params))
     of_all = f" for {config.replicates:,} replicates" if config.replicates > 1 else ""
+    average_text = ", their average" if config.ema else ""
     raise UserError(
         f"--{name}={flag_text(value)} is too large: the parameters of a model, {number:,}, take "
-        f"{_gigabytes(config.replicates * state)} with their gradient and the optimizer's "
-        f"state{of_all}, "
-        f"{_more_than(memory)}."
+        f"{_gigabytes(config.replicates * state)} with their gradient{average_text} and the "
+        f"optimizer's state{of_all}, {_more_than(memory)}."
     )
 
 

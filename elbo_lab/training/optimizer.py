@@ -116,7 +116,7 @@ def _adamax(options: AdamaxOptions) -> Optimizer:
 
 
 def _muon(options: MuonOptions) -> Optimizer:
-    """Muon for parameters of two or more axes, Adam with Nesterov's momentum for the others."""
+    """Muon for parameters of two or more axes, Adam for the others; Nesterov's momentum in both."""
     muon = optax.contrib.muon(
         learning_rate=-1.0,  # `_descending` applies the rate and the sign.
         ns_steps=options.muon_steps,

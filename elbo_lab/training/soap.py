@@ -66,9 +66,9 @@ def scale_by_soap(
     gradient is not typical of those that follow.
 
     Cost of a step for an [m, n] matrix, in products of 2 m n^2 operations for each preconditioned
-    axis of length n: 2 for the rotations, 1 / factor_every for the factor, 1 / frequency for the
-    momentum; and a QR decomposition of [n, n] every `frequency` steps. Memory: 2 n^2 numbers for
-    each such axis beside Adam's moments.
+    axis of length n: 2 for the rotations, 1 / factor_every for the factor, 2 / frequency for the
+    moments; and every `frequency` steps a QR decomposition and two products of [n, n] matrices.
+    Memory: 2 n^2 numbers for each such axis beside Adam's moments.
 
     Args:
       b1: decay of the first moment, in [0, 1).

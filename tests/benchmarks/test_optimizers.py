@@ -12,8 +12,16 @@ from tools import make_performance_tables
 
 # Milliseconds of a step of each row, at a batch of 250.
 MS = {
-    **{"adam": 24.0, "adam_ema": 25.0, "adamax": 23.5, "schedule_free": 24.5, "sgd": 22.0},
-    **{"muon": 50.0, "soap": 34.0, "soap_fixed_bases": 31.0, "soap_fixed": 29.0, "reference": 10.0},
+    "adam": 24.0,
+    "adam_ema": 25.0,
+    "adamax": 23.5,
+    "schedule_free": 24.5,
+    "sgd": 22.0,
+    "muon": 50.0,
+    "soap": 34.0,
+    "soap_fixed_bases": 31.0,
+    "soap_fixed": 29.0,
+    "reference": 10.0,
 }
 
 

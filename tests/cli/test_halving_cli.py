@@ -101,14 +101,11 @@ def test_a_stopped_study_goes_on_and_eliminates_the_worst(start):
         ("--dataset=mnist_small", "--dataset must begin with training: in the study tiny"),
         ("--budget=0", "--budget must be above 0 and at most 1000; got 0.0."),
         ("--batch_size=0,1", "--batch_size takes one value in a study; got '0,1'."),
-        (
-            f"--workdir={REPOSITORY / 'docs'}",
-            "is not empty and not the folder of a study with rungs",
-        ),
+        ("--workdir={folder}", "is not empty and not the folder of a study with rungs"),
     ],
 )
 def test_refusals(start, flag, sentence):
-    with start(flag) as process:
+    with start(flag.format(folder=start.folder)) as process:
         out, err = process.communicate(timeout=TIMEOUT)
     lines = err.splitlines()
     assert process.returncode == 2 and out == "" and len(lines) == 1, err

@@ -163,7 +163,7 @@ def schedule_free(start: np.ndarray, b1: float, power: float) -> tuple[np.ndarra
 
 @pytest.mark.parametrize("options", [{}, {"clip_norm": 1e6, "schedule_free_power": 1.0}], ids=str)
 def test_schedule_free_is_evaluated_at_its_average(options):
-    """Of a run, and of two replicates."""
+    """A single run, and two replicates."""
     settings = {"schedule_free_b1": 0.8, "adam_b2": 0.99} | options
     config = configs.make(optimizer="schedule_free", **settings)
     tx = optimizer.make(config)

@@ -35,8 +35,8 @@ def directions(grads: list, **settings) -> list:
 def reference(grads: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     """Directions by the docstring of `scale_by_soap`, in NumPy and float64.
 
-    Moments are kept in the parameters' coordinates, and each step writes the bases out as one
-    matrix on the flattened array, which `scale_by_soap` never forms.
+    The first moment is kept in the parameters' coordinates, and each step writes the bases out as
+    one matrix on the flattened array, which `scale_by_soap` never forms.
     """
     shape, size = grads.shape[1:], grads[0].size
     decay, b1, b2 = SETTINGS["decay"], SETTINGS["b1"], SETTINGS["b2"]
