@@ -47,8 +47,11 @@ OWN: dict[str, Texts] = {
     # It averages its iterates in place of a schedule.
     "schedule_free": {"lr_schedule": "constant", "warmup_steps": "100"},
     "soap": {
-        **{"warmup_steps": "50", "adam_b1": "0.9", "adam_b2": "0.95"},
-        **{"soap_decay": "0.8", "soap_factor_every": "5"},
+        "warmup_steps": "50",
+        "adam_b1": "0.9",
+        "adam_b2": "0.95",
+        "soap_decay": "0.8",
+        "soap_factor_every": "5",
     },
 }
 VARIANTS: dict[str, Texts] = {
