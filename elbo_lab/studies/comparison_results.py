@@ -21,15 +21,26 @@ from elbo_lab.sweeps import sweep_reporting
 
 # Settings of the papers without which our numbers do not compare with theirs.
 _PAPERS: dict[str, Any] = {
-    **{"dataset": "mnist", "binarization": "dynamic", "model": "mlp"},
-    **{"latent_dims": [50], "eval_k": 5000},
+    "dataset": "mnist",
+    "binarization": "dynamic",
+    "model": "mlp",
+    "latent_dims": [50],
+    "eval_k": 5000,
 }
 _KIND = {
     # The axes and their values are lists, since stored objects have their fields sorted.
-    **{"axes": list[str], "values": list[str], "position": int},
-    **{"protocol": str, "budget": float},
-    **{"changes": dict[str, str], "log_px": float, "standard_error": float | None},
-    **{"over": str | None, "steps": int, "device": str, "config": {"eval_k": int}},
+    "axes": list[str],
+    "values": list[str],
+    "position": int,
+    "protocol": str,
+    "budget": float,
+    "changes": dict[str, str],
+    "log_px": float,
+    "standard_error": float | None,
+    "over": str | None,
+    "steps": int,
+    "device": str,
+    "config": {"eval_k": int},
     "difference?": {"mean": float, "low": float, "high": float, "kind": str},
 }
 # What is compared to decide that a stored row has the same result.

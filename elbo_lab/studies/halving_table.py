@@ -10,18 +10,29 @@ from elbo_lab.reports.tables import number_and_error
 from elbo_lab.sweeps import sweep_reporting
 
 _RESULT = {
-    **{"compute": float, "failure": str, "value?": float | None, "over?": str | None},
-    **{"standard_error?": float | None, "compiled_seconds?": float | None},
+    "compute": float,
+    "failure": str,
+    "value?": float | None,
+    "over?": str | None,
+    "standard_error?": float | None,
+    "compiled_seconds?": float | None,
 }
 _RUNG = {"budget": float, "keep": int, "complete": bool}
 _CANDIDATE = {
-    **{"name": str, "flags": str, "eliminated": int | None, "reason": str},
+    "name": str,
+    "flags": str,
+    "eliminated": int | None,
+    "reason": str,
     "rungs": list[_RESULT],
 }
 # The fields of study.json that the table shows.
 _KIND = {
-    **{"command": str, "devices": list[str], "quantity": dict | None, "complete": bool},
-    **{"rungs": list[_RUNG], "candidates": list[_CANDIDATE]},
+    "command": str,
+    "devices": list[str],
+    "quantity": dict | None,
+    "complete": bool,
+    "rungs": list[_RUNG],
+    "candidates": list[_CANDIDATE],
 }
 
 

@@ -23,9 +23,17 @@ PUBLISHED = published.TABLE1["mnist", 1, "iwae", 5].nll
 # NLLs whose time is reported, nats per test image by L_5000; the last is the paper's.
 THRESHOLDS = (90.0, 88.5, 87.5, 86.5, 86.0, PUBLISHED)
 _KIND = {
-    **{"protocol": str, "budget": float, "steps": int, "nll": float},
-    **{"standard_error": float | None, "over": str | None, "train_seconds": float},
-    **{"device": str, "eval_k": int, "replicates": int},
+    "protocol": str,
+    "budget": float,
+    "seed": int,
+    "replicates": int,
+    "steps": int,
+    "nll": float,
+    "standard_error": float | None,
+    "over": str | None,
+    "train_seconds": float,
+    "device": str,
+    "eval_k": int,
 }
 _POINT = {"steps": int, "train_seconds": float, "nll": float, "standard_error": float | None}
 _OUTSIDE_KIND = {"name": str, "device": str, "eval_k": int, "points": list[_POINT]}
@@ -105,7 +113,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
             continue
         row = _read(path, _KIND)
         rows += [row] if row else []
-    rows.sort(key=lambda row: (row["protocol"], row["train_seconds"]))
+    rows.sort(key=lambda row: (_name(row), row["train_seconds"]))
     outside = _read(folder / OUTSIDE, _OUTSIDE_KIND) if (folder / OUTSIDE).exists() else None
     if outside:
         shared = {"protocol": outside["name"], "budget": None, "over": "images"}
@@ -125,11 +133,20 @@ def _read(path: Path, kind: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def by_protocol(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Protocol -> its rows."""
+    """Name of a protocol -> its rows; other seeds and replicates are apart and in the name."""
     protocols: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        protocols.setdefault(row["protocol"], []).append(row)
+        protocols.setdefault(_name(row), []).append(row)
     return protocols
+
+
+def _name(row: dict[str, Any]) -> str:
+    """ "fast" or "fast, seed 1": the best of several seeds is not the time of a protocol."""
+    seed, replicates = row.get("seed", 0), row.get("replicates", 1)
+    parts = [row["protocol"]]
+    parts += [f"seed {seed}"] if seed != 0 else []
+    parts += [f"{replicates} replicates"] if replicates != 1 else []
+    return ", ".join(parts)
 
 
 def seconds_to(rows: Sequence[dict[str, Any]], threshold: float) -> float | None:
@@ -152,7 +169,7 @@ def runs(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     """The table of runs as texts, one for each column of HEAD."""
     return [
         (
-            row["protocol"],
+            _name(row),
             NOT_APPLICABLE if row["budget"] is None else f"{row['budget']:g}",
             f"{row['steps']:,}",
             _minutes(row["train_seconds"]),

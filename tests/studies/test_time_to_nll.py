@@ -28,6 +28,10 @@ def test_the_time_to_a_threshold_is_that_of_the_cheapest_run_which_passes_it():
     assert head == ("protocol", "90", "88.5", "87.5", "86.5", "86", "85.54")
     # 300 seconds are five minutes.
     assert body == [("fast", "5.0", "5.0", "-", "-", "-", "-"), ("other", *["600"] * 6)]
+    # Another seed, or a mean over replicates, is not the same protocol's cheapest run.
+    others = [row(nll=85.0, seed=1), row(nll=85.0, replicates=3), row(nll=85.0, seed=1)]
+    names = [name for name, *_ in time_to_nll_results.times([*rows, *others])[1]]
+    assert names == ["fast", "fast, seed 1", "fast, 3 replicates"]
 
 
 def test_stored_runs_are_read_back_beside_those_of_another_program(tmp_path):

@@ -52,6 +52,13 @@ def toy_run(seed: int = 0) -> list:
 
 
 AVERAGED = configs.replace(TINY, ema=0.9, warmup_steps=5)
+# Optimizers whose state is more than Adam's, beside the average of the weights.
+SHARDED = {
+    "adam": AVERAGED,
+    "muon": configs.replace(TINY, optimizer="muon", ema=0.9),
+    "soap": configs.replace(TINY, optimizer="soap", ema=0.9),
+    "schedule_free": configs.replace(TINY, optimizer="schedule_free"),
+}
 
 
 # Visits
@@ -318,25 +325,27 @@ def test_replicates_sharded_over_two_devices_equal_single_runs(tmp_path):
         from elbo_lab.data import Batch
         from tests.training import test_loop, toys
         assert jax.device_count() == 2
-        config = configs.replace(test_loop.AVERAGED, replicates=2)
-        images, loop = toys.striped_images(), toys.toy_loop(config)
-        state, base_keys = toys.start(config, loop, images)
+        images = toys.striped_images()
         data = Batch(jax.numpy.asarray(images))
-        *_, record = training.fit(config, loop, data, state, base_keys)
-        leaves = jax.tree.leaves((record.state.params, record.state.average))
-        assert all(len(leaf.sharding.device_set) == 2 for leaf in leaves)
-        np.savez({str(tmp_path / "params.npz")!r}, *leaves)
+        for name, single in test_loop.SHARDED.items():
+            config = configs.replace(single, replicates=2)
+            loop = toys.toy_loop(config)
+            state, base_keys = toys.start(config, loop, images)
+            *_, record = training.fit(config, loop, data, state, base_keys)
+            leaves = jax.tree.leaves(record.state[1:])
+            assert all(len(leaf.sharding.device_set) == 2 for leaf in leaves)
+            np.savez(f"{tmp_path}/{{name}}.npz", *leaves)
     """
     root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, env=environment)
-    with np.load(tmp_path / "params.npz") as file:
-        leaves = [file[name] for name in file.files]
-    for r in range(2):
-        config = configs.replace(AVERAGED, seed=r)
-        state = run(config, toy_loop(AVERAGED), striped_images())[-1].state
-        expected = jax.tree.leaves((state.params, state.average))
-        assert_close([leaf[r] for leaf in leaves], expected)
+    for name, single in SHARDED.items():
+        with np.load(tmp_path / f"{name}.npz") as file:
+            leaves = [file[leaf] for leaf in file.files]
+        for r in range(2):
+            config = configs.replace(single, seed=r)
+            state = run(config, toy_loop(single), striped_images())[-1].state
+            assert_close([leaf[r] for leaf in leaves], jax.tree.leaves(state[1:]))
 
 
 @pytest.mark.parametrize("step", [0, 1, 5, 6, 11, 16, 17])
