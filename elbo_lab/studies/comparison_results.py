@@ -19,7 +19,7 @@ from elbo_lab.studies import published, stored_results
 from elbo_lab.studies.published import Comparison
 from elbo_lab.sweeps import sweep_reporting
 
-# Settings of the papers without which our numbers do not compare with theirs.
+# Settings that all the papers share, see `_required`.
 _PAPERS: dict[str, Any] = {
     "dataset": "mnist",
     "binarization": "dynamic",
@@ -149,9 +149,14 @@ def order(difference: Mapping[str, Any] | None, sign: float) -> str:
     return "agrees" if difference["mean"] * sign > 0 else "differs"
 
 
-def is_comparable(config: Mapping[str, Any]) -> bool:
-    """True if a cell has the data, the model and the L_K of the papers."""
-    return all(config.get(name) == value for name, value in _PAPERS.items())
+def is_comparable(paper: Comparison, config: Mapping[str, Any]) -> bool:
+    """True if a cell has the data, the model, the L_K and the draws of the paper."""
+    return all(config.get(name) == value for name, value in _required(paper).items())
+
+
+def _required(paper: Comparison) -> dict[str, Any]:
+    """Settings without which our numbers do not compare with a paper's."""
+    return _PAPERS | dict(paper.settings)
 
 
 def head(paper: Comparison, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
@@ -170,7 +175,9 @@ def texts_of(paper: Comparison, row: dict[str, Any]) -> tuple[str, ...]:
     shown_difference = "> 0" if is_better else NOT_APPLICABLE
     if published_difference is not None:
         shown_difference = f"{published_difference:+.2f}"
-    sign = (published_difference or float(is_better)) if is_comparable(row["config"]) else 0.0
+    sign = (
+        (published_difference or float(is_better)) if is_comparable(paper, row["config"]) else 0.0
+    )
     texts = (
         *row["values"],
         _protocol(row),
@@ -223,10 +230,10 @@ def notes(paper: Comparison, rows: Sequence[dict[str, Any]]) -> list[str]:
     ]
     if paper.bounds:
         lines.insert(3, "gap: the published L_64 minus the published log p(x).")
-    if not all(is_comparable(row["config"]) for row in rows):
+    if not all(is_comparable(paper, row["config"]) for row in rows):
         lines.append(
             "The order is left out for settings other than the papers': "
-            + ", ".join(f"{name} {configs.flag_text(value)}" for name, value in _PAPERS.items())
+            + ", ".join(f"{k} {configs.flag_text(value)}" for k, value in _required(paper).items())
             + "."
         )
     return lines
@@ -246,7 +253,7 @@ def figure(paper: Comparison, cells: Sequence[dict[str, Any]]) -> str:
     differences = {
         cell["name"]: paper.difference(tuple(cell["values"].values()))
         for cell in compared
-        if is_comparable(cell["config"])
+        if is_comparable(paper, cell["config"])
     }
     marked = {name: value for name, value in differences.items() if value is not None}
     return sweep_figures.differences(cells, html_page.LEVEL, marked)

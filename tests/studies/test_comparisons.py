@@ -146,10 +146,14 @@ def test_rows_have_our_paired_difference_beside_the_published_one(made):
 def test_a_claim_without_a_number_has_a_sign(made):
     _, sweep, _ = made
     row = rows_of(sweep)[1] | {"values": ["dreg"]}
+    row["config"] = row["config"] | {"k": 64}
     paper = published.COMPARISONS["tucker2018"]
     assert comparison_results.texts_of(paper, row)[4:] == ("-", "> 0", "agrees")
-    row["values"] = ["stl"]
-    assert comparison_results.texts_of(paper, row)[4:] == ("-", "-", "-")
+    assert comparison_results.texts_of(paper, row | {"values": ["stl"]})[4:] == ("-", "-", "-")
+    # The claim is about 64 draws.
+    row["config"] = row["config"] | {"k": 5}
+    assert comparison_results.texts_of(paper, row)[4:] == ("-", "> 0", "-")
+    assert comparison_results.notes(paper, [row])[-1].endswith("eval_k 5000, k 64.")
 
 
 def test_published_bounds_have_columns_of_their_own(made):
