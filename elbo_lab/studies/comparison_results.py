@@ -175,9 +175,9 @@ def texts_of(paper: Comparison, row: dict[str, Any]) -> tuple[str, ...]:
     shown_difference = "> 0" if is_better else NOT_APPLICABLE
     if published_difference is not None:
         shown_difference = f"{published_difference:+.2f}"
-    sign = (
-        (published_difference or float(is_better)) if is_comparable(paper, row["config"]) else 0.0
-    )
+    sign = published_difference or float(is_better)
+    if not is_comparable(paper, row["config"]):
+        sign = 0.0
     texts = (
         *row["values"],
         _protocol(row),
