@@ -42,19 +42,21 @@ def test_a_cell_shows_mean_error_and_distance_to_the_paper():
     texts = table1_results.texts_of(made_row())
     cells = dict(zip(table1_results.HEAD[:7], texts[:7], strict=True))
     # The sample standard deviation of 86, 87, 88 is 1, over the root of three replicates.
-    assert cells["NLL"] == f"87.00 +- {1 / math.sqrt(3):.2f} (3)"
-    assert texts[7:] == ("22", "85.54", "22", "+1.46")
+    assert cells["NLL"] == f"87.00 +- {1 / math.sqrt(3):.2f} (3 seeds)"
+    assert texts[7:] == ("22", "85.54", "22", "+1.46", "no")
+    at_the_paper = made_row(nll=[published.TABLE1["mnist", 1, "iwae", 5].nll])
+    assert table1_results.texts_of(at_the_paper)[-2:] == ("+0.00", "yes")
     assert cells["steps x B"] == "977,440 x 20 (0.1)"
 
 
 def test_bounds_of_another_k_are_not_compared_with_the_paper():
     row = made_row(config=configuration(eval_k=100, au_images=None))
-    assert table1_results.texts_of(row)[8:] == ("", "", "")
+    assert table1_results.texts_of(row)[8:] == ("", "", "", "")
     notes = table1_results.notes([row])
-    assert "by L_100," in notes[0] and "training images" not in notes[1]
+    assert "by L_100," in notes[0] and "training images" not in notes[2]
     assert "by L_100 or L_5000," in table1_results.notes([row, made_row()])[0]
     assert (
-        "(burda2015_code: the first 500 training images)" in table1_results.notes([made_row()])[1]
+        "(burda2015_code: the first 500 training images)" in table1_results.notes([made_row()])[2]
     )
 
 
@@ -69,9 +71,9 @@ def test_every_cell_has_another_name():
     assert "/" not in name(data="emnist/letters") + name(data="a/x.npz")
 
 
-def test_one_replicate_has_no_error_and_unknown_data_no_published_number():
+def test_one_replicate_has_the_error_over_images_and_unknown_data_no_published_number():
     cells = table1_results.texts_of(made_row(nll=[86.0], active_units=[[20, 5]], data="mine"))
-    assert cells[6:] == ("86.00", "20+5", "", "", "")
+    assert cells[6:] == ("86.00 +- 0.27", "20+5", "", "", "", "")
 
 
 def test_numbers_that_were_not_read_in_the_paper_are_marked():
