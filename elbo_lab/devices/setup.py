@@ -18,6 +18,10 @@ PACKAGES = {
     "rocm": 'an AMD GPU needs its driver and pip install "jax[rocm7-local]"',
     "tpu": 'a TPU needs pip install "jax[tpu]"',
 }
+# Of a processor's generation: our word -> the field of /proc/cpuinfo.
+_GENERATION = {"family": "cpu family", "model": "model"}
+# Vector instructions, the widest first: the flag of /proc/cpuinfo -> their name.
+_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX"}
 
 
 class Placement(NamedTuple):
@@ -97,13 +101,26 @@ def describe() -> str:
     return f"{device.device_kind}, {jax.device_count()} device(s)"
 
 
-def processor() -> str:
-    """The name of the processor; "" if the system does not provide it."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+def processor(file: str = "/proc/cpuinfo") -> str:
+    """The processor's name, generation and widest vector instructions; "" if they are unknown.
+
+    "AMD EPYC, family 25, model 17, AVX-512": the names of some processors are the same for several
+    generations, whose speeds differ.
+
+    Args:
+      file: Linux's description of the processors.
+    """
+    fields: dict[str, str] = {}
+    with contextlib.suppress(OSError), open(file, encoding="utf-8") as lines:
         for line in lines:
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return ""
+            name, _, value = line.partition(":")
+            fields.setdefault(name.strip(), value.strip())
+    if "model name" not in fields:
+        return ""
+    generation = [f"{n} {fields[key]}" for n, key in _GENERATION.items() if fields.get(key)]
+    flags = fields.get("flags", "").split()
+    widest = [name for flag, name in _VECTORS.items() if flag in flags][:1]
+    return ", ".join([fields["model name"], *generation, *widest])
 
 
 def cores() -> int:
