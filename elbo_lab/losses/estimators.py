@@ -41,6 +41,7 @@ __all__ = [
     "derivative",
     "diagonal_hessian",
     "dreg",
+    "has_enough",
     "log_w_of",
     "ovis",
     "path_weight",
@@ -71,3 +72,8 @@ ESTIMATORS: dict[str, Estimator] = {
 PATH_ESTIMATORS = frozenset({"reparam", "stl", "dreg", "wake_dreg"})
 # Estimators that compare draws, and so need at least two.
 COMPARING_ESTIMATORS = frozenset({"score_loo", "vimco", "ovis"})
+
+
+def has_enough(estimator: str, num_draws: int) -> bool:
+    """True if the estimator, a name in `ESTIMATORS`, works for that number of draws."""
+    return num_draws > 1 or estimator not in COMPARING_ESTIMATORS

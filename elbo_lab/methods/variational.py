@@ -44,8 +44,8 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
         terms=TERMS,
         measure=importance.make_measure(model, config.k, config.eval_k),
         measure_batch=importance.batch_size(model, config.k, config.eval_k),
-        pictures=pictures(model, is_plane=config.model_options.latent_dims == (2,)),
-        headline="log_likelihood",
+        pictures=pictures(model, has_plane(config, model)),
+        headline="log_likelihood" if model.log_px is None else "log_px",
         layer_means=lambda key, params, stats, batch: importance.layer_means(
             key, model.posterior(params, batch.x, given_of(batch))
         ),
@@ -54,6 +54,11 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
         posterior=lambda params, stats, batch: model.posterior(params, batch.x, given_of(batch)),
         decode=lambda params, stats, z, given: model.likelihood(params, z, given),
     )
+
+
+def has_plane(config: Config, model: Model) -> bool:
+    """True if z is [*batch, 2] of real numbers, so that points of its plane can be decoded."""
+    return config.model_options.latent_dims == (2,) and not model.is_discrete
 
 
 def objective_loss(
