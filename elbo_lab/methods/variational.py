@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from elbo_lab import losses
-from elbo_lab.configs import Config
+from elbo_lab.configs import Config, resolved
 from elbo_lab.data.dataset import Batch
 from elbo_lab.distributions.means import closed_form_mean, mean_or_draw
 from elbo_lab.losses.posteriors import sample_from
@@ -67,7 +67,7 @@ def objective_loss(
     """The configured objective of the configured model as a loss per example, `Method.loss`."""
     objective = losses.OBJECTIVES[config.objective]
     accepted = inspect.signature(objective).parameters
-    settings = values_of(config.objective_options) | {"estimator": config.estimator}
+    settings = values_of(config.objective_options) | {"estimator": resolved(config).estimator}
     settings |= {"num_samples": config.k, "num_outer": config.m, "dataset_size": num_train}
     options = {
         name: value for name, value in settings.items() if name in accepted and value is not None

@@ -109,7 +109,7 @@ SENTENCES = {
     ),
     "another family's setting": (
         ["run", "--model=conv", "--hidden_dims=8"],
-        "--hidden_dims is a setting of --model=mlp; got --model=conv.",
+        "--hidden_dims is a setting of --model=mlp, sbn; got --model=conv.",
     ),
     "another optimizer's setting": (
         ["run", "--soap_decay=0.9"],
