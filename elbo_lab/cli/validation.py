@@ -18,6 +18,7 @@ from elbo_lab.cli.option_checks import (
 from elbo_lab.configs import Config
 from elbo_lab.data import DATASETS, Dataset, is_binary, spec_of
 from elbo_lab.data.binarization import BINARIZATIONS
+from elbo_lab.distributions.pixels import MOST_UNITS
 from elbo_lab.errors import UserError
 from elbo_lab.losses import bounds, catalogue, estimators
 from elbo_lab.models import MODELS
@@ -339,6 +340,11 @@ def _check_estimator(config: Config) -> None:
         objective += " --kl=analytic"
     if settings.get("alpha") in (-math.inf, math.inf):
         objective += f" --alpha={settings['alpha']}"
+    if name in of_objective and name not in valid and name in estimators.FINITE_ESTIMATORS:
+        raise UserError(
+            f"--estimator={name} sums over all values of z, which are not finitely many in "
+            f"--model={config.model}; valid estimators with {objective}: {', '.join(valid)}."
+        )
     if name in of_objective and name not in valid:
         raise UserError(
             f"--estimator={name} differentiates through draws of z, which are discrete in "
@@ -348,6 +354,14 @@ def _check_estimator(config: Config) -> None:
         raise UserError(
             f"--estimator={name} does not go with {objective}; valid estimators: "
             f"{', '.join(valid)}."
+        )
+    latent_dims = settings.get("latent_dims", ())
+    if name in estimators.FINITE_ESTIMATORS and (
+        len(latent_dims) > 1 or latent_dims[0] > MOST_UNITS
+    ):
+        raise UserError(
+            f"--estimator={name} needs one stochastic layer of at most {MOST_UNITS} units, over "
+            f"whose values it sums; got --latent_dims={configs.flag_text(latent_dims)}."
         )
     draws = config.k * config.m
     if not estimators.has_enough(name, draws):

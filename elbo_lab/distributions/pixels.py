@@ -12,6 +12,7 @@ import math
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
@@ -63,6 +64,25 @@ def _bernoulli_log_prob_jvp(primals, tangents):
     return out, out_dot
 
 
+# Binary variables whose values are listed together, 2^16 at most.
+MOST_UNITS = 16
+
+
+def binary_states(size: int) -> Array:
+    """Every value of `size` binary variables, [2^size, size], float32, as binary numbers rise.
+
+    Raises:
+      ValueError: more than `MOST_UNITS` variables.
+    """
+    if size > MOST_UNITS:
+        raise ValueError(
+            f"{size} binary variables have 2^{size} values; those of at most {MOST_UNITS} are "
+            "enumerated."
+        )
+    number, shift = np.arange(2**size)[:, None], np.arange(size)[::-1]
+    return jnp.asarray((number >> shift) & 1, jnp.float32)
+
+
 class BernoulliVector(dist.Distribution):
     """Independent Bernoulli variables over the last axis, by logits [*batch, D].
 
@@ -72,6 +92,7 @@ class BernoulliVector(dist.Distribution):
 
     arg_constraints = {"logits": constraints.real_vector}
     support = constraints.independent(constraints.boolean, 1)
+    has_enumerate_support = True
 
     def __init__(self, logits: Array, *, validate_args: bool | None = None):
         self.logits = logits
@@ -84,6 +105,17 @@ class BernoulliVector(dist.Distribution):
 
     def log_prob(self, value: Array) -> Array:
         return bernoulli_log_prob(self.logits, value)
+
+    def enumerate_support(self, expand: bool = True) -> Array:
+        """Every value, [2^D, *batch, D]; with expand=False [2^D, 1, ..., 1, D].
+
+        Raises:
+          ValueError: more than `MOST_UNITS` dimensions.
+        """
+        size = self.logits.shape[-1]
+        states = binary_states(size).astype(self.logits.dtype)
+        states = states.reshape(-1, *(1,) * (self.logits.ndim - 1), size)
+        return jnp.broadcast_to(states, (len(states), *self.logits.shape)) if expand else states
 
     @property
     def mean(self) -> Array:

@@ -12,18 +12,11 @@ import numpy as np
 from jax import Array
 
 from elbo_lab.distributions import Chain, Distribution
+from elbo_lab.distributions.pixels import binary_states
 from elbo_lab.models.base import NOTHING_GIVEN, Given, Model, Params
 
-# Units of all layers together that may be enumerated.
-MOST_UNITS = 16
 # States whose p(x|z) is computed at once.
 STATES_PER_CHUNK = 64
-
-
-def binary_states(size: int) -> Array:
-    """Every value of `size` binary units, [2^size, size], float32; the last unit changes first."""
-    index, shift = np.arange(2**size)[:, None], np.arange(size)[::-1]
-    return jnp.asarray((index >> shift) & 1, jnp.float32)
 
 
 def log_lowest_layer(prior: Distribution, sizes: Sequence[int]) -> Array:
@@ -99,8 +92,6 @@ def posterior(
     Raises:
       ValueError: more than `MOST_UNITS` units.
     """
-    if sum(sizes) > MOST_UNITS:
-        raise ValueError(f"sizes must have at most {MOST_UNITS} units together; got {sizes}.")
     units = binary_states(sum(sizes))
     units = units.reshape(len(units), *(1,) * (x.ndim - 1), units.shape[-1])
     layers = tuple(jnp.split(units, np.cumsum(sizes)[:-1], axis=-1))

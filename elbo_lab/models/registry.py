@@ -47,7 +47,7 @@ MODELS: dict[str, Family] = {
         "sigmoid belief network: any number of layers of binary latents, exact for few units",
         objective="iwae",
         k=5,
-        estimators=("vimco", "score_loo", "score", "ovis", "wake"),
+        estimators=("vimco", "score_loo", "score", "ovis", "wake", "enumerate"),
     ),
     "pixelcnn": Family(
         pixelcnn.PixelCNNOptions,

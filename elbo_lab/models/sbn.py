@@ -13,6 +13,7 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import BernoulliVector, Chain, Distribution
+from elbo_lab.distributions.pixels import MOST_UNITS
 from elbo_lab.models import common, enumeration
 from elbo_lab.models.base import NOTHING_GIVEN, Given, Model, Params
 from elbo_lab.models.laws import LIKELIHOODS
@@ -44,7 +45,7 @@ class SBNOptions:
 def make(options: SBNOptions, spec: Spec) -> Model:
     """Binary layers, a learned law of the top layer; p(x|z_1) is one of `LIKELIHOODS`.
 
-    With at most `enumeration.MOST_UNITS` units the model has an exact `log_px`.
+    With at most `pixels.MOST_UNITS` units the model has an exact `log_px`.
 
     Args:
       options: the family's settings.
@@ -131,7 +132,7 @@ def make(options: SBNOptions, spec: Spec) -> Model:
 
         return enumeration.log_px(prior(params, given), law_of_x, sizes, x)
 
-    is_enumerable = sum(sizes) <= enumeration.MOST_UNITS
+    is_enumerable = sum(sizes) <= MOST_UNITS
     exact = log_px if is_enumerable else None
     return Model(init, prior, posterior, likelihood, exact, is_discrete=True)
 

@@ -11,8 +11,9 @@ import pytest
 
 from elbo_lab import configs, losses, models
 from elbo_lab.data import Batch, Spec
-from elbo_lab.methods import importance
+from elbo_lab.methods import importance, variational
 from elbo_lab.models import enumeration
+from elbo_lab.training import hyper
 from tests.losses import numpy_bounds
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -129,7 +130,9 @@ def test_states_are_listed_in_the_order_of_binary_numbers():
 def test_enumeration_is_for_few_units():
     assert model_of((9, 7)).log_px is not None
     assert model_of((9, 8)).log_px is None
-    with pytest.raises(ValueError, match=r"at most 16 units together; got \(9, 8\)"):
+    with pytest.raises(
+        ValueError, match="17 binary variables have 2.17 values; those of at most 16 are"
+    ):
         enumeration.posterior(model_of((9, 8)), {}, (9, 8), jnp.zeros((1, D)))
 
 
@@ -199,6 +202,46 @@ def test_mean_gradients_are_those_of_the_expected_bound(objective, sizes):
             drawn = np.asarray(drawn, np.float64)
             error = np.std(drawn, axis=0, ddof=1) / np.sqrt(number)
             assert np.all(np.abs(np.mean(drawn, axis=0) + leaf) < 4.5 * error + 1e-6), name
+
+
+@pytest.mark.parametrize("vectorized", [True, False])
+def test_the_sum_over_z_gives_the_exact_gradient_of_the_elbo(vectorized):
+    sizes, x = (3,), IMAGES[[5, 2]]
+    model, params = model_and_params(sizes)
+
+    def loss(params):
+        values, aux = losses.elbo(
+            jax.random.key(0),
+            model.posterior(params, jnp.asarray(x, jnp.float32)),
+            model.prior(params),
+            lambda z: model.likelihood(params, z).log_prob(jnp.asarray(x, jnp.float32)),
+            num_samples=3,
+            estimator="enumerate",
+            vectorized=vectorized,
+        )
+        assert values.shape == (2,) and aux.log_w.shape == (3, 2)
+        return jnp.sum(values)
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
+    bounds = [expected_bound(float64(params), sizes, row, numpy_bounds.mean, 1) for row in x]
+    np.testing.assert_allclose(value, -np.sum(bounds), rtol=1e-5)
+    expected = [exact_gradient(params, sizes, row, numpy_bounds.mean) for row in x]
+    for leaf, *parts in zip(jax.tree.leaves(gradient), *expected, strict=True):
+        np.testing.assert_allclose(leaf, -sum(parts), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("objective", "likelihood"), [("lambda_vae", "gaussian"), ("free_bits", "bernoulli")]
+)
+def test_objectives_that_are_means_over_draws_take_the_sum_over_z(objective, likelihood):
+    values = {"objective": objective, "likelihood": likelihood, "latent_dims": (3,)}
+    config = configs.make(model="sbn", estimator="enumerate", **values)
+    model = models.make(config, Spec("real", (D,), None))
+    batch = Batch(jnp.zeros((2, D)))
+    params = jax.eval_shape(model.init, jax.random.key(0), batch)
+    loss = variational.objective_loss(config, model)
+    hparams = hyper.hyperparameters([config])
+    assert jax.eval_shape(loss, jax.random.key(0), params, (), batch, hparams).loss.shape == (2,)
 
 
 def test_parts_of_three_layers_with_linear_networks():
