@@ -27,7 +27,9 @@ def bernoulli_log_prob(logits: Array, value: Array) -> Array:
     x l - max(l, 0) - log(1 + exp(-|l|)), for any finite logit. Two things make it fast. A few
     pixels share one logarithm, that of their product, which costs no accuracy beyond that of the
     sum over pixels (each factor lies in [1, 2]). And the derivative is defined as x - sigmoid(l)
-    instead of being derived from the formula.
+    instead of being derived from the formula. Where every one of S rows of logits [S, 1, D] meets
+    every one of B values [1, B, D], it is log p(0) + sum_d x_d l_d by one matrix product, which is
+    rounded in proportion to sum_d |l_d|.
 
     Args:
       logits: [*batch, D]; half precision is cast to float32 first.
@@ -36,7 +38,19 @@ def bernoulli_log_prob(logits: Array, value: Array) -> Array:
     Returns:
       [*batch], nats, at least float32.
     """
-    return _bernoulli_log_prob(*to_common_rank(*to_common_float(logits, value)))
+    logits, value = to_common_rank(*to_common_float(logits, value))
+    if _is_table(logits.shape, value.shape):
+        highest = jax.lax.Precision.HIGHEST
+        linear = jnp.einsum("sd,bd->sb", logits[:, 0], value[0], precision=highest)
+        return linear + _bernoulli_log_prob(logits, jnp.zeros_like(logits))
+    return _bernoulli_log_prob(logits, value)
+
+
+def _is_table(logits: tuple[int, ...], value: tuple[int, ...]) -> bool:
+    """True for the shapes [S, 1, D] of logits and [1, B, D] of values, S and B above 1."""
+    if len(logits) != 3 or logits[2] != value[2]:
+        return False
+    return logits[0] > logits[1] == 1 and value[1] > value[0] == 1
 
 
 @jax.custom_jvp
