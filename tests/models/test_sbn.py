@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from elbo_lab import configs, losses, models
+from elbo_lab.cli import validation
 from elbo_lab.data import Batch, Spec
+from elbo_lab.errors import UserError
 from elbo_lab.methods import importance, variational
 from elbo_lab.models import enumeration
 from elbo_lab.training import hyper
@@ -242,6 +244,37 @@ def test_objectives_that_are_means_over_draws_take_the_sum_over_z(objective, lik
     loss = variational.objective_loss(config, model)
     hparams = hyper.hyperparameters([config])
     assert jax.eval_shape(loss, jax.random.key(0), params, (), batch, hparams).loss.shape == (2,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("latent_dims", [(3,), (3, 2)], ids=str)
+def test_every_objective_that_is_not_refused_has_a_gradient(latent_dims):
+    refused = []
+    for name in losses.OBJECTIVES:
+        options = {"m": 2} if name in ("miwae", "piwae") else {}
+        options |= {"phase": "both"} if name == "rws" else {}
+        likelihood = "gaussian" if name == "lambda_vae" else "bernoulli"
+        values = {"objective": name, "latent_dims": latent_dims, "likelihood": likelihood}
+        config = configs.make(model="sbn", binarization="none", **values, **options)
+        try:
+            validation.check(config)
+        except UserError:
+            refused.append(name)
+            continue
+        model = models.make(config, Spec("image", (D,), 2))
+        batch = Batch(jnp.zeros((4, D)))
+        params = jax.eval_shape(model.init, jax.random.key(0), batch)
+        loss = variational.objective_loss(config, model, 4)
+        hparams = hyper.hyperparameters([config])
+
+        def mean_loss(params):
+            return jnp.mean(loss(jax.random.key(0), params, (), batch, hparams).loss)  # noqa: B023
+
+        jax.eval_shape(jax.grad(mean_loss), params)
+    needs_paths = {"beta_tcvae", "info_vae"}
+    needs_one_layer = {"beta_vae", "lambda_vae", "capacity_vae", "free_bits", "free_bits_batch"}
+    needs_one_layer |= {"dip_vae_i", "dip_vae_ii"}
+    assert set(refused) == needs_paths | (needs_one_layer if len(latent_dims) > 1 else set())
 
 
 def test_parts_of_three_layers_with_linear_networks():
