@@ -7,8 +7,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "k": "K, importance draws inside the bound (elbo and beta_vae: draws that are averaged; if "
         "not given, the model family's own)",
         "m": "M, independent repeats of the bound that are averaged (miwae, piwae)",
-        "estimator": "the gradient estimator (reparam if not given and the objective takes one); "
-        "docs/bounds.md lists the valid ones of each objective",
+        "estimator": "the gradient estimator (if not given and the objective takes one: reparam, "
+        "or for discrete z vimco or score); docs/bounds.md lists the valid ones of each objective",
     },
     "The model": {
         "model": "the model family",

@@ -12,8 +12,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from elbo_lab.errors import UserError
+from elbo_lab.losses.estimators import FINITE_ESTIMATORS, has_enough
 from elbo_lab.models.registry import MODELS
-from elbo_lab.objective_options import AUTOENCODER, OBJECTIVE_OPTIONS, NoOptions, arguments
+from elbo_lab.objective_options import (
+    AUTOENCODER,
+    OBJECTIVE_OPTIONS,
+    NoOptions,
+    arguments,
+    estimators_of,
+)
 from elbo_lab.optimizer_options import OPTIMIZER_OPTIONS
 from elbo_lab.options import options_of, types_of, values_of
 
@@ -183,11 +190,30 @@ def replace(config: Config, **changes: Any) -> Config:
 
 
 def resolved(config: Config) -> Config:
-    """The config as a run stores it: the objective's default estimator where none is given."""
-    estimator = arguments(config.objective).get("estimator")
-    if config.estimator is not None or estimator is None:
+    """The config as a run stores it: the default estimator where none is given.
+
+    It is the objective's, or the first of the family's estimators that goes with the objective and
+    the draws.
+    """
+    argument = arguments(config.objective).get("estimator")
+    if config.estimator is not None or argument is None:
         return config
-    return dataclasses.replace(config, estimator=estimator.default)
+    default = argument.default
+    if MODELS[config.model].estimators:
+        draws = config.k * config.m
+        default = next((name for name in estimators(config) if has_enough(name, draws)), None)
+    return dataclasses.replace(config, estimator=default)
+
+
+def estimators(config: Config) -> tuple[str, ...]:
+    """The estimators that go with the objective, its settings and the model family.
+
+    In the order of the family's preference if it has one; some may need more draws.
+    """
+    valid = estimators_of(config.objective, config.objective_options)
+    continuous = tuple(name for name in valid if name not in FINITE_ESTIMATORS)
+    preferred = MODELS[config.model].estimators
+    return tuple(name for name in preferred if name in valid) if preferred else continuous
 
 
 def own_settings(config: Config) -> dict[str, Any]:

@@ -5,10 +5,12 @@ Names and defaults match the function's signature.
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Mapping
+from typing import Any
 
 from elbo_lab import losses
-from elbo_lab.losses.common import KL_MODES
+from elbo_lab.losses.common import KL_MODES, WITHOUT_LOG_Q
 from elbo_lab.losses.two_targets import RWS_PHASES
 from elbo_lab.options import Hyper, option
 
@@ -179,3 +181,23 @@ def arguments(objective: str | None) -> Mapping[str, inspect.Parameter]:
     if objective not in losses.OBJECTIVES:
         return {}
     return inspect.signature(losses.OBJECTIVES[objective]).parameters
+
+
+def estimators_of(objective: str | None, settings: Any) -> tuple[str, ...]:
+    """The estimators that go with an objective and its settings, in the catalogue's order.
+
+    Args:
+      objective: a name in `OBJECTIVE_OPTIONS`, or None.
+      settings: an instance of the objective's class of settings.
+
+    Returns:
+      Names in `losses.ESTIMATORS`; () for an objective with a gradient of its own, or none.
+    """
+    entry = losses.CATALOGUE.get(objective)
+    names = () if entry is None else entry.estimators
+    if getattr(settings, "kl", None) == "analytic":
+        names = tuple(name for name in names if name in WITHOUT_LOG_Q)
+    if getattr(settings, "alpha", None) in (-math.inf, math.inf):
+        # The greatest or the least log-weight has no continuous derivative.
+        names = tuple(name for name in names if name != "dreg")
+    return names

@@ -30,6 +30,7 @@ class Option(NamedTuple):
     above: float | None = None  # an exclusive lower bound
     infinite: bool = False  # True if inf and -inf are valid too
     below: float | None = None  # an exclusive upper bound
+    may_be_empty: bool = False  # True if a tuple of no numbers is valid
 
 
 def option(
@@ -42,9 +43,10 @@ def option(
     above: float | None = None,
     infinite: bool = False,
     below: float | None = None,
+    may_be_empty: bool = False,
 ) -> Any:
     """A dataclass field that is a setting; see `Option`."""
-    description = Option(help, choices, least, most, traced, above, infinite, below)
+    description = Option(help, choices, least, most, traced, above, infinite, below, may_be_empty)
     return dataclasses.field(default=default, metadata={"option": description})
 
 

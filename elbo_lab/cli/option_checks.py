@@ -91,6 +91,8 @@ def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 
 def _check_sizes(name: str, sizes: tuple[int, ...], option: Option) -> None:
+    if not sizes and option.may_be_empty:
+        return
     least = 1 if option.least is None else option.least
     if not sizes or any(size < least for size in sizes):
         raise UserError(

@@ -18,12 +18,12 @@ from elbo_lab.cli.option_checks import (
 from elbo_lab.configs import Config
 from elbo_lab.data import DATASETS, Dataset, is_binary, spec_of
 from elbo_lab.data.binarization import BINARIZATIONS
+from elbo_lab.distributions.pixels import MOST_UNITS
 from elbo_lab.errors import UserError
 from elbo_lab.losses import bounds, catalogue, estimators
-from elbo_lab.losses.common import WITHOUT_LOG_Q
 from elbo_lab.models import MODELS
 from elbo_lab.models.laws import LIKELIHOODS
-from elbo_lab.objective_options import OBJECTIVE_OPTIONS, arguments
+from elbo_lab.objective_options import OBJECTIVE_OPTIONS, arguments, estimators_of
 from elbo_lab.optimizer_options import OPTIMIZER_OPTIONS
 from elbo_lab.options import Option
 from elbo_lab.training.loop import BATCH_GRADIENTS
@@ -320,34 +320,55 @@ def _check_layers(config: Config) -> None:
 
 
 def _check_estimator(config: Config) -> None:
-    """Raises a UserError for an estimator that the objective does not support."""
-    name, entry = config.estimator, losses.CATALOGUE.get(config.objective)
+    """Raises a UserError for an estimator that the objective or the model family does not take."""
+    name, objective = config.estimator, f"--objective={config.objective}"
+    of_objective = estimators_of(config.objective, config.objective_options)
+    valid = configs.estimators(config)
+    if of_objective and not valid:
+        raise UserError(
+            f"{objective} does not go with --model={config.model}, whose latents are discrete: it "
+            f"needs draws with a derivative, for {' or '.join(of_objective)}."
+        )
     if name is None:
         return
-    supported = () if entry is None else entry.estimators
-    objective = f"--objective={config.objective}"
-    if not supported:
+    if not of_objective:
         raise UserError(
             f"--estimator={name} does not go with {objective}, which has a gradient of its own."
         )
     settings = configs.own_settings(config)
     if settings.get("kl") == "analytic":
-        supported = [e for e in supported if e in WITHOUT_LOG_Q]
         objective += " --kl=analytic"
     if settings.get("alpha") in (-math.inf, math.inf):
-        # The maximum or minimum of the log-weights has no continuous derivative.
-        supported = [e for e in supported if e != "dreg"]
         objective += f" --alpha={settings['alpha']}"
-    if name not in supported:
+    if name in of_objective and name not in valid and name in estimators.FINITE_ESTIMATORS:
+        raise UserError(
+            f"--estimator={name} sums over all values of z, which are not finitely many in "
+            f"--model={config.model}; valid estimators with {objective}: {', '.join(valid)}."
+        )
+    if name in of_objective and name not in valid:
+        raise UserError(
+            f"--estimator={name} differentiates through draws of z, which are discrete in "
+            f"--model={config.model}; valid estimators with {objective}: {', '.join(valid)}."
+        )
+    if name not in valid:
         raise UserError(
             f"--estimator={name} does not go with {objective}; valid estimators: "
-            f"{', '.join(supported)}."
+            f"{', '.join(valid)}."
         )
-    if name in estimators.COMPARING_ESTIMATORS and config.k * config.m < 2:
-        supported = [e for e in supported if e not in estimators.COMPARING_ESTIMATORS]
+    latent_dims = settings.get("latent_dims", ())
+    if name in estimators.FINITE_ESTIMATORS and (
+        len(latent_dims) > 1 or latent_dims[0] > MOST_UNITS
+    ):
+        raise UserError(
+            f"--estimator={name} needs one stochastic layer of at most {MOST_UNITS} units, over "
+            f"whose values it sums; got --latent_dims={configs.flag_text(latent_dims)}."
+        )
+    draws = config.k * config.m
+    if not estimators.has_enough(name, draws):
+        others = [e for e in valid if estimators.has_enough(e, draws)]
         raise UserError(
             f"--estimator={name} compares draws, and needs --k of at least 2; got {config.k}. "
-            f"For one draw: {', '.join(supported)}."
+            f"For one draw: {', '.join(others)}."
         )
 
 

@@ -12,6 +12,7 @@ import math
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
@@ -26,7 +27,9 @@ def bernoulli_log_prob(logits: Array, value: Array) -> Array:
     x l - max(l, 0) - log(1 + exp(-|l|)), for any finite logit. Two things make it fast. A few
     pixels share one logarithm, that of their product, which costs no accuracy beyond that of the
     sum over pixels (each factor lies in [1, 2]). And the derivative is defined as x - sigmoid(l)
-    instead of being derived from the formula.
+    instead of being derived from the formula. Where every one of S rows of logits [S, 1, D] meets
+    every one of B values [1, B, D], it is log p(0) + sum_d x_d l_d by one matrix product, which is
+    rounded in proportion to sum_d |l_d|.
 
     Args:
       logits: [*batch, D]; half precision is cast to float32 first.
@@ -35,7 +38,19 @@ def bernoulli_log_prob(logits: Array, value: Array) -> Array:
     Returns:
       [*batch], nats, at least float32.
     """
-    return _bernoulli_log_prob(*to_common_rank(*to_common_float(logits, value)))
+    logits, value = to_common_rank(*to_common_float(logits, value))
+    if _is_table(logits.shape, value.shape):
+        highest = jax.lax.Precision.HIGHEST
+        linear = jnp.einsum("sd,bd->sb", logits[:, 0], value[0], precision=highest)
+        return linear + _bernoulli_log_prob(logits, jnp.zeros_like(logits))
+    return _bernoulli_log_prob(logits, value)
+
+
+def _is_table(logits: tuple[int, ...], value: tuple[int, ...]) -> bool:
+    """True for the shapes [S, 1, D] of logits and [1, B, D] of values, S and B above 1."""
+    if len(logits) != 3 or logits[2] != value[2]:
+        return False
+    return logits[0] > logits[1] == 1 and value[1] > value[0] == 1
 
 
 @jax.custom_jvp
@@ -63,6 +78,25 @@ def _bernoulli_log_prob_jvp(primals, tangents):
     return out, out_dot
 
 
+# Binary variables whose values are listed together, 2^16 at most.
+MOST_UNITS = 16
+
+
+def binary_states(size: int) -> Array:
+    """Every value of `size` binary variables, [2^size, size], float32, as binary numbers rise.
+
+    Raises:
+      ValueError: more than `MOST_UNITS` variables.
+    """
+    if size > MOST_UNITS:
+        raise ValueError(
+            f"{size} binary variables have 2^{size} values; those of at most {MOST_UNITS} are "
+            "enumerated."
+        )
+    number, shift = np.arange(2**size)[:, None], np.arange(size)[::-1]
+    return jnp.asarray((number >> shift) & 1, jnp.float32)
+
+
 class BernoulliVector(dist.Distribution):
     """Independent Bernoulli variables over the last axis, by logits [*batch, D].
 
@@ -72,6 +106,7 @@ class BernoulliVector(dist.Distribution):
 
     arg_constraints = {"logits": constraints.real_vector}
     support = constraints.independent(constraints.boolean, 1)
+    has_enumerate_support = True
 
     def __init__(self, logits: Array, *, validate_args: bool | None = None):
         self.logits = logits
@@ -84,6 +119,17 @@ class BernoulliVector(dist.Distribution):
 
     def log_prob(self, value: Array) -> Array:
         return bernoulli_log_prob(self.logits, value)
+
+    def enumerate_support(self, expand: bool = True) -> Array:
+        """Every value, [2^D, *batch, D]; with expand=False [2^D, 1, ..., 1, D].
+
+        Raises:
+          ValueError: more than `MOST_UNITS` dimensions.
+        """
+        size = self.logits.shape[-1]
+        states = binary_states(size).astype(self.logits.dtype)
+        states = states.reshape(-1, *(1,) * (self.logits.ndim - 1), size)
+        return jnp.broadcast_to(states, (len(states), *self.logits.shape)) if expand else states
 
     @property
     def mean(self) -> Array:

@@ -145,7 +145,7 @@ def dip_vae_i(
 
     Args:
       lambda_off, lambda_diag: weights, >= 0, may be traced.
-      estimator: of the reconstruction term: reparam, score, score_loo or vimco.
+      estimator: of the reconstruction term: reparam, score, score_loo, vimco or enumerate.
       others: as in `elbo`; the posterior must give its mean.
 
     Returns:

@@ -7,8 +7,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from elbo_lab.losses import aggregate, objectives, regularized, roulette, two_targets
-from elbo_lab.losses.common import ANY_BOUND, FIXED_DRAWS, NOT_WAKE, WITHOUT_LOG_Q
-from elbo_lab.losses.estimators import ESTIMATORS
+from elbo_lab.losses.common import (
+    ANY_BOUND,
+    FIXED_DRAWS,
+    FOR_IWAE,
+    FOR_MEAN,
+    NOT_WAKE,
+    WEIGHTED_MEAN,
+    WITHOUT_LOG_Q,
+)
 
 LOG_WEIGHTS = "that are one function of log-weights"
 PER_EXAMPLE = "with a regularizer per example"
@@ -39,7 +46,7 @@ CATALOGUE: dict[str, Entry] = {
         finite="unbiased for it",
         cost="K",
         paper="Kingma and Welling 2014; textbook 13.4, 13.20, 13.27",
-        estimators=ANY_BOUND,
+        estimators=FOR_MEAN,
     ),
     "beta_vae": Entry(
         function=objectives.beta_vae,
@@ -49,7 +56,7 @@ CATALOGUE: dict[str, Entry] = {
         finite="unbiased for it",
         cost="K",
         paper="Higgins et al. 2017",
-        estimators=NOT_WAKE,
+        estimators=WEIGHTED_MEAN,
     ),
     "iwae": Entry(
         function=objectives.iwae,
@@ -59,7 +66,7 @@ CATALOGUE: dict[str, Entry] = {
         finite="lower bound in expectation, rising with K",
         cost="K",
         paper="Burda et al. 2016; lecture notes, importance sampling",
-        estimators=tuple(ESTIMATORS),
+        estimators=FOR_IWAE,
     ),
     "miwae": Entry(
         function=objectives.miwae,
@@ -149,7 +156,7 @@ CATALOGUE: dict[str, Entry] = {
         finite="unbiased for it",
         cost="K",
         paper="textbook 13.28",
-        estimators=NOT_WAKE,
+        estimators=WEIGHTED_MEAN,
     ),
     "free_bits_batch": Entry(
         function=aggregate.free_bits_batch,
@@ -343,5 +350,13 @@ ESTIMATOR_NOTES: dict[str, EstimatorNote] = {
         bias="the expectation of wake",
         needs="draws with a derivative, log q of a given z",
         paper="Tucker et al. 2019",
+    ),
+    "enumerate": EstimatorNote(
+        model_weight="q(z)",
+        path_weight="0",
+        score_weight="q(z) (log w - 1)",
+        bias="none, and no variance: a sum over all z instead of draws",
+        needs="a posterior with `enumerate_support` (at most 2^16 values), a mean over draws",
+        paper="the definition of E_q",
     ),
 }

@@ -17,12 +17,16 @@ from elbo_lab.losses.weights import LogWeights, Problem, densities, in_base_form
 
 KL_MODES = ("mc", "analytic")
 
-# Choices of estimators for kinds of objectives. OVIS is defined for the IWAE bound only.
-ANY_BOUND = tuple(name for name in ESTIMATORS if name != "ovis")
+# Choices of estimators for kinds of objectives. OVIS is defined for the IWAE bound only, and the
+# sum over all values of z for means over draws.
+FOR_IWAE = tuple(name for name in ESTIMATORS if name != "enumerate")
+ANY_BOUND = tuple(name for name in FOR_IWAE if name != "ovis")
+FOR_MEAN = (*ANY_BOUND, "enumerate")
 # For log-weights without log q: stl, dreg and the wake estimators change how log q is weighed.
-WITHOUT_LOG_Q = ("reparam", "score", "score_loo", "vimco")
+WITHOUT_LOG_Q = ("reparam", "score", "score_loo", "vimco", "enumerate")
 # For log-weights other than log w: the wake estimators always weigh by w.
 NOT_WAKE = tuple(name for name in ANY_BOUND if not name.startswith("wake"))
+WEIGHTED_MEAN = (*NOT_WAKE, "enumerate")
 # For bounds that are not defined for K - 1 draws, as score_loo needs.
 FIXED_DRAWS = tuple(name for name in ANY_BOUND if name != "score_loo")
 
@@ -70,7 +74,7 @@ def loss_with_kl(
         weight = jnp.broadcast_to(weight, log_px_z.shape)
         return log_px_z + weight * log_pz - weight * log_qz_x  # beta = 1: log w, bit for bit
 
-    loss, draws = estimate(key, problem, bounds.elbo, weigh, estimator, NOT_WAKE)
+    loss, draws = estimate(key, problem, bounds.elbo, weigh, estimator, WEIGHTED_MEAN)
     return loss, make_aux(-loss, draws)
 
 

@@ -17,7 +17,7 @@ from jax import Array
 from elbo_lab.losses import closed_forms
 from elbo_lab.losses.arrays import to_common_float, to_common_rank
 from elbo_lab.losses.closed_forms import FactorKL
-from elbo_lab.losses.laws import DISTRAX, NUMPYRO, TFP, innermost, is_a, law_of, unwrap
+from elbo_lab.losses.laws import DISTRAX, NUMPYRO, OURS, TFP, innermost, is_a, law_of, unwrap
 from elbo_lab.losses.posteriors import sum_trailing
 
 # KL(q || p) of a user's own distributions, looked up before every other closed form:
@@ -112,8 +112,8 @@ def kl_per_dimension(posterior: Any, prior: Any) -> Array:
 def factors(distribution: Any) -> Any:
     """The product's factors: a distribution whose `log_prob` is one per dimension, [*batch, L].
 
-    Handles `Independent` of NumPyro, Distrax and TFP, and `MultivariateNormalDiag` of Distrax and
-    TFP.
+    Handles `Independent` of NumPyro, Distrax and TFP, `MultivariateNormalDiag` of Distrax and TFP,
+    and our `BernoulliVector`.
 
     Raises:
       ValueError: if the distribution is not known to be a product over one event dimension.
@@ -129,6 +129,8 @@ def factors(distribution: Any) -> Any:
     ):
         if is_a(distribution, package, "MultivariateNormalDiag"):
             return sys.modules[module].Normal(distribution.mean(), distribution.stddev())
+    if is_a(distribution, OURS, "BernoulliVector"):
+        return sys.modules["numpyro.distributions"].BernoulliLogits(distribution.logits)
     raise ValueError(
         f"{type(distribution).__name__} is not seen to be a product over latent dimensions; use "
         "one of independent dimensions, e.g. NumPyro's Normal(mean, scale).to_event(1)."

@@ -18,6 +18,7 @@ ordinary bounds). With v = df / d log_w and h the diagonal of f's Hessian:
     ovis         v                   -                   see `ovis`
     wake         v                   -                   w
     wake_dreg    v                   w - w^2             -
+    enumerate    no draws: the sum over all values of z, see `exact_estimators.py`
 
 Each entry weighs d log_w_k / dz through the draw or d log q(z_k) / d phi, in ascent direction.
 """
@@ -27,6 +28,7 @@ from collections.abc import Callable
 from jax import Array
 
 from elbo_lab.losses.derivatives import derivative, diagonal_hessian, path_weight
+from elbo_lab.losses.exact_estimators import enumerated
 from elbo_lab.losses.path_estimators import Bound, Weigh, dreg, log_w_of, reparam, stl, wake_dreg
 from elbo_lab.losses.score_estimators import ovis, score, score_loo, vimco, wake
 from elbo_lab.losses.weights import LogWeights, Problem
@@ -34,6 +36,7 @@ from elbo_lab.losses.weights import LogWeights, Problem
 __all__ = [
     "COMPARING_ESTIMATORS",
     "ESTIMATORS",
+    "FINITE_ESTIMATORS",
     "PATH_ESTIMATORS",
     "Bound",
     "Estimator",
@@ -41,6 +44,8 @@ __all__ = [
     "derivative",
     "diagonal_hessian",
     "dreg",
+    "enumerated",
+    "has_enough",
     "log_w_of",
     "ovis",
     "path_weight",
@@ -65,9 +70,17 @@ ESTIMATORS: dict[str, Estimator] = {
     "ovis": ovis,
     "wake": wake,
     "wake_dreg": wake_dreg,
+    "enumerate": enumerated,
 }
 
 # Estimators that differentiate through the draws, and so need a reparameterizable posterior.
 PATH_ESTIMATORS = frozenset({"reparam", "stl", "dreg", "wake_dreg"})
 # Estimators that compare draws, and so need at least two.
 COMPARING_ESTIMATORS = frozenset({"score_loo", "vimco", "ovis"})
+# Estimators that sum over the values of z, and so need a posterior with finitely many.
+FINITE_ESTIMATORS = frozenset({"enumerate"})
+
+
+def has_enough(estimator: str, num_draws: int) -> bool:
+    """True if the estimator, a name in `ESTIMATORS`, works for that number of draws."""
+    return num_draws > 1 or estimator not in COMPARING_ESTIMATORS

@@ -16,8 +16,15 @@ from jax import Array
 
 from elbo_lab.losses import bounds
 from elbo_lab.losses.arguments import check_count
-from elbo_lab.losses.common import FIXED_DRAWS, Aux, loss_of_bound, loss_with_kl
-from elbo_lab.losses.estimators import ESTIMATORS, Bound, Estimator
+from elbo_lab.losses.common import (
+    FIXED_DRAWS,
+    FOR_IWAE,
+    FOR_MEAN,
+    Aux,
+    loss_of_bound,
+    loss_with_kl,
+)
+from elbo_lab.losses.estimators import Bound, Estimator
 from elbo_lab.losses.weights import Problem
 
 
@@ -48,7 +55,8 @@ def elbo(
         variance in general: near convergence the Monte Carlo form's errors cancel (its variance
         vanishes where q is the exact posterior).
       estimator: a name in `ESTIMATORS`, or a function of the same type. With kl="analytic" the
-        log-weights have no log q, and the choices are reparam, score, score_loo and vimco.
+        log-weights have no log q, and the choices are reparam, score, score_loo, vimco and
+        enumerate.
       vectorized: True if the functions take all draws at once; see `log_weights`.
 
     Returns:
@@ -62,7 +70,7 @@ def elbo(
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     if kl == "mc":
-        return loss_of_bound(key, problem, bounds.elbo, estimator)
+        return loss_of_bound(key, problem, bounds.elbo, estimator, FOR_MEAN)
     return loss_with_kl(key, problem, 1.0, kl, estimator)
 
 
@@ -123,7 +131,7 @@ def iwae(
       ValueError: as `elbo`.
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
-    return loss_of_bound(key, problem, bounds.iwae, estimator, tuple(ESTIMATORS))
+    return loss_of_bound(key, problem, bounds.iwae, estimator, FOR_IWAE)
 
 
 def miwae(
@@ -276,7 +284,7 @@ def from_bound(
     vectorized: bool = False,
 ) -> tuple[Array, Aux]:
     """Minus a user's own function of log-weights, by any estimator but ovis, which is for the IWAE
-    bound only.
+    bound only, and enumerate, which is for means over draws only.
 
     Args:
       bound: function of log-weights [K, *batch], nats -> [*batch], to be maximized. dreg needs
@@ -292,4 +300,4 @@ def from_bound(
       ValueError: as `elbo`; a bound that does not map [K, *batch] to [*batch].
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
-    return loss_of_bound(key, problem, bound, estimator, tuple(ESTIMATORS))
+    return loss_of_bound(key, problem, bound, estimator, FOR_IWAE)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab.losses.arguments import check_count
-from elbo_lab.losses.arrays import to_common_float
+from elbo_lab.losses.arrays import to_common_float, to_common_rank
 from elbo_lab.losses.common import (
     Aux,
     checked_kl,
@@ -42,7 +42,7 @@ def capacity_vae(
     Args:
       gamma: weight of the constraint, >= 0, may be traced.
       capacity: C, nats, may be traced. The paper raises it during training.
-      estimator: of the reconstruction term: reparam, score, score_loo or vimco.
+      estimator: of the reconstruction term: reparam, score, score_loo, vimco or enumerate.
       others: as in `elbo`.
 
     Returns:
@@ -80,7 +80,7 @@ def free_bits(
     Args:
       min_kl: lambda, nats per group, may be traced.
       group_size: neighbouring latent dimensions in a group: 1 for a floor per dimension. Divides L.
-      estimator: of the reconstruction term: reparam, score, score_loo or vimco.
+      estimator: of the reconstruction term: reparam, score, score_loo, vimco or enumerate.
       others: as in `elbo`; posterior and prior must be products over their dimensions.
 
     Returns:
@@ -132,12 +132,14 @@ def lambda_vae(
 
     def half_squares(z: Any) -> Array:
         mean = generation_mean(z)
-        if mean.shape[mean.ndim - x.ndim :] != x.shape:
+        event = mean.shape[mean.ndim - x.ndim :]
+        # The estimator enumerate has z, and so means, of batch dimensions of size one.
+        if event[-1:] != x.shape[-1:] or jnp.broadcast_shapes(event, x.shape) != x.shape:
             raise ValueError(
                 f"generation_mean must return the shape of x, {x.shape}, for one draw; got "
                 f"{mean.shape}."
             )
-        target, mean = to_common_float(jnp.broadcast_to(x, mean.shape), mean)
+        target, mean = to_common_rank(*to_common_float(x, mean))
         return -0.5 * jnp.sum((target - mean) ** 2, axis=-1)
 
     problem = Problem(posterior, prior, half_squares, num_samples, vectorized)

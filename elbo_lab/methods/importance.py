@@ -53,6 +53,7 @@ def make_measure(model: Model, k: int, num_draws: int) -> Callable[..., dict[str
     reconstruction         [B], mean of log p(x|z)
     effective_sample_size  [B], draws, (sum w)^2 / sum w^2
     means_1, ...           [B, L_i], E_q[z_i|x] of each stochastic layer
+    log_px                 [B], log p(x), exact, of a model that has it
 
     Args:
       model: whose bounds are estimated.
@@ -91,7 +92,8 @@ def make_measure(model: Model, k: int, num_draws: int) -> Callable[..., dict[str
         zero = jnp.zeros(x.shape[0])
         start = _Sums(zero - jnp.inf, zero - jnp.inf, zero, zero, zero, zero)
         sums, _ = jax.lax.scan(fold, start, jnp.arange(chunks))
-        return {
+        exact = {} if model.log_px is None else {"log_px": model.log_px(params, x, given)}
+        return exact | {
             "log_likelihood": sums.log_w - jnp.log(float(num_draws)),
             "iwae": sums.iwae / groups,
             "elbo": sums.elbo / num_draws,

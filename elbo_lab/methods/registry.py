@@ -27,5 +27,5 @@ def make(config: Config, spec: Spec, num_train: int | None = None) -> Method:
     if isinstance(model, Quantized):
         return vqvae.make(model, config.model_options, spec)
     if config.objective == AUTOENCODER:
-        return autoencoder.make(model, is_plane=config.model_options.latent_dims == (2,))
+        return autoencoder.make(model, variational.has_plane(config, model))
     return variational.make(config, model, num_train)

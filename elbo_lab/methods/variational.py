@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from elbo_lab import losses
-from elbo_lab.configs import Config
+from elbo_lab.configs import Config, resolved
 from elbo_lab.data.dataset import Batch
 from elbo_lab.distributions.means import closed_form_mean, mean_or_draw
 from elbo_lab.losses.posteriors import sample_from
@@ -44,8 +44,8 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
         terms=TERMS,
         measure=importance.make_measure(model, config.k, config.eval_k),
         measure_batch=importance.batch_size(model, config.k, config.eval_k),
-        pictures=pictures(model, is_plane=config.model_options.latent_dims == (2,)),
-        headline="log_likelihood",
+        pictures=pictures(model, has_plane(config, model)),
+        headline="log_likelihood" if model.log_px is None else "log_px",
         layer_means=lambda key, params, stats, batch: importance.layer_means(
             key, model.posterior(params, batch.x, given_of(batch))
         ),
@@ -56,13 +56,18 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
     )
 
 
+def has_plane(config: Config, model: Model) -> bool:
+    """True if z is [*batch, 2] of real numbers, so that points of its plane can be decoded."""
+    return config.model_options.latent_dims == (2,) and not model.is_discrete
+
+
 def objective_loss(
     config: Config, model: Model, num_train: int | None = None
 ) -> Callable[..., Loss]:
     """The configured objective of the configured model as a loss per example, `Method.loss`."""
     objective = losses.OBJECTIVES[config.objective]
     accepted = inspect.signature(objective).parameters
-    settings = values_of(config.objective_options) | {"estimator": config.estimator}
+    settings = values_of(config.objective_options) | {"estimator": resolved(config).estimator}
     settings |= {"num_samples": config.k, "num_outer": config.m, "dataset_size": num_train}
     options = {
         name: value for name, value in settings.items() if name in accepted and value is not None

@@ -70,3 +70,6 @@ class Model(NamedTuple):
     rows: int = 1000
     """Rows (draws x examples) that the evaluation lets the generation network see at once: their
     activations should fit a CPU's cache."""
+
+    is_discrete: bool = False
+    """True if z takes discrete values: its draws have no derivative, and z fills no plane."""

@@ -43,6 +43,11 @@ def output_bias_option() -> Any:
     )
 
 
+def center_inputs_option() -> Any:
+    """The field `center_inputs`, of type bool."""
+    return option(False, "subtract the training mean from what the inference network sees")
+
+
 def channels_option() -> Any:
     """The field `channels`, of type tuple[int, ...]."""
     return option((32, 64), "channels after each convolution that halves height and width", least=1)

@@ -49,9 +49,7 @@ class MLPOptions:
         "the same one (as the IWAE paper's code does)",
         tuple(INITS),
     )
-    center_inputs: bool = option(
-        False, "subtract the training mean from what the inference network sees"
-    )
+    center_inputs: bool = common.center_inputs_option()
 
 
 def make(options: MLPOptions, spec: Spec) -> Model:

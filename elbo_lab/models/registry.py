@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from elbo_lab.data.dataset import Spec
-from elbo_lab.models import conv, mlp, pixelcnn, vqvae
+from elbo_lab.models import conv, mlp, pixelcnn, sbn, vqvae
 
 
 class Family(NamedTuple):
@@ -17,6 +17,10 @@ class Family(NamedTuple):
     # no objective, no number of draws and no estimator.
     objective: str | None = None
     k: int | None = None
+    # Of a family with discrete latents: the estimators that it takes, the preferred first. The
+    # default of --estimator is the first that goes with the objective and its draws. (): all, and
+    # the objective's default.
+    estimators: tuple[str, ...] = ()
     # Time per image and draw at the default sizes, relative to mlp's. Sweeps plan by it.
     relative_cost: float = 1.0
 
@@ -36,6 +40,14 @@ MODELS: dict[str, Family] = {
         objective="iwae",
         k=5,
         relative_cost=8.0,
+    ),
+    "sbn": Family(
+        sbn.SBNOptions,
+        sbn.make,
+        "sigmoid belief network: any number of layers of binary latents, exact for few units",
+        objective="iwae",
+        k=5,
+        estimators=("vimco", "score_loo", "score", "ovis", "wake", "enumerate"),
     ),
     "pixelcnn": Family(
         pixelcnn.PixelCNNOptions,

@@ -17,13 +17,13 @@ from elbo_lab.reports.figure_style import (
     save_png,
 )
 
-# Colours of Okabe and Ito and a grey, and a marker each, in the order of ESTIMATORS: an estimator
-# looks the same in every figure.
+# Colours of Okabe and Ito, a grey and a brown, and a marker each, in the order of ESTIMATORS: an
+# estimator looks the same in every figure.
 _COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"),
-    *("#56B4E9", "#F0E442", "#000000", "#777777"),
+    *("#56B4E9", "#F0E442", "#000000", "#777777", "#8B4513"),
 )
-_MARKERS = "osD^vPX<>"
+_MARKERS = "osD^vPX<>p"
 _PANEL, _HEIGHT = 480, 480  # pixels
 
 

@@ -98,6 +98,11 @@ SENTENCES = {
         "--estimator=dreg does not go with --model=pixelcnn, which is trained by a loss of its "
         "own.",
     ),
+    "estimator of sbn": (
+        ["run", "--model=sbn", "--estimator=dreg"],
+        "--estimator=dreg differentiates through draws of z, which are discrete in --model=sbn; "
+        "valid estimators with --objective=iwae: vimco, score_loo, score, ovis, wake.",
+    ),
     "objective of vqvae": (
         ["run", "--model=vqvae", "--objective=elbo"],
         "--objective=elbo does not go with --model=vqvae, which is trained by a loss of its own.",
@@ -109,7 +114,7 @@ SENTENCES = {
     ),
     "another family's setting": (
         ["run", "--model=conv", "--hidden_dims=8"],
-        "--hidden_dims is a setting of --model=mlp; got --model=conv.",
+        "--hidden_dims is a setting of --model=mlp, sbn; got --model=conv.",
     ),
     "another optimizer's setting": (
         ["run", "--soap_decay=0.9"],

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.slow
 # Tiny sizes. An empty flag unsets a setting of mlp that the tests' command line sets.
 FAMILIES = {
     "conv": ("--model=conv", "--hidden_dims=", "--channels=4,4", "--k=2"),
+    "sbn": ("--model=sbn", "--latent_dims=3,2", "--hidden_dims=", "--k=2"),
     "pixelcnn": ("--model=pixelcnn", "--hidden_dims=", "--latent_dims=", "--width=4", "--layers=2"),
     "vqvae": (
         *("--model=vqvae", "--hidden_dims=", "--latent_dims=", "--channels=4,4"),
@@ -24,12 +25,14 @@ FLAGS = ("--probe_every=12", "--tensorboard=false")
 # The terms of each loss; the quantity by which each is compared; its figures.
 TERMS = {
     "conv": {"bound", "kl", "reconstruction"},
+    "sbn": {"bound", "kl", "reconstruction"},
     "pixelcnn": {"nll"},
     "vqvae": {"reconstruction", "commitment", "loss", "perplexity", "restarts"},
     "autoencoder": {"reconstruction"},
 }
 HEADLINES = {
     "conv": "log_likelihood",
+    "sbn": "log_px",
     "pixelcnn": "log_px",
     "vqvae": "log_px_code",
     "autoencoder": "log_px_mean",
@@ -37,6 +40,7 @@ HEADLINES = {
 CURVES = {"learning_curves", "test_curves"}
 FIGURES = {
     "conv": CURVES | {"active_units", "samples", "reconstructions"},
+    "sbn": CURVES | {"active_units", "samples", "reconstructions"},
     "pixelcnn": CURVES | {"samples"},
     "vqvae": CURVES | {"reconstructions"},
     "autoencoder": CURVES | {"active_units", "samples", "reconstructions"},

@@ -193,6 +193,14 @@ def test_runs_of_other_data_or_versions_and_without_checkpoints_are_refused(
             gradient_flags.run_subject(tmp_path, None)
 
 
+def test_a_run_with_discrete_latents_is_refused(monkeypatch):
+    config = configs.make(model="sbn", latent_dims=(3,))
+    trained = SimpleNamespace(config=config, dataset=None, spec=data.Spec("image", (2, 2), 2))
+    monkeypatch.setattr(gradient_flags.stored_runs, "load_from", lambda *arguments: trained)
+    with pytest.raises(UserError, match="^--run=runs/x is a run of sbn, whose latents are discr"):
+        gradient_flags.run_subject(Path("runs/x"), None)
+
+
 def test_an_output_folder_that_cannot_be_created_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--output=.* cannot be written"):

@@ -70,7 +70,7 @@ def test_a_complete_sweep_is_reported_anew_with_another_baseline(sweeping, fresh
 
 
 def test_a_grid_of_all_families_is_one_table(quick_sweeping, tmp_path):
-    flags = ("--model=mlp,conv,pixelcnn,vqvae", "--epochs=1", "--channels=4", "--num_codes=8")
+    flags = ("--model=mlp,conv,pixelcnn,vqvae,sbn", "--epochs=1", "--channels=4", "--num_codes=8")
     sizes = ("--width=4", "--layers=2", "--k=2", "--tensorboard=false")
     done = quick_sweeping.run(f"--workdir={tmp_path}", *flags, *sizes)
     content = contents(tmp_path)
@@ -79,6 +79,7 @@ def test_a_grid_of_all_families_is_one_table(quick_sweeping, tmp_path):
         ("log_likelihood", 2),
         ("log_px", None),
         ("log_px_code", None),
+        ("log_px", 2),
     ]
     for cell in content["cells"]:
         (run,) = cell["runs"]

@@ -97,6 +97,28 @@ def test_integer_and_boolean_images(dtype):
     np.testing.assert_allclose(gradient, np.asarray(data) - expit(logits), rtol=1e-5)
 
 
+def test_bernoulli_log_prob_of_every_logit_and_every_value():
+    rng = np.random.default_rng(0)
+    logits = 5 * rng.normal(size=(7, 1, 784)).astype(np.float32)
+    values = rng.integers(0, 2, size=(4, 784)).astype(np.float32)
+    weights = rng.normal(size=(7, 4)).astype(np.float32)
+    exact, x = logits.astype(np.float64), np.float64(values)
+    expected = np.sum(x * exact - np.logaddexp(0, exact), axis=-1)
+
+    @jax.jit
+    def compute(logits):
+        table = bernoulli_log_prob(logits, values)
+        return jnp.sum(weights * table), table
+
+    (_, table), gradient = jax.value_and_grad(compute, has_aux=True)(logits)
+    # A rounding of each sum, relative to its greatest part.
+    np.testing.assert_allclose(
+        table, expected, rtol=0, atol=4e-7 * np.max(np.sum(np.abs(exact), -1))
+    )
+    slope = np.einsum("sb,sbd->sd", weights, x - 1 / (1 + np.exp(-exact)))
+    np.testing.assert_allclose(gradient[:, 0], slope, rtol=1e-5, atol=1e-5)
+
+
 def test_bernoulli_log_prob_broadcasts_the_value():
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(5, 4, 3)).astype(np.float32)  # [K, B, D]

@@ -22,11 +22,13 @@ OPTIONS = {
     "piwae": {"num_outer": 2, "num_samples": K // 2},
     "rws": {"phase": "both"},
 }
-# Every valid (objective, estimator); estimator None where the objective takes none.
+# Every (objective, estimator) that is valid for a Gaussian posterior; estimator None where the
+# objective takes none.
 PAIRS = [
     (name, estimator)
     for name, entry in losses.CATALOGUE.items()
     for estimator in entry.estimators or (None,)
+    if estimator not in losses.estimators.FINITE_ESTIMATORS
 ]
 NEEDS_BATCH = [
     name for name, entry in losses.CATALOGUE.items() if entry.kind == catalogue.WHOLE_BATCH

@@ -13,10 +13,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 
 from elbo_lab import losses
-from elbo_lab.losses import bounds, estimators, roulette
+from elbo_lab.losses import bounds, estimators, roulette, weights
 from tests.losses import numpy_bounds
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -287,3 +288,100 @@ def test_two_networks_follow_two_targets(objective, number, options, by_q, by_p,
     for loss, gradient in by_estimator().values():
         np.testing.assert_allclose(loss, value_q if sign > 0 else -value_p, rtol=0, atol=1e-12)
         assert_gradient(gradient, expected)
+
+
+# The estimator that sums over all values of z.
+
+
+def summed_loss(params, likelihood, vectorized=True, objective=losses.elbo, **options):
+    """The loss of two equal examples by estimator="enumerate", [2]."""
+
+    def both(logits):
+        return dist.CategoricalLogits(jnp.broadcast_to(logits, (2, STATES)))
+
+    arguments = both(params["q"]), dist.CategoricalLogits(params["prior"]), likelihood
+    options |= {"estimator": "enumerate", "vectorized": vectorized}
+    return objective(jax.random.key(0), *arguments, **options)[0]
+
+
+@pytest.mark.parametrize("vectorized", [True, False])
+@pytest.mark.parametrize(
+    ("objective", "options", "value"),
+    [
+        (losses.elbo, {}, from_log_w(numpy_bounds.mean)),
+        (losses.beta_vae, {"beta": 2.5, "kl": "mc"}, weighted_kl),
+        (losses.beta_vae, {"beta": 2.5, "kl": "analytic"}, weighted_kl),
+    ],
+)
+def test_the_sum_over_z_is_exact(objective, options, value, vectorized):
+    def loss(params):
+        losses_of_both = summed_loss(
+            params, lambda z: params["likelihood"][z], vectorized, objective, **options
+        )
+        assert losses_of_both.shape == (2,)
+        return jnp.mean(losses_of_both)
+
+    mean_loss, gradient = jax.jit(jax.value_and_grad(loss))(PARAMS)
+    expected_value, expected = exact(value, 1)
+    np.testing.assert_allclose(-mean_loss, expected_value, rtol=0, atol=1e-12)
+    assert_gradient(gradient, {name: -leaf for name, leaf in expected.items()})
+
+
+def test_the_hessian_of_the_sum_over_z_is_exact():
+    def slope(logits):
+        def loss(logits):
+            likelihood = jnp.asarray(PARAMS["likelihood"])
+            return jnp.mean(summed_loss(PARAMS | {"q": logits}, lambda z: likelihood[z]))
+
+        return jax.grad(loss)(logits)
+
+    value = functools.partial(expectation, from_log_w(numpy_bounds.mean), 1)
+    step = 1e-5
+
+    def difference(i):
+        ends = [PARAMS | {"q": PARAMS["q"] + sign * step * np.eye(STATES)[i]} for sign in (1, -1)]
+        upper, lower = (complex_step(value, end)["q"] for end in ends)
+        return (upper - lower) / (2 * step)
+
+    expected = -np.array([difference(i) for i in range(STATES)])
+    np.testing.assert_allclose(jax.jit(jax.jacfwd(slope))(PARAMS["q"]), expected, atol=1e-8)
+
+
+def test_a_value_without_mass_has_no_part_in_the_sum():
+    q = np.array([0.3, -np.inf, 0.7, -0.2])
+    mass = np.exp(q) / np.sum(np.exp(q))
+
+    @jax.jit
+    def compute(params):
+        likelihood = params["likelihood"]
+        return jnp.mean(summed_loss(PARAMS | {"q": q}, lambda z: likelihood[z]))
+
+    value, gradient = jax.value_and_grad(compute)(PARAMS)
+    log_w = PARAMS["likelihood"] + log_softmax(PARAMS["prior"]) - np.log(np.maximum(mass, 1e-300))
+    np.testing.assert_allclose(-value, np.sum(mass * log_w), rtol=1e-12)
+    np.testing.assert_allclose(gradient["likelihood"], -mass, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("posterior", "name"),
+    [
+        (dist.Normal(np.zeros((2, 3)), 1.0).to_event(1), "Independent"),
+        (dist.Bernoulli(logits=np.zeros((2, 3))).to_event(1), "Independent"),
+        (dist.CategoricalLogits(np.zeros((2, 4))).mask(np.array([True, False])), "Masked"),
+        (dist.Poisson(np.ones(2)), "Poisson"),
+    ],
+)
+def test_the_sum_over_z_needs_a_posterior_that_lists_its_values(posterior, name):
+    with pytest.raises(ValueError, match=f"needs a posterior with enumerate_support; {name}"):
+        jax.eval_shape(
+            lambda key: losses.elbo(
+                key, posterior, posterior, lambda z: jnp.zeros(2), estimator="enumerate"
+            )[0],
+            jax.random.key(0),
+        )
+
+
+def test_the_sum_over_z_is_for_means_over_draws():
+    problem = weights.Problem(None, None, None, 2)
+    with pytest.raises(ValueError, match="is for means over draws alone"):
+        estimators.enumerated(jax.random.key(0), problem, bounds.iwae, estimators.log_w_of)

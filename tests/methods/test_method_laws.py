@@ -24,6 +24,7 @@ REAL = Spec("real", (3,), None)
 SMALL = {"batch_size": 6, "learning_rate": 0.03, "lr_schedule": "constant", "log_every": 4}
 MLP = {"hidden_dims": (8,), "k": 3, "eval_k": 6} | SMALL
 CONV = {"model": "conv", "channels": (4, 6), "latent_dims": (2,), "k": 3, "eval_k": 6} | SMALL
+SBN = {"model": "sbn", "latent_dims": (3, 2), "k": 3, "eval_k": 6} | SMALL
 PIXELS = {"model": "pixelcnn", "width": 4, "layers": 2, "output_width": 4} | SMALL
 VQ = {"model": "vqvae", "channels": (4,), "num_codes": 6, "code_dim": 3} | SMALL
 # Name -> the configuration's values and the data.
@@ -37,6 +38,7 @@ CASES: dict[str, tuple[dict, Spec]] = {
     ),
     "conv": (CONV, BINARY),
     "conv, colours": (CONV | {"likelihood": "discretized_logistic", "norm": "group"}, COLOUR),
+    "sbn": (SBN, BINARY),
     "pixelcnn": (PIXELS, BINARY),
     "pixelcnn, codes": (PIXELS | {"embedding_dim": 3}, CODES),
     "vqvae": (VQ, BINARY),

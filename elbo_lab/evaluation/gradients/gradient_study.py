@@ -102,7 +102,7 @@ def oracle_for(estimator: str) -> str:
 
 def has_enough_draws(estimator: str, m: int, k: int) -> bool:
     """True if an estimator has enough draws: some compare draws, and need more than one."""
-    return m * k > 1 or estimator not in estimators.COMPARING_ESTIMATORS
+    return estimators.has_enough(estimator, m * k)
 
 
 def check(study: Study, subject: Subject) -> None:
