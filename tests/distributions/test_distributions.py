@@ -8,15 +8,19 @@ import numpyro.distributions as dist
 import pytest
 from scipy.special import expit
 
+from elbo_lab.data import Spec
 from elbo_lab.distributions import (
     BernoulliVector,
     Chain,
     ContinuousBernoulli,
     DiscretizedLogistic,
+    LevelCategorical,
+    LogisticMixture,
     bernoulli_log_prob,
 )
 from elbo_lab.losses.posteriors import is_reparameterizable
-from elbo_lab.models.laws import LIKELIHOODS
+from elbo_lab.models import laws
+from elbo_lab.models.mlp import MLPOptions
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -172,11 +176,16 @@ def test_log_scales_for_more_than_the_locations_are_refused():
 
 # Half precision and JAX's strict settings, for every law of ours.
 
+GAUSSIAN = laws.make(MLPOptions(likelihood="gaussian"), Spec("image", (3,), None))
 LAWS = {
     "BernoulliVector": lambda a, b: BernoulliVector(a),
     "DiscretizedLogistic": lambda a, b: DiscretizedLogistic(a, b),
     "ContinuousBernoulli": lambda a, b: ContinuousBernoulli(a),
-    "gaussian likelihood": lambda a, b: LIKELIHOODS["gaussian"].distribution(a, b),
+    "LevelCategorical": lambda a, b: LevelCategorical(jnp.stack([a, -a, a], axis=-1)),
+    "LogisticMixture": lambda a, b: LogisticMixture(
+        a[..., None], a[..., None, None], a[..., None, None], jnp.zeros((2, 3, 0, 1), a.dtype)
+    ),
+    "gaussian likelihood": GAUSSIAN.distribution,
 }
 
 
