@@ -149,12 +149,8 @@ def _logits_and_probs(distribution: Any) -> tuple[Array | None, Array | None]:
 
 def _low_rank(distribution: Any) -> list[Array]:
     factor, diagonal = to_common_float(distribution.cov_factor, distribution.cov_diag)
-    scale = jnp.sqrt(diagonal)[..., None]
-    # S = D^1/2 (I + W W^T) D^1/2, and no eigenvalue of the matrix between is below one.
-    whitened = factor / scale
-    products = whitened @ jnp.swapaxes(whitened, -1, -2)
-    inner = sum(to_common_rank(products, jnp.eye(factor.shape[-2], dtype=factor.dtype)))
-    return [distribution.loc, scale * jnp.linalg.cholesky(inner)]
+    parts = to_common_rank(factor @ jnp.swapaxes(factor, -1, -2), diagonal_matrix(diagonal))
+    return [distribution.loc, jnp.linalg.cholesky(sum(parts))]
 
 
 def _by_covariance(distribution: Any) -> list[Array]:
