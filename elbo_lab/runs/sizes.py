@@ -135,7 +135,8 @@ def _most(config: Config, data_dim: int) -> int:
     It takes arithmetic alone: a network has at most as many weights as there are pairs of the
     model's widths, and no array of a step is wider than the widest layer.
     """
-    widths = (data_dim, *itertools.chain(*_widths(config).values()))
+    settings = (v if isinstance(v, tuple) else (v,) for v in _widths(config).values())
+    widths = (data_dim, *itertools.chain(*settings))
     networks = 2 * len(config.model_options.latent_dims)
     weights = networks * 2 * (sum(widths) + 1) ** 2  # two heads, and biases
     draws = (config.k or 1) * config.m * config.batch_size
