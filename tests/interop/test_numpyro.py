@@ -58,9 +58,9 @@ def low_rank(mean, scale, matrix):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("guest", [normal, full, low_rank])
-def test_estimators_follow_the_exact_gradient(guest):
-    guests.check_gradients(guest)
+@pytest.mark.parametrize("guest, draws", [(normal, 2_000), (full, 2_000), (low_rank, 16_000)])
+def test_estimators_follow_the_exact_gradient(guest, draws):
+    guests.check_gradients(guest, draws=draws)
 
 
 @pytest.mark.slow
