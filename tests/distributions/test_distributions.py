@@ -181,9 +181,15 @@ LAWS = {
     "BernoulliVector": lambda a, b: BernoulliVector(a),
     "DiscretizedLogistic": lambda a, b: DiscretizedLogistic(a, b),
     "ContinuousBernoulli": lambda a, b: ContinuousBernoulli(a),
-    "LevelCategorical": lambda a, b: LevelCategorical(jnp.stack([a, -a, a], axis=-1)),
+    # a is used once: a sum of several derivatives would be rounded again.
+    "LevelCategorical": lambda a, b: LevelCategorical(
+        jnp.stack([a, jnp.zeros_like(a), jnp.ones_like(a)], axis=-1)
+    ),
     "LogisticMixture": lambda a, b: LogisticMixture(
-        a[..., None], a[..., None, None], a[..., None, None], jnp.zeros((2, 3, 0, 1), a.dtype)
+        jnp.zeros((2, 3, 1), a.dtype),
+        a[..., None, None],
+        jnp.zeros((2, 3, 1, 1), a.dtype),
+        jnp.zeros((2, 3, 0, 1), a.dtype),
     ),
     "gaussian likelihood": GAUSSIAN.distribution,
 }

@@ -153,6 +153,15 @@ def test_the_gaussians_are_densities(name):
     np.testing.assert_allclose(law.distribution(*outputs).variance, [[variance]], rtol=1e-5)
 
 
+def test_the_fixed_variance_is_the_lambda_of_the_textbook():
+    """lambda log p(x|z) = -1/2 |x - mu_G|^2 - lambda D/2 log 2 pi lambda (13.28)."""
+    law = law_of("gaussian_fixed", Spec("image", (4,), 256), likelihood_variance=0.07)
+    mean, x = np.random.default_rng(5).uniform(size=(2, 4))
+    log_prob = law.distribution(jnp.asarray(mean, jnp.float32)).log_prob(jnp.float32(x))
+    expected = -0.5 * np.sum((x - mean) ** 2) - 0.07 * 4 / 2 * np.log(2 * np.pi * 0.07)
+    assert 0.07 * float(log_prob) == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_predicted_variance_cannot_diverge():
     """At a constant image the log density is greatest at the floor, and is finite there."""
     law, x = law_of("gaussian_predicted", Spec("image", (3,), 256)), jnp.zeros(3)
