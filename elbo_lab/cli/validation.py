@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from elbo_lab import configs, losses, models, schedules
+from elbo_lab.cli import model_checks
 from elbo_lab.cli.option_checks import (
     FLOAT32,
     LARGEST,
@@ -16,13 +17,12 @@ from elbo_lab.cli.option_checks import (
     in_float32,
 )
 from elbo_lab.configs import Config
-from elbo_lab.data import DATASETS, Dataset, is_binary, spec_of
+from elbo_lab.data import DATASETS, Dataset, spec_of
 from elbo_lab.data.binarization import BINARIZATIONS
 from elbo_lab.distributions.pixels import MOST_UNITS
 from elbo_lab.errors import UserError
 from elbo_lab.losses import bounds, catalogue, estimators
 from elbo_lab.models import MODELS
-from elbo_lab.models.laws import LIKELIHOODS
 from elbo_lab.objective_options import OBJECTIVE_OPTIONS, arguments, estimators_of
 from elbo_lab.optimizer_options import OPTIMIZER_OPTIONS
 from elbo_lab.options import Option
@@ -76,12 +76,7 @@ def check(config: Config) -> None:
             f"--replicates must be at most {LARGEST_REPLICATES:,}, since they are trained in one "
             f"program; got {config.replicates}."
         )
-    likelihood = _likelihood(config)
-    if likelihood and not LIKELIHOODS[likelihood].binary and config.binarization != "none":
-        raise UserError(
-            f"--likelihood={likelihood} is for grey levels, and needs --binarization=none; "
-            f"got {config.binarization}."
-        )
+    model_checks.check_settings(config)
     _check_numbers(config)
     _check_optimizer(config)
     if config.objective is None:
@@ -148,50 +143,15 @@ def check_data(config: Config, dataset: Dataset) -> None:
             f"--epochs must be at most {most:,} with batches of {config.batch_size} of {number:,} "
             f"images, so that steps can be counted; got {config.epochs}."
         )
-    if dataset.kind == "real" and _likelihood(config) not in ("gaussian", None):
-        raise UserError(
-            f"--likelihood must be gaussian (with --binarization=none) for {dataset.name}, which "
-            f"has real numbers; got {_likelihood(config)}."
-        )
-    if config.binarization == "none" and dataset.kind == "image":
-        _check_pixels(config, dataset)
+    model_checks.check_data(config, dataset)
+    spec = spec_of(dataset, config.binarization)
     try:
-        models.make(config, spec_of(dataset, config.binarization))
+        models.make(config, spec)
     except ValueError as error:
         raise UserError(
             f"--model={config.model} with --dataset={config.dataset}: {error}"
         ) from error
-
-
-def _check_pixels(config: Config, dataset: Dataset) -> None:
-    """Raises a UserError if the likelihood does not fit the pixels without a binarization."""
-    name = _likelihood(config)
-    if name is None:
-        return
-    if LIKELIHOODS[name].binary:
-        _check_binary_pixels(dataset)
-        return
-    if is_binary(dataset.x_train):
-        raise UserError(
-            f"--likelihood={name} is for grey levels, but the images of {dataset.name} are binary; "
-            "use bernoulli."
-        )
-    if name == "discretized_logistic" and dataset.x_train.dtype != np.uint8:
-        raise UserError(
-            f"--likelihood={name} is for 8-bit grey levels, but the images of {dataset.name} are "
-            "floats; use gaussian or continuous_bernoulli."
-        )
-
-
-def _check_binary_pixels(dataset: Dataset) -> None:
-    for split, images in (("training", dataset.x_train), ("test", dataset.x_test)):
-        if not is_binary(images):
-            grey = [name for name, law in LIKELIHOODS.items() if not law.binary]
-            raise UserError(
-                f"--binarization=none needs binary images for a Bernoulli likelihood, but the "
-                f"{split} images of {dataset.name} have grey levels; use dynamic, fixed or "
-                f"threshold, or --likelihood={', '.join(grey[:-1])} or {grey[-1]}."
-            )
+    model_checks.check_means(config, spec)
 
 
 def _check_numbers(config: Config) -> None:
@@ -273,6 +233,7 @@ def _check_objective(config: Config) -> None:
             f"it is iwae); got {config.m}."
         )
     _check_layers(config)
+    model_checks.check_objective(config)
     if entry is not None and entry.kind == catalogue.WHOLE_BATCH and config.batch_size < 2:
         raise UserError(
             f"--objective={config.objective} compares the images of a batch, and needs "
@@ -370,8 +331,3 @@ def _check_estimator(config: Config) -> None:
             f"--estimator={name} compares draws, and needs --k of at least 2; got {config.k}. "
             f"For one draw: {', '.join(others)}."
         )
-
-
-def _likelihood(config: Config) -> str | None:
-    """The name of p(x|z); None if the model family has no such setting."""
-    return configs.own_settings(config).get("likelihood")

@@ -2,6 +2,7 @@
 
 from elbo_lab.distributions.autoregressive import Autoregressive
 from elbo_lab.distributions.base import Chain, Distribution
+from elbo_lab.distributions.levels import LevelCategorical, LogisticMixture
 from elbo_lab.distributions.pixels import (
     BernoulliVector,
     ContinuousBernoulli,
@@ -17,6 +18,8 @@ __all__ = [
     "ContinuousBernoulli",
     "DiscretizedLogistic",
     "Distribution",
+    "LevelCategorical",
+    "LogisticMixture",
     "bernoulli_log_prob",
     "continuous_bernoulli_mean",
 ]

@@ -140,6 +140,43 @@ class BernoulliVector(dist.Distribution):
         return self.mean * (1 - self.mean)
 
 
+def logistic_log_mass(location: Array, log_scale: Array, value: Array) -> Array:
+    """The log mass of a logistic law in the interval of each value's level, elementwise.
+
+    log [F((v + 1/2) / 255) - F((v - 1/2) / 255)] with F(t) = sigmoid((t - location) / scale); the
+    intervals of the levels 0 and 255 reach to -inf and inf.
+
+    Args:
+      location, log_scale: float32 or float64, broadcastable against the value.
+      value: v / 255 for v = 0, ..., 255.
+
+    Returns:
+      nats, at most zero, in the broadcast shape.
+    """
+    level, inverse = jnp.round(255 * value), jnp.exp(-log_scale)
+    lower = (level - 0.5) / 255 - location
+    lower, upper = lower * inverse, (lower + 1 / 255) * inverse
+    # With sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)) nothing cancels.
+    below, above = jax.nn.log_sigmoid(upper), jax.nn.log_sigmoid(-lower)
+    inside = below + above + jnp.log(-jnp.expm1(-inverse / 255))
+    return jnp.where(level <= 0, below, jnp.where(level >= 255, above, inside))
+
+
+def logistic_mean(location: Array, log_scale: Array) -> Array:
+    """The mean of a discretized logistic law, elementwise: E[v] / 255, v = 0, ..., 255.
+
+    E[v] = sum_{i=0}^{254} P(v > i). Arguments of one type and rank.
+    """
+
+    def add(total: Array, i: Array) -> tuple[Array, None]:
+        exceeds = jax.nn.sigmoid((location - (i + 0.5) / 255) * jnp.exp(-log_scale))
+        return total + exceeds, None
+
+    levels = jnp.arange(255, dtype=location.dtype)
+    total, _ = jax.lax.scan(add, jnp.zeros_like(location), levels)
+    return total / 255
+
+
 class DiscretizedLogistic(dist.Distribution):
     """Independent grey levels over the last axis: a logistic law's mass in each level's interval.
 
@@ -174,27 +211,12 @@ class DiscretizedLogistic(dist.Distribution):
         location, log_scale, value = to_common_rank(
             *to_common_float(self.location, self.log_scale, value)
         )
-        level, inverse = jnp.round(255 * value), jnp.exp(-log_scale)
-        lower = (level - 0.5) / 255 - location
-        lower, upper = lower * inverse, (lower + 1 / 255) * inverse
-        # With sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)) nothing cancels.
-        below, above = jax.nn.log_sigmoid(upper), jax.nn.log_sigmoid(-lower)
-        inside = below + above + jnp.log(-jnp.expm1(-inverse / 255))
-        log_mass = jnp.where(level <= 0, below, jnp.where(level >= 255, above, inside))
-        return jnp.sum(log_mass, axis=-1)
+        return jnp.sum(logistic_log_mass(location, log_scale, value), axis=-1)
 
     @property
     def mean(self) -> Array:
         """E[v] / 255 with E[v] = sum_{i=0}^{254} P(v > i)."""
-        location, log_scale = to_common_rank(*to_common_float(self.location, self.log_scale))
-
-        def add(total: Array, i: Array) -> tuple[Array, None]:
-            exceeds = jax.nn.sigmoid((location - (i + 0.5) / 255) * jnp.exp(-log_scale))
-            return total + exceeds, None
-
-        levels = jnp.arange(255, dtype=location.dtype)
-        total, _ = jax.lax.scan(add, jnp.zeros_like(location), levels)
-        return total / 255
+        return logistic_mean(*to_common_rank(*to_common_float(self.location, self.log_scale)))
 
 
 # Bernoulli numbers B_2n: log(sinh(l / 2) / (l / 2)) = sum_n B_2n l^2n / (2n (2n)!). The terms fall

@@ -22,6 +22,18 @@ PER_EXAMPLE = "with a regularizer per example"
 WHOLE_BATCH = "that need the whole batch"
 TWO_TARGETS = "with different targets for the two networks"
 
+# Objectives that take the KL in closed form, whatever their settings.
+CLOSED_KL = (
+    "capacity_vae",
+    "free_bits",
+    "free_bits_batch",
+    "dip_vae_i",
+    "dip_vae_ii",
+    "info_vae",
+)
+# Objectives that take q(z|x) apart into independent dimensions.
+INDEPENDENT = ("free_bits", "free_bits_batch", "beta_tcvae", "dip_vae_ii")
+
 
 class Entry(NamedTuple):
     """Description of an objective, for its users."""

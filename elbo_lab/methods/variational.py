@@ -173,7 +173,7 @@ def pictures(model: Model, is_plane: bool) -> dict[str, Picture]:
         return mean_or_draw(key, model.likelihood(params, jnp.asarray(z), NOTHING_GIVEN))
 
     by_name = {
-        "samples": Picture(samples, "Samples from the prior (means of p(x|z))"),
+        "samples": Picture(samples, "Samples from the prior (means of p(x|z), if known)"),
         "reconstructions": Picture(reconstructions, "Reconstructions", beside_inputs=True),
     }
     if is_plane:

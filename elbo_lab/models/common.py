@@ -9,6 +9,8 @@ from typing import Any
 from elbo_lab.data.dataset import Spec
 from elbo_lab.models.laws import LIKELIHOODS
 from elbo_lab.models.networks import ACTIVATIONS, NORMS, SCALES, ConvSettings, image_shape
+from elbo_lab.models.posteriors import POSTERIORS
+from elbo_lab.models.priors import PRIORS
 from elbo_lab.options import option
 
 # Where the output bias starts.
@@ -32,6 +34,46 @@ def scale_option() -> Any:
 def likelihood_option(help: str = "p(x|z)") -> Any:
     """The field `likelihood`, of type str."""
     return option("bernoulli", help, tuple(LIKELIHOODS))
+
+
+def likelihood_variance_option() -> Any:
+    """The field `likelihood_variance`, of type float."""
+    return option(0.01, "variance of p(x|z) of --likelihood=gaussian_fixed", above=0)
+
+
+def likelihood_components_option() -> Any:
+    """The field `likelihood_components`, of type int."""
+    return option(5, "components of each pixel's mixture of --likelihood=logistic_mixture", least=1)
+
+
+def posterior_option() -> Any:
+    """The field `posterior`, of type str."""
+    return option(
+        "diagonal",
+        "covariance of q(z|x) in each layer: diagonal, full (by a Cholesky factor), or a diagonal "
+        "and a matrix of rank --posterior_rank",
+        tuple(POSTERIORS),
+    )
+
+
+def posterior_rank_option() -> Any:
+    """The field `posterior_rank`, of type int."""
+    return option(1, "rank of the covariance beside the diagonal of --posterior=lowrank", least=1)
+
+
+def prior_option() -> Any:
+    """The field `prior`, of type str."""
+    return option(
+        "standard",
+        "p(z) of the highest layer: standard normal, a learned mixture of Gaussians, or VampPrior, "
+        "the mixture of q(z|u) over learned inputs u",
+        tuple(PRIORS),
+    )
+
+
+def prior_components_option() -> Any:
+    """The field `prior_components`, of type int."""
+    return option(20, "components of --prior=mixture, or learned inputs of --prior=vamp", least=1)
 
 
 def output_bias_option() -> Any:

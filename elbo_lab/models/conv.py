@@ -12,14 +12,17 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Distribution
-from elbo_lab.models import common
+from elbo_lab.models import common, laws, priors
 from elbo_lab.models.base import Given, Model, Params
-from elbo_lab.models.laws import LIKELIHOODS
-from elbo_lab.models.networks import GaussianConv, LatentConvDecoder, gaussian
+from elbo_lab.models.networks import GaussianConv, LatentConvDecoder
+from elbo_lab.models.posteriors import POSTERIORS
 from elbo_lab.options import option
 
-# Rows that the evaluation decodes at once: three to four times as fast on a CPU as 1000 rows.
+# Rows that the evaluation decodes at once, where p(x|z) has one number for each value: three to
+# four times as fast on a CPU as 1000 rows.
 ROWS = 100
+# Folded into the key of initialization for that of the prior's parameters.
+_PRIOR = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,34 +36,46 @@ class ConvOptions:
     activation: str = common.activation_option("tanh")
     scale: str = common.scale_option()
     likelihood: str = common.likelihood_option()
+    likelihood_variance: float = common.likelihood_variance_option()
+    likelihood_components: int = common.likelihood_components_option()
+    posterior: str = common.posterior_option()
+    posterior_rank: int = common.posterior_rank_option()
+    prior: str = common.prior_option()
+    prior_components: int = common.prior_components_option()
     output_bias: str = common.output_bias_option()
 
 
 def make(options: ConvOptions, spec: Spec) -> Model:
-    """Gaussian q(z|x) by strided convolutions, standard normal prior, p(x|z) one of `LIKELIHOODS`.
+    """Gaussian q(z|x) by strided convolutions; its covariance, the prior and p(x|z) are those of
+    the settings (`posteriors`, `priors`, `laws`).
 
     Args:
       options: the family's settings.
       spec: of images (H, W) or (H, W, C), of any size.
 
     Raises:
-      ValueError: data that are not images, several latent layers, or no channels.
+      ValueError: data that are not images, several latent layers, no channels, or a law of levels
+        for data without.
     """
     settings = common.conv_settings("conv", options, spec)
     if len(options.latent_dims) != 1:
         shown = ",".join(map(str, options.latent_dims))
         raise ValueError(f"latent_dims={shown}: the model conv has one layer of latents.")
     (latent_dim,) = options.latent_dims
-    law = LIKELIHOODS[options.likelihood]
-    encoder = GaussianConv(latent_dim, settings, options.scale)
+    law = laws.make(options, spec)
+    covariance = POSTERIORS[options.posterior]
+    heads = covariance.heads(latent_dim, options.posterior_rank)
+    top = priors.make(options, latent_dim, spec)
+    encoder = GaussianConv(latent_dim, settings, options.scale, heads)
     decoder = LatentConvDecoder(settings, law.heads)
 
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
+        prior_key = jax.random.fold_in(jax.random.clone(key), _PRIOR)
         encoder_key, decoder_key = jax.random.split(key)
         params = {
             "encoder": encoder.init(encoder_key, jnp.zeros(spec.dim))["params"],
             "decoder": decoder.init(decoder_key, jnp.zeros(latent_dim))["params"],
-            "prior": {},
+            "prior": top.init(prior_key, batch),
         }
         if options.output_bias == "train_mean":
             mean = jnp.mean(batch.x, axis=0) if mean is None else mean
@@ -68,12 +83,12 @@ def make(options: ConvOptions, spec: Spec) -> Model:
         return params
 
     def prior(params: Params, given: Given) -> Distribution:
-        return gaussian(jnp.zeros(latent_dim), jnp.ones(latent_dim))
+        return top.distribution(params["prior"], lambda x: posterior(params, x, given))
 
     def posterior(params: Params, x: Array, given: Given) -> Distribution:
-        return gaussian(*encoder.apply({"params": params["encoder"]}, x))
+        return covariance.distribution(*encoder.apply({"params": params["encoder"]}, x))
 
     def likelihood(params: Params, z: Array, given: Given) -> Distribution:
         return law.distribution(*decoder.apply({"params": params["decoder"]}, z))
 
-    return Model(init, prior, posterior, likelihood, rows=ROWS)
+    return Model(init, prior, posterior, likelihood, rows=max(1, ROWS // law.numbers))

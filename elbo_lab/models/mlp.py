@@ -5,6 +5,8 @@ Two layers, (100, 50):      x -> 200-200 -> z1 -> 100-100 -> z2, and back by the
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -13,11 +15,16 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Chain, Distribution
-from elbo_lab.models import common
+from elbo_lab.models import common, laws, priors
 from elbo_lab.models.base import NOTHING_GIVEN, Given, Model, Params
-from elbo_lab.models.laws import LIKELIHOODS
-from elbo_lab.models.networks import INITS, DecoderMLP, GaussianMLP, gaussian
+from elbo_lab.models.networks import INITS, DecoderMLP, GaussianMLP, Head, gaussian
+from elbo_lab.models.posteriors import POSTERIORS
 from elbo_lab.options import option
+
+# Rows that the evaluation decodes at once, where p(x|z) has one number for each value.
+ROWS = 1000
+# Folded into the key of initialization for that of the prior's parameters.
+_PRIOR = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +45,16 @@ class MLPOptions:
     activation: str = common.activation_option("tanh")
     scale: str = common.scale_option()
     likelihood: str = common.likelihood_option(
-        "p(x|z): a mass of binary pixels (bernoulli) or of 8-bit grey levels "
-        "(discretized_logistic), or a density of grey levels, whose bounds do not compare with "
-        "those of masses; all but bernoulli need --binarization=none"
+        "p(x|z): a mass of binary pixels (bernoulli) or of 8-bit levels (discretized_logistic, "
+        "logistic_mixture, categorical), or a density, whose bounds do not compare with those of "
+        "masses; all but bernoulli need --binarization=none"
     )
+    likelihood_variance: float = common.likelihood_variance_option()
+    likelihood_components: int = common.likelihood_components_option()
+    posterior: str = common.posterior_option()
+    posterior_rank: int = common.posterior_rank_option()
+    prior: str = common.prior_option()
+    prior_components: int = common.prior_components_option()
     output_bias: str = common.output_bias_option()
     init: str = option(
         "glorot",
@@ -53,36 +66,44 @@ class MLPOptions:
 
 
 def make(options: MLPOptions, spec: Spec) -> Model:
-    """Gaussian layers, standard normal prior on the top layer; p(x|z) is one of `LIKELIHOODS`.
+    """Gaussian layers; q(z|x), the top layer's prior and p(x|z) are those of the settings
+    (`posteriors`, `priors`, `laws`).
 
     Args:
       options: the family's settings.
       spec: of the data, of any shape.
 
     Raises:
-      ValueError: tokens.
+      ValueError: tokens; a law of levels for data without; a VampPrior of several layers.
     """
     if spec.kind == "token":
         raise ValueError("The model mlp takes images or real numbers, not tokens.")
     data_dim = spec.dim
     sizes = options.latent_dims  # (L_1, ..., L_n), from the data up
 
-    def block(features: int, hidden_dims: tuple[int, ...]) -> GaussianMLP:
-        return GaussianMLP(features, hidden_dims, options.activation, options.scale)
+    covariance = POSTERIORS[options.posterior]
 
-    # encoders[i] gives q(z_i | z_{i-1}) with z_0 = x; priors[i] gives p(z_i | z_{i+1}).
-    encoders = [block(sizes[0], options.hidden_dims)]
-    encoders += [block(size, options.upper_hidden_dims) for size in sizes[1:]]
-    priors = [block(size, options.upper_hidden_dims) for size in sizes[:-1]]
-    law = LIKELIHOODS[options.likelihood]
+    def block(features: int, hidden_dims: tuple[int, ...], *heads: Head) -> GaussianMLP:
+        return GaussianMLP(features, hidden_dims, options.activation, options.scale, heads)
+
+    # encoders[i] gives q(z_i | z_{i-1}) with z_0 = x; downwards[i] gives p(z_i | z_{i+1}).
+    hidden_dims = [options.hidden_dims] + (len(sizes) - 1) * [options.upper_hidden_dims]
+    encoders = [
+        block(size, hidden, *covariance.heads(size, options.posterior_rank))
+        for size, hidden in zip(sizes, hidden_dims, strict=True)
+    ]
+    downwards = [block(size, options.upper_hidden_dims) for size in sizes[:-1]]
+    top = priors.make(options, sizes[-1], spec)
+    law = laws.make(options, spec)
     decoder = DecoderMLP(data_dim, options.hidden_dims, law.heads, options.activation)
 
-    def conditional(network: GaussianMLP, params: Params):
-        return lambda z: gaussian(*network.apply({"params": params}, z))
+    def conditional(network: GaussianMLP, params: Params, distribution: Callable[..., Any]):
+        return lambda z: distribution(*network.apply({"params": params}, z))
 
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
         chex.assert_shape(batch.x, (..., data_dim))
         common_key = jax.random.clone(key)  # for weights that are all drawn by the same key
+        prior_key = jax.random.fold_in(jax.random.clone(key), _PRIOR)
         keys = iter(jax.random.split(key, 2 * len(sizes)))
         inputs = (data_dim, *sizes)
 
@@ -92,9 +113,12 @@ def make(options: MLPOptions, spec: Spec) -> Model:
         params = {
             "encoder": {_layer_name(i): initial(net, inputs[i]) for i, net in enumerate(encoders)},
             "decoder": initial(decoder, sizes[0]),
-            "prior": {_layer_name(i): initial(net, sizes[i + 1]) for i, net in enumerate(priors)},
+            "prior": {
+                _layer_name(i): initial(net, sizes[i + 1]) for i, net in enumerate(downwards)
+            },
         }
         params = INITS[options.init](common_key, params)
+        params["prior"] |= top.init(prior_key, batch)
         if mean is None:
             mean = jnp.mean(batch.x.reshape(-1, data_dim), axis=0)
         if options.center_inputs:
@@ -104,20 +128,20 @@ def make(options: MLPOptions, spec: Spec) -> Model:
         return params
 
     def prior(params: Params, given: Given = NOTHING_GIVEN) -> Chain | object:
-        del given
-        top = gaussian(jnp.zeros(sizes[-1]), jnp.ones(sizes[-1]))
-        if not priors:
-            return top
-        downwards = [
-            conditional(priors[i], params["prior"][_layer_name(i)])
-            for i in reversed(range(len(priors)))
+        highest = top.distribution(params["prior"], lambda x: posterior(params, x, given))
+        if not downwards:
+            return highest
+        conditionals = [
+            conditional(downwards[i], params["prior"][_layer_name(i)], gaussian)
+            for i in reversed(range(len(downwards)))
         ]
-        return Chain(top, downwards, downwards=True)
+        return Chain(highest, conditionals, downwards=True)
 
     def posterior(params: Params, x: Array, given: Given = NOTHING_GIVEN) -> Chain | object:
         del given
         layers = [
-            conditional(net, params["encoder"][_layer_name(i)]) for i, net in enumerate(encoders)
+            conditional(net, params["encoder"][_layer_name(i)], covariance.distribution)
+            for i, net in enumerate(encoders)
         ]
         if options.center_inputs:
             # A constant among the parameters: without a gradient, no step changes it.
@@ -134,7 +158,7 @@ def make(options: MLPOptions, spec: Spec) -> Model:
         z_1 = z[0] if len(sizes) > 1 else z
         return law.distribution(*decoder.apply({"params": params["decoder"]}, z_1))
 
-    return Model(init, prior, posterior, likelihood)
+    return Model(init, prior, posterior, likelihood, rows=max(1, ROWS // law.numbers))
 
 
 def _layer_name(i: int) -> str:

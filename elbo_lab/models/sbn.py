@@ -14,12 +14,13 @@ from jax import Array
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import BernoulliVector, Chain, Distribution
 from elbo_lab.distributions.pixels import MOST_UNITS
-from elbo_lab.models import common, enumeration
+from elbo_lab.models import common, enumeration, laws
 from elbo_lab.models.base import NOTHING_GIVEN, Given, Model, Params
-from elbo_lab.models.laws import LIKELIHOODS
 from elbo_lab.models.networks import DecoderMLP, Head
 from elbo_lab.options import option
 
+# Rows that the evaluation computes at once for a law of one number for each value of x.
+ROWS = 1000
 _LOGITS = (Head("logits"),)
 
 
@@ -38,6 +39,8 @@ class SBNOptions:
     )
     activation: str = common.activation_option("tanh")
     likelihood: str = common.likelihood_option()
+    likelihood_variance: float = common.likelihood_variance_option()
+    likelihood_components: int = common.likelihood_components_option()
     output_bias: str = common.output_bias_option()
     center_inputs: bool = common.center_inputs_option()
 
@@ -52,7 +55,7 @@ def make(options: SBNOptions, spec: Spec) -> Model:
       spec: of the data, of any shape.
 
     Raises:
-      ValueError: tokens.
+      ValueError: tokens; a law of levels for data without.
     """
     if spec.kind == "token":
         raise ValueError("The model sbn takes images or real numbers, not tokens.")
@@ -65,7 +68,7 @@ def make(options: SBNOptions, spec: Spec) -> Model:
     # encoders[i] gives q(z_i | z_{i-1}) with z_0 = x; priors[i] gives p(z_i | z_{i+1}).
     encoders = [block(size) for size in sizes]
     priors = [block(size) for size in sizes[:-1]]
-    law = LIKELIHOODS[options.likelihood]
+    law = laws.make(options, spec)
     decoder = DecoderMLP(data_dim, options.hidden_dims, law.heads, options.activation)
 
     def conditional(network: DecoderMLP, params: Params):
@@ -134,7 +137,8 @@ def make(options: SBNOptions, spec: Spec) -> Model:
 
     is_enumerable = sum(sizes) <= MOST_UNITS
     exact = log_px if is_enumerable else None
-    return Model(init, prior, posterior, likelihood, exact, is_discrete=True)
+    rows = max(1, ROWS // law.numbers)
+    return Model(init, prior, posterior, likelihood, exact, rows, is_discrete=True)
 
 
 def _layer_name(i: int) -> str:

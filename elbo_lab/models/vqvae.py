@@ -15,9 +15,8 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Distribution
-from elbo_lab.models import common
+from elbo_lab.models import common, laws
 from elbo_lab.models.base import Given, Params
-from elbo_lab.models.laws import LIKELIHOODS
 from elbo_lab.models.networks import ConvDecoder, VectorEncoder
 from elbo_lab.options import option
 
@@ -74,11 +73,13 @@ class VQVAEOptions:
     norm: str = common.norm_option()
     activation: str = common.activation_option("relu")
     likelihood: str = common.likelihood_option()
+    likelihood_variance: float = common.likelihood_variance_option()
+    likelihood_components: int = common.likelihood_components_option()
     output_bias: str = common.output_bias_option()
 
 
 def make(options: VQVAEOptions, spec: Spec) -> Quantized:
-    """Strided convolutions to a grid of vectors, and back to p(x|codes), one of `LIKELIHOODS`.
+    """Strided convolutions to a grid of vectors, and back to p(x|codes), a law of `laws`.
 
     Args:
       options: the family's settings; reads the sizes of the codebook and those of the networks.
@@ -86,10 +87,10 @@ def make(options: VQVAEOptions, spec: Spec) -> Quantized:
         width, rounded up, which gives the shape of the codes.
 
     Raises:
-      ValueError: data that are not images, or no channels.
+      ValueError: data that are not images, no channels, or a law of levels for data without.
     """
     settings = common.conv_settings("vqvae", options, spec)
-    law = LIKELIHOODS[options.likelihood]
+    law = laws.make(options, spec)
     encoder = VectorEncoder(options.code_dim, settings)
     decoder = ConvDecoder(settings, law.heads)
     code_shape = settings.sizes[-1]

@@ -102,11 +102,19 @@ def stored_table(path: Path) -> str:
 
 
 def model_text(config: dict[str, Any]) -> str:
-    """The model family, with its latent dimensions if it has any."""
+    """The model family, with its latent dimensions, if it has any, and what is not standard in the
+    laws of its latent variables: "mlp, latent dimensions 100, 50, full covariance, mixture prior".
+    """
     latents = config.get("latent_dims")
     if not latents:
         return config["model"]
-    return f"{config['model']}, latent dimensions {', '.join(map(str, latents))}"
+    texts = [config["model"], f"latent dimensions {', '.join(map(str, latents))}"]
+    # Configurations of earlier versions lack both settings.
+    if (posterior := config.get("posterior", "diagonal")) != "diagonal":
+        texts.append(f"{posterior} covariance")
+    if (prior := config.get("prior", "standard")) != "standard":
+        texts.append(f"{prior} prior")
+    return ", ".join(texts)
 
 
 def objective_text(config: dict[str, Any]) -> str:

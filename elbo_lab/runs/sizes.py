@@ -47,8 +47,7 @@ def check(config: Config, spec: Spec, num_train: int, memory: int | None = None)
         _check_subsets(config)
     if config.eval_k > MOST_EVALUATED >= (config.k or 0):
         raise UserError(f"--eval_k must be at most {MOST_EVALUATED:,}; got {config.eval_k:,}.")
-    is_bounded = config.model == "mlp" and config.optimizer == "adam"
-    most = _most(config, spec.dim) if is_bounded else math.inf
+    most = _most(config, spec.dim) if _is_plain(config) else math.inf
     if memory is None:
         memory = _SMALL if most <= _SMALL else total_memory()
     if most <= memory:
@@ -121,13 +120,23 @@ def total_memory() -> int:
     return local * jax.process_count()
 
 
+def _is_plain(config: Config) -> bool:
+    """True for an mlp whose heads are as wide as x or z, and Adam."""
+    if config.model != "mlp" or config.optimizer != "adam":
+        return False
+    options = config.model_options
+    has_wide_outputs = options.likelihood in ("logistic_mixture", "categorical")
+    return not has_wide_outputs and options.posterior == "diagonal" and options.prior == "standard"
+
+
 def _most(config: Config, data_dim: int) -> int:
-    """An upper bound, in bytes, of the two amounts that `check` counts, for an mlp and Adam.
+    """An upper bound, in bytes, of the two amounts that `check` counts, where `_is_plain`.
 
     It takes arithmetic alone: a network has at most as many weights as there are pairs of the
     model's widths, and no array of a step is wider than the widest layer.
     """
-    widths = (data_dim, *itertools.chain(*_widths(config).values()))
+    settings = (v if isinstance(v, tuple) else (v,) for v in _widths(config).values())
+    widths = (data_dim, *itertools.chain(*settings))
     networks = 2 * len(config.model_options.latent_dims)
     weights = networks * 2 * (sum(widths) + 1) ** 2  # two heads, and biases
     draws = (config.k or 1) * config.m * config.batch_size

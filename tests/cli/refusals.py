@@ -73,8 +73,8 @@ SENTENCES = {
     ),
     "features as bernoulli": (
         ["run", "--dataset=features:{runs}/conv"],
-        "--likelihood must be gaussian (with --binarization=none) for features:{runs}/conv, which "
-        "has real numbers; got bernoulli.",
+        "--likelihood must be gaussian, gaussian_fixed or gaussian_predicted (with "
+        "--binarization=none) for features:{runs}/conv, which has real numbers; got bernoulli.",
     ),
     "floats for pixelcnn": (
         ["run", "--dataset={floats}", "--binarization=none", "--model=pixelcnn"],

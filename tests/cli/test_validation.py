@@ -236,7 +236,8 @@ def test_grey_images_need_a_binarization(train, test, split):
         assert message.startswith("--binarization=none needs binary images")
         assert f"the {split} images of faces have grey levels" in message
         assert message.endswith(
-            "use dynamic, fixed or threshold, or --likelihood=gaussian, discretized_logistic or "
+            "use dynamic, fixed or threshold, or --likelihood=gaussian, gaussian_fixed, "
+            "gaussian_predicted, discretized_logistic, logistic_mixture, categorical or "
             "continuous_bernoulli."
         )
         for mode in ("dynamic", "fixed", "threshold"):

@@ -8,15 +8,19 @@ import numpyro.distributions as dist
 import pytest
 from scipy.special import expit
 
+from elbo_lab.data import Spec
 from elbo_lab.distributions import (
     BernoulliVector,
     Chain,
     ContinuousBernoulli,
     DiscretizedLogistic,
+    LevelCategorical,
+    LogisticMixture,
     bernoulli_log_prob,
 )
 from elbo_lab.losses.posteriors import is_reparameterizable
-from elbo_lab.models.laws import LIKELIHOODS
+from elbo_lab.models import laws
+from elbo_lab.models.mlp import MLPOptions
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -194,11 +198,22 @@ def test_log_scales_for_more_than_the_locations_are_refused():
 
 # Half precision and JAX's strict settings, for every law of ours.
 
+GAUSSIAN = laws.make(MLPOptions(likelihood="gaussian"), Spec("image", (3,), None))
 LAWS = {
     "BernoulliVector": lambda a, b: BernoulliVector(a),
     "DiscretizedLogistic": lambda a, b: DiscretizedLogistic(a, b),
     "ContinuousBernoulli": lambda a, b: ContinuousBernoulli(a),
-    "gaussian likelihood": lambda a, b: LIKELIHOODS["gaussian"].distribution(a, b),
+    # a is used once: a sum of several derivatives would be rounded again.
+    "LevelCategorical": lambda a, b: LevelCategorical(
+        jnp.stack([a, jnp.zeros_like(a), jnp.ones_like(a)], axis=-1)
+    ),
+    "LogisticMixture": lambda a, b: LogisticMixture(
+        jnp.zeros((2, 3, 1), a.dtype),
+        a[..., None, None],
+        jnp.zeros((2, 3, 1, 1), a.dtype),
+        jnp.zeros((2, 3, 0, 1), a.dtype),
+    ),
+    "gaussian likelihood": GAUSSIAN.distribution,
 }
 
 

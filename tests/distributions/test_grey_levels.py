@@ -13,6 +13,7 @@ from elbo_lab.data import Batch, Dataset, Spec
 from elbo_lab.distributions import (
     ContinuousBernoulli,
     DiscretizedLogistic,
+    LogisticMixture,
     continuous_bernoulli_mean,
 )
 from elbo_lab.errors import UserError
@@ -192,7 +193,21 @@ def test_digits_of_the_continuous_bernoulli(dtype):
 # --- models -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def start_of(law):
+    """The location of a logistic law, of all components of a mixture, or the mean of another."""
+    if isinstance(law, LogisticMixture):
+        np.testing.assert_equal(law.location.shape[-2:], (1, 5))
+        return jnp.mean(law.location[..., 0, :], axis=-1)
+    return law.location if isinstance(law, DiscretizedLogistic) else law.mean
+
+
+@pytest.mark.parametrize(
+    "likelihood",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name.startswith("gaussian_") else name
+        for name in LIKELIHOODS
+    ],
+)
 def test_the_output_starts_at_the_training_mean(likelihood, fast_compilation):
     config = configs.make(likelihood=likelihood, latent_dims=(2,), hidden_dims=(3,))
     model = models.make(config, Spec("image", (4,), 2))
@@ -205,7 +220,7 @@ def test_the_output_starts_at_the_training_mean(likelihood, fast_compilation):
         # At z = 0 the trunk's output is zero. A logistic law's tails beyond [0, 1] move its mean.
         law = model.likelihood(params, jnp.zeros((5, 2)), NOTHING_GIVEN)
         assert law.batch_shape == (5,) and law.event_shape == (4,)
-        start = law.location if likelihood == "discretized_logistic" else law.mean
+        start = start_of(law)
         z = jnp.ones((3, 5, 2))
         gradients = jax.grad(
             lambda params: jnp.sum(model.likelihood(params, z, NOTHING_GIVEN).log_prob(x))
@@ -255,9 +270,11 @@ def test_likelihoods_of_grey_levels_need_those(likelihood):
     message = refusal(validation.check_data, config, dataset(binary.astype(np.uint8)))
     assert message.endswith("the images of faces are binary; use bernoulli.")
     floats = dataset(grey.astype(np.float32) / 255)
-    if likelihood == "discretized_logistic":
+    if not LIKELIHOODS[likelihood].density:
         message = refusal(validation.check_data, config, floats)
-        assert message.endswith("are floats; use gaussian or continuous_bernoulli.")
+        assert message.endswith(
+            "are floats; use gaussian, gaussian_fixed, gaussian_predicted or continuous_bernoulli."
+        )
     else:
         validation.check_data(config, floats)
 
@@ -270,11 +287,12 @@ def test_results_say_what_is_a_density():
         config = configs.make(likelihood=likelihood, k=1, eval_k=7)
         spec = Spec("image", (28, 28), 2 if law.binary else 256)
         names[likelihood] = {r.name: r for r in results.test_results(config, measured, spec)}
-    for likelihood in ("gaussian", "continuous_bernoulli"):
+    for likelihood in (name for name, law in LIKELIHOODS.items() if law.density):
         for name in ("ELBO", "IWAE bound", "log-likelihood", "reconstruction"):
             assert f"{name}, density" in names[likelihood] and name not in names[likelihood]
         assert "bits per dimension" not in names[likelihood]
     assert "bits per dimension" not in names["bernoulli"]
+    assert all("bits per dimension" in names[name] for name in ("logistic_mixture", "categorical"))
     bits = names["discretized_logistic"]["bits per dimension"]
     assert bits.value == pytest.approx(0.75 / np.log(2)) and bits.unit == "bits per dimension"
     assert bits.standard_error == pytest.approx(0.25 / np.log(2))

@@ -44,9 +44,23 @@ def test_freezing(guest):
     guests.check_freezing(guest)
 
 
+def full(mean, scale, matrix):
+    """As `normal`, by a Cholesky factor."""
+    del matrix
+    return dist.MultivariateNormal(mean, scale_tril=scale[..., None] * jnp.eye(guests.L))
+
+
+def low_rank(mean, scale, matrix):
+    """As `normal` up to covariances of 1e-8, by a matrix of rank one and a diagonal."""
+    del matrix
+    factor = jnp.full((*mean.shape, 1), 1e-4)
+    return dist.LowRankMultivariateNormal(mean, factor, scale**2)
+
+
 @pytest.mark.slow
-def test_estimators_follow_the_exact_gradient():
-    guests.check_gradients(normal)
+@pytest.mark.parametrize("guest, draws", [(normal, 2_000), (full, 2_000), (low_rank, 16_000)])
+def test_estimators_follow_the_exact_gradient(guest, draws):
+    guests.check_gradients(guest, draws=draws)
 
 
 @pytest.mark.slow

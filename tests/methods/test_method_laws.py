@@ -43,7 +43,29 @@ CASES: dict[str, tuple[dict, Spec]] = {
     "pixelcnn, codes": (PIXELS | {"embedding_dim": 3}, CODES),
     "vqvae": (VQ, BINARY),
     "vqvae, learned codebook": (VQ | {"codebook": "loss"}, BINARY),
+    "mlp, full covariance, mixture prior": (
+        MLP | {"latent_dims": (2,), "posterior": "full", "prior": "mixture", "estimator": "dreg"},
+        BINARY,
+    ),
+    "mlp, two layers, full covariance": (
+        MLP | {"latent_dims": (3, 2), "upper_hidden_dims": (4,), "posterior": "full"},
+        BINARY,
+    ),
+    "mlp, predicted variance": (
+        MLP | {"latent_dims": (2,), "likelihood": "gaussian_predicted"},
+        REAL,
+    ),
+    "conv, low rank, VampPrior, colours": (
+        CONV
+        | {"posterior": "lowrank", "prior": "vamp", "prior_components": 4}
+        | {"likelihood": "logistic_mixture", "likelihood_components": 2, "estimator": "stl"},
+        COLOUR,
+    ),
+    "vqvae, categorical": (VQ | {"likelihood": "categorical"}, COLOUR),
 }
+# Compiled by the slow tests alone: their parts are tested with the models.
+SLOW = tuple(CASES)[-5:]
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CASES]
 
 
 def examples(spec: Spec, number: int = 6) -> Batch:
@@ -79,7 +101,7 @@ def case_of(name: str) -> Case:
     return Case(name)
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=NAMES)
 def case(request) -> Case:
     return case_of(request.param)
 
@@ -231,7 +253,7 @@ def trained(name: str) -> tuple[Case, list]:
     return case, records
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", NAMES)
 def test_training_lowers_the_loss_of_one_batch_and_its_state_can_be_stored(name, tmp_path):
     case, records = trained(name)
     assert all(int(record.failed_at) < 0 for record in records)

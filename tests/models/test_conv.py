@@ -8,7 +8,7 @@ from scipy.special import expit, logit
 
 from elbo_lab import losses
 from elbo_lab.data.dataset import Batch, Spec
-from elbo_lab.models import conv
+from elbo_lab.models import conv, laws
 from elbo_lab.models.base import Given
 from elbo_lab.models.laws import LIKELIHOODS
 from tests.models.convolutions_float64 import conv2d, conv2d_transpose
@@ -162,17 +162,18 @@ def test_weights_start_with_the_inverse_fan_in_as_variance_and_the_bias_at_the_m
         assert np.var(layer["kernel"]) * inputs == pytest.approx(1, abs=4 * np.sqrt(2 / count))
 
 
-# The continuous Bernoulli is marked slow, since its outputs are those of the fast Bernoulli.
+# The continuous Bernoulli's outputs are those of the fast Bernoulli; the mixture has all others'.
+FAST = ("bernoulli", "gaussian", "discretized_logistic", "logistic_mixture")
+
+
 @pytest.mark.parametrize(
     "likelihood",
-    [
-        pytest.param(name, marks=pytest.mark.slow) if name == "continuous_bernoulli" else name
-        for name in LIKELIHOODS
-    ],
+    [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in LIKELIHOODS],
 )
 def test_every_likelihood_starts_at_the_training_mean(likelihood):
     model = small(likelihood=likelihood)
-    x, head = images(SPEC, 6), LIKELIHOODS[likelihood].heads[0].name
+    options = conv.ConvOptions(likelihood=likelihood)
+    x, head = images(SPEC, 6), laws.make(options, SPEC).heads[0].name
     x = np.round(x) if likelihood == "bernoulli" else x
     mean = np.linspace(0.1, 0.9, SPEC.dim, dtype=np.float32)
     params = filled(model)
@@ -184,7 +185,9 @@ def test_every_likelihood_starts_at_the_training_mean(likelihood):
     def compute(params):
         # At z = 0 the trunk's output is zero. A logistic law's tails beyond [0, 1] move its mean.
         law = model.likelihood(params, jnp.zeros(3), GIVEN)
-        start = law.location if likelihood == "discretized_logistic" else law.mean
+        start = law.location if "logistic" in likelihood else law.mean
+        if likelihood == "logistic_mixture":  # [pixels, colours, components]
+            start = jnp.mean(start, axis=-1).ravel()
 
         def total(params):
             return jnp.sum(model.likelihood(params, latents(2, 6), GIVEN).log_prob(x))

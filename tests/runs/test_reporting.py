@@ -46,6 +46,16 @@ def test_the_objective_with_the_defaults_of_its_settings_and_no_others(objective
     assert text.endswith(" estimator") == bool(losses.CATALOGUE[objective].estimators)
 
 
+def test_the_model_with_what_is_not_standard_in_its_latent_variables():
+    settings = {"latent_dims": (8, 3), "posterior": "full", "prior": "mixture"}
+    text = reporting.model_text(configs.to_dict(configs.make(**settings)))
+    assert text == "mlp, latent dimensions 8, 3, full covariance, mixture prior"
+    # As versions without these settings store it.
+    assert (
+        reporting.model_text({"model": "conv", "latent_dims": [9]}) == "conv, latent dimensions 9"
+    )
+
+
 def test_the_table_of_data_that_are_not_images_speaks_of_examples(tmp_path):
     config = configs.make(dataset="codes:runs/x", model="pixelcnn")
     nats = {"unit": "nats per example", "over": "examples", "split": "test", "count": 7}

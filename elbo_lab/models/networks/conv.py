@@ -14,7 +14,7 @@ from jax import Array
 
 from elbo_lab.models.networks.convolutions import conv2d, conv2d_transpose
 from elbo_lab.models.networks.heads import Head, outputs
-from elbo_lab.models.networks.mlp import ACTIVATIONS, SCALES, by_rows, dense
+from elbo_lab.models.networks.mlp import ACTIVATIONS, by_rows, dense, gaussian_outputs
 
 # Normalization between a convolution and its activation. None of them looks at other images.
 NORMS = ("none", "group")
@@ -184,7 +184,10 @@ class UpTrunk(nn.Module):
 
 
 class PixelHead(nn.Module):
-    """`conv2d_transpose` to the image, a bias for each pixel: [rows, h', w', any] -> [rows, D]."""
+    """`conv2d_transpose` to the image, a bias for each output: [rows, h', w', any] -> [rows, size].
+
+    The size is D if the head states none, else a multiple of the number of pixels.
+    """
 
     shape: tuple[int, ...]
     head: Head
@@ -193,16 +196,18 @@ class PixelHead(nn.Module):
     def __call__(self, x: Array) -> Array:
         height, width, colours = image_shape(self.shape)
         weights = nn.initializers.zeros_init() if self.head.zero_weights else LECUN_TRANSPOSE
-        kernel = self.param("kernel", weights, (4, 4, x.shape[-1], colours))
+        size = self.head.size or height * width * colours
+        kernel = self.param("kernel", weights, (4, 4, x.shape[-1], size // (height * width)))
         start = nn.initializers.constant(self.head.start)
-        bias = self.param("bias", start, (height * width * colours,))
+        bias = self.param("bias", start, (size,))
         return conv2d_transpose(x, kernel, (height, width)).reshape(len(x), -1) + bias
 
 
 class ConvDecoder(nn.Module):
-    """`UpTrunk` and heads: a grid [*batch, h, w, any] -> for each head [*batch, D], or [*batch, 1].
+    """`UpTrunk` and heads: a grid [*batch, h, w, any] -> for each head [*batch, size].
 
-    (h, w) is the coarsest grid; a shared head has [*batch, 1].
+    (h, w) is the coarsest grid. The size is D if the head states none; a shared head has
+    [*batch, 1].
     """
 
     settings: ConvSettings
@@ -235,20 +240,20 @@ class LatentConvDecoder(ConvDecoder):
 
 
 class GaussianConv(nn.Module):
-    """`ConvEncoder` with two linear heads, the parameters of a diagonal Gaussian.
-
-    [*batch, D] -> mean and standard deviation, each [*batch, features].
+    """`ConvEncoder` with linear heads, the parameters of a Gaussian; its outputs are those of
+    `GaussianMLP`.
     """
 
     features: int
     settings: ConvSettings
     scale: str = "log_std"
+    heads: Sequence[Head] = ()
 
     @nn.compact
-    def __call__(self, x: Array) -> tuple[Array, Array]:
+    def __call__(self, x: Array) -> tuple[Array, ...]:
         h = ConvEncoder(self.settings, name="trunk")(x)
         h = h.reshape(*x.shape[:-1], -1)
-        return dense(self.features, "mean")(h), SCALES[self.scale](dense(self.features, "scale")(h))
+        return gaussian_outputs(h, self.features, self.scale, self.heads)
 
 
 class VectorEncoder(nn.Module):

@@ -9,12 +9,15 @@ from jax import Array
 
 
 class Head(NamedTuple):
-    """One output of a network: a number for each coordinate of x, or one number for all."""
+    """One output of a network: a number for each coordinate of x, several, or one for all."""
 
     name: str  # of its layer, or of its number, among the parameters
     start: float = 0.0  # initial value of its bias, or of its number
     zero_weights: bool = False  # True: its weights start at zero, and its output at its bias
     shared: bool = False  # True: one learned number for all coordinates and all z, and no layer
+    # Numbers in all; None: one for each coordinate. For images a multiple of the number of pixels:
+    # all numbers of the first pixel come first.
+    size: int | None = None
 
 
 def outputs(
@@ -25,11 +28,12 @@ def outputs(
     Args:
       module: the network; the numbers of shared heads are its parameters.
       heads: in the order in which the outputs are returned.
-      layer: head -> its output [rows, D], by a layer with the head's name.
+      layer: head -> its output [rows, size], by a layer with the head's name.
       rows: the number of rows of z.
 
     Returns:
-      For each head [rows, D], or [rows, 1] if it is shared.
+      For each head [rows, size], size being D if the head states none, or [rows, 1] if it is
+      shared.
     """
 
     def output(head: Head) -> Array:

@@ -53,6 +53,18 @@ def dense(features: int, name: str) -> nn.Dense:
     return nn.Dense(features, kernel_init=GLOROT, name=name)
 
 
+def linear(head: Head, size: int | None = None) -> nn.Dense:
+    """Linear layer of a head: Glorot-uniform or zero weights, its bias at the head's start.
+
+    Args:
+      head: that is not shared.
+      size: its outputs, if the head states none.
+    """
+    kernel = nn.initializers.zeros_init() if head.zero_weights else GLOROT
+    start = nn.initializers.constant(head.start)
+    return nn.Dense(head.size or size, kernel_init=kernel, bias_init=start, name=head.name)
+
+
 class MLP(nn.Module):
     """Fully connected hidden layers: [*batch, D] -> [*batch, hidden_dims[-1]]."""
 
@@ -79,28 +91,49 @@ def by_rows(call: Callable) -> Callable:
     return flattened
 
 
-class GaussianMLP(nn.Module):
-    """MLP with two linear heads, the parameters of a diagonal Gaussian (textbook 13.6 to 13.10).
+def gaussian_outputs(
+    h: Array, features: int, scale: str, heads: Sequence[Head]
+) -> tuple[Array, ...]:
+    """The parameters of a Gaussian by linear heads, inside an `@nn.compact` call.
 
-    [*batch, D] -> mean and standard deviation, each [*batch, features].
+    Args:
+      h: features of a network, [*batch, any].
+      features: L.
+      scale: one of SCALES.
+      heads: further outputs, each with a size.
+
+    Returns:
+      mean and standard deviation, each [*batch, L], then [*batch, size] for each of the heads.
+    """
+    mean, raw_scale = dense(features, "mean")(h), dense(features, "scale")(h)
+    return mean, SCALES[scale](raw_scale), *(linear(head)(h) for head in heads)
+
+
+class GaussianMLP(nn.Module):
+    """MLP with linear heads, the parameters of a Gaussian (textbook 13.6 to 13.10).
+
+    [*batch, D] -> mean and standard deviation, each [*batch, features], and what the further heads
+    give, [*batch, size] each (`models.posteriors`).
     """
 
     features: int
     hidden_dims: Sequence[int]
     activation: str = "tanh"
     scale: str = "log_std"
+    heads: Sequence[Head] = ()
 
     @nn.compact
     @by_rows
-    def __call__(self, x: Array) -> tuple[Array, Array]:
+    def __call__(self, x: Array) -> tuple[Array, ...]:
         h = MLP(self.hidden_dims, self.activation, name="trunk")(x)
-        return dense(self.features, "mean")(h), SCALES[self.scale](dense(self.features, "scale")(h))
+        return gaussian_outputs(h, self.features, self.scale, self.heads)
 
 
 class DecoderMLP(nn.Module):
     """MLP with linear heads, the outputs that define p(x|z) (textbook 13.17).
 
-    [*batch, L] -> for each head [*batch, data_dim], or [*batch, 1] if it is shared.
+    [*batch, L] -> for each head [*batch, size], size being data_dim if the head states none, or
+    [*batch, 1] if it is shared.
     """
 
     data_dim: int
@@ -114,9 +147,7 @@ class DecoderMLP(nn.Module):
         h = MLP(self.hidden_dims, self.activation, name="trunk")(z)
 
         def layer(head: Head) -> Array:
-            kernel = nn.initializers.zeros_init() if head.zero_weights else GLOROT
-            start = nn.initializers.constant(head.start)
-            return nn.Dense(self.data_dim, kernel_init=kernel, bias_init=start, name=head.name)(h)
+            return linear(head, self.data_dim)(h)
 
         return outputs(self, self.heads, layer, len(z))
 

@@ -1,0 +1,149 @@
+"""Refuses settings of p(x|z), q(z|x) and p(z) that do not fit the data, the objective or each
+other, by one sentence with the flag, its value and what is valid.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from elbo_lab import configs
+from elbo_lab.configs import Config
+from elbo_lab.data import Dataset, Spec, is_binary
+from elbo_lab.errors import UserError
+from elbo_lab.losses import catalogue
+from elbo_lab.models import laws
+from elbo_lab.models.laws import LIKELIHOODS
+from elbo_lab.objective_options import AUTOENCODER
+
+# Settings that another one's value alone gives a meaning: setting -> (other setting, its values).
+_OF_CHOICES = {
+    "likelihood_variance": ("likelihood", ("gaussian_fixed",)),
+    "likelihood_components": ("likelihood", ("logistic_mixture",)),
+    "posterior_rank": ("posterior", ("lowrank",)),
+    "prior_components": ("prior", ("mixture", "vamp")),
+}
+
+
+def check_settings(config: Config) -> None:
+    """Raises a UserError for settings of the model's distributions that do not go together."""
+    settings, changed = configs.own_settings(config), configs.non_defaults(config)
+    likelihood = settings.get("likelihood")
+    if likelihood and not LIKELIHOODS[likelihood].binary and config.binarization != "none":
+        raise UserError(
+            f"--likelihood={likelihood} is for grey levels, and needs --binarization=none; "
+            f"got {config.binarization}."
+        )
+    for name, (other, values) in _OF_CHOICES.items():
+        if name in changed and settings[other] not in values:
+            raise UserError(
+                f"--{name}={changed[name]} needs --{other}={' or '.join(values)}; got "
+                f"{settings[other]}."
+            )
+    if settings.get("posterior") == "lowrank":
+        least = min(settings["latent_dims"])
+        if settings["posterior_rank"] > least:
+            raise UserError(
+                f"--posterior_rank must be at most the latent dimensions, {least} (with "
+                f"--posterior=full any covariance is possible); got {settings['posterior_rank']}."
+            )
+    if settings.get("prior") == "vamp" and len(settings["latent_dims"]) > 1:
+        raise UserError(
+            "--prior=vamp needs one stochastic layer, since it mixes the q(z|u) of learned inputs "
+            f"u; got --latent_dims={configs.flag_text(settings['latent_dims'])}."
+        )
+
+
+def check_objective(config: Config) -> None:
+    """Raises a UserError for an objective that q(z|x) or p(z) is not made for."""
+    settings, objective = configs.own_settings(config), config.objective
+    posterior = settings.get("posterior", "diagonal")
+    prior = settings.get("prior", "standard")
+    if objective == AUTOENCODER:
+        for name, value, default in (
+            ("posterior", posterior, "diagonal"),
+            ("prior", prior, "standard"),
+        ):
+            if value != default:
+                raise UserError(
+                    f"--{name}={value} does not go with --objective={AUTOENCODER}, which decodes "
+                    f"the means of q(z|x) and fits no prior; valid: {default}."
+                )
+    if posterior != "diagonal" and objective in catalogue.INDEPENDENT:
+        raise UserError(
+            f"--objective={objective} needs --posterior=diagonal, since it takes q(z|x) apart into "
+            f"its dimensions; got {posterior}."
+        )
+    if prior == "standard":
+        return
+    if settings.get("kl") == "analytic":
+        raise UserError(
+            f"--objective={objective} with --kl=analytic needs --prior=standard, since the KL to a "
+            f"mixture has no closed form; use --kl=mc with --prior={prior}."
+        )
+    if objective in catalogue.CLOSED_KL:
+        raise UserError(
+            f"--objective={objective} needs --prior=standard, since it takes the KL in closed "
+            f"form, which there is none of to a mixture; got {prior}."
+        )
+
+
+def check_data(config: Config, dataset: Dataset) -> None:
+    """Raises a UserError if p(x|z) is no law of the data."""
+    name = configs.own_settings(config).get("likelihood")
+    if name is None:
+        return
+    if dataset.kind == "real" and not LIKELIHOODS[name].real:
+        raise UserError(
+            f"--likelihood must be {_names(lambda law: law.real)} (with --binarization=none) for "
+            f"{dataset.name}, which has real numbers; got {name}."
+        )
+    if config.binarization == "none" and dataset.kind == "image":
+        _check_pixels(name, dataset)
+
+
+def check_means(config: Config, spec: Spec) -> None:
+    """Raises a UserError for an objective that compares x with the mean of p(x|z), if there is no
+    mean in closed form.
+    """
+    if config.objective != "lambda_vae":
+        return
+    if not laws.make(config.model_options, spec).has_mean:
+        raise UserError(
+            f"--objective=lambda_vae needs the mean of p(x|z), which "
+            f"--likelihood={config.model_options.likelihood} of several colours does not have in "
+            "closed form; use discretized_logistic."
+        )
+
+
+def _check_pixels(name: str, dataset: Dataset) -> None:
+    """Raises a UserError if the likelihood does not fit the pixels without a binarization."""
+    law = LIKELIHOODS[name]
+    if law.binary:
+        _check_binary_pixels(dataset)
+        return
+    if is_binary(dataset.x_train):
+        raise UserError(
+            f"--likelihood={name} is for grey levels, but the images of {dataset.name} are binary; "
+            "use bernoulli."
+        )
+    if not law.density and dataset.x_train.dtype != np.uint8:
+        raise UserError(
+            f"--likelihood={name} is for 8-bit grey levels, but the images of {dataset.name} are "
+            f"floats; use {_names(lambda law: law.density)}."
+        )
+
+
+def _check_binary_pixels(dataset: Dataset) -> None:
+    for split, images in (("training", dataset.x_train), ("test", dataset.x_test)):
+        if not is_binary(images):
+            raise UserError(
+                f"--binarization=none needs binary images for a Bernoulli likelihood, but the "
+                f"{split} images of {dataset.name} have grey levels; use dynamic, fixed or "
+                f"threshold, or --likelihood={_names(lambda law: not law.binary)}."
+            )
+
+
+def _names(is_valid: Any) -> str:
+    """The names of the laws for which a function of their `Kind` is true: "a, b or c"."""
+    names = [name for name, law in LIKELIHOODS.items() if is_valid(law)]
+    return f"{', '.join(names[:-1])} or {names[-1]}"

@@ -1,0 +1,248 @@
+"""Covariances of q(z|x), against NumPy and SciPy in float64."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from elbo_lab import configs, losses, methods
+from elbo_lab.cli import validation
+from elbo_lab.data import Batch, Dataset, Spec
+from elbo_lab.errors import UserError
+from elbo_lab.losses import CATALOGUE
+from elbo_lab.models import conv, mlp
+from elbo_lab.models.base import NOTHING_GIVEN
+from elbo_lab.models.posteriors import POSTERIORS
+from elbo_lab.models.priors import PRIORS
+from elbo_lab.training import hyper
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+L, R, DRAWS = 3, 2, 4000
+SPEC = Spec("image", (6,), 2)
+_rng = np.random.default_rng(0)
+MEAN = _rng.normal(size=(2, L))
+SCALE = _rng.uniform(0.4, 1.5, size=(2, L))
+# The further outputs of a network, and the covariances that they stand for.
+BELOW, FACTOR = _rng.normal(size=(2, 3)), _rng.normal(size=(2, L * R))
+TRIL = np.stack([np.diag(scale) for scale in SCALE])
+TRIL[:, 1, 0], TRIL[:, 2, 0], TRIL[:, 2, 1] = BELOW.T
+_factors = FACTOR.reshape(2, L, R)
+FORMS = {
+    "diagonal": ((), SCALE[..., None] ** 2 * np.eye(L)),
+    "full": ((BELOW,), TRIL @ np.swapaxes(TRIL, -1, -2)),
+    "lowrank": (
+        (FACTOR,),
+        _factors @ np.swapaxes(_factors, -1, -2) + SCALE[..., None] ** 2 * np.eye(L),
+    ),
+}
+
+
+def kl_to_standard(mean, covariance):
+    """1/2 (tr S + m^T m - L - log |S|), the textbook's 13.23 for the prior N(0, I)."""
+    log_det = np.linalg.slogdet(covariance)[1]
+    return 0.5 * (np.trace(covariance) + mean @ mean - len(mean) - log_det)
+
+
+@pytest.mark.parametrize("name", POSTERIORS)
+def test_density_kl_and_draws_of_every_covariance(name):
+    outputs, covariance = FORMS[name]
+    z = _rng.normal(size=(4, 2, L))
+    prior = POSTERIORS["diagonal"].distribution(jnp.zeros(L), jnp.ones(L))
+
+    @jax.jit
+    def compute(mean, scale, *outputs):
+        q = POSTERIORS[name].distribution(mean, scale, *outputs)
+        assert q.batch_shape == (2,) and q.event_shape == (L,)
+        kl, draws = losses.kl_divergence(q, prior), q.sample(jax.random.key(0), (DRAWS,))
+        return q.log_prob(jnp.asarray(z, jnp.float32)), kl, draws, q.mean
+
+    arguments = (MEAN, SCALE, *outputs)
+    log_prob, kl, draws, mean = compute(*(jnp.asarray(a, jnp.float32) for a in arguments))
+    np.testing.assert_allclose(mean, MEAN, rtol=1e-6)
+    np.testing.assert_allclose(kl, list(map(kl_to_standard, MEAN, covariance)), rtol=1e-5)
+    for i in range(2):
+        law = stats.multivariate_normal(MEAN[i], covariance[i])
+        np.testing.assert_allclose(log_prob[:, i], law.logpdf(z[:, i]), rtol=1e-5)
+        sample, variances = np.float64(draws[:, i]), np.diag(covariance[i])
+        errors = np.abs(sample.mean(axis=0) - MEAN[i])
+        assert np.all(errors <= 4 * np.sqrt(variances / DRAWS))
+        # Var of a sample covariance of Gaussians: (S_ii S_jj + S_ij^2) / N.
+        error = np.sqrt((np.outer(variances, variances) + covariance[i] ** 2) / DRAWS)
+        assert np.all(np.abs(np.cov(sample, rowvar=False) - covariance[i]) <= 4 * error)
+
+
+@functools.cache
+def params_and_posterior(name: str):
+    """Parameters and q(z|x) of an mlp of two layers at its start, for six images."""
+    options = mlp.MLPOptions(latent_dims=(3, 1), hidden_dims=(5,), posterior=name)
+    model = mlp.make(options, SPEC)
+    x = jnp.asarray(np.random.default_rng(1).integers(0, 2, (6, 6)), jnp.float32)
+
+    @jax.jit
+    def start(key, x):
+        params = model.init(key, Batch(x))
+        q = model.posterior(params, x, NOTHING_GIVEN)
+        z = jnp.ones((6, 3)), jnp.ones((6, 1))
+        return params, q.first.mean, q.first.variance, q.log_prob(z)
+
+    return start(jax.random.key(0), x)
+
+
+@pytest.mark.slow
+def test_a_full_posterior_starts_as_the_diagonal_one():
+    params, *full = params_and_posterior("full")
+    diagonal_params, *diagonal = params_and_posterior("diagonal")
+    for value, expected in zip(full, diagonal, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+    # L (L - 1) / 2 further outputs of each layer, which are none for L = 1.
+    below = params["encoder"]["layer_1"].pop("below")
+    assert below["kernel"].shape == (5, 3)
+    assert jax.tree.structure(params) == jax.tree.structure(diagonal_params)
+
+
+def test_sizes_of_conv():
+    spec = Spec("image", (5, 6, 2), 256)
+    settings = {"latent_dims": (3,), "channels": (4,), "likelihood": "logistic_mixture"}
+    matrices = {"full": ("scale_tril", (6, 8, L, L)), "lowrank": ("cov_factor", (6, 8, L, R))}
+    for name, (attribute, expected) in matrices.items():
+        model = conv.make(
+            conv.ConvOptions(**settings, posterior=name, posterior_rank=R, prior="vamp"), spec
+        )
+
+        def shapes(key, x, model=model, attribute=attribute):
+            params = model.init(jax.random.clone(key), Batch(x[0]))
+            q = model.posterior(params, x, NOTHING_GIVEN)
+            z = q.sample(key, (4,))
+            law = model.likelihood(params, z, NOTHING_GIVEN)
+            densities = model.prior(params, NOTHING_GIVEN).log_prob(z), law.log_prob(x)
+            return getattr(q, attribute), densities
+
+        matrix, densities = jax.eval_shape(shapes, jax.random.key(0), jnp.zeros((6, 8, spec.dim)))
+        assert matrix.shape == expected
+        assert all(density.shape == (4, 6, 8) for density in densities)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("posterior, prior", [("full", "standard"), ("diagonal", "mixture")])
+def test_objectives_are_refused_where_the_library_cannot_compute_them(posterior, prior):
+    """The flags refuse a pair by a sentence exactly if the objective's own function raises."""
+    batch = Batch(jnp.zeros((4, 6)))
+    base = {"latent_dims": (3,), "hidden_dims": (5,), "eval_k": 8, "batch_size": 4}
+    refused = set()
+    for objective in CATALOGUE:
+        values = base | {"objective": objective, "posterior": posterior, "prior": prior, "k": 4}
+        values |= {"m": 2} if objective in ("miwae", "piwae") else {}
+        config = configs.make(**values)
+        method = methods.make(config, SPEC, 4)
+        params, stats = jax.eval_shape(method.init, jax.random.key(0), batch)
+        hparams = hyper.hyperparameters([config])
+
+        def loss(key, params, method=method, stats=stats, hparams=hparams):
+            return method.loss(key, params, stats, batch, hparams).loss
+
+        try:
+            jax.eval_shape(loss, jax.random.key(1), params)
+            is_computed = True
+        except ValueError:
+            is_computed = False
+        try:
+            validation.check(config)
+            is_valid = True
+        except UserError:
+            is_valid = False
+        assert is_computed == is_valid, objective
+        refused |= set() if is_valid else {objective}
+    assert 0 < len(refused) < len(CATALOGUE)
+
+
+BASE = {"latent_dims": (3,), "k": 2}
+REFUSALS = [
+    (
+        {"likelihood_variance": 0.5},
+        "--likelihood_variance=0.5 needs --likelihood=gaussian_fixed; got bernoulli.",
+    ),
+    (
+        {"likelihood_components": 3},
+        "--likelihood_components=3 needs --likelihood=logistic_mixture; got bernoulli.",
+    ),
+    ({"posterior_rank": 2}, "--posterior_rank=2 needs --posterior=lowrank; got diagonal."),
+    ({"prior_components": 9}, "--prior_components=9 needs --prior=mixture or vamp; got standard."),
+    ({"posterior": "tied"}, "--posterior must be one of diagonal, full, lowrank; got 'tied'."),
+    ({"prior": "flow"}, "--prior must be one of standard, mixture, vamp; got 'flow'."),
+    (
+        {"posterior": "lowrank", "posterior_rank": 4},
+        "--posterior_rank must be at most the latent dimensions, 3 (with --posterior=full any "
+        "covariance is possible); got 4.",
+    ),
+    (
+        {"prior": "vamp", "latent_dims": (4, 3)},
+        "--prior=vamp needs one stochastic layer, since it mixes the q(z|u) of learned inputs u; "
+        "got --latent_dims=4,3.",
+    ),
+    (
+        {"objective": "free_bits", "posterior": "full"},
+        "--objective=free_bits needs --posterior=diagonal, since it takes q(z|x) apart into its "
+        "dimensions; got full.",
+    ),
+    (
+        {"objective": "beta_vae", "prior": "vamp"},
+        "--objective=beta_vae with --kl=analytic needs --prior=standard, since the KL to a "
+        "mixture has no closed form; use --kl=mc with --prior=vamp.",
+    ),
+    (
+        {"objective": "capacity_vae", "prior": "mixture"},
+        "--objective=capacity_vae needs --prior=standard, since it takes the KL in closed form, "
+        "which there is none of to a mixture; got mixture.",
+    ),
+    (
+        {"objective": "autoencoder", "posterior": "full", "k": None},
+        "--posterior=full does not go with --objective=autoencoder, which decodes the means of "
+        "q(z|x) and fits no prior; valid: diagonal.",
+    ),
+]
+
+
+@pytest.mark.parametrize("values, message", REFUSALS)
+def test_settings_that_do_not_go_together(values, message):
+    with pytest.raises(UserError) as caught:
+        validation.check(configs.make(**{**BASE, **values}))
+    assert str(caught.value) == message
+
+
+def test_settings_that_go_together():
+    for values in (
+        {"posterior": "full", "objective": "beta_vae"},
+        {"posterior": "lowrank", "posterior_rank": 3},
+        {"posterior": "full", "prior": "mixture", "latent_dims": (4, 3)},
+        {"prior": "vamp", "objective": "beta_vae", "kl": "mc"},
+        {"likelihood": "gaussian_fixed", "likelihood_variance": 0.5, "binarization": "none"},
+    ):
+        validation.check(configs.make(**{**BASE, **values}))
+
+
+def test_a_mean_that_lambda_vae_needs():
+    x = np.array([[0, 9, 200, 255, 3, 4]] * 5, np.uint8)
+    values = {"objective": "lambda_vae", "likelihood": "logistic_mixture", "binarization": "none"}
+    config = configs.make(batch_size=4, **values)
+    with pytest.raises(UserError, match="^--objective=lambda_vae needs the mean of p.*use disc"):
+        validation.check_data(config, Dataset("faces", x, x, None, None, (1, 2, 3)))
+    validation.check_data(config, Dataset("faces", x, x, None, None, (2, 3)))
+
+
+def test_released_configurations_keep_their_digests():
+    """The settings of this file are at their defaults in stored configurations."""
+    for name in ("mlp", "conv", "vqvae"):
+        settings = configs.own_settings(configs.make(model=name))
+        new = {
+            n: v for n, v in settings.items() if n.startswith(("likelihood_", "posterior", "prior"))
+        }
+        stored = {
+            n: v for n, v in configs.to_dict(configs.make(model=name)).items() if n not in new
+        }
+        assert configs.from_dict(stored) == configs.make(model=name)
+        assert not set(new) & set(configs.digest_values(configs.from_dict(stored)))
+    assert list(PRIORS)[0] == "standard" and list(POSTERIORS)[0] == "diagonal"
