@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from elbo_lab import configs, losses, models, schedules
+from elbo_lab.cli import mixture_checks
 from elbo_lab.cli.option_checks import (
     FLOAT32,
     LARGEST,
@@ -84,6 +85,7 @@ def check(config: Config) -> None:
         )
     _check_numbers(config)
     _check_optimizer(config)
+    mixture_checks.check(config)
     if config.objective is None:
         return
     _check_m(config)
@@ -155,6 +157,7 @@ def check_data(config: Config, dataset: Dataset) -> None:
         )
     if config.binarization == "none" and dataset.kind == "image":
         _check_pixels(config, dataset)
+    mixture_checks.check_rows(config, number)
     try:
         models.make(config, spec_of(dataset, config.binarization))
     except ValueError as error:
