@@ -22,10 +22,10 @@ BERNOULLI = "bernoulli"
 
 
 class Statistics(NamedTuple):
-    """Sufficient statistics of the responsibilities, centred at the components' means.
+    """Sufficient statistics of the responsibilities: means and covariances in place of raw moments.
 
-    Centred, since the difference of second moments and squared means loses its digits in float32
-    where means are large. Covariances are those of the data, without the variance floor.
+    The difference of second moments and squared means would lose its digits in float32 where means
+    are large. Covariances are those of the data, without the variance floor.
     """
 
     shares: Array  # [K], mean responsibility of each component; they sum to one
@@ -78,14 +78,15 @@ def updated(
 ) -> Statistics:
     """The M-step: statistics after a batch, averaged with the old ones.
 
-    With responsibilities r_nk, decay g and a batch of N, moments about the old means m_k,
+    With responsibilities r_nk, decay g, a batch of N, and old statistics s_k, m_k, C_k,
 
-        shares_k = g shares_k + (1 - g) / N sum_n r_nk,
-        S_k      = g shares_k C_k + (1 - g) / N sum_n r_nk (x_n - m_k)(x_n - m_k)^T,
+        share_k = g s_k + (1 - g) / N sum_n r_nk
+        mean_k  = (g s_k m_k + (1 - g) / N sum_n r_nk x_n) / share_k
+        cov_k   = (g s_k (C_k + d_k d_k^T)
+                   + (1 - g) / N sum_n r_nk (x_n - mean_k)(x_n - mean_k)^T) / share_k
 
-    the new mean is m_k + d_k with d_k = (1 - g) / N sum_n r_nk (x_n - m_k) / shares_k, and the new
-    covariance S_k / shares_k - d_k d_k^T: the average of the raw moments (Cappe and Moulines 2009,
-    equation 15), written so that nothing large cancels. g = 0 is the M-step of EM on the batch.
+    with d_k = mean_k - m_k: the average of the raw moments (Cappe and Moulines 2009, equation 15),
+    as a sum of squares, from which nothing is subtracted. g = 0 is the M-step of EM on the batch.
     A component whose share is zero keeps its mean and covariance.
 
     Args:
@@ -99,36 +100,32 @@ def updated(
     rows = (1 - keep) / len(x) * responsibilities  # [N, K]
     added = jnp.sum(rows, axis=0)
     shares = keep * old.shares + added
-    is_empty = shares < jnp.finfo(shares.dtype).tiny
-    divisor = jnp.where(is_empty, 1, shares)[:, None]
-    if kind in (FULL, TIED):
-        offsets = x[:, None, :] - old.means  # [N, K, D]
-        moments = jnp.einsum("nk,nkd->kd", rows, offsets, precision=_EXACT)
-    else:  # one matrix product, without an array of N K D numbers
-        moments = jnp.matmul(rows.T, x, precision=_EXACT) - added[:, None] * old.means
-    shift = jnp.where(is_empty[:, None], 0, moments / divisor)  # d_k
+    is_empty = (shares < jnp.finfo(shares.dtype).tiny)[:, None]
+    divisor = jnp.where(is_empty, 1, shares[:, None])
+    # One matrix product, which takes no array of N K D numbers.
+    moved = jnp.matmul(rows.T, x, precision=_EXACT) - added[:, None] * old.means
+    shift = jnp.where(is_empty, 0, moved / divisor)  # d_k
     means = old.means + shift
     if kind == BERNOULLI:
         return Statistics(shares, means, ())
-    old_shares = keep * old.shares
+    offsets = x[:, None, :] - means  # [N, K, D]
+    old_shares = (keep * old.shares)[:, None]
     if kind == DIAGONAL:
-        squares = jnp.sum(rows[..., None] * (x[:, None, :] - old.means) ** 2, axis=0)
-        scatter = old_shares[:, None] * old.covariances + squares
-        covariances = scatter / divisor - shift**2
-        return Statistics(shares, means, jnp.where(is_empty[:, None], old.covariances, covariances))
-    # Products of equal factors: the sums are symmetric, and no square is negative.
+        squares = jnp.sum(rows[..., None] * offsets**2, axis=0)
+        covariances = (old_shares * (old.covariances + shift**2) + squares) / divisor
+        return Statistics(shares, means, jnp.where(is_empty, old.covariances, covariances))
+    # Products of equal factors are symmetric without rounding, and have no negative eigenvalue.
     weighted = jnp.sqrt(rows)[..., None] * offsets
+    shifted = jnp.sqrt(old_shares) * shift
     if kind == TIED:
-        shifted = jnp.sqrt(shares)[:, None] * shift
         squares = jnp.einsum("nkd,nke->de", weighted, weighted, precision=_EXACT)
         between = jnp.matmul(shifted.T, shifted, precision=_EXACT)
-        return Statistics(shares, means, keep * old.covariances + squares - between)
+        return Statistics(shares, means, keep * old.covariances + between + squares)
     squares = jnp.einsum("nkd,nke->kde", weighted, weighted, precision=_EXACT)
-    scatter = old_shares[:, None, None] * old.covariances + squares
-    covariances = scatter / divisor[..., None] - shift[:, :, None] * shift[:, None, :]
-    return Statistics(
-        shares, means, jnp.where(is_empty[:, None, None], old.covariances, covariances)
-    )
+    between = shifted[:, :, None] * shifted[:, None, :]
+    scatter = old_shares[..., None] * old.covariances + between + squares
+    covariances = jnp.where(is_empty[..., None], old.covariances, scatter / divisor[..., None])
+    return Statistics(shares, means, covariances)
 
 
 def law(
