@@ -50,6 +50,7 @@ def start(key: Array, x: Array, number: int, kind: str, way: str) -> Statistics:
     Raises:
       ValueError: "kmeans++" with more components than rows.
     """
+    x = jnp.asarray(x)  # NumPy's rows cannot be taken by a traced index.
     if way == "random":
         rows = jax.random.dirichlet(key, jnp.ones(number, x.dtype), (len(x),))
         means = jnp.matmul(rows.T, x, precision=_EXACT) / jnp.sum(rows, axis=0)[:, None]
@@ -108,20 +109,20 @@ def updated(
     means = old.means + shift
     if kind == BERNOULLI:
         return Statistics(shares, means, ())
-    offsets = x[:, None, :] - means  # [N, K, D]
+    offsets = x - means[:, None, :]  # [K, N, D]
     old_shares = (keep * old.shares)[:, None]
     if kind == DIAGONAL:
-        squares = jnp.sum(rows[..., None] * offsets**2, axis=0)
+        squares = jnp.sum(rows.T[..., None] * offsets**2, axis=1)
         covariances = (old_shares * (old.covariances + shift**2) + squares) / divisor
         return Statistics(shares, means, jnp.where(is_empty, old.covariances, covariances))
     # Products of equal factors are symmetric without rounding, and have no negative eigenvalue.
-    weighted = jnp.sqrt(rows)[..., None] * offsets
+    weighted = jnp.sqrt(rows.T)[..., None] * offsets
     shifted = jnp.sqrt(old_shares) * shift
     if kind == TIED:
-        squares = jnp.einsum("nkd,nke->de", weighted, weighted, precision=_EXACT)
+        squares = jnp.einsum("knd,kne->de", weighted, weighted, precision=_EXACT)
         between = jnp.matmul(shifted.T, shifted, precision=_EXACT)
         return Statistics(shares, means, keep * old.covariances + between + squares)
-    squares = jnp.einsum("nkd,nke->kde", weighted, weighted, precision=_EXACT)
+    squares = jnp.einsum("knd,kne->kde", weighted, weighted, precision=_EXACT)
     between = shifted[:, :, None] * shifted[:, None, :]
     scatter = old_shares[..., None] * old.covariances + between + squares
     covariances = jnp.where(is_empty[..., None], old.covariances, scatter / divisor[..., None])
