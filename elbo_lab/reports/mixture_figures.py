@@ -25,6 +25,7 @@ def em_figure(
       log_px: mean log p(x) before the first iteration of EM and after each, [T + 1].
       elbo: the mean bound after each M-step, [T].
     """
+    from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 6.2), layout="constrained", dpi=_DPI)
@@ -40,7 +41,15 @@ def em_figure(
             *points.T, s=2, color=svg_figures.PALETTE["series-1"], alpha=0.6, rasterized=True
         )
         _plane(axes, extent, title)
-    panels[0, 1].imshow(values, origin="lower", extent=extent, cmap="Blues", rasterized=True)
+    # By the density's root, so that thin parts of the arms can be seen.
+    panels[0, 1].imshow(
+        values,
+        cmap="Blues",
+        norm=PowerNorm(0.5),
+        origin="lower",
+        extent=extent,
+        rasterized=True,
+    )
     _plane(panels[0, 1], extent, "density of the mixture")
     _path(panels[1, 1], log_px, elbo)
     return svg_figures.svg_text(figure, "mixtures")
@@ -77,6 +86,7 @@ def _path(axes, log_px: np.ndarray, elbo: np.ndarray) -> None:
         label="ELBO after the M-step",
     )
     svg_figures.finish(axes)
+    axes.set_xticks(range(0, shown + 1, 3))
     axes.set_xlabel("iteration of EM", fontsize=svg_figures.SMALL)
     axes.set_ylabel("nats per training example", fontsize=svg_figures.SMALL)
     axes.set_title("bound and likelihood", fontsize=svg_figures.MEDIUM)

@@ -17,7 +17,6 @@ _CELL = {
     "log_px": float,
     "standard_error": float | None,
     "over": str | None,
-    "seconds": float,
     "steps": int,
     "replicates": int,
 }
@@ -28,7 +27,6 @@ _KIND = {
     "axes": list[str],
     "data": str,
     "components": int,
-    "batches": list[int],
     "cells": list[_CELL],
     "decomposition": list[_PARTS],
     "path": {"log_px": list[float], "elbo": list[float]},
@@ -45,7 +43,6 @@ def content(sweep: dict[str, Any], analysis: Analysis) -> dict[str, Any]:
         "data": config["dataset"],
         "components": config["components"],
         "axes": list(sweep["grid"]),
-        "batches": sorted({cell["config"]["batch_size"] for cell in done}),
         "cells": [_row(cell) for cell in done],
         "decomposition": analysis.decomposition,
         "path": {
@@ -62,7 +59,6 @@ def _row(cell: dict[str, Any]) -> dict[str, Any]:
         "log_px": result["mean"],
         "standard_error": result["standard_error"],
         "over": result["over"],
-        "seconds": cell["compiled_seconds"],
         "steps": cell["steps"],
         "replicates": cell["replicates"],
     }
@@ -84,21 +80,25 @@ def cells_table(results: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[st
     for cell in results["cells"]:
         value, error = number_and_error(cell["log_px"], cell["standard_error"])
         value = f"{value} +- {error}" if error else value
-        rows.append((*cell["values"], value, f"{cell['steps']:,}", f"{cell['seconds']:.1f}"))
-    return (*results["axes"], "log p(x)", "steps", "train s"), rows
+        rows.append((*cell["values"], value, f"{cell['steps']:,}"))
+    return (*results["axes"], "log p(x)", "steps"), rows
 
 
 def parts_table(results: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Head and rows of the table of log p(x) = ELBO + KL."""
     rows = [
-        (row["q"], *(f"{row[name]:.4f}" for name in ("log_px", "elbo", "kl")), _power(row))
+        (row["q"], *(_decimal(row[name]) for name in ("log_px", "elbo", "kl")), _power(row))
         for row in results["decomposition"]
     ]
     return ("q(z)", "log p(x)", "ELBO(q)", "KL(q || p(z|x))", "largest difference"), rows
 
 
+def _decimal(value: float) -> str:
+    return f"{value:.4f}".replace("-0.0000", "0.0000")  # a KL of zero, within rounding
+
+
 def _power(row: dict[str, Any]) -> str:
-    return f"{row['residual']:.0e}"
+    return f"{row['residual']:.0e}" if row["residual"] else "0"
 
 
 def notes(results: dict[str, Any]) -> list[str]:
@@ -106,8 +106,7 @@ def notes(results: dict[str, Any]) -> list[str]:
     over = " or ".join(dict.fromkeys(cell["over"] for cell in results["cells"] if cell["over"]))
     return [
         f"log p(x): nats per test example of {results['data']}, {results['components']} "
-        f"components, exact{f'; +- one standard error over {over}' if over else ''}. train s: of a "
-        "replicate, without compilation.",
+        f"components, exact{f'; +- one standard error over {over}' if over else ''}.",
         f"Devices: {'; '.join(results['devices'])}.",
     ]
 

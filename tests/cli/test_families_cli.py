@@ -19,6 +19,7 @@ FAMILIES = {
         *("--num_codes=8", "--code_dim=2", "--residual_blocks=0"),
     ),
     "autoencoder": ("--objective=autoencoder",),
+    "mixture": ("--model=mixture", "--hidden_dims=", "--latent_dims=", "--components=3"),
 }
 FLAGS = ("--probe_every=12", "--tensorboard=false")
 # The terms of each loss; the quantity by which each is compared; its figures.
@@ -27,12 +28,14 @@ TERMS = {
     "pixelcnn": {"nll"},
     "vqvae": {"reconstruction", "commitment", "loss", "perplexity", "restarts"},
     "autoencoder": {"reconstruction"},
+    "mixture": {"nll"},
 }
 HEADLINES = {
     "conv": "log_likelihood",
     "pixelcnn": "log_px",
     "vqvae": "log_px_code",
     "autoencoder": "log_px_mean",
+    "mixture": "log_px",
 }
 CURVES = {"learning_curves", "test_curves"}
 FIGURES = {
@@ -40,6 +43,7 @@ FIGURES = {
     "pixelcnn": CURVES | {"samples"},
     "vqvae": CURVES | {"reconstructions"},
     "autoencoder": CURVES | {"active_units", "samples", "reconstructions"},
+    "mixture": CURVES | {"samples", "components"},
 }
 
 
