@@ -168,7 +168,7 @@ def _exp_diagonal(factors: Array) -> Array:
 
 def _check(options: MixtureOptions, spec: Spec) -> None:
     if spec.kind == "token":
-        raise ValueError("the model mixture takes images or real numbers, not tokens.")
+        raise ValueError("The model mixture takes images or real numbers, not tokens.")
     if options.likelihood != BERNOULLI:
         return
     if spec.kind != "image" or spec.levels != 2:

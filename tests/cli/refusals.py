@@ -151,7 +151,7 @@ SENTENCES = {
     ),
     "codes for mixture": (
         ["run", "--dataset=codes:{runs}/vqvae", "--model=mixture"],
-        "--model=mixture with --dataset=codes:{runs}/vqvae: the model mixture takes images or real "
+        "--model=mixture with --dataset=codes:{runs}/vqvae: The model mixture takes images or real "
         "numbers, not tokens.",
     ),
     "no run": (["evaluate"], "--run must name a run's directory."),

@@ -106,7 +106,7 @@ def test_unknown_names_list_the_choices(tmp_path):
 
 
 def test_the_pinwheel_is_the_same_on_every_machine():
-    dataset = data.load("pinwheel")
+    dataset = load("pinwheel")
     assert (dataset.kind, dataset.image_shape) == ("real", (2,))
     assert (len(dataset.x_train), len(dataset.x_test)) == (2000, 1000)
     # By the formula, from the first numbers of NumPy's legacy generator, whose stream is fixed.
