@@ -19,7 +19,11 @@ FAMILIES = {
         *("--num_codes=8", "--code_dim=2", "--residual_blocks=0"),
     ),
     "autoencoder": ("--objective=autoencoder",),
-    "mixture": ("--model=mixture", "--hidden_dims=", "--latent_dims=", "--components=3"),
+    "mixture": (
+        *("--model=mixture", "--hidden_dims=", "--latent_dims=", "--components=3"),
+        "--em_decay=0.98",
+        "--learning_rate=0.001",  # the default: EM takes no other
+    ),
 }
 FLAGS = ("--probe_every=12", "--tensorboard=false")
 # The terms of each loss; the quantity by which each is compared; its figures.
