@@ -1,10 +1,11 @@
-"""Updates the tables of docs/protocols.md from the code and results/.
+"""Updates the tables of docs/protocols.md and docs/systems/mixtures.md from code and results/.
 
     python -m tools.make_results_tables
 
 A test fails if they are out of date.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from elbo_lab import configs
@@ -15,6 +16,7 @@ from elbo_lab.studies import (
     comparison_results,
     fast_protocol,
     halving_table,
+    mixture_results,
     published,
     table1_results,
     time_to_nll_results,
@@ -22,6 +24,7 @@ from elbo_lab.studies import (
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT, RESULTS = ROOT / "docs" / "protocols.md", ROOT / "results"
+MIXTURES = ROOT / "docs" / "systems" / "mixtures.md"
 
 
 def protocols() -> str:
@@ -61,10 +64,21 @@ def document(text: str) -> str:
     return text
 
 
+def mixtures_page(text: str) -> str:
+    """The page of the study mixtures with its tables updated."""
+    results = mixture_results.markdown(mixture_results.read(RESULTS))
+    return documents.replaced(text, "mixtures", results)
+
+
+# The documents, and the functions that update them.
+PAGES: dict[Path, Callable[[str], str]] = {DOCUMENT: document, MIXTURES: mixtures_page}
+
+
 def main() -> int:
-    """Writes docs/protocols.md."""
-    DOCUMENT.write_text(document(DOCUMENT.read_text()))
-    print(f"wrote {DOCUMENT}")
+    """Writes the documents."""
+    for path, updated in PAGES.items():
+        path.write_text(updated(path.read_text()))
+        print(f"wrote {path}")
     return 0
 
 

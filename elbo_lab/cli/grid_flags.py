@@ -6,7 +6,7 @@ import itertools
 from absl import flags
 
 from elbo_lab import configs, losses
-from elbo_lab.cli import flag_values, run_flags, validation
+from elbo_lab.cli import flag_values, mixture_checks, run_flags, validation
 from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
 from elbo_lab.sweeps import grid
@@ -109,6 +109,8 @@ def applies(name: str, texts: dict[str, str]) -> bool:
         return True
     if texts.get(name) == "":  # unsets what a protocol sets; valid for every configuration
         return True
+    if config.model == "mixture" and mixture_checks.needs_gradient(config, name):
+        return texts.get("fit", config.model_options.fit) != "em"
     if name == "objective":
         return config.objective is not None
     if name == "k":

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from elbo_lab import configs, losses, models, schedules
-from elbo_lab.cli import model_checks
+from elbo_lab.cli import mixture_checks, model_checks
 from elbo_lab.cli.option_checks import (
     FLOAT32,
     LARGEST,
@@ -79,6 +79,7 @@ def check(config: Config) -> None:
     model_checks.check_settings(config)
     _check_numbers(config)
     _check_optimizer(config)
+    mixture_checks.check(config)
     if config.objective is None:
         return
     _check_m(config)
@@ -144,6 +145,7 @@ def check_data(config: Config, dataset: Dataset) -> None:
             f"images, so that steps can be counted; got {config.epochs}."
         )
     model_checks.check_data(config, dataset)
+    mixture_checks.check_rows(config, number)
     spec = spec_of(dataset, config.binarization)
     try:
         models.make(config, spec)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from elbo_lab.data import npz
+from elbo_lab.data import npz, pinwheel
 from elbo_lab.data.dataset import Dataset
 from elbo_lab.errors import UserError
 
@@ -109,6 +109,12 @@ def _load_mnist_small(data_dir: str | None, manual_dir: str | None) -> Dataset:
     return npz.load(str(Path(__file__).with_name("mnist_small.npz")))
 
 
+def _load_pinwheel(data_dir: str | None, manual_dir: str | None) -> Dataset:
+    """Points in two dimensions, made by a seed."""
+    del data_dir, manual_dir  # nothing is read
+    return pinwheel.load()
+
+
 def _tfds_loader(name: str) -> Callable[[str | None, str | None], Dataset]:
     def load_set(data_dir: str | None, manual_dir: str | None) -> Dataset:
         from elbo_lab.data import image_sets  # imports tensorflow_datasets, which is slow
@@ -121,6 +127,7 @@ def _tfds_loader(name: str) -> Callable[[str | None, str | None], Dataset]:
 # Name -> function (data_dir, manual_dir) -> Dataset. The keys are the registered names.
 DATASETS: dict[str, Callable[[str | None, str | None], Dataset]] = {
     "mnist_small": _load_mnist_small,
+    "pinwheel": _load_pinwheel,
     "mnist": _tfds_loader("mnist"),
     "fashion_mnist": _tfds_loader("fashion_mnist"),
     "binarized_mnist": _tfds_loader("binarized_mnist"),

@@ -62,3 +62,5 @@ class Method(NamedTuple):
     # (params, stats, codes or features, given) -> p(x|.)
     decode: Callable[..., Any] | None = None
     code_spec: Spec | None = None  # of the codes that `encode` returns; None: it returns features
+    # What may help a run that diverged, for the error message.
+    remedy: str = "a lower --learning_rate or --clip_norm may help"

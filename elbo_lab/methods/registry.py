@@ -3,9 +3,10 @@
 from elbo_lab import models
 from elbo_lab.configs import Config
 from elbo_lab.data.dataset import Spec
-from elbo_lab.methods import autoencoder, density, variational, vqvae
+from elbo_lab.methods import autoencoder, density, mixture, variational, vqvae
 from elbo_lab.methods.base import Method
 from elbo_lab.models.base import Density
+from elbo_lab.models.mixture import EMMixture, MixtureOptions
 from elbo_lab.models.vqvae import Quantized
 from elbo_lab.objective_options import AUTOENCODER
 
@@ -16,12 +17,16 @@ def make(config: Config, spec: Spec, num_train: int | None = None) -> Method:
     Args:
       config: a checked and resolved configuration.
       spec: of the data.
-      num_train: training examples, which some objectives of whole batches need.
+      num_train: training examples, which some objectives of whole batches and EM need.
 
     Raises:
       ValueError: the model family cannot model data of this spec.
     """
     model = models.make(config, spec)
+    if isinstance(model, EMMixture):
+        return mixture.by_em(model, spec, _em_decay(config, num_train))
+    if isinstance(config.model_options, MixtureOptions):
+        return mixture.by_gradient(model, spec)
     if isinstance(model, Density):
         return density.make(model, spec)
     if isinstance(model, Quantized):
@@ -29,3 +34,12 @@ def make(config: Config, spec: Spec, num_train: int | None = None) -> Method:
     if config.objective == AUTOENCODER:
         return autoencoder.make(model, variational.has_plane(config, model))
     return variational.make(config, model, num_train)
+
+
+def _em_decay(config: Config, num_train: int | None) -> float:
+    """The weight of the old statistics in a step of EM: the setting, else 1 - B / N."""
+    if config.model_options.em_decay is not None:
+        return config.model_options.em_decay
+    if num_train is None:
+        raise ValueError("em_decay is not given, and depends on the number of training examples.")
+    return 1 - config.batch_size / num_train

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from elbo_lab.data.dataset import Spec
-from elbo_lab.models import conv, mlp, pixelcnn, sbn, vqvae
+from elbo_lab.models import conv, mixture, mlp, pixelcnn, sbn, vqvae
 
 
 class Family(NamedTuple):
@@ -60,6 +60,12 @@ MODELS: dict[str, Family] = {
         vqvae.make,
         "VQ-VAE, discrete codes of images; a second run fits a density to its codes",
         relative_cost=10.0,
+    ),
+    "mixture": Family(
+        mixture.MixtureOptions,
+        mixture.make,
+        "mixture of Gaussians or of Bernoulli vectors with an exact likelihood, by EM or gradients",
+        relative_cost=0.2,
     ),
 }
 

@@ -57,7 +57,7 @@ def check(config: Config, spec: Spec, num_train: int, memory: int | None = None)
     kind = jnp.int32 if spec.kind == "token" else jnp.float32
     batch = Batch(jax.ShapeDtypeStruct((config.batch_size, spec.dim), kind))
     params, stats = jax.eval_shape(method.init, key, batch)
-    _check_parameters(config, params, memory)
+    _check_parameters(config, params, stats, memory)
     number = jax.ShapeDtypeStruct((), jnp.float32)
     finite = {n: v for n, v in traced(config).items() if isinstance(v, str) or math.isfinite(v)}
     step = jax.make_jaxpr(method.loss)(key, params, stats, batch, dict.fromkeys(finite, number))
@@ -72,13 +72,13 @@ def check(config: Config, spec: Spec, num_train: int, memory: int | None = None)
         )
 
 
-def _check_parameters(config: Config, params: Any, memory: int) -> None:
+def _check_parameters(config: Config, params: Any, stats: Any, memory: int) -> None:
     """Raises a UserError for parameters that do not fit with their gradient, the optimizer's state
-    and their average.
+    and their average. Stats count as parameters without these.
     """
     average = params if config.ema else ()
     opt_state = jax.eval_shape(optimizer.make(config).init, params)
-    state = _bytes((params, params, opt_state, average))
+    state = _bytes((params, params, opt_state, average, stats))
     if config.replicates * state <= memory:
         return
     name, value = "replicates", config.replicates
@@ -86,7 +86,7 @@ def _check_parameters(config: Config, params: Any, memory: int) -> None:
         widths = _widths(config)
         name = max(widths, key=lambda name: np.max(widths[name]))
         value = widths[name]
-    number = sum(leaf.size for leaf in jax.tree.leaves(params))
+    number = sum(leaf.size for leaf in jax.tree.leaves((params, stats)))
     of_all = f" for {config.replicates:,} replicates" if config.replicates > 1 else ""
     average_text = ", their average" if config.ema else ""
     raise UserError(

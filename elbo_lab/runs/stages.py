@@ -260,10 +260,7 @@ def _check_finite(run: Run, record: training.Record, saved: int) -> None:
             kept = "before the first checkpoint"
             if saved:
                 kept = f"the checkpoint of step {saved} stays in {run.path / rundir.CHECKPOINTS}"
-            raise DivergedError(
-                f"Training diverged, {reason} ({kept}); a lower --learning_rate or --clip_norm "
-                "may help."
-            )
+            raise DivergedError(f"Training diverged, {reason} ({kept}); {run.method.remedy}.")
         if distributed.is_first():
             print(f"\nReplicate {r} stopped: {reason}; the others go on.")
     run.failed_at = failed_at

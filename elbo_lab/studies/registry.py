@@ -4,6 +4,7 @@ from elbo_lab.studies import (
     ablate_protocol,
     fast_protocol,
     li_turner2016,
+    mixtures,
     rainforth2018,
     table1,
     tighter_bounds,
@@ -21,5 +22,6 @@ _MODULES = (
     rainforth2018,
     tucker2018,
     li_turner2016,
+    mixtures,
 )
 STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in _MODULES}

@@ -70,7 +70,8 @@ class Study(NamedTuple):
     settings: Texts  # flag -> text, what all cells share by default
     # (settings after replacement, the reader of flags) -> the cells
     choices: Callable[[Texts, ConfigOf], list[Choice]]
-    # cells of sweep.json with results -> SVG; a study with rungs has its own, without a caption
+    # cells of sweep.json with results -> SVG; a study with rungs has its own, without a caption,
+    # and one with a `drawing` has none
     figure: Callable[[Sequence[dict[str, Any]]], str] | None = None
     caption: str = ""  # of the figure
     # (the sweep's folder, the content of its sweep.json, the settings) -> text
@@ -78,6 +79,8 @@ class Study(NamedTuple):
     # (the study, a folder) -> the study that keeps its results there, and shows all that it has
     kept_in: Callable[[Study, Path], Study] | None = None
     halving: Halving | None = None  # the cells are candidates; None: an ordinary grid
+    # (the sweep's folder, the content of its sweep.json) -> SVG, for a figure that needs the runs
+    drawing: Callable[[Path, dict[str, Any]], str] | None = None
     one_core: bool = False  # bind each process to a single core, on a CPU
 
 

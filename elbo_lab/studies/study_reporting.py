@@ -24,6 +24,8 @@ def report(study: Study, settings: Texts, path: Path, sweep: dict[str, Any]) -> 
     sweep = jsonable(sweep | {"study": {"name": study.name, "question": study.question}})
     done = [cell for cell in sweep["cells"] if "results" in cell]
     table = study.table(path, sweep, settings)  # first: it may write what the figure shows
-    figure = study.figure(done) if done else ""
+    figure = ""
+    if done:
+        figure = study.drawing(path, sweep) if study.drawing else study.figure(done)
     answer = html_page.Answer(study.question, figure, study.caption)
     return "\n\n".join([table, *sweep_reporting.write(path, sweep, answer)])

@@ -129,6 +129,36 @@ SENTENCES = {
         ["run", "--optimizer=muon", "--muon_beta=1"],
         "--muon_beta must be a number of at least 0 and below 1; got 1.0.",
     ),
+    "the rate of em": (
+        ["run", "--model=mixture", "--learning_rate=0.01"],
+        "--learning_rate=0.01 has no effect with --fit=em, which takes no gradient; leave it out, "
+        "or give --fit=gradient.",
+    ),
+    "the decay of gradients": (
+        ["run", "--model=mixture", "--fit=gradient", "--em_decay=0.5"],
+        "--em_decay=0.5 has no effect with --fit=gradient; leave it out, or give --fit=em.",
+    ),
+    "covariances of pixels": (
+        ["run", "--model=mixture", "--covariance=tied"],
+        "--covariance=tied has no effect with --likelihood=bernoulli, whose components have no "
+        "covariance; leave it out, or give --likelihood=gaussian.",
+    ),
+    "too many components": (
+        ["run", "--model=mixture", "--components=101"],
+        "--components must be at most 100 with --start=kmeans++, which draws the means from the "
+        "first 100 training examples; got 101. --start=random takes any number.",
+    ),
+    "a pixel without variance": (
+        ["run", "--model=mixture", "--variance_floor=0"],
+        "--model=mixture with --dataset=mnist_small: variance_floor must be above 0 and below "
+        "0.25, the largest variance of a pixel, with likelihood=bernoulli: a pixel that no image "
+        "of a component lights would have the probability 0; got 0.",
+    ),
+    "codes for mixture": (
+        ["run", "--dataset=codes:{runs}/vqvae", "--model=mixture"],
+        "--model=mixture with --dataset=codes:{runs}/vqvae: The model mixture takes images or real "
+        "numbers, not tokens.",
+    ),
     "no run": (["evaluate"], "--run must name a run's directory."),
     "no such run": (
         ["evaluate", "--run={runs}/gone"],

@@ -20,6 +20,11 @@ FAMILIES = {
         *("--num_codes=8", "--code_dim=2", "--residual_blocks=0"),
     ),
     "autoencoder": ("--objective=autoencoder",),
+    "mixture": (
+        *("--model=mixture", "--hidden_dims=", "--latent_dims=", "--components=3"),
+        "--em_decay=0.98",
+        "--learning_rate=0.001",  # the default: EM takes no other
+    ),
 }
 FLAGS = ("--probe_every=12", "--tensorboard=false")
 # The terms of each loss; the quantity by which each is compared; its figures.
@@ -29,6 +34,7 @@ TERMS = {
     "pixelcnn": {"nll"},
     "vqvae": {"reconstruction", "commitment", "loss", "perplexity", "restarts"},
     "autoencoder": {"reconstruction"},
+    "mixture": {"nll"},
 }
 HEADLINES = {
     "conv": "log_likelihood",
@@ -36,6 +42,7 @@ HEADLINES = {
     "pixelcnn": "log_px",
     "vqvae": "log_px_code",
     "autoencoder": "log_px_mean",
+    "mixture": "log_px",
 }
 CURVES = {"learning_curves", "test_curves"}
 FIGURES = {
@@ -44,6 +51,7 @@ FIGURES = {
     "pixelcnn": CURVES | {"samples"},
     "vqvae": CURVES | {"reconstructions"},
     "autoencoder": CURVES | {"active_units", "samples", "reconstructions"},
+    "mixture": CURVES | {"samples", "components"},
 }
 
 

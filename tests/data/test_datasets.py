@@ -103,3 +103,20 @@ def test_unknown_names_list_the_choices(tmp_path):
         assert text in message
     assert "is a folder" in npz_files.refusal(tmp_path)
     assert "'' is not a known dataset" in npz_files.refusal("")
+
+
+def test_the_pinwheel_is_the_same_on_every_machine():
+    dataset = load("pinwheel")
+    assert (dataset.kind, dataset.image_shape) == ("real", (2,))
+    assert (len(dataset.x_train), len(dataset.x_test)) == (2000, 1000)
+    # By the formula, from the first numbers of NumPy's legacy generator, whose stream is fixed.
+    rng = np.random.RandomState(2016)
+    arms, radius, offset = rng.randint(5, size=3000), rng.randn(3000), rng.randn(3000)
+    points = (1 + 0.3 * radius + 0.05j * offset) * np.exp(
+        2j * np.pi * arms / 5 + 0.25j * np.exp(1 + 0.3 * radius)
+    )
+    x = np.concatenate([dataset.x_train, dataset.x_test])
+    np.testing.assert_allclose(
+        x, 1.4 * np.stack([points.real, points.imag], 1), rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_array_equal(np.concatenate([dataset.y_train, dataset.y_test]), arms)
