@@ -15,11 +15,11 @@ from elbo_lab.cli import run_flags, run_sections, validation
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FOLDERS = ("elbo_lab", "experiments", "benchmarks", "tools", "tests", "docs", "results")
 SOURCES = [path for folder in FOLDERS[:5] for path in sorted((ROOT / folder).rglob("*.py"))]
 
-every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
 
 
 def code_blocks(language: str, text: str = README) -> list[str]:
@@ -155,7 +155,8 @@ def test_every_family_and_every_study_is_documented():
     from elbo_lab.models import MODELS
     from elbo_lab.studies.registry import STUDIES
 
-    runs, systems = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("runs", "systems"))
+    runs = (ROOT / "docs" / "runs.md").read_text()
+    systems = (ROOT / "docs" / "systems" / "index.md").read_text()
     for name, study in STUDIES.items():
         assert f"| `{name}` | {study.question} |" in runs
     for name, family in MODELS.items():

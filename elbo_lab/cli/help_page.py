@@ -148,7 +148,7 @@ def _family_line(name: str) -> str:
 def _objective_line(name: str) -> str:
     entry = losses.CATALOGUE.get(name)
     settings = ", ".join(options_of(OBJECTIVE_OPTIONS[name]))
-    about = "decodes E[z|x], without draws; docs/systems.md" if entry is None else entry.paper
+    about = "decodes E[z|x], without draws; docs/systems/index.md" if entry is None else entry.paper
     return f"{about} ({settings})" if settings else about
 
 
