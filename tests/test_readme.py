@@ -19,7 +19,9 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 FOLDERS = ("elbo_lab", "experiments", "benchmarks", "tools", "tests", "docs", "results")
 SOURCES = [path for folder in FOLDERS[:5] for path in sorted((ROOT / folder).rglob("*.py"))]
 
-every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
+every_page = pytest.mark.parametrize(
+    "page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}"
+)
 
 
 def code_blocks(language: str, text: str = README) -> list[str]:
