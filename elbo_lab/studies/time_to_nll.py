@@ -14,11 +14,11 @@ from elbo_lab.errors import UserError
 from elbo_lab.studies import time_to_nll_results
 from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts
 
-# Protocol -> fractions of its epochs.
+# Protocol -> fractions of its epochs. The first run is the baseline of the others' differences.
 LADDERS: dict[str, tuple[str, ...]] = {
-    "burda2015_code": ("0.03",),
     "fast_adam": ("0.01", "0.03", "0.1"),
     "fast": ("0.08", "0.13", "0.2", "0.3", "0.39", "1"),
+    "burda2015_code": ("0.03",),
 }
 # Flags that the name of a stored run has, besides the protocol and the budget.
 _IN_NAME = ("seed", "replicates")
