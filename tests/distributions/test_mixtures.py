@@ -52,6 +52,7 @@ def test_a_gaussian_mixture_is_that_of_scipy_and_sums_to_one(kind):
     np.testing.assert_allclose(rows, posterior, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_a_mixture_in_one_dimension_sums_to_one():
     law = components.law(
         jnp.zeros(2), jnp.array([[0.0], [3.0]]), jnp.array([[0.04], [1.0]]), "diagonal", 0.01
@@ -87,6 +88,7 @@ def test_bernoulli_components_take_no_array_of_all_pixels_and_components():
     assert (7, 3) in shapes and (7, 3, 5) not in shapes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tied", "bernoulli"])
 def test_draws_have_the_mean_of_the_mixture(kind):
     if kind == "bernoulli":

@@ -72,6 +72,8 @@ CASES: dict[str, tuple[dict, Spec]] = {
 }
 # Compiled by the slow tests alone: their parts are tested with the models.
 SLOW = (
+    "mixture, EM, full",
+    "mixture, gradient, diagonal",
     "mlp, full covariance, mixture prior",
     "mlp, two layers, full covariance",
     "mlp, predicted variance",

@@ -130,6 +130,7 @@ def test_the_log_likelihood_never_falls_while_no_floor_is_active(kind):
     assert log_px[-1] > log_px[0] + 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_statistics_of_batches_are_averages_of_raw_moments(kind):
     x, old, decay = data(kind)[:7], beginning(kind), 0.7
@@ -179,6 +180,7 @@ def test_a_component_without_examples_keeps_its_place_and_gives_no_nan(kind):
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(new))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["full", "diagonal", BERNOULLI])
 def test_the_gradient_of_log_p_is_the_mean_gradient_under_the_responsibilities(kind):
     """Fisher's identity, with p(k|x) and the gradients of log w_k p_k(x) by NumPy in float64."""
@@ -258,6 +260,7 @@ def test_a_start_is_made_of_the_first_rows(start):
     assert np.all(means >= x.min(axis=0)) and np.all(means <= x.max(axis=0))
 
 
+@pytest.mark.slow
 def test_pictures_of_gaussians_are_grey_levels():
     options = MixtureOptions(K, "gaussian")
     spec = Spec("image", (2, 3), 256)

@@ -104,6 +104,7 @@ def test_a_full_posterior_starts_as_the_diagonal_one():
     assert jax.tree.structure(params) == jax.tree.structure(diagonal_params)
 
 
+@pytest.mark.slow
 def test_sizes_of_conv():
     spec = Spec("image", (5, 6, 2), 256)
     settings = {"latent_dims": (3,), "channels": (4,), "likelihood": "logistic_mixture"}

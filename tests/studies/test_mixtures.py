@@ -42,6 +42,7 @@ def test_the_bound_of_a_path_lies_between_the_likelihoods_before_and_after(fitte
     assert np.all(path.elbo > path.log_px[:-1]) and np.all(path.elbo < path.log_px[1:])
 
 
+@pytest.mark.slow
 def test_the_rows_add_up_and_the_posterior_has_no_gap(fitted):
     rows = mixture_analysis.decompositions(fitted[2], jnp.asarray(X))
     assert len({row["q"] for row in rows}) == len(rows) == 5
