@@ -18,7 +18,7 @@ PACKAGES = {
     "rocm": 'an AMD GPU needs its driver and pip install "jax[rocm7-local]"',
     "tpu": 'a TPU needs pip install "jax[tpu]"',
 }
-# Of a processor's generation: our word -> the field of /proc/cpuinfo.
+# What a processor's generation is named by: our word -> the field of /proc/cpuinfo.
 _GENERATION = {"family": "cpu family", "model": "model"}
 # Vector instructions, the widest first: the flag of /proc/cpuinfo -> their name.
 _VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX"}

@@ -17,7 +17,7 @@ class Family(NamedTuple):
     # no objective, no number of draws and no estimator.
     objective: str | None = None
     k: int | None = None
-    # Of a family with discrete latents: the estimators that it takes, the preferred first. The
+    # The estimators that a family with discrete latents takes, the preferred first. The
     # default of --estimator is the first that goes with the objective and its draws. (): all, and
     # the objective's default.
     estimators: tuple[str, ...] = ()

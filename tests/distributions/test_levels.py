@@ -179,7 +179,7 @@ def test_a_predicted_variance_cannot_diverge():
 
 @pytest.mark.slow
 def test_gradients_are_finite_at_extreme_outputs():
-    """Of every law, at outputs of either sign and of any size that a diverging network has."""
+    """Outputs of either sign and of any size that a diverging network has, for every law."""
     spec = Spec("image", (1, 2, 3), 256)
     x = jnp.asarray([0, 1, 0.5, 1, 0, 0.2], jnp.float32)
     names = [name for name in laws.LIKELIHOODS if name != "gaussian"]  # its scale is one number

@@ -1,0 +1,99 @@
+"""Checks of configurations whose model has discrete latents."""
+
+import pytest
+
+from elbo_lab import configs
+from elbo_lab.cli import validation
+from tests.cli.test_validation import refusal
+
+
+@pytest.mark.parametrize(
+    ("options", "estimator"),
+    [
+        ({}, "vimco"),
+        ({"objective": "elbo", "k": 1}, "score"),
+        ({"objective": "elbo", "k": 2}, "vimco"),
+        ({"objective": "elbo", "k": 1, "kl": "analytic"}, "score"),
+        ({"objective": "free_bits"}, "vimco"),
+        ({"objective": "miwae", "m": 2, "k": 1}, "vimco"),
+        ({"objective": "rws"}, None),
+        ({"estimator": "wake"}, "wake"),
+        ({"objective": "elbo", "estimator": "enumerate"}, "enumerate"),
+    ],
+    ids=str,
+)
+def test_the_default_estimator_of_discrete_latents_goes_with_objective_and_draws(
+    options, estimator
+):
+    config = configs.make(model="sbn", latent_dims=(3,), **options)
+    validation.check(config)
+    assert configs.resolved(config).estimator == estimator
+
+
+def test_the_sum_over_z_needs_discrete_latents():
+    assert refusal(objective="elbo", estimator="enumerate") == (
+        "--estimator=enumerate sums over all values of z, which are not finitely many in "
+        "--model=mlp; valid estimators with --objective=elbo: reparam, stl, dreg, score, "
+        "score_loo, vimco, wake, wake_dreg."
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"estimator": "dreg"},
+            "--estimator=dreg differentiates through draws of z, which are discrete in "
+            "--model=sbn; valid estimators with --objective=iwae: vimco, score_loo, score, ovis, "
+            "wake.",
+        ),
+        (
+            {"objective": "beta_vae", "estimator": "reparam"},
+            "--estimator=reparam differentiates through draws of z, which are discrete in "
+            "--model=sbn; valid estimators with --objective=beta_vae --kl=analytic: vimco, "
+            "score_loo, score, enumerate.",
+        ),
+        (
+            {"objective": "elbo", "estimator": "ovis"},
+            "--estimator=ovis does not go with --objective=elbo; valid estimators: vimco, "
+            "score_loo, score, wake, enumerate.",
+        ),
+        (
+            {"objective": "elbo", "estimator": "enumerate", "latent_dims": (17,)},
+            "--estimator=enumerate needs one stochastic layer of at most 16 units, over whose "
+            "values it sums; got --latent_dims=17.",
+        ),
+        (
+            {"objective": "elbo", "estimator": "enumerate", "latent_dims": (3, 2)},
+            "--estimator=enumerate needs one stochastic layer of at most 16 units, over whose "
+            "values it sums; got --latent_dims=3,2.",
+        ),
+        (
+            {"estimator": "enumerate"},
+            "--estimator=enumerate does not go with --objective=iwae; valid estimators: vimco, "
+            "score_loo, score, ovis, wake.",
+        ),
+        (
+            {"k": 1, "estimator": "vimco"},
+            "--estimator=vimco compares draws, and needs --k of at least 2; got 1. For one draw: "
+            "score, wake.",
+        ),
+        (
+            {"objective": "info_vae"},
+            "--objective=info_vae does not go with --model=sbn, whose latents are discrete: it "
+            "needs draws with a derivative, for reparam.",
+        ),
+        (
+            {"objective": "elbo", "kl": "analytic", "latent_dims": (3, 2)},
+            "--objective=elbo with --kl=analytic needs one stochastic layer, since the KL of 2 has "
+            "no closed form; use --kl=mc.",
+        ),
+        (
+            {"hidden_dims": (4, 0)},
+            "--hidden_dims must be whole numbers of at least 1, separated by commas; got '4,0'.",
+        ),
+    ],
+    ids=str,
+)
+def test_what_discrete_latents_exclude(options, sentence):
+    assert refusal(model="sbn", **options) == sentence
