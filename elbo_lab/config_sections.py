@@ -42,6 +42,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "clip_norm": "clip the gradient to this global norm (never if not given)",
         "ema": "decay of an average of the parameters over the steps, which is evaluated in their "
         "place (0: none)",
+        "init_from": "directory of a run of the same networks at whose parameters this one starts "
+        "(random ones if not given)",
         "seed": "seed of initialization, batches and draws; the test images' common binarization "
         "and --binarization=fixed do not depend on it",
         "replicates": "R, runs of the seeds seed .. seed + R - 1 trained in one compiled program",

@@ -66,6 +66,7 @@ class Config:
     optimizer_options: Any = None
     clip_norm: float | None = None
     ema: float = 0.0
+    init_from: str | None = None
     seed: int = 0
     replicates: int = 1
     # Evaluation, logging and checkpoints

@@ -18,7 +18,7 @@ from elbo_lab.errors import UserError
 from elbo_lab.studies import table1, table1_results
 
 # Flags of the configuration that all cells share, and flags of how they are trained.
-SHARED = ("protocol", "budget", "seed", "replicates", "eval_k")
+SHARED = ("protocol", "budget", "seed", "replicates", "eval_k", "init_from")
 RUN = ("data_dir", "manual_dir", "platform", "compilation_cache_dir", "tensorboard")
 RUN += ("overwrite", "shard_batch", "stream")
 
@@ -39,7 +39,7 @@ def main() -> int:
     study = table1.kept_in(study, folders.create(flag, values[flag].value))
     workdir = Path(values.workdir).expanduser()
     earlier = sorted(workdir.glob(table1_results.EARLIER))
-    settings = {name: str(values[name].value) for name in SHARED}
+    settings = {n: str(values[n].value) for n in SHARED if values[n].value is not None}
     return study_flags.conduct(study, "table1", settings, workdir / "sweep", earlier)
 
 
@@ -54,6 +54,7 @@ def define() -> None:
     flags.DEFINE_integer("seed", Config.seed, "seed of the first replicate", 0)
     flags.DEFINE_integer("replicates", 1, "runs of each cell, with a seed each", 1)
     flags.DEFINE_integer("eval_k", Config.eval_k, "draws per test image of the NLL", 1)
+    flags.DEFINE_string("init_from", None, "run at whose parameters all cells start")
     flags.DEFINE_bool("print_config", False, "print the cells' configurations as JSON, and exit")
     flags.DEFINE_string("workdir", "runs/table1", "folder of the runs")
     flags.DEFINE_string("results_dir", None, "folder of the results (if not given, --workdir)")

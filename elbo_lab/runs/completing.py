@@ -59,6 +59,7 @@ def complete(
     if not rundir.is_complete(Path(workdir).expanduser()):
         spec = data.spec_of(dataset, config.binarization)
         sizes.check(config, spec, len(dataset.x_train) - config.held_out)
+        _check_start(config, Path(workdir).expanduser(), dataset)
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(distributed.context_on_first(claim)) or Path(workdir)
         has_numbers, has_all = distributed.on_first(lambda: _state(path, config))
@@ -88,6 +89,20 @@ def complete(
         write = reporting.draw if has_numbers else reporting.report
         distributed.on_first(lambda: write(run, evaluations))
         return path, has_numbers
+
+
+def _check_start(config: Config, path: Path, dataset: Dataset) -> None:
+    """Raises a UserError if a new run cannot start at the parameters of `config.init_from`."""
+    if config.init_from is None or (path / rundir.CHECKPOINTS).exists():
+        return
+    # Imported here, since JAX's settings must be made before these modules are imported.
+    from elbo_lab import methods
+    from elbo_lab.runs import initial
+
+    dataset = data.hold_out(dataset, config.held_out)
+    spec = data.spec_of(dataset, config.binarization)
+    method = methods.make(config, spec, len(dataset.x_train))
+    initial.started(config, method, dataset, spec)
 
 
 def _state(path: Path, config: Config) -> tuple[bool, bool]:

@@ -126,7 +126,7 @@ def load(
         version.
     """
     folder = Path(path).expanduser()
-    run = _read_config(path)
+    run = read_config(path)
     config = run.config
     if not 0 <= replicate < config.replicates:
         raise UserError(
@@ -143,7 +143,7 @@ def load(
     dataset = data.hold_out(dataset, config.held_out)
     spec, number = data.spec_of(dataset, config.binarization), len(dataset.x_train)
     method = methods.make(config, spec, number)
-    stored = _read_state(path, run, dataset, spec, method)
+    stored = read_state(path, run, dataset, spec, method)
     params = optimizer.evaluation_params(config, stored.state)
     trained, failed_at = (params, stored.state.stats), stored.state.failure.step
     if config.replicates > 1:
@@ -164,7 +164,7 @@ def load(
     )
 
 
-class _StoredRun(NamedTuple):
+class StoredRun(NamedTuple):
     """The configuration of a run's directory."""
 
     config: Config  # shared by all replicates
@@ -172,23 +172,39 @@ class _StoredRun(NamedTuple):
     data_digest: str
 
 
-def _read_config(path: str | Path) -> _StoredRun:
+def read_config(path: str | Path) -> StoredRun:
+    """The configuration in a run's directory.
+
+    Raises:
+      UserError: it is not a run's directory, or a run of another version.
+    """
     try:
         stored = run_files.read_config(Path(path).expanduser())
     except UserError as error:
         raise UserError(f"{path} is not a run's directory ({error}).") from error
     try:
         config = configs.from_dict(stored["config"])
-        return _StoredRun(config, _replicas(config, stored), stored["data_sha256"])
+        return StoredRun(config, _replicas(config, stored), stored["data_sha256"])
     except UserError as error:
         reason = str(error).rstrip(".")
         raise UserError(f"{path} is not a run of this version ({reason}).") from error
 
 
-def _read_state(
-    path: str | Path, run: _StoredRun, dataset: Dataset, spec: Spec, method: Method
+def read_state(
+    path: str | Path, run: StoredRun, dataset: Dataset, spec: Spec, method: Method
 ) -> states.Stored:
-    """The newest whole checkpoint of all replicates."""
+    """The newest whole checkpoint of all replicates.
+
+    Args:
+      path: the run's directory.
+      run: its configuration.
+      dataset: of data of the run's spec, without what is held out; values do not matter.
+      spec: of the data.
+      method: the run's.
+
+    Raises:
+      UserError: there is no whole checkpoint, or it has another structure.
+    """
     base_keys = training.base_keys(run.replicas)
     number = len(dataset.x_train)
     loop = training.make_loop(run.config, method, number, spec.kind, shard_batch=False)

@@ -17,7 +17,7 @@ from elbo_lab.configs import Config
 from elbo_lab.data import Batch, Dataset, binarization, hold_out, spec_of, streaming
 from elbo_lab.devices import distributed, setup, sharding
 from elbo_lab.evaluation.storage import TRAIN
-from elbo_lab.runs import examples, probing, run_checkpoints, run_files, rundir
+from elbo_lab.runs import examples, initial, probing, run_checkpoints, run_files, rundir
 from elbo_lab.runs.progress import Interrupt, Progress
 from elbo_lab.training import hyper, optimizer
 from elbo_lab.training.metrics import MetricLog, missing_steps, read_metrics, warn_of_missing
@@ -155,7 +155,14 @@ def _begin(run: Run) -> tuple[training.Loop, int, int]:
     run.state = loop.init(run.keys, *examples.first_rows(run.dataset))
     setup.release_memory()
     total = training.total_steps(config, len(x_train))
-    return loop, run_checkpoints.restore(run, total), total
+    step = run_checkpoints.restore(run, total)
+    if step == 0 and config.init_from is not None:
+        method = initial.started(config, run.method, run.dataset, run.spec)
+        start = training.make_loop(
+            config, method, len(x_train), run.spec.kind, run.placement.shard_batch
+        )
+        run.state = start.init(run.keys, *examples.first_rows(run.dataset))
+    return loop, step, total
 
 
 def read_records(run: Run, last_step: int) -> list[dict[str, Any]]:

@@ -61,6 +61,8 @@ def slug(row: dict[str, Any]) -> str:
         data = f"{Path(data).stem}_{hashlib.sha256(data.encode()).hexdigest()[:6]}"
     name = f"{data.replace('/', '_')}-{row['layers']}-{row['model']}-k{row['k']}-{row['protocol']}"
     name += f"-{row['budget']:g}-s{config['seed']}-r{config['replicates']}"
+    if start := config.get("init_from"):
+        name += f"-from-{Path(start).name}"
     return name + (f"-L{config['eval_k']}" if config["eval_k"] != PAPER_K else "")
 
 
@@ -195,12 +197,18 @@ def texts_of(row: dict[str, Any]) -> tuple[str, ...]:
         str(row["layers"]),
         row["model"],
         str(row["k"]),
-        row["protocol"],
+        _shown_protocol(row),
         f"{row['steps']:,} x {row['config']['batch_size']} ({row['budget']:g})",
         ours,
         "+".join(f"{unit:g}" for unit in units),
         *paper_texts,
     )
+
+
+def _shown_protocol(row: dict[str, Any]) -> str:
+    """The protocol, and the run at whose parameters the row's run started, if any."""
+    start = row["config"].get("init_from")
+    return row["protocol"] + (f" from {Path(start).name}" if start else "")
 
 
 def _key(row: dict[str, Any]) -> tuple[str, int, str, int]:
@@ -222,6 +230,7 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
         "AU: latent dimensions whose posterior mean has a variance above 0.01 over the test images"
         + "".join(f" ({name}: the first {n:,} training images)" for name, n in of_train)
         + ".",
+        *_notes_of_starts(rows),
         "steps x B (budget): steps of so many images each, and the share of the protocol's passes.",
         f"Devices: {'; '.join(sorted({r['device'] for r in rows}))}.",
     ]
@@ -229,6 +238,14 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
     if any(paper and not paper.verified for paper in papers):
         lines.append("?: the paper's number is quoted from elsewhere, and was not verified.")
     return lines
+
+
+def _notes_of_starts(rows: list[dict[str, Any]]) -> list[str]:
+    if not any(row["config"].get("init_from") for row in rows):
+        return []
+    return [
+        "from RUN: started at the parameters of that run (--init_from); steps are those after it."
+    ]
 
 
 def text(rows: list[dict[str, Any]]) -> str:

@@ -17,7 +17,7 @@ from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts
 # Protocol -> fractions of its epochs. The first run is the baseline of the others' differences.
 LADDERS: dict[str, tuple[str, ...]] = {
     "fast_adam": ("0.01", "0.03", "0.1"),
-    "fast": ("0.08", "0.13", "0.2", "0.3", "0.39", "1"),
+    "fast": ("0.08", "0.12", "0.13", "0.2", "0.3", "0.39", "0.5", "1"),
     "burda2015_code": ("0.03",),
 }
 # Flags that the name of a stored run has, besides the protocol and the budget.

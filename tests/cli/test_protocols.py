@@ -41,6 +41,9 @@ STATED = {
         lr_schedule="cosine", latent_dims=(50,), hidden_dims=(200, 200), activation="tanh",
         binarization="dynamic", eval_k=5000, held_out=0,
     ),
+    "fast_continued": dict(
+        batch_size=250, optimizer="soap", learning_rate=2e-3, epochs=15, estimator="stl",
+    ),
     "fast_adam": dict(
         batch_size=100, optimizer="adam", estimator="dreg", lr_schedule="cosine", latent_dims=(50,),
         hidden_dims=(200, 200), activation="tanh", binarization="dynamic", eval_k=5000,

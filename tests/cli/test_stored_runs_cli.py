@@ -134,6 +134,24 @@ def test_evaluated_on_other_data(quick, runs, tmp_path):
     assert values["log_likelihood_0"].mean() < own["log_likelihood_0"].mean() - 5
 
 
+# Runs that start at the parameters of another one
+
+
+def test_a_run_starts_at_the_parameters_of_another(quick, runs, tmp_path):
+    # Steps of 1e-30 round to nothing in float32, and bounds are evaluated by the same draws.
+    still = ("--optimizer=sgd", "--learning_rate=1e-30", f"--init_from={runs / 'conv'}")
+    quick.run(f"--workdir={tmp_path / 'still'}", *CONV, *still, *SHORT)
+    expected = arrays_of(runs / "conv" / "evaluation.npz")
+    values = arrays_of(tmp_path / "still" / "evaluation.npz")
+    for quantity in expected:
+        np.testing.assert_allclose(values[quantity], expected[quantity], rtol=1e-5, atol=1e-5)
+    # Nothing is begun by a run that cannot start.
+    flags = (f"--workdir={tmp_path / 'none'}", *CONV, "--latent_dims=3", *SHORT)
+    done = quick.run(*flags, f"--init_from={runs / 'conv'}", status=2)
+    assert f"--init_from: {runs / 'conv'} does not fit the model: " in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
 # experiments.sample
 
 

@@ -66,9 +66,18 @@ def test_every_cell_has_another_name():
 
     changes = [{}, {"data": "a/x.npz"}, {"data": "b/x.npz"}, {"layers": 2}]
     changes += [{"config": configuration(eval_k=100)}]
+    changes += [{"config": configuration(init_from="runs/iwae-k5")}]
     assert len({name(**change) for change in changes}) == len(changes)
     assert name() == "mnist-1-iwae-k5-fast-0.1-s0-r1"
     assert "/" not in name(data="emnist/letters") + name(data="a/x.npz")
+
+
+def test_a_row_that_began_at_another_run_says_so():
+    row = made_row(protocol="fast", config=configuration(init_from="runs/iwae-k5"))
+    assert table1_results.slug(row) == "mnist-1-iwae-k5-fast-0.1-s0-r1-from-iwae-k5"
+    assert table1_results.texts_of(row)[4] == "fast from iwae-k5"
+    assert any(note.startswith("from RUN:") for note in table1_results.notes([row, made_row()]))
+    assert not any(note.startswith("from RUN:") for note in table1_results.notes([made_row()]))
 
 
 def test_one_replicate_has_the_error_over_images_and_unknown_data_no_published_number():

@@ -1,0 +1,103 @@
+"""Runs that start at another run's parameters: which these are, and what is refused."""
+
+import jax
+import numpy as np
+import pytest
+
+import elbo_lab
+from elbo_lab import configs, data, methods
+from elbo_lab.errors import UserError
+from elbo_lab.runs import examples, initial
+from tests.runs.test_loading import store
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+SIZES = {"hidden_dims": (4,), "latent_dims": (2,)}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> str:
+    """The name of a file of images."""
+    path = tmp_path_factory.mktemp("data") / "noise.npz"
+    rng = np.random.default_rng(0)
+    np.savez(
+        path,
+        x_train=rng.integers(0, 256, (12, 5, 6), np.uint8),
+        x_test=np.zeros((3, 5, 6), np.uint8),
+    )
+    return str(path)
+
+
+def started(path, name: str, **settings) -> tuple:
+    """Params and stats of a new run of data `name` that starts at the run in `path`."""
+    config = configs.make(dataset=name, init_from=str(path), batch_size=4, **settings)
+    loaded = data.load(name)
+    spec = data.spec_of(loaded, config.binarization)
+    method = methods.make(config, spec, len(loaded.x_train))
+    init = initial.started(config, method, loaded, spec).init
+    return init(jax.random.key(7), *examples.first_rows(loaded))
+
+
+def test_a_run_starts_at_the_weights_at_which_the_other_is_evaluated(tmp_path, dataset):
+    def trained(state):
+        average = jax.tree.map(lambda p: p + 0.25, state.params)
+        return state._replace(average=average)
+
+    path = store(tmp_path, changed=trained, dataset=dataset, ema=0.5, replicates=2, **SIZES)
+    # Another objective, estimator and optimizer: the parameters are those of the same networks.
+    params, stats = started(path, dataset, objective="elbo", k=1, optimizer="sgd", seed=5, **SIZES)
+    source = elbo_lab.load(path)
+    jax.tree.map(np.testing.assert_array_equal, params, source.params)
+    assert stats == source.stats == ()
+
+
+def test_a_vqvae_starts_with_the_others_codebook(tmp_path, dataset):
+    sizes = {"channels": (3, 3), "num_codes": 5, "code_dim": 2, "residual_blocks": 0}
+
+    def trained(state):
+        return state._replace(stats=jax.tree.map(lambda leaf: leaf + 1, state.stats))
+
+    path = store(tmp_path, changed=trained, dataset=dataset, model="vqvae", **sizes)
+    _, stats = started(path, dataset, model="vqvae", **sizes)
+    source = elbo_lab.load(path)
+    assert jax.tree.leaves(stats)
+    jax.tree.map(np.testing.assert_array_equal, stats, source.stats)
+
+
+def test_more_images_in_a_batch_there_than_here(tmp_path, dataset):
+    path = store(tmp_path, dataset=dataset, **SIZES)
+    stored = configs.make(dataset=dataset, batch_size=4, **SIZES)
+    few = data.load(dataset)._replace(x_train=data.load(dataset).x_train[:2])
+    spec = data.spec_of(few, "dynamic")
+    config = configs.replace(stored, init_from=str(path), batch_size=1)
+    method = initial.started(config, methods.make(config, spec, 2), few, spec)
+    params, _ = method.init(jax.random.key(0), *examples.first_rows(few))
+    jax.tree.map(np.testing.assert_array_equal, params, elbo_lab.load(path).params)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            SIZES | {"latent_dims": (3,)},
+            r"does not fit the model: .*is float32\[.*there and float32\[.*here",
+        ),
+        (SIZES | {"hidden_dims": (4, 4)}, r"does not fit the model: .*is absent there and"),
+        (
+            {"model": "conv", "latent_dims": (2,), "channels": (3, 3)},
+            "does not fit the model",
+        ),
+    ],
+    ids=["another size", "another layer", "another family"],
+)
+def test_other_networks_are_refused(tmp_path, dataset, settings, words):
+    path = store(tmp_path, dataset=dataset, **SIZES)
+    with pytest.raises(UserError, match=f"--init_from: {path} {words}"):
+        started(path, dataset, **settings)
+
+
+def test_a_folder_without_a_run_and_a_diverged_run_are_refused(tmp_path, dataset):
+    with pytest.raises(UserError, match=r"--init_from: .*nothing is not a run's directory"):
+        started(tmp_path / "nothing", dataset, **SIZES)
+    path = store(tmp_path / "failed", failed_at=[3, -1], dataset=dataset, replicates=2, **SIZES)
+    with pytest.raises(UserError, match=r"replicate 0 of .* diverged at step 3; give a run"):
+        started(path, dataset, **SIZES)
