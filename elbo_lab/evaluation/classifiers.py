@@ -60,7 +60,9 @@ def make_trainer(encode: Encode, classes: int, training: Training) -> Callable[.
         size = jax.eval_shape(encode, encoder, x[:1]).shape[-1]
         start = Classifier(encoder, jnp.zeros((size, classes)), jnp.zeros(classes))
 
-        def step(state: tuple[Classifier, Any], index: Array) -> tuple[tuple[Classifier, Any], None]:
+        def step(
+            state: tuple[Classifier, Any], index: Array
+        ) -> tuple[tuple[Classifier, Any], None]:
             classifier, moments = state
             draws = jax.random.randint(
                 jax.random.fold_in(key, index), (training.batch_size,), 0, number

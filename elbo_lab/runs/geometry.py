@@ -90,9 +90,7 @@ def traversal(space: LatentSpace, key: Array, indices: Sequence[int]) -> Shown:
     """
     if len(indices) != 1:
         shown = ",".join(map(str, indices))
-        raise UserError(
-            f"--examples must be one test example for --show=traversal; got {shown!r}."
-        )
+        raise UserError(f"--examples must be one test example for --show=traversal; got {shown!r}.")
     (index,) = indices
     scales = np.sqrt(evaluation.activity(space.means))
     latents = np.argsort(-scales)[:MOST_LATENTS]
@@ -295,7 +293,9 @@ def _images(space: LatentSpace, indices: np.ndarray) -> np.ndarray:
     return x.reshape(-1, *trained.spec.shape)
 
 
-def _decoded(space: LatentSpace, key: Array, z: np.ndarray, indices: np.ndarray | None) -> np.ndarray:
+def _decoded(
+    space: LatentSpace, key: Array, z: np.ndarray, indices: np.ndarray | None
+) -> np.ndarray:
     """Decoded points z [..., L], as images where the data are images: [..., *shape].
 
     Args:

@@ -61,7 +61,6 @@ class Pair(NamedTuple):
         return hashlib.sha256(value.encode()).hexdigest()[:16]
 
 
-
 class Split(NamedTuple):
     """Training and test examples as the encoders see them, and their labels."""
 
@@ -174,9 +173,7 @@ def _programs(trained: Trained, split: Split) -> _Programs:
     return _Programs(jax.jit(method.encode), fresh, train, scores)
 
 
-def _accuracies(
-    pair: Pair, split: Split, programs: _Programs
-) -> Iterator[tuple[str, int, float]]:
+def _accuracies(pair: Pair, split: Split, programs: _Programs) -> Iterator[tuple[str, int, float]]:
     """Yields method, number of labels and test accuracy."""
     order = probes.balanced_order(split.y_train, np.random.default_rng(pair.seed))
     base_key = keys.base_key(pair.seed)

@@ -79,9 +79,9 @@ STUDY = Study(
     },
     choices,
     caption="Test accuracy against the number of labelled training examples: linear probes of a "
-    "VAE's posterior means, of an autoencoder's codes and of the pixels, and the VAE's encoder with "
-    "a linear layer, trained as a classifier from the VAE's weights and from fresh ones. Bands: "
-    "one standard error over seeds.",
+    "VAE's posterior means, of an autoencoder's codes and of the pixels, and the VAE's encoder "
+    "with a linear layer, trained as a classifier from the VAE's weights and from fresh ones. "
+    "Bands: one standard error over seeds.",
     table=table,
     kept_in=kept_in,
     drawing=drawing,

@@ -84,8 +84,8 @@ class Study(NamedTuple):
     # (the sweep's folder, the content of its sweep.json) -> SVG, for a figure that needs the runs
     drawing: Callable[[Path, dict[str, Any]], str] | None = None
     one_core: bool = False  # bind each process to a single core, on a CPU
-    # (the sweep's folder, the content of its sweep.json, the reader of runs) -> None: what table and
-    # drawing need of trained runs and is not quickly computed, kept in a file of the folder
+    # (the sweep's folder, the content of its sweep.json, the reader of runs) -> None: what table
+    # and drawing need of trained runs and takes long to compute, kept in a file of the folder
     after_training: Callable[[Path, dict[str, Any], Load], None] | None = None
     needs_labels: bool = False  # data without labels are refused
 

@@ -169,8 +169,6 @@ def test_samples_of_stage_two_are_decoded_by_stage_one(quick, runs, tmp_path):
         assert picture.read_bytes().startswith(b"\x89PNG\r\n")
 
 
-
-
 @pytest.mark.parametrize(
     ("show", "run", "name"),
     [

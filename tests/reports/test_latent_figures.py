@@ -18,7 +18,9 @@ def grey_levels(path) -> np.ndarray:
 
 def even(levels) -> np.ndarray:
     """Images of one grey level each, [..., 28, 28]."""
-    return np.broadcast_to(np.asarray(levels, np.float64)[..., None, None], (*np.shape(levels), 28, 28))
+    return np.broadcast_to(
+        np.asarray(levels, np.float64)[..., None, None], (*np.shape(levels), 28, 28)
+    )
 
 
 def test_rows_of_traversals_lie_at_their_places(tmp_path):

@@ -7,6 +7,7 @@ from scipy import stats
 from scipy.special import expit
 
 import elbo_lab
+from elbo_lab.cli import latent_flags
 from elbo_lab.errors import UserError
 from elbo_lab.runs import examples, geometry
 from tests.runs.test_loading import store
@@ -103,7 +104,9 @@ def test_the_plane_decodes_quantiles_of_the_prior_and_the_map_has_means_and_labe
 @pytest.mark.slow
 def test_the_plane_of_other_priors_has_their_quantiles_and_codes_have_their_own(trained, tmp_path):
     data = {"dataset": trained.config.dataset}
-    code = elbo_lab.load(store(tmp_path / "code", objective="autoencoder", **data, **SIZES | {"k": None}))
+    code = elbo_lab.load(
+        store(tmp_path / "code", objective="autoencoder", **data, **SIZES | {"k": None})
+    )
     levels = (np.arange(20) + 0.5) / 20
     axes = geometry.show(code, "plane", KEY, None).arrays["axes"]
     np.testing.assert_allclose(axes, np.quantile(means(code), levels, axis=0).T, rtol=1e-4)
@@ -137,3 +140,7 @@ def test_discrete_latents_are_refused(trained, tmp_path):
     run = elbo_lab.load(store(tmp_path / "sbn", model="sbn", **sizes))
     with pytest.raises(UserError, match=r"is a run of sbn, and those of sbn are discrete\.$"):
         geometry.show(run, "plane", KEY, None)
+
+
+def test_the_flag_has_the_choices_of_the_library():
+    assert list(latent_flags.SHOWS) == [latent_flags.SAMPLES, *geometry.SHOWS]
