@@ -1,6 +1,7 @@
 """Atomic writes, JSON, and the errors that a damaged .npz file raises."""
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -136,6 +137,17 @@ def write_atomically(path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             os.remove(temporary)
+
+
+def write_arrays(path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays by name as a compressed .npz file, atomically.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    write_atomically(path, content.getvalue())
 
 
 def _sync_folder(folder: str) -> None:

@@ -26,6 +26,7 @@ FIXED_BINARIZATION = 5
 ACTIVE_UNITS = 6
 SAMPLES = 7
 PROBE = 8
+CLASSIFIERS = 9
 # Binarization by a fixed key does not depend on the run's seed, so that all runs are compared on
 # the same test images.
 FIXED_BINARIZATION_SEED = 0

@@ -1,7 +1,8 @@
-"""Draws examples from a stored run, as a picture or as arrays.
+"""Draws examples from a stored run, or shows its latent space, as a picture or as arrays.
 
 python -m experiments.sample --run=runs/X --num=64 --out=samples.png
 python -m experiments.sample --run=runs/X --num=1000 --out=samples.npz
+python -m experiments.sample --run=runs/X --show=traversal --examples=3 --out=traversal.svg
 """
 
 from pathlib import Path
@@ -9,25 +10,33 @@ from pathlib import Path
 from absl import flags
 
 from elbo_lab import keys
-from elbo_lab.cli import folders, run_flags, stored_runs
+from elbo_lab.cli import folders, latent_flags, run_flags, stored_runs
 from elbo_lab.errors import UserError
 
 COLUMNS = 8
 
 
 def main() -> int:
-    """Loads a run, draws samples and writes them to a file. Returns the exit status."""
+    """Loads a run, and writes its samples or its latent space. Returns the exit status."""
     values = flags.FLAGS
     out = Path(values.out or "").expanduser()
-    if out.suffix not in (".png", ".npz"):
-        raise UserError(f"--out must be a path ending in .png or .npz; got {values.out!r}.")
+    if out.suffix not in (".png", ".svg", ".npz"):
+        raise UserError(f"--out must be a path ending in .png, .svg or .npz; got {values.out!r}.")
+    write = latent_flags.write if latent_flags.shows_latents() else write_samples
     stored_runs.set_up()
     folders.create("out", str(out.parent))
+    trained = stored_runs.load(values.run, values.replicate)
+    key = keys.stream_key(keys.base_key(values.seed), keys.SAMPLES)
+    print(f"{write(trained, key, out)} of {trained.path}: {out}")
+    return 0
+
+
+def write_samples(trained, key, out: Path) -> str:
+    """Draws samples into a file; returns a few words that say what it is."""
     from elbo_lab.runs import sampling  # imported late: JAX is configured first
     from elbo_lab.runs.progress import Progress
 
-    trained = stored_runs.load(values.run, values.replicate)
-    key = keys.stream_key(keys.base_key(values.seed), keys.SAMPLES)
+    values = flags.FLAGS
     progress = Progress("sampling", values.num, 0, "examples")
     try:
         x = sampling.sample(trained, key, values.num, lambda done: progress.to(int(done)))
@@ -36,15 +45,17 @@ def main() -> int:
     finally:
         progress.close()
     sampling.write(out, x, trained, COLUMNS)
-    print(f"{values.num:,} samples of {trained.path}: {out}")
-    return 0
+    return f"{values.num:,} samples"
 
 
 def define() -> None:
     """Defines the script's flags."""
     flags.DEFINE_string("run", None, "a run's directory")
-    flags.DEFINE_integer("num", 64, "number of examples", lower_bound=1)
-    flags.DEFINE_string("out", "samples.png", "the output file: a picture (.png) or arrays (.npz)")
+    latent_flags.define()
+    flags.DEFINE_integer("num", 64, "number of samples", lower_bound=1)
+    flags.DEFINE_string(
+        "out", "samples.png", "the output file: a picture (.png, .svg) or arrays (.npz)"
+    )
     flags.DEFINE_integer("replicate", 0, "index of the run's replicate", lower_bound=0)
     flags.DEFINE_integer("seed", 0, "seed of the draws", 0, 2**31 - 1)
     run_flags.define_run("platform", "compilation_cache_dir", "data_dir", "manual_dir")

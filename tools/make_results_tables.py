@@ -1,4 +1,4 @@
-"""Updates the tables of docs/protocols.md and docs/systems/mixtures.md from code and results/.
+"""Updates the tables of docs/protocols.md and of pages in docs/systems from code and results/.
 
     python -m tools.make_results_tables
 
@@ -15,6 +15,7 @@ from elbo_lab.reports import documents
 from elbo_lab.studies import (
     comparison_results,
     fast_protocol,
+    feature_results,
     halving_table,
     mixture_results,
     published,
@@ -24,7 +25,7 @@ from elbo_lab.studies import (
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT, RESULTS = ROOT / "docs" / "protocols.md", ROOT / "results"
-MIXTURES = ROOT / "docs" / "systems" / "mixtures.md"
+SYSTEMS = ROOT / "docs" / "systems"
 
 
 def protocols() -> str:
@@ -70,8 +71,18 @@ def mixtures_page(text: str) -> str:
     return documents.replaced(text, "mixtures", results)
 
 
+def features_page(text: str) -> str:
+    """The page of the study features with its table updated."""
+    results = feature_results.markdown(feature_results.read(RESULTS))
+    return documents.replaced(text, "features", results)
+
+
 # The documents, and the functions that update them.
-PAGES: dict[Path, Callable[[str], str]] = {DOCUMENT: document, MIXTURES: mixtures_page}
+PAGES: dict[Path, Callable[[str], str]] = {
+    DOCUMENT: document,
+    SYSTEMS / "mixtures.md": mixtures_page,
+    SYSTEMS / "features.md": features_page,
+}
 
 
 def main() -> int:

@@ -146,6 +146,20 @@ def counts(name: str, text: str) -> tuple[int, ...]:
     return numbers
 
 
+def indices(name: str, text: str) -> tuple[int, ...]:
+    """Parses "0,3,5" as the value of the flag `name`.
+
+    Raises:
+      UserError: a part is not a whole number of at least 0. The message names the flag.
+    """
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise UserError(
+            f"--{name} must be whole numbers of at least 0, separated by commas; got {text!r}."
+        )
+    return tuple(map(int, parts))
+
+
 def choices(name: str, text: str, valid: Collection[str] = ()) -> list[str]:
     """Parses "vae,iwae" as the value of the flag `name`; duplicates are dropped.
 

@@ -8,6 +8,7 @@ from absl import flags
 
 from elbo_lab.cli import grid_flags, halving_flags, run_flags, sweep_flags
 from elbo_lab.errors import UserError
+from elbo_lab.runs import derived
 from elbo_lab.studies import study_reporting
 from elbo_lab.studies.study import Choice, Study, Texts, check_shared
 from elbo_lab.sweeps import grid
@@ -43,10 +44,31 @@ def conduct(
     if results_dir is not None:
         study = study.kept_in(study, results_dir)
     grid_cells = cells(study, settings, study.choices(settings, run_flags.config_of))
-    finish = functools.partial(study_reporting.report, study, settings)
+    if study.needs_labels:
+        check_labels(study, grid_cells)
+    values = flags.FLAGS
+    load = functools.partial(
+        derived.load_run, data_dir=values.data_dir, manual_dir=values.manual_dir
+    )
+    finish = functools.partial(study_reporting.report, study, settings, load=load)
     return sweep_flags.conduct(
         script, grid_cells, 0, study.name, workdir, finish, earlier, study.one_core
     )
+
+
+def check_labels(study: Study, grid_cells: Sequence[grid.Cell]) -> None:
+    """Refuses data without labels.
+
+    Raises:
+      UserError: the data of a cell have no labels, or cannot be loaded.
+    """
+    for name in dict.fromkeys(cell.config.dataset for cell in grid_cells if cell.config):
+        dataset = sweep_flags.load(name)
+        if dataset.y_train is None or (len(dataset.x_test) and dataset.y_test is None):
+            raise UserError(
+                f"--dataset={name} has no labels, which the study {study.name} needs; give a data "
+                "set with labels."
+            )
 
 
 def settings_from_flags(study: Study) -> Texts:

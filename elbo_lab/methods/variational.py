@@ -154,7 +154,7 @@ def pictures(model: Model, is_plane: bool) -> dict[str, Picture]:
       model: draws and decodes; p(x|z) is shown by its mean, or by a draw without a closed form.
       is_plane: True if z is [*batch, 2].
     """
-    axis = _normal_quantiles(GRID)
+    axis = normal_quantiles(GRID)
 
     def samples(key: Array, params: Any, stats: Any, batch: Batch) -> Array:
         del batch
@@ -183,7 +183,7 @@ def pictures(model: Model, is_plane: bool) -> dict[str, Picture]:
     return by_name
 
 
-def _normal_quantiles(number: int) -> np.ndarray:
+def normal_quantiles(number: int) -> np.ndarray:
     """The standard normal's quantiles at the middles of equal shares of its mass, [number]."""
     normal = statistics.NormalDist()
     return np.array([normal.inv_cdf((i + 0.5) / number) for i in range(number)], np.float32)

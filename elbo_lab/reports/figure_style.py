@@ -1,6 +1,7 @@
-"""The style that the PNG figures share: colours, sizes, a new figure, and the file."""
+"""The style that the figures of runs share: colours, sizes, a new figure, and the file."""
 
 import io
+from pathlib import Path
 
 from elbo_lab.files import write_atomically
 
@@ -30,11 +31,27 @@ def clean_axes(axes) -> None:
     axes.set_axisbelow(True)
 
 
-def save_png(figure, path) -> None:
-    """Writes a figure as a PNG file, atomically."""
+def save(figure, path) -> None:
+    """Writes a figure as a PNG file, or as SVG if the path ends in .svg, atomically."""
+    is_svg = Path(path).suffix == ".svg"
+    write_atomically(path, _svg(figure) if is_svg else _png(figure))
+
+
+def _png(figure) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     content = io.BytesIO()
     # The same arrays give the same bytes: no date and no version inside.
     FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
-    write_atomically(path, content.getvalue())
+    return content.getvalue()
+
+
+def _svg(figure) -> bytes:
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    content = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "elbo_lab"}):
+        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        FigureCanvasSVG(figure).print_svg(content, metadata=no_metadata)
+    return content.getvalue().encode()

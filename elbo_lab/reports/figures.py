@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from elbo_lab.reports import tiles
 from elbo_lab.reports.figure_style import (
     BLUE,
     GREEN,
@@ -18,7 +19,7 @@ from elbo_lab.reports.figure_style import (
     TITLE_SIZE,
     clean_axes,
     new_figure,
-    save_png,
+    save,
 )
 
 # Ten classes: M. Petroff, "Accessible color sequences for data visualization", 2021.
@@ -74,7 +75,7 @@ def learning_curves(path, records: list[dict], curves: Mapping[str, tuple[str, s
         _draw_panel(axes, _curve(records, name), curves[name], (ORANGE, GREEN)[row % 2])
         if row == len(right) - 1:  # The panels above have the same steps.
             axes.set_xlabel("step", fontsize=LABEL_SIZE)
-    save_png(figure, path)
+    save(figure, path)
 
 
 def image_grid(path, images, columns: int, title: str) -> None:
@@ -87,13 +88,13 @@ def image_grid(path, images, columns: int, title: str) -> None:
       columns: number of images in a row.
       title: above them, e.g. "means of 100 samples from the prior".
     """
-    images = _levels(images)
-    scale = _scale(images)
-    tiles = _enlarge(_mosaic(images, min(columns, len(images)), gap=1), scale)
-    figure, axes = _image_figure(tiles, left=24, right=24, bottom=24, top=60, min_width=480)
+    images = tiles.levels(images)
+    scale = tiles.scale_of(images)
+    image = tiles.enlarge(tiles.mosaic(images, min(columns, len(images)), gap=1), scale)
+    figure, axes = tiles.image_figure(image, left=24, right=24, bottom=24, top=60, min_width=480)
     axes.set_axis_off()
     axes.set_title(title, fontsize=TITLE_SIZE, color=TEXT)
-    save_png(figure, path)
+    save(figure, path)
 
 
 def reconstructions(path, inputs, outputs, columns: int = 10) -> None:
@@ -107,26 +108,26 @@ def reconstructions(path, inputs, outputs, columns: int = 10) -> None:
         form), each for one draw z from its input's posterior.
       columns: number of pairs in a row.
     """
-    inputs, outputs = _levels(inputs), _levels(outputs)
-    scale, columns = _scale(inputs), min(columns, len(inputs))
+    inputs, outputs = tiles.levels(inputs), tiles.levels(outputs)
+    scale, columns = tiles.scale_of(inputs), min(columns, len(inputs))
     height = inputs.shape[1]
     bands, centres, top = [], [], 0
     for start in range(0, len(inputs), columns):
-        upper = _mosaic(inputs[start : start + columns], columns, gap=1)
-        lower = _mosaic(outputs[start : start + columns], columns, gap=1)
+        upper = tiles.mosaic(inputs[start : start + columns], columns, gap=1)
+        lower = tiles.mosaic(outputs[start : start + columns], columns, gap=1)
         if bands:
             bands.append(np.ones((height // 4, *upper.shape[1:])))
             top += height // 4
         bands += [upper, np.ones((1, *upper.shape[1:])), lower]
         centres += [top + height / 2, top + height + 1 + height / 2]
         top += 2 * height + 1
-    tiles = _enlarge(np.concatenate(bands), scale)
-    figure, axes = _image_figure(tiles, left=190, right=24, bottom=24, top=24)
+    image = tiles.enlarge(np.concatenate(bands), scale)
+    figure, axes = tiles.image_figure(image, left=190, right=24, bottom=24, top=24)
     labels = ["input", "reconstruction"] * (len(centres) // 2)
     axes.set_yticks(np.array(centres) * scale - 0.5, labels, fontsize=LABEL_SIZE)
     axes.set_xticks([])
     axes.tick_params(length=0)
-    save_png(figure, path)
+    save(figure, path)
 
 
 def active_units(path, activity: Sequence[np.ndarray], threshold: float = 0.01) -> None:
@@ -166,16 +167,17 @@ def active_units(path, activity: Sequence[np.ndarray], threshold: float = 0.01) 
             )
         axes.xaxis.get_major_locator().set_params(integer=True)
         clean_axes(axes)
-    save_png(figure, path)
+    save(figure, path)
 
 
-def latent_scatter(path, means, labels=None) -> None:
+def latent_scatter(path, means, labels=None, title: str = "") -> None:
     """Draws images as points in a two-dimensional latent space, coloured by class.
 
     Args:
-      path: the PNG file.
+      path: the PNG or SVG file.
       means: [N, 2], E_q[z|x] of each image.
       labels: [N] classes, or None.
+      title: above them; "" for none.
     """
     means = np.asarray(means, np.float64)
     figure = new_figure(1020 if labels is not None else 930, 900)
@@ -207,29 +209,34 @@ def latent_scatter(path, means, labels=None) -> None:
             handletextpad=0.2,
         )
     axes.set_aspect("equal", adjustable="datalim")
+    axes.set_title(title, fontsize=TITLE_SIZE, color=TEXT)
     axes.set_xlabel(r"$z_1$ (posterior mean)", fontsize=LABEL_SIZE)
     axes.set_ylabel(r"$z_2$ (posterior mean)", fontsize=LABEL_SIZE)
     clean_axes(axes)
-    save_png(figure, path)
+    save(figure, path)
 
 
-def latent_grid(path, images, n: int, quantiles) -> None:
+def latent_grid(
+    path, images, n: int, quantiles, title: str = "", source: str = "the prior"
+) -> None:
     """Draws images decoded on a grid over a two-dimensional latent space.
 
     Args:
-      path: the PNG file.
+      path: the PNG or SVG file.
       images: [n * n, H, W] or [n * n, H, W, 3]; the one at index i * n + j is decoded from
-        (z_1, z_2) = (quantiles[i], quantiles[j]). z_1 runs to the right and z_2 upwards.
+        (z_1, z_2) = (quantiles[0, i], quantiles[1, j]). z_1 runs to the right and z_2 upwards.
       n: values along each axis.
-      quantiles: [n] ascending, the values of z, e.g. the prior's quantiles.
+      quantiles: [2, n] ascending, the values of z_1 and of z_2; or [n], the same for both.
+      title: above them; "" for none.
+      source: what has these quantiles, for the labels of the axes.
 
     Raises:
-      ValueError: there are not n * n images, or not n quantiles.
+      ValueError: there are not n * n images, or not n quantiles of an axis.
     """
-    images = _levels(images)
+    images = tiles.levels(images)
     height, width, channels = images.shape[1:]
     quantiles = np.asarray(quantiles, np.float64)
-    if len(images) != n * n or quantiles.shape != (n,):
+    if len(images) != n * n or quantiles.shape not in ((n,), (2, n)):
         raise ValueError(
             f"{n} x {n} images and {n} quantiles are needed; got {len(images)} images and "
             f"quantiles of shape {quantiles.shape}"
@@ -237,17 +244,22 @@ def latent_grid(path, images, n: int, quantiles) -> None:
     # [z_1, z_2] -> rows from the top down (z_2 falling), columns z_1
     rows = images.reshape(n, n, height, width, channels).transpose(1, 0, 2, 3, 4)[::-1]
     scale = max(1, 1200 // (n * max(height, width)))
-    tiles = _enlarge(_mosaic(rows.reshape(-1, height, width, channels), n, gap=0), scale)
-    figure, axes = _image_figure(tiles, left=120, right=24, bottom=110, top=24)
-    shown = np.arange(n)[:: math.ceil(n * 70 / tiles.shape[1])]
+    image = tiles.enlarge(tiles.mosaic(rows.reshape(-1, height, width, channels), n, gap=0), scale)
+    top = 90 if title else 24  # room for two lines
+    figure, axes = tiles.image_figure(image, left=120, right=24, bottom=110, top=top)
+    shown = np.arange(n)[:: math.ceil(n * 70 / image.shape[1])]
     shown += (n - 1 - shown[-1]) // 2
-    texts = [f"{value:.2f}".replace("-", "\N{MINUS SIGN}") for value in quantiles[shown]]
-    axes.set_xticks((shown + 0.5) * width * scale - 0.5, texts, fontsize=TICK_SIZE)
-    axes.set_yticks((n - shown - 0.5) * height * scale - 0.5, texts, fontsize=TICK_SIZE)
+    columns, rows = (
+        [f"{value:.2f}".replace("-", "\N{MINUS SIGN}") for value in values[shown]]
+        for values in np.broadcast_to(quantiles, (2, n))
+    )
+    axes.set_xticks((shown + 0.5) * width * scale - 0.5, columns, fontsize=TICK_SIZE)
+    axes.set_yticks((n - shown - 0.5) * height * scale - 0.5, rows, fontsize=TICK_SIZE)
     axes.tick_params(length=3, color=GREY)
-    axes.set_xlabel(r"$z_1$ (quantiles of the prior)", fontsize=LABEL_SIZE)
-    axes.set_ylabel(r"$z_2$ (quantiles of the prior)", fontsize=LABEL_SIZE)
-    save_png(figure, path)
+    axes.set_title(title, fontsize=TITLE_SIZE, color=TEXT)
+    axes.set_xlabel(rf"$z_1$ (quantiles of {source})", fontsize=LABEL_SIZE)
+    axes.set_ylabel(rf"$z_2$ (quantiles of {source})", fontsize=LABEL_SIZE)
+    save(figure, path)
 
 
 def _curve(records: list[dict], name: str) -> Curve:
@@ -309,64 +321,6 @@ def _class_colours(count: int) -> list:
     from matplotlib import colormaps
 
     return list(colormaps["turbo"](np.linspace(0.03, 0.97, count)))
-
-
-def _levels(images) -> np.ndarray:
-    """[n, H, W] or [n, H, W, 3] -> floats from 0 to 1, [n, H, W, 1 or 3]."""
-    images = np.asarray(images)
-    is_grey, is_coloured = images.ndim == 3, images.ndim == 4 and images.shape[3] == 3
-    if not (is_grey or is_coloured) or not len(images):
-        raise ValueError(
-            f"images must have the shape [n, H, W] or [n, H, W, 3] with n > 0; got {images.shape}"
-        )
-    floats = (images[..., None] if is_grey else images).astype(np.float64)
-    return np.clip(floats / 255 if images.dtype == np.uint8 else floats, 0, 1)
-
-
-def _scale(images: np.ndarray) -> int:
-    """Pixels of the figure per pixel of an image, a whole number so that nothing is blurred."""
-    return max(1, 84 // max(images.shape[1:3]))
-
-
-def _mosaic(images: np.ndarray, columns: int, gap: int) -> np.ndarray:
-    """[n, H, W, C] -> one array with white lines of `gap` pixels between the images."""
-    count, height, width, channels = images.shape
-    rows = math.ceil(count / columns)
-    cells = np.ones((rows * columns, height + gap, width + gap, channels))
-    cells[:count, :height, :width] = images
-    cells = cells.reshape(rows, columns, height + gap, width + gap, channels)
-    whole = cells.transpose(0, 2, 1, 3, 4).reshape(
-        rows * (height + gap), columns * (width + gap), channels
-    )
-    return whole[: whole.shape[0] - gap, : whole.shape[1] - gap]
-
-
-def _enlarge(image: np.ndarray, scale: int) -> np.ndarray:
-    return image.repeat(scale, axis=0).repeat(scale, axis=1)
-
-
-def _image_figure(tiles, *, left: int, right: int, bottom: int, top: int, min_width: int = 0):
-    """A figure that shows every pixel of `tiles` once, with margins in pixels."""
-    height, width = tiles.shape[:2]
-    spare = max(0, min_width - width - left - right)
-    left, right = left + spare // 2, right + spare - spare // 2
-    full_width, full_height = width + left + right, height + bottom + top
-    figure = new_figure(full_width, full_height)
-    figure.set_layout_engine("none")
-    axes = figure.add_axes(
-        [left / full_width, bottom / full_height, width / full_width, height / full_height]
-    )
-    axes.imshow(
-        tiles.squeeze(-1) if tiles.shape[2] == 1 else tiles,
-        cmap="gray",
-        vmin=0,
-        vmax=1,
-        interpolation="none",
-        aspect="auto",
-    )
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    return figure, axes
 
 
 def _halo() -> list:

@@ -14,7 +14,7 @@ from elbo_lab.reports.figure_style import (
     TITLE_SIZE,
     clean_axes,
     new_figure,
-    save_png,
+    save,
 )
 
 # Colours of Okabe and Ito, a grey and a brown, and a marker each, in the order of ESTIMATORS: an
@@ -57,7 +57,7 @@ def panels(path, parts: list[Panel], x_label: str, y_label: str) -> None:
             axes.set_ylabel(y_label, fontsize=LABEL_SIZE)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", fontsize=TICK_SIZE, frameon=False)
-    save_png(figure, path)
+    save(figure, path)
 
 
 def _draw(axes, part: Panel) -> None:

@@ -101,6 +101,11 @@ def load_run(
     return loading.load(path, replicate, data_dir, manual_dir, resolve=load)
 
 
+def encode_in_chunks(trained: Trained, batch: Batch) -> np.ndarray:
+    """Features [N, L] (means of q(z|x)) or codes [N, M] of a batch, few examples at a time."""
+    return _in_chunks(_encoding(trained.method), trained, batch)
+
+
 def _check(source: Source, trained: Trained) -> None:
     """Raises a UserError for a run that has no such features or codes, or is not trained."""
     encoded = None

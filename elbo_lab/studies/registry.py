@@ -3,6 +3,7 @@
 from elbo_lab.studies import (
     ablate_protocol,
     fast_protocol,
+    features,
     li_turner2016,
     mixtures,
     rainforth2018,
@@ -23,5 +24,6 @@ _MODULES = (
     tucker2018,
     li_turner2016,
     mixtures,
+    features,
 )
 STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in _MODULES}

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
+from elbo_lab.runs.loading import Trained
 from elbo_lab.sweeps import sweep_reporting
 
 Texts = dict[str, str]  # flag -> the text of its value
 ConfigOf = Callable[[Texts], Config]  # the config of these flags; UserError if there is none
+Load = Callable[[Path, int], Trained]  # (a run's directory, its replicate) -> the trained run
 
 
 class Choice(NamedTuple):
@@ -82,6 +84,10 @@ class Study(NamedTuple):
     # (the sweep's folder, the content of its sweep.json) -> SVG, for a figure that needs the runs
     drawing: Callable[[Path, dict[str, Any]], str] | None = None
     one_core: bool = False  # bind each process to a single core, on a CPU
+    # (the sweep's folder, the content of its sweep.json, the reader of runs) -> None: what table
+    # and drawing need of trained runs and takes long to compute, kept in a file of the folder
+    after_training: Callable[[Path, dict[str, Any], Load], None] | None = None
+    needs_labels: bool = False  # data without labels are refused
 
 
 def crossed(axes: Mapping[str, Mapping[str, Texts]]) -> list[Choice]:

@@ -5,11 +5,18 @@ from typing import Any
 
 from elbo_lab.files import jsonable
 from elbo_lab.reports import html_page
-from elbo_lab.studies.study import Study, Texts
+from elbo_lab.runs import derived
+from elbo_lab.studies.study import Load, Study, Texts
 from elbo_lab.sweeps import sweep_reporting
 
 
-def report(study: Study, settings: Texts, path: Path, sweep: dict[str, Any]) -> str:
+def report(
+    study: Study,
+    settings: Texts,
+    path: Path,
+    sweep: dict[str, Any],
+    load: Load = derived.load_run,
+) -> str:
     """Writes sweep.json, page and figure into the folder, and returns the table.
 
     Args:
@@ -17,12 +24,15 @@ def report(study: Study, settings: Texts, path: Path, sweep: dict[str, Any]) -> 
       settings: flag -> text, what all cells share.
       path: the sweep's folder.
       sweep: the content of sweep.json.
+      load: reads a trained run, for what the study computes of its runs.
 
     Raises:
-      UserError: a file cannot be written.
+      UserError: a file cannot be written, or a run cannot be loaded.
     """
     sweep = jsonable(sweep | {"study": {"name": study.name, "question": study.question}})
     done = [cell for cell in sweep["cells"] if "results" in cell]
+    if study.after_training is not None:
+        study.after_training(path, sweep, load)
     table = study.table(path, sweep, settings)  # first: it may write what the figure shows
     figure = ""
     if done:

@@ -10,6 +10,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 FORKING = """\
 import json, os, runpy, sys
 import elbo_lab.runs.evaluating, elbo_lab.runs.reporting, elbo_lab.runs.sampling
+import elbo_lab.runs.geometry
 import elbo_lab.cli.gradient_flags, elbo_lab.runs.completing
 
 folder = sys.argv[1]
@@ -219,11 +220,57 @@ SENTENCES = {
     ),
     "other ending": (
         ["sample", "--run={runs}/conv", "--out=x.jpg"],
-        "--out must be a path ending in .png or .npz; got 'x.jpg'.",
+        "--out must be a path ending in .png, .svg or .npz; got 'x.jpg'.",
     ),
     "no prior": (
         ["sample", "--run={runs}/vqvae", "--out={runs}/x.png"],
         "--run={runs}/vqvae: vqvae gives no samples without a prior of its codes.",
+    ),
+    "unknown show": (
+        ["sample", "--run={runs}/conv", "--show=maps"],
+        "--show must be one of samples, interpolation, traversal, plane, map; got 'maps'.",
+    ),
+    "number of a map": (
+        ["sample", "--run={runs}/conv", "--show=map", "--num=5"],
+        "--num has no meaning with --show=map; leave it out.",
+    ),
+    "examples of samples": (
+        ["sample", "--run={runs}/conv", "--examples=5"],
+        "--examples has no meaning with --show=samples; leave it out.",
+    ),
+    "examples of a map": (
+        ["sample", "--run={runs}/conv", "--show=map", "--examples=5"],
+        "--examples belongs to --show=interpolation or --show=traversal; got --show=map.",
+    ),
+    "examples that are no numbers": (
+        ["sample", "--run={runs}/conv", "--show=traversal", "--examples=first"],
+        "--examples must be whole numbers of at least 0, separated by commas; got 'first'.",
+    ),
+    "no such example": (
+        ["sample", "--run={runs}/conv", "--show=traversal", "--examples=23"],
+        "--examples must be indices of test examples, in 0..22; got 23.",
+    ),
+    "two examples of a traversal": (
+        ["sample", "--run={runs}/conv", "--show=traversal", "--examples=1,2"],
+        "--examples must be one test example for --show=traversal; got '1,2'.",
+    ),
+    "half a pair": (
+        ["sample", "--run={runs}/conv", "--show=interpolation", "--examples=1,2,3"],
+        "--examples must be pairs of test examples; got '1,2,3', an odd number.",
+    ),
+    "no latents": (
+        ["sample", "--run={runs}/prior", "--show=map"],
+        "--show=map needs continuous latents, as mlp and conv have; {runs}/prior is a run of "
+        "pixelcnn, and pixelcnn has none.",
+    ),
+    "latents of codes": (
+        ["sample", "--run={runs}/vqvae", "--show=traversal"],
+        "--show=traversal needs continuous latents, as mlp and conv have; {runs}/vqvae is a run of "
+        "vqvae, and vqvae has none.",
+    ),
+    "plane of three": (
+        ["sample", "--run={runs}/upper", "--show=plane"],
+        "--show=plane needs --latent_dims=2; {runs}/upper has latent_dims=3.",
     ),
     "no bound": (
         ["gradients", "--run={runs}/vqvae"],

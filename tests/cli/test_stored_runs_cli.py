@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import xml.dom.minidom
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,28 @@ def test_samples_of_stage_two_are_decoded_by_stage_one(quick, runs, tmp_path):
         picture = tmp_path / f"{run}.png"
         command(quick, "sample", f"--run={runs / run}", "--num=9", f"--out={picture}")
         assert picture.read_bytes().startswith(b"\x89PNG\r\n")
+
+
+@pytest.mark.parametrize(
+    ("show", "run", "name"),
+    [
+        ("interpolation", "conv", "x.png"),
+        ("traversal", "upper", "x.svg"),  # of features, which the first run decodes
+        ("plane", "conv", "x.npz"),
+        ("map", "conv", "x.svg"),
+    ],
+)
+def test_the_latent_space_as_pictures_and_as_arrays(quick, runs, tmp_path, show, run, name):
+    out = tmp_path / "new" / name
+    done = command(quick, "sample", f"--run={runs / run}", f"--show={show}", f"--out={out}")
+    assert done.stdout.endswith(f" of {runs / run}: {out}\n")
+    if out.suffix == ".png":
+        assert out.read_bytes().startswith(b"\x89PNG\r\n")
+    elif out.suffix == ".svg":
+        assert xml.dom.minidom.parse(str(out)).documentElement.tagName == "svg"
+    else:
+        arrays = arrays_of(out)
+        assert (arrays["x"].shape, arrays["axes"].shape) == ((20, 20, 8, 8), (2, 20))
 
 
 # Stage two

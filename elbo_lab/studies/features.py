@@ -1,0 +1,90 @@
+"""What an encoder that was trained without labels is worth to a classifier with few of them: linear
+probes of its features, and a classifier that starts from its weights.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from elbo_lab.errors import UserError
+from elbo_lab.reports import feature_figures
+from elbo_lab.studies import feature_analysis, feature_results, stored_results
+from elbo_lab.studies.feature_analysis import AUTOENCODER, VAE
+from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts, crossed
+from elbo_lab.sweeps import sweep_reporting
+
+ENCODERS = {VAE: {"objective": "elbo", "k": "1"}, AUTOENCODER: {"objective": "autoencoder"}}
+MODELS = ("mlp", "conv")
+
+
+def choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
+    """The VAE and the autoencoder over the same networks.
+
+    Raises:
+      UserError: another model family, or an encoder that sees labels.
+    """
+    del config_of
+    if settings["model"] not in MODELS:
+        raise UserError(
+            f"--model must be {' or '.join(MODELS)} in the study features, whose encoders start a "
+            f"classifier; got {settings['model']!r}."
+        )
+    if settings.get("condition", "none") != "none":
+        raise UserError(
+            f"--condition={settings['condition']} shows labels to the encoders, which the study "
+            "features trains without; leave it out."
+        )
+    return crossed({"encoder": ENCODERS})
+
+
+def table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
+    """The table of the runs, and that of the accuracies."""
+    del settings
+    cells = sweep_reporting.table(sweep)
+    probed = feature_analysis.read(path)
+    return "\n\n".join([cells, feature_results.text(probed)]) if probed else cells
+
+
+def drawing(path: Path, sweep: dict[str, Any]) -> str:
+    """SVG of accuracy against the number of labels; "" until there are accuracies."""
+    del sweep
+    probed = feature_analysis.read(path)
+    return feature_figures.accuracies(feature_results.rows_of(probed)) if probed else ""
+
+
+def kept_in(study: Study, folder: Path) -> Study:
+    """The study that writes its results into a folder, once all of it is done."""
+
+    def stored_table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
+        probed = feature_analysis.read(path)
+        if sweep["complete"] and probed:
+            stored_results.write(
+                folder / feature_results.FILE, feature_results.content(sweep, probed)
+            )
+        return study.table(path, sweep, settings)
+
+    return study._replace(table=stored_table)
+
+
+STUDY = Study(
+    "features",
+    "How many labels does an encoder save that was trained without any?",
+    {
+        "model": "mlp",
+        "dataset": "mnist_small",
+        "binarization": "threshold",
+        "batch_size": "100",
+        "epochs": "50",
+        "eval_k": "100",
+        "replicates": "5",
+    },
+    choices,
+    caption="Test accuracy against the number of labelled training examples: linear probes of a "
+    "VAE's posterior means, of an autoencoder's codes and of the pixels, and the VAE's encoder "
+    "with a linear layer, trained as a classifier from the VAE's weights and from fresh ones. "
+    "Bands: one standard error over seeds.",
+    table=table,
+    kept_in=kept_in,
+    drawing=drawing,
+    after_training=feature_analysis.compute,
+    needs_labels=True,
+)
