@@ -1,4 +1,4 @@
-"""Updates the tables of docs/protocols.md and docs/systems/mixtures.md from code and results/.
+"""Updates the tables of docs/protocols.md and of pages in docs/systems/ from code and results/.
 
     python -m tools.make_results_tables
 
@@ -13,9 +13,13 @@ from elbo_lab.cli import run_flags
 from elbo_lab.cli.protocols import PROTOCOLS
 from elbo_lab.reports import documents
 from elbo_lab.studies import (
+    autoencoder_results,
     comparison_results,
+    computed,
     fast_protocol,
     halving_table,
+    likelihood_results,
+    likelihoods,
     mixture_results,
     published,
     table1_results,
@@ -24,7 +28,7 @@ from elbo_lab.studies import (
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT, RESULTS = ROOT / "docs" / "protocols.md", ROOT / "results"
-MIXTURES = ROOT / "docs" / "systems" / "mixtures.md"
+SYSTEMS = ROOT / "docs" / "systems"
 
 
 def protocols() -> str:
@@ -70,8 +74,25 @@ def mixtures_page(text: str) -> str:
     return documents.replaced(text, "mixtures", results)
 
 
+def likelihoods_page(text: str) -> str:
+    """The page of the study likelihoods with its tables updated."""
+    stored = computed.read(likelihoods.STUDY, RESULTS)
+    return documents.replaced(text, "likelihoods", likelihood_results.markdown(stored))
+
+
+def autoencoder_page(text: str) -> str:
+    """The page of the study autoencoder with its tables updated."""
+    results = autoencoder_results.markdown(autoencoder_results.read(RESULTS))
+    return documents.replaced(text, "autoencoder", results)
+
+
 # The documents, and the functions that update them.
-PAGES: dict[Path, Callable[[str], str]] = {DOCUMENT: document, MIXTURES: mixtures_page}
+PAGES: dict[Path, Callable[[str], str]] = {
+    DOCUMENT: document,
+    SYSTEMS / "mixtures.md": mixtures_page,
+    SYSTEMS / "likelihoods.md": likelihoods_page,
+    SYSTEMS / "autoencoder.md": autoencoder_page,
+}
 
 
 def main() -> int:

@@ -2,8 +2,10 @@
 
 from elbo_lab.studies import (
     ablate_protocol,
+    autoencoder,
     fast_protocol,
     li_turner2016,
+    likelihoods,
     mixtures,
     rainforth2018,
     table1,
@@ -23,5 +25,7 @@ _MODULES = (
     tucker2018,
     li_turner2016,
     mixtures,
+    likelihoods,
+    autoencoder,
 )
 STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in _MODULES}
