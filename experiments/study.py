@@ -1,4 +1,4 @@
-"""Answers a question by a grid of runs: the table, the figure that answers it, and a page.
+"""Answers a question by a grid of runs, or by a computation: table, figure and page.
 
     python -m experiments.study --list
     python -m experiments.study tighter_bounds
@@ -10,6 +10,11 @@ command trains what is missing. A study with rungs, such as fast_protocol, train
 successive halving: each rung is a sweep of its own.
 
     python -m experiments.study fast_protocol --manual_dir=mnist --results_dir=results
+
+A study with a computation, such as likelihoods, trains nothing and takes no other flags of a
+configuration than its own. It ends within minutes, and begins anew after a kill.
+
+    python -m experiments.study likelihoods --k=100
 """
 
 import textwrap
@@ -19,6 +24,7 @@ from absl import flags
 from elbo_lab.cli import folders, run_flags, run_sections, study_flags, sweep_flags
 from elbo_lab.errors import UserError
 from elbo_lab.studies.registry import STUDIES
+from elbo_lab.studies.study import Study
 
 
 def main(name: str = "") -> int:
@@ -35,13 +41,18 @@ def main(name: str = "") -> int:
     study, results_dir = STUDIES[name], flags.FLAGS.results_dir
     if results_dir is None:
         return study_flags.conduct(study, "study")
-    if study.kept_in is None and study.halving is None:
-        kept = ", ".join(n for n, s in STUDIES.items() if s.kept_in or s.halving)
+    if not keeps_results(study):
+        kept = ", ".join(name for name, study in STUDIES.items() if keeps_results(study))
         raise UserError(
             f"--results_dir is for studies whose results are kept ({kept}); got {name!r}."
         )
     folder = folders.create("results_dir", results_dir)
     return study_flags.conduct(study, "study", results_dir=folder)
+
+
+def keeps_results(study: Study) -> bool:
+    """True if the study writes small files of results."""
+    return any((study.kept_in, study.halving, study.computation))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Updates the tables of docs/protocols.md and of pages in docs/systems from code and results/.
+"""Updates the tables of docs/protocols.md and of pages in docs/systems/ from code and results/.
 
     python -m tools.make_results_tables
 
@@ -13,10 +13,14 @@ from elbo_lab.cli import run_flags
 from elbo_lab.cli.protocols import PROTOCOLS
 from elbo_lab.reports import documents
 from elbo_lab.studies import (
+    autoencoder_results,
     comparison_results,
+    computed,
     fast_protocol,
     feature_results,
     halving_table,
+    likelihood_results,
+    likelihoods,
     mixture_results,
     published,
     table1_results,
@@ -77,11 +81,25 @@ def features_page(text: str) -> str:
     return documents.replaced(text, "features", results)
 
 
+def likelihoods_page(text: str) -> str:
+    """The page of the study likelihoods with its tables updated."""
+    stored = computed.read(likelihoods.STUDY, RESULTS)
+    return documents.replaced(text, "likelihoods", likelihood_results.markdown(stored))
+
+
+def autoencoder_page(text: str) -> str:
+    """The page of the study autoencoder with its tables updated."""
+    results = autoencoder_results.markdown(autoencoder_results.read(RESULTS))
+    return documents.replaced(text, "autoencoder", results)
+
+
 # The documents, and the functions that update them.
 PAGES: dict[Path, Callable[[str], str]] = {
     DOCUMENT: document,
     SYSTEMS / "mixtures.md": mixtures_page,
     SYSTEMS / "features.md": features_page,
+    SYSTEMS / "likelihoods.md": likelihoods_page,
+    SYSTEMS / "autoencoder.md": autoencoder_page,
 }
 
 

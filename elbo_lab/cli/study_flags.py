@@ -6,7 +6,7 @@ from pathlib import Path
 
 from absl import flags
 
-from elbo_lab.cli import grid_flags, halving_flags, run_flags, sweep_flags
+from elbo_lab.cli import computed_flags, grid_flags, halving_flags, run_flags, sweep_flags
 from elbo_lab.errors import UserError
 from elbo_lab.runs import derived
 from elbo_lab.studies import study_reporting
@@ -24,10 +24,10 @@ def conduct(
 ) -> int:
     """Trains the cells that are missing, and reports the study. Returns the exit status.
 
-    A study with rungs conducts them one after another.
+    A study with rungs conducts them one after another; one with a computation trains nothing.
 
     Args:
-      study: the question and its grid.
+      study: the question, and what answers it.
       script: the name in `python -m experiments.<script>`.
       settings: flag -> text, what all cells share; None: the study's settings, replaced by the
         flags of a configuration that are present.
@@ -39,6 +39,8 @@ def conduct(
       UserError: a flag has several values, or sets what differs between cells.
     """
     settings = settings_from_flags(study) if settings is None else settings
+    if study.computation is not None:
+        return computed_flags.conduct(study, script, settings, results_dir)
     if study.halving is not None:
         return halving_flags.conduct(study, script, settings, results_dir)
     if results_dir is not None:

@@ -188,7 +188,7 @@ def latent_scatter(path, means, labels=None, title: str = "") -> None:
         axes.scatter(means[:, 0], means[:, 1], color=BLUE, **style)
     else:
         classes, index = np.unique(np.asarray(labels), return_inverse=True)
-        colours = _class_colours(len(classes))
+        colours = class_colours(len(classes))
         # All points in one call, in the order of the images: no class lies above all others.
         axes.scatter(means[:, 0], means[:, 1], color=[colours[i] for i in index], **style)
         for name, colour in zip(classes, colours, strict=True):
@@ -314,7 +314,7 @@ def _set_robust_limits(axes, curve: Curve) -> None:
     axes.set_ylim(low - margin, high + margin)
 
 
-def _class_colours(count: int) -> list:
+def class_colours(count: int) -> list:
     """A colour for each of so many classes."""
     if count <= len(_TEN):
         return list(_TEN[:count])

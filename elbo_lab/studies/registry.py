@@ -2,9 +2,11 @@
 
 from elbo_lab.studies import (
     ablate_protocol,
+    autoencoder,
     fast_protocol,
     features,
     li_turner2016,
+    likelihoods,
     mixtures,
     rainforth2018,
     table1,
@@ -25,5 +27,7 @@ _MODULES = (
     li_turner2016,
     mixtures,
     features,
+    likelihoods,
+    autoencoder,
 )
 STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in _MODULES}

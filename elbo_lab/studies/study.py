@@ -1,4 +1,6 @@
-"""A study: a question, the grid of runs that answers it, and the figure that shows the answer."""
+"""A study: a question, what answers it (a grid of runs or a computation), and the figure that shows
+the answer.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +45,21 @@ class Halving(NamedTuple):
     cost: Callable[[Texts], float]  # flags of a candidate -> the cost of one of its steps
 
 
+class Computation(NamedTuple):
+    """The answer of a study that trains nothing, in one process and a few minutes.
+
+    After a kill it begins anew; once it is complete, its results are read from its folder.
+    """
+
+    # (the config of the settings, a function of the part that is done) -> results, JSON-ready
+    results: Callable[[Config, Callable[[float], None]], dict[str, Any]]
+    table: Callable[[dict[str, Any]], str]  # results -> text for a terminal
+    figure: Callable[[dict[str, Any]], str]  # results -> SVG
+    kind: Any  # of stored results, as `json_files` checks them
+    # raises a UserError for settings without an answer
+    check: Callable[[Config], None]
+
+
 def check_shared(name: str, settings: Texts, choices: Sequence[Choice]) -> None:
     """Raises a UserError if `settings`, which all cells of the study `name` share, has a flag that
     a cell sets.
@@ -62,16 +79,17 @@ def sweep_table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
 
 
 class Study(NamedTuple):
-    """A question with a grid.
+    """A question with a grid, or with a computation.
 
-    Flags of the command line replace entries of `settings`, except those in which cells differ.
+    Flags of the command line replace entries of `settings`, except those in which cells differ. A
+    study with a computation takes no other flags of a configuration.
     """
 
     name: str
     question: str  # the title of its page
     settings: Texts  # flag -> text, what all cells share by default
-    # (settings after replacement, the reader of flags) -> the cells
-    choices: Callable[[Texts, ConfigOf], list[Choice]]
+    # (settings after replacement, the reader of flags) -> the cells; None: there is a computation
+    choices: Callable[[Texts, ConfigOf], list[Choice]] | None = None
     # cells of sweep.json with results -> SVG; a study with rungs has its own, without a caption,
     # and one with a `drawing` has none
     figure: Callable[[Sequence[dict[str, Any]]], str] | None = None
@@ -88,6 +106,7 @@ class Study(NamedTuple):
     # and drawing need of trained runs and takes long to compute, kept in a file of the folder
     after_training: Callable[[Path, dict[str, Any], Load], None] | None = None
     needs_labels: bool = False  # data without labels are refused
+    computation: Computation | None = None  # in place of a grid
 
 
 def crossed(axes: Mapping[str, Mapping[str, Texts]]) -> list[Choice]:

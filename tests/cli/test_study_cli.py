@@ -2,11 +2,13 @@
 
 import json
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from elbo_lab.studies.registry import STUDIES
-from tests.cli.conftest import CommandLine
+from tests.cli.conftest import REPOSITORY, TIMEOUT, CommandLine
 
 pytestmark = pytest.mark.slow
 
@@ -61,5 +63,67 @@ def test_studies_are_listed_and_wrong_ones_are_one_sentence(studying):
         (("tighter_bounds", "--results_dir=x"), "--results_dir is for studies whose results are"),
         (("fast_protocol",), "--dataset must begin with training: in the study fast_protocol"),
         (("tighter_bounds",), "--eval_k must be at least --k, 50, so that"),
+        (("likelihoods",), "has no effect in the study likelihoods, which trains nothing; it"),
+        (("autoencoder", "--likelihood=bernoulli"), "--likelihood must be gaussian_fixed in "),
     ]:
         assert words in studying.refused(*flags)
+
+
+def computing(studying, *flags) -> subprocess.CompletedProcess:
+    """Runs the study likelihoods, which takes none of the flags of `studying`."""
+    command = [sys.executable, "-m", "experiments.study", "likelihoods", *flags]
+    cache = f"--compilation_cache_dir={studying.folder / 'cache'}"
+    return subprocess.run(
+        [*command, cache],
+        cwd=REPOSITORY,
+        env=studying.environment,
+        timeout=TIMEOUT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_computed_study_is_complete_once_and_takes_its_own_flags(studying, tmp_path):
+    flags = ("--k=3", "--replicates=2", f"--workdir={tmp_path / 'study'}")
+    first = computing(studying, *flags, f"--results_dir={tmp_path / 'results'}")
+    assert first.returncode == 0, first.stderr
+    rows = first.stdout.splitlines()
+    assert rows[0].split("  ")[0] == "L" and rows[0].endswith("K = 3")
+    assert [row.split()[0] for row in rows[1:16]] == ["2"] * 5 + ["8"] * 5 + ["32"] * 5
+    assert first.stdout.endswith(
+        f"report: {tmp_path / 'study/report.html'}\nfigure: {tmp_path / 'study/answer.svg'}\n"
+    )
+    stored = (tmp_path / "study" / "study.json").read_bytes()
+    assert (tmp_path / "results" / "likelihoods.json").exists()
+    again = computing(studying, *flags)
+    assert again.stdout == first.stdout
+    assert (tmp_path / "study" / "study.json").read_bytes() == stored
+    for own, sentence in [
+        (("--k=0",), "--k must lie in 1..10000 in the study likelihoods, which keeps all draws"),
+        (("--replicates=1",), "--replicates must be at least 2 in the study likelihoods, which"),
+        (("--k=1,2",), "--k takes one value in a study; got '1,2'."),
+        (("--jobs=2",), "--jobs has no effect in the study likelihoods, which trains nothing; it"),
+        (("--budget=0.1",), "--budget has no effect in the study likelihoods, which trains"),
+        (("--k=4", *flags[1:]), "holds the study with other settings (--k=3 --replicates=2 --se"),
+    ]:
+        refused = computing(studying, *own)
+        assert refused.returncode == 2 and sentence in refused.stderr, refused.stderr
+        assert refused.stdout == "" and len(refused.stderr.splitlines()) == 1
+
+
+def test_the_study_autoencoder_shows_codes_and_keeps_its_results(studying, tmp_path):
+    flags = ("autoencoder", "--latent_dims=2", "--replicates=2", f"--workdir={tmp_path / 'study'}")
+    done = studying.run(*flags, f"--results_dir={tmp_path / 'results'}", "--jobs=2")
+    assert "codes outside 99%" in done.stdout and "|dJ - lambda dELBO| / |dJ|" in done.stdout
+    figure = (tmp_path / "study" / "answer.svg").read_text()
+    assert figure.startswith("<svg ") and "decoded draws from the prior" in figure
+    results = json.loads((tmp_path / "results" / "autoencoder.json").read_text())
+    assert [row["system"] for row in results["systems"]] == [
+        "autoencoder",
+        "VAE",
+        "VAE by (13.28)",
+    ]
+    assert all(row["gradient_difference"] < 1e-4 for row in results["comparisons"])
+    # Codes of three latents are measured too; they are no plane to draw.
+    three = studying.run("autoencoder", "--replicates=1", f"--workdir={tmp_path / 'three'}")
+    assert "codes outside 99%" in three.stdout and "figure: " not in three.stdout

@@ -47,7 +47,7 @@ def test_crossed_varies_the_last_axis_fastest():
     ]
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", [n for n, s in STUDIES.items() if s.computation is None])
 def test_every_study_asks_a_question_and_all_its_cells_can_be_trained(name):
     study = STUDIES[name]
     assert study.name == name and study.question.endswith("?")
@@ -55,6 +55,14 @@ def test_every_study_asks_a_question_and_all_its_cells_can_be_trained(name):
     cells = cells_of(study)
     assert [cell.reason for cell in cells] == [""] * len(cells)
     assert len({cell.name for cell in cells}) == len({c.config for c in cells}) == len(cells) > 1
+
+
+def test_every_computed_study_asks_a_question_and_its_settings_are_flags():
+    studies = [study for study in STUDIES.values() if study.computation is not None]
+    assert studies
+    for study in studies:
+        assert study.question.endswith("?") and study.caption.endswith(".")
+        study.computation.check(config_of(study.settings))
 
 
 def test_flags_apply_to_all_cells_unless_the_cells_differ_in_them():
