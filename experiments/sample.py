@@ -3,6 +3,7 @@
 python -m experiments.sample --run=runs/X --num=64 --out=samples.png
 python -m experiments.sample --run=runs/X --num=1000 --out=samples.npz
 python -m experiments.sample --run=runs/X --show=traversal --examples=3 --out=traversal.svg
+python -m experiments.sample --run=runs/X --label=3    (a run with --condition=label)
 """
 
 from pathlib import Path
@@ -11,9 +12,8 @@ from absl import flags
 
 from elbo_lab import keys
 from elbo_lab.cli import folders, latent_flags, run_flags, stored_runs
+from elbo_lab.cli.flag_values import define_optional_count
 from elbo_lab.errors import UserError
-
-COLUMNS = 8
 
 
 def main() -> int:
@@ -37,15 +37,17 @@ def write_samples(trained, key, out: Path) -> str:
     from elbo_lab.runs.progress import Progress
 
     values = flags.FLAGS
-    progress = Progress("sampling", values.num, 0, "examples")
+    label, columns = sampling.labels(trained, values.num, values.label)
+    number = values.num if label is None else len(label)
+    progress = Progress("sampling", number, 0, "examples")
     try:
-        x = sampling.sample(trained, key, values.num, lambda done: progress.to(int(done)))
+        x = sampling.sample(trained, key, number, lambda done: progress.to(int(done)), label)
     except ValueError as error:
         raise UserError(f"--run={values.run}: {error}") from error
     finally:
         progress.close()
-    sampling.write(out, x, trained, COLUMNS)
-    return f"{values.num:,} samples"
+    sampling.write(out, x, trained, columns, label)
+    return f"{number:,} samples"
 
 
 def define() -> None:
@@ -58,6 +60,12 @@ def define() -> None:
     )
     flags.DEFINE_integer("replicate", 0, "index of the run's replicate", lower_bound=0)
     flags.DEFINE_integer("seed", 0, "seed of the draws", 0, 2**31 - 1)
+    define_optional_count(
+        "label",
+        "the class of all draws, for a run with --condition=label (if not given, every class, as "
+        "many of each as --num allows: a row of the picture)",
+        least=0,
+    )
     run_flags.define_run("platform", "compilation_cache_dir", "data_dir", "manual_dir")
 
 

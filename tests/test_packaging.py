@@ -21,7 +21,7 @@ TOOL = ROOT / "tools" / "make_minimum_requirements.py"
 OWN = {"elbo_lab", "experiments", "benchmarks"}
 # Folders that work with a plain install, without extras.
 PLAIN = [ROOT / "elbo_lab" / name for name in ("losses", "distributions", "models")]
-EXTRAS = ["lab", "interop", "peers", "test", "dev"]
+EXTRAS = ["lab", "interop", "peers", "classification", "test", "dev"]
 # Module -> the distributions that contain it. The peers need not be installed here.
 PEERS = {"torch": ["torch"], "pyro": ["pyro-ppl"], "pythae": ["pythae"]}
 DISTRIBUTIONS = importlib.metadata.packages_distributions() | PEERS
@@ -141,11 +141,16 @@ def test_a_plain_install_has_all_imports_of_losses_distributions_and_models():
     assert {m for m in modules if not distributions(m) & plain_install()} == set()
 
 
-def test_the_laboratory_and_the_peers_have_all_other_imports():
+def test_the_laboratory_and_other_extras_have_all_other_imports():
     peers = set((ROOT / "benchmarks" / "peers").rglob("*.py"))
-    runtime = {f for folder in OWN for f in (ROOT / folder).rglob("*.py")} - peers
+    classifiers = {ROOT / "elbo_lab" / "evaluation" / "pixel_classifiers.py"}
+    runtime = {f for folder in OWN for f in (ROOT / folder).rglob("*.py")} - peers - classifiers
     assert len(runtime) > 50
-    for files, extras in ((runtime, ["lab"]), (peers, ["lab", "peers"])):
+    for files, extras in (
+        (runtime, ["lab"]),
+        (peers, ["lab", "peers"]),
+        (classifiers, ["lab", "classification"]),
+    ):
         modules = {module for file in files for module in third_party(imported(file))}
         assert {m for m in modules if not distributions(m) & set(floors(*extras))} == set()
 
@@ -194,7 +199,8 @@ def test_the_minimum_file_has_the_floors_of_the_requirements():
     refused = subprocess.run([sys.executable, TOOL, "gpu"], capture_output=True, text=True)
     assert refused.returncode == 1
     assert refused.stderr == (
-        "Error: An extra must be one of lab, interop, peers, test, dev; got 'gpu'.\n"
+        "Error: An extra must be one of lab, interop, peers, classification, test, dev; got "
+        "'gpu'.\n"
     )
 
 

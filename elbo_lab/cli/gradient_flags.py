@@ -99,7 +99,7 @@ def run_subject(
 
     Raises:
       UserError: there is no run or no checkpoint, the run was made from other data or by another
-        version, or its model has no bound or discrete latents.
+        version, or its model has no bound, discrete latents or labels.
     """
     trained = stored_runs.load_from(path, 0, data_dir, manual_dir)
     config, dataset = trained.config, trained.dataset
@@ -113,6 +113,11 @@ def run_subject(
         raise UserError(
             f"--run={path} is a run of {config.model}, whose latents are discrete: estimators are "
             "compared with dreg or reparam, which need draws with a derivative."
+        )
+    if model.classes is not None:
+        raise UserError(
+            f"--run={path} is a run with --condition=label; gradients are compared for models that "
+            "are conditioned on nothing."
         )
     size = batch_size(wanted or config.batch_size, len(dataset.x_train))
     # Pixels are drawn once, so that z is the only noise in the gradients.

@@ -8,10 +8,11 @@ import numpy as np
 
 from elbo_lab import configs
 from elbo_lab.configs import Config
-from elbo_lab.data import Dataset, Spec, is_binary
+from elbo_lab.data import Dataset, Spec, hold_out, is_binary, num_classes
 from elbo_lab.errors import UserError
 from elbo_lab.losses import catalogue
 from elbo_lab.models import laws
+from elbo_lab.models.conditions import is_conditional
 from elbo_lab.models.laws import LIKELIHOODS
 from elbo_lab.objective_options import AUTOENCODER
 
@@ -50,6 +51,11 @@ def check_settings(config: Config) -> None:
         raise UserError(
             "--prior=vamp needs one stochastic layer, since it mixes the q(z|u) of learned inputs "
             f"u; got --latent_dims={configs.flag_text(settings['latent_dims'])}."
+        )
+    if settings.get("prior") == "vamp" and is_conditional(config.model_options):
+        raise UserError(
+            "--prior=vamp does not go with --condition=label: it mixes q(z|u), but the inference "
+            "network is q(z|u, y), and p(z) has no label; use standard or mixture."
         )
 
 
@@ -99,6 +105,29 @@ def check_data(config: Config, dataset: Dataset) -> None:
         )
     if config.binarization == "none" and dataset.kind == "image":
         _check_pixels(name, dataset)
+
+
+def check_labels(config: Config, dataset: Dataset) -> None:
+    """Raises a UserError if a model that is conditioned on labels lacks them, or training examples
+    of a class.
+    """
+    if not is_conditional(config.model_options):
+        return
+    kept = hold_out(dataset, config.held_out)
+    for split, label in (("training", kept.y_train), ("test", kept.y_test)):
+        if label is None:
+            raise UserError(
+                f"--condition=label needs labels, and the {split} examples of {dataset.name} have "
+                "none; use --condition=none."
+            )
+    classes = num_classes(kept)
+    missing = np.flatnonzero(np.bincount(kept.y_train, minlength=classes) == 0)
+    if len(missing):
+        left = f" with --held_out={config.held_out}" if config.held_out else ""
+        raise UserError(
+            f"--condition=label needs training examples of every class, 0..{classes - 1}, and "
+            f"{dataset.name}{left} has none of class {missing[0]}."
+        )
 
 
 def check_means(config: Config, spec: Spec) -> None:

@@ -145,6 +145,7 @@ def check_data(config: Config, dataset: Dataset) -> None:
             f"images, so that steps can be counted; got {config.epochs}."
         )
     model_checks.check_data(config, dataset)
+    model_checks.check_labels(config, dataset)
     mixture_checks.check_rows(config, number)
     spec = spec_of(dataset, config.binarization)
     try:

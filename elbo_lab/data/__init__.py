@@ -8,6 +8,7 @@ from elbo_lab.data.dataset import (
     digest,
     hold_out,
     is_binary,
+    num_classes,
     spec_of,
 )
 from elbo_lab.data.datasets import DATASETS, TRAINING, load, short_name
@@ -23,6 +24,7 @@ __all__ = [
     "hold_out",
     "is_binary",
     "load",
+    "num_classes",
     "short_name",
     "spec_of",
 ]

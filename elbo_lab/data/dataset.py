@@ -70,9 +70,13 @@ def spec_of(dataset: Dataset, binarization: str) -> Spec:
             levels = 2
         else:
             levels = 256 if dataset.x_train.dtype == np.uint8 else None
+    return Spec(dataset.kind, tuple(dataset.image_shape), levels, num_classes(dataset))
+
+
+def num_classes(dataset: Dataset) -> int | None:
+    """C of the labels 0..C-1 of both splits; None without labels."""
     labels = [y for y in (dataset.y_train, dataset.y_test) if y is not None and len(y)]
-    classes = 1 + int(max(y.max() for y in labels)) if labels else None
-    return Spec(dataset.kind, tuple(dataset.image_shape), levels, classes)
+    return 1 + int(max(y.max() for y in labels)) if labels else None
 
 
 def hold_out(dataset: Dataset, number: int) -> Dataset:
@@ -108,16 +112,22 @@ def _draw_test_images(dataset: Dataset, number: int) -> Dataset:
     )
 
 
-def digest(dataset: Dataset) -> str:
+def digest(dataset: Dataset, with_labels: bool = False) -> str:
     """The sha256 of the images of both splits, with types and shapes, as 64 hexadecimal digits.
 
     For features and codes, "-" and the digest of their checkpoint follow, since another checkpoint
     decodes the same codes to other images.
+
+    Args:
+      dataset: the data set.
+      with_labels: True for a model that is conditioned on labels, whose data they are too.
     """
     value = hashlib.sha256()
-    for images in (dataset.x_train, dataset.x_test):
-        value.update(f"{images.dtype} {images.shape}".encode())
-        value.update(np.ascontiguousarray(images).data)
+    labels = (dataset.y_train, dataset.y_test) if with_labels else ()
+    parts = (dataset.x_train, dataset.x_test, *labels)
+    for array in (part for part in parts if part is not None):
+        value.update(f"{array.dtype} {array.shape}".encode())
+        value.update(np.ascontiguousarray(array).data)
     if dataset.checkpoint:
         return f"{value.hexdigest()}-{dataset.checkpoint}"
     return value.hexdigest()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -41,6 +42,21 @@ def squared_error(method: Method) -> Measure:
     return measure
 
 
+def classification(method: Method) -> Measure:
+    """log p(x|y) of every class y, [B, C], from which `classification` takes Bayes' rule.
+
+    Raises:
+      ValueError: the method is not conditioned on labels, or does not measure log p(x|y).
+    """
+    if method.classes is None:
+        raise ValueError(
+            "classification needs p(x|y): a model that was trained with --condition=label."
+        )
+    if method.measure_classes is None:
+        raise ValueError("classification needs a method that measures log p(x|y) or its bounds.")
+    return method.measure_classes
+
+
 class Entry(NamedTuple):
     """A measurement that `--measures` may name."""
 
@@ -51,6 +67,10 @@ class Entry(NamedTuple):
 MEASURES: dict[str, Entry] = {
     "quantities": Entry("what a run reports of its test split", quantities),
     "squared_error": Entry("of the decoded encoding, over the dimensions of x", squared_error),
+    "classification": Entry(
+        "p(y|x) by Bayes' rule from log p(x|y) of every class, for --condition=label",
+        classification,
+    ),
 }
 
 
@@ -61,7 +81,7 @@ def combined(names: list[str], method: Method) -> Measure:
     def measure(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
         values: dict[str, Array] = {}
         for measure_part in measures:
-            values |= measure_part(key, params, stats, batch)
+            values |= measure_part(jax.random.clone(key), params, stats, batch)
         return values
 
     return measure

@@ -13,6 +13,8 @@ import numpy as np
 NATS, BITS = "nats per image", "bits per dimension"
 EXACT, ESTIMATE = "exact", "estimate"
 LOG_PX = "log p(x)"
+# After the titles of what contains log p(x|y) for one class y, the example's own.
+GIVEN_Y = " given y"
 LOWER_BOUND, UPPER_BOUND = "lower bound in expectation", "upper bound in expectation"
 # Names of the log-likelihoods, which masses of 256 grey levels have in bits per dimension too.
 IN_BITS = ("log_px", "log_likelihood")
@@ -31,6 +33,8 @@ class Quantity(NamedTuple):
     compared: bool = False  # True: cells of a sweep are compared by it
     # True: it contains log p(x|.), so that values for densities and for masses do not compare
     of_x: bool = False
+    # True: it is of all classes y together, also where the model is conditioned on y
+    of_all_classes: bool = False
 
 
 QUANTITIES: dict[str, Quantity] = {
@@ -67,6 +71,23 @@ QUANTITIES: dict[str, Quantity] = {
     "squared_error": Quantity(
         "squared error", "|x - E[x|z]|^2 / D", "per dimension", EXACT, "lower"
     ),
+    "log_px_summed": Quantity(
+        title="log-likelihood, classes summed",
+        symbol="log sum_y p(x, y)",
+        direction=EXACT,
+        better="higher",
+        of_x=True,
+        of_all_classes=True,
+    ),
+    "log_likelihood_summed": Quantity(
+        title="log-likelihood, classes summed",
+        symbol="log sum_y p(x, y)",
+        direction=LOWER_BOUND,
+        better="higher",
+        draws="eval_k",
+        of_x=True,
+        of_all_classes=True,
+    ),
     "effective_sample_size": Quantity("effective sample size", "ESS of {eval_k}", "draws"),
 }
 
@@ -91,17 +112,19 @@ TERMS = {
 }
 
 
-def term(name: str, density: bool = False) -> Term:
+def term(name: str, density: bool = False, conditional: bool = False) -> Term:
     """The description of a loss's term.
 
     Args:
       name: of the term; one that TERMS does not list is its own title.
       density: True if p(x|z) is a density; titles of terms that contain log p(x|z) then say so.
+      conditional: True if the model is p(x|y); the same titles then say that y is given.
     """
-    described = TERMS.get(name, Term(name.replace("_", " ")))
-    if density and described.unit == NATS and name != "kl":
-        return described._replace(title=f"{described.title}, density")
-    return described
+    known = TERMS.get(name, Term(name.replace("_", " ")))
+    if known.unit != NATS or name == "kl":
+        return known
+    given = GIVEN_Y if conditional else ""
+    return known._replace(title=known.title + given + (", density" if density else ""))
 
 
 def present(evaluation: Mapping[str, Any]) -> dict[str, Quantity]:
@@ -114,7 +137,31 @@ def symbol(quantity: Quantity, settings: Mapping[str, Any]) -> str:
     return quantity.symbol.format_map(settings)
 
 
-def target(quantity: Quantity, density: bool = False) -> str | None:
+def described(quantity: Quantity, density: bool = False, conditional: bool = False) -> Quantity:
+    """A quantity with the title and symbol that it has for one model.
+
+    Args:
+      quantity: one of QUANTITIES.
+      density: True if p(x|.) is a density; the titles of what depends on it say so.
+      conditional: True if the model is p(x|y); titles and symbols then have y.
+    """
+    words = [quantity.title, quantity.symbol]
+    if conditional and not quantity.of_all_classes:
+        words = [_given_y(text) for text in words]
+        words[0] += GIVEN_Y if quantity.of_x else ""
+    title, symbol_text = words
+    if density and quantity.of_x:
+        title += ", density"
+    return quantity._replace(title=title, symbol=symbol_text)
+
+
+def _given_y(text: str) -> str:
+    """A title or symbol of a model p(x) as it is of a model p(x|y)."""
+    text = text.replace("p(x|", "p(x|y, ").replace("p(x)", "p(x|y)")
+    return text.replace("q(z|x)", "q(z|x, y)")
+
+
+def target(quantity: Quantity, density: bool = False, conditional: bool = False) -> str | None:
     """Names the number that a quantity measures, bounds or estimates.
 
     Quantities with the same target can be compared with each other.
@@ -122,14 +169,16 @@ def target(quantity: Quantity, density: bool = False) -> str | None:
     Args:
       quantity: one of QUANTITIES.
       density: True if p is a density, False if it is a mass.
+      conditional: True if the model is p(x|y).
 
     Returns:
-      LOG_PX, with ", density" after it for a density, if sweeps compare by the quantity and it has
-      a direction, is in nats and contains log p(x|.); None for any other quantity.
+      LOG_PX, or "log p(x|y)", with ", density" after it for a density, if sweeps compare by the
+      quantity and it has a direction, is in nats and contains log p(x|.); None for any other one.
     """
     if not (quantity.compared and quantity.of_x and quantity.direction and quantity.unit == NATS):
         return None
-    return f"{LOG_PX}, density" if density else LOG_PX
+    log_px = _given_y(LOG_PX) if conditional else LOG_PX
+    return f"{log_px}, density" if density else log_px
 
 
 def num_draws(quantity: Quantity, settings: Mapping[str, Any]) -> int | None:

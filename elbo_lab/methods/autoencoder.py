@@ -82,6 +82,7 @@ def make(model: Model, is_plane: bool = False) -> Method:
         sample=functools.partial(variational.sample_compiled, model),
         encode=functools.partial(variational.encode, model),
         decode=lambda params, stats, z, given: model.likelihood(params, z, given),
+        classes=model.classes,
     )
 
 

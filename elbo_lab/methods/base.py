@@ -27,6 +27,7 @@ class Picture(NamedTuple):
     beside_inputs: bool = False
     # [m]: the m^2 images are decoded from a square grid with these values on both axes of a plane
     axes: np.ndarray | None = None
+    columns: int = 10  # images in a row of the figure
 
 
 class Method(NamedTuple):
@@ -53,6 +54,7 @@ class Method(NamedTuple):
     # counting active units over training examples
     layer_means: Callable[..., dict[str, Array]] | None = None
     # (key, params, stats, number, given=NOTHING_GIVEN, on_progress=...) -> draws x [number, D];
+    # where it is conditioned on labels, given has one for all draws [], or one for each [number];
     # compiled inside, and on_progress is called with the fraction that is done
     sample: Callable[..., Array] | None = None
     # (params, stats, batch) -> features [B, L] (float32) or codes [B, M] (int32)
@@ -64,3 +66,7 @@ class Method(NamedTuple):
     code_spec: Spec | None = None  # of the codes that `encode` returns; None: it returns features
     # What may help a run that diverged, for the error message.
     remedy: str = "a lower --learning_rate or --clip_norm may help"
+    classes: int | None = None  # C, of the labels that it is conditioned on; None: on none
+    # (key, params, stats, batch) -> log p(x|y) of every class y, [B, C], whatever the labels:
+    # "log_px_y" if it is exact, "log_likelihood_y" if it is L_K; None: without labels
+    measure_classes: Callable[..., dict[str, Array]] | None = None

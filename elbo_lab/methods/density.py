@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.losses.posteriors import one_per_example
+from elbo_lab.methods import class_rows
 from elbo_lab.methods.base import Loss, Method, Picture
 from elbo_lab.models.base import NOTHING_GIVEN, Density, Given, given_of
 
@@ -15,9 +17,9 @@ from elbo_lab.models.base import NOTHING_GIVEN, Density, Given, given_of
 def make(model: Density, spec: Spec, measure_batch: int = 100) -> Method:
     """A density trained by -log p(x) and measured by log p(x), in nats, exactly.
 
-    Loss: -log p(x) for each example (term "nll"). Quantity: "log_px". Picture: "samples",
-    one draw for each example of the batch, given its label or context where the model is
-    conditional.
+    Loss: -log p(x) for each example (term "nll"). Quantity: "log_px". Picture: "samples", one draw
+    for each example of the batch. With labels all of these are of p(x|y), and the picture has
+    draws of each class.
 
     Args:
       model: with an exact `log_prob`.
@@ -37,9 +39,20 @@ def make(model: Density, spec: Spec, measure_batch: int = 100) -> Method:
         law = model.distribution(params, stats, given_of(batch))
         return {"log_px": law.log_prob(batch.x)}
 
+    def measure_classes(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
+        def log_px(label: Array) -> Array:
+            return model.distribution(params, stats, Given(label=label)).log_prob(batch.x)
+
+        # One class after the other: together their activations would take C times the memory.
+        return {"log_px_y": jax.lax.map(log_px, jnp.arange(model.classes)).T}
+
     def samples(key: Array, params: Any, stats: Any, batch: Batch) -> Array:
         law = model.distribution(params, stats, given_of(batch))
         return one_per_example(law, key, (len(batch.x),))
+
+    def class_samples(key: Array, params: Any, stats: Any, batch: Batch) -> Array:
+        label = jnp.repeat(class_rows.shown(model.classes), class_rows.COLUMNS)
+        return model.distribution(params, stats, Given(label=label)).sample(key)
 
     def sample(
         key: Array,
@@ -49,27 +62,34 @@ def make(model: Density, spec: Spec, measure_batch: int = 100) -> Method:
         given: Given = NOTHING_GIVEN,
         on_progress: Callable[[float], None] = lambda part: None,
     ) -> Array:
-        if not hasattr(model.distribution(params, stats, given), "sample_in_row"):
-            return model.distribution(params, stats, given).sample(key, (number,))
+        law = model.distribution(params, stats, given)
+        sample_shape = () if law.batch_shape else (number,)  # labels have a draw each
+        if not hasattr(law, "sample_in_row"):
+            return law.sample(key, sample_shape)
         return sample_in_steps(
             model,
             key,
             params,
             stats,
             given,
-            (number,),
+            sample_shape,
             on_progress=lambda done, total: on_progress(done / total),
         )
 
+    picture = Picture(samples, "Samples")
+    if model.classes is not None:
+        picture = class_rows.picture(class_samples, model.classes)
     return Method(
         init=init,
         loss=loss,
         terms=("nll",),
         measure=measure,
         measure_batch=measure_batch,
-        pictures={"samples": Picture(samples, "Samples")},
+        pictures={"samples": picture},
         headline="log_px",
         sample=sample,
+        classes=model.classes,
+        measure_classes=None if model.classes is None else measure_classes,
     )
 
 

@@ -17,7 +17,7 @@ from elbo_lab import losses
 from elbo_lab.data.dataset import Batch
 from elbo_lab.distributions import Chain
 from elbo_lab.distributions.means import mean_of
-from elbo_lab.models.base import Model, given_of
+from elbo_lab.models.base import Given, Model, given_of
 
 DRAWS_PER_CHUNK = 50
 
@@ -102,6 +102,53 @@ def make_measure(model: Model, k: int, num_draws: int) -> Callable[..., dict[str
             "effective_sample_size": jnp.exp(2 * sums.log_w - sums.log_w2),
             **layer_means(means_key, posterior),
         }
+
+    return measure
+
+
+def make_class_measure(model: Model, k: int, num_draws: int) -> Callable[..., dict[str, Array]]:
+    """The measurement of a batch under every class, `Method.measure_classes`.
+
+    log_likelihood_y  [B, C], L_K = log 1/K sum_k p(x|y, z_k) p(z_k) / q(z_k|x, y), z_k ~ q(z|x, y),
+                      for each class y, in nats: a lower bound of log p(x|y) in expectation
+
+    All classes have the same noise, so that their differences have less of it.
+
+    Args:
+      model: conditioned on labels.
+      k: draws inside the IWAE bound, which decide how many are held at once, as in `make_measure`.
+      num_draws: K.
+    """
+    per_chunk = draws_per_chunk(k, num_draws)
+    chunks = -(-num_draws // per_chunk)
+
+    def measure(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
+        del stats
+        x = batch.x
+
+        def log_likelihood(label: Array) -> Array:
+            given = Given(label=jnp.full(x.shape[0], label))
+            posterior, prior = model.posterior(params, x, given), model.prior(params, given)
+
+            def fold(log_sum: Array, chunk: Array) -> tuple[Array, None]:
+                draws = losses.log_weights(
+                    jax.random.fold_in(key, chunk),
+                    posterior,
+                    prior,
+                    lambda z: model.likelihood(params, z, given).log_prob(x),
+                    per_chunk,
+                    vectorized=True,
+                )
+                is_counted = chunk * per_chunk + jnp.arange(per_chunk) < num_draws
+                log_w = jnp.where(is_counted[:, None], draws.log_w, -jnp.inf)
+                return jnp.logaddexp(log_sum, jax.nn.logsumexp(log_w, axis=0)), None
+
+            start = jnp.full(x.shape[0], -jnp.inf)
+            log_sum, _ = jax.lax.scan(fold, start, jnp.arange(chunks))
+            return log_sum - jnp.log(float(num_draws))
+
+        by_class = jax.lax.map(log_likelihood, jnp.arange(model.classes))
+        return {"log_likelihood_y": by_class.T}
 
     return measure
 

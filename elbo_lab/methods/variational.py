@@ -16,7 +16,7 @@ from elbo_lab.configs import Config, resolved
 from elbo_lab.data.dataset import Batch
 from elbo_lab.distributions.means import closed_form_mean, mean_or_draw
 from elbo_lab.losses.posteriors import sample_from
-from elbo_lab.methods import importance
+from elbo_lab.methods import class_rows, importance
 from elbo_lab.methods.base import Loss, Method, Picture
 from elbo_lab.models.base import NOTHING_GIVEN, Given, Model, given_of
 from elbo_lab.options import values_of
@@ -38,6 +38,10 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
     def init(key: Array, batch: Batch, mean: Array | None = None) -> tuple[Any, Any]:
         return model.init(key, batch, mean), ()
 
+    measure_classes = None
+    if model.classes is not None:
+        measure_classes = importance.make_class_measure(model, config.k, config.eval_k)
+
     return Method(
         init=init,
         loss=objective_loss(config, model, num_train),
@@ -53,12 +57,15 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
         encode=functools.partial(encode, model),
         posterior=lambda params, stats, batch: model.posterior(params, batch.x, given_of(batch)),
         decode=lambda params, stats, z, given: model.likelihood(params, z, given),
+        classes=model.classes,
+        measure_classes=measure_classes,
     )
 
 
 def has_plane(config: Config, model: Model) -> bool:
-    """True if z is [*batch, 2] of real numbers, so that points of its plane can be decoded."""
-    return config.model_options.latent_dims == (2,) and not model.is_discrete
+    """True if z is [*batch, 2] of real numbers, whose points are decoded without a label."""
+    has_points = not model.is_discrete and model.classes is None
+    return config.model_options.latent_dims == (2,) and has_points
 
 
 def objective_loss(
@@ -160,6 +167,15 @@ def pictures(model: Model, is_plane: bool) -> dict[str, Picture]:
         del batch
         return sample(model, key, params, stats, SAMPLES)
 
+    def class_samples(key: Array, params: Any, stats: Any, batch: Batch) -> Array:
+        del stats, batch
+        z_key, x_key = jax.random.split(key)
+        label = class_rows.shown(model.classes)
+        z = sample_from(model.prior(params, NOTHING_GIVEN), z_key, (class_rows.COLUMNS,))
+        # Each class [C, 1] meets each z [COLUMNS, L].
+        x = mean_or_draw(x_key, model.likelihood(params, z, Given(label=label[:, None])))
+        return x.reshape(-1, x.shape[-1])
+
     def reconstructions(key: Array, params: Any, stats: Any, batch: Batch) -> Array:
         del stats
         given = given_of(batch)
@@ -172,8 +188,11 @@ def pictures(model: Model, is_plane: bool) -> dict[str, Picture]:
         z = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
         return mean_or_draw(key, model.likelihood(params, jnp.asarray(z), NOTHING_GIVEN))
 
+    sample_picture = Picture(samples, "Samples from the prior (means of p(x|z), if known)")
+    if model.classes is not None:
+        sample_picture = class_rows.picture(class_samples, model.classes, ", a column for each z")
     by_name = {
-        "samples": Picture(samples, "Samples from the prior (means of p(x|z), if known)"),
+        "samples": sample_picture,
         "reconstructions": Picture(reconstructions, "Reconstructions", beside_inputs=True),
     }
     if is_plane:

@@ -38,6 +38,9 @@ class Density(NamedTuple):
     distribution: Callable[..., Any]
     """(params, stats, given) -> p(x|.) with log_prob and sample; x is [*any, D]."""
 
+    classes: int | None = None
+    """C, the classes of the labels on which p(x|y) is conditioned; None: it is p(x)."""
+
 
 class Model(NamedTuple):
     """A latent-variable model as pure functions, valid for any leading batch dimensions.
@@ -73,3 +76,6 @@ class Model(NamedTuple):
 
     is_discrete: bool = False
     """True if z takes discrete values: its draws have no derivative, and z fills no plane."""
+
+    classes: int | None = None
+    """C, the classes of the labels on which p(x|z, y) and q(z|x, y) are conditioned; None: none."""

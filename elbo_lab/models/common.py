@@ -1,13 +1,18 @@
-"""Settings that several model families share, each said once.
+"""Settings and steps of initialization that several model families share, each said once.
 
-A function returns a dataclass field, since every family has its own order of settings. It takes the
-default where the families differ in it.
+The function of a setting returns a dataclass field, since every family has its own order of
+settings. It takes the default where the families differ in it.
 """
 
 from typing import Any
 
-from elbo_lab.data.dataset import Spec
-from elbo_lab.models.laws import LIKELIHOODS
+import jax.numpy as jnp
+from jax import Array
+
+from elbo_lab.data.dataset import Batch, Spec
+from elbo_lab.models.base import Params
+from elbo_lab.models.conditions import CONDITIONS, NONE
+from elbo_lab.models.laws import LIKELIHOODS, Likelihood
 from elbo_lab.models.networks import ACTIVATIONS, NORMS, SCALES, ConvSettings, image_shape
 from elbo_lab.models.posteriors import POSTERIORS
 from elbo_lab.models.priors import PRIORS
@@ -90,6 +95,15 @@ def center_inputs_option() -> Any:
     return option(False, "subtract the training mean from what the inference network sees")
 
 
+def condition_option() -> Any:
+    """The field `condition`, of type str."""
+    return option(
+        NONE,
+        "what the model is conditioned on: nothing, or the label of each example, p(x|y)",
+        CONDITIONS,
+    )
+
+
 def channels_option() -> Any:
     """The field `channels`, of type tuple[int, ...]."""
     return option((32, 64), "channels after each convolution that halves height and width", least=1)
@@ -129,3 +143,30 @@ def conv_settings(family: str, options: Any, spec: Spec) -> ConvSettings:
     return ConvSettings(
         spec.shape, options.channels, options.activation, options.norm, options.residual_blocks
     )
+
+
+def start_at_mean(
+    params: Params,
+    law: Likelihood,
+    batch: Batch,
+    mean: Array | None,
+    output_bias: str,
+    center_inputs: bool = False,
+) -> None:
+    """Starts what depends on the mean of the training data, in the parameters: the output bias, and
+    the constant that is subtracted from the inference network's input.
+
+    Args:
+      params: of the model; changed in place.
+      law: of p(x|z).
+      batch: the first rows of the training data, x [*batch, D].
+      mean: [D], of all training data; None: the batch's is taken.
+      output_bias: one of `OUTPUT_BIASES`.
+      center_inputs: True to store the mean as `params["encoder"]["center"]`.
+    """
+    if mean is None:
+        mean = jnp.mean(batch.x.reshape(-1, batch.x.shape[-1]), axis=0)
+    if center_inputs:
+        params["encoder"]["center"] = mean
+    if output_bias == "train_mean":
+        law.start_bias(params["decoder"], mean)

@@ -12,7 +12,7 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Distribution
-from elbo_lab.models import common, laws, priors
+from elbo_lab.models import common, conditions, laws, priors
 from elbo_lab.models.base import Given, Model, Params
 from elbo_lab.models.networks import GaussianConv, LatentConvDecoder
 from elbo_lab.models.posteriors import POSTERIORS
@@ -43,25 +43,30 @@ class ConvOptions:
     prior: str = common.prior_option()
     prior_components: int = common.prior_components_option()
     output_bias: str = common.output_bias_option()
+    condition: str = common.condition_option()
 
 
 def make(options: ConvOptions, spec: Spec) -> Model:
     """Gaussian q(z|x) by strided convolutions; its covariance, the prior and p(x|z) are those of
     the settings (`posteriors`, `priors`, `laws`).
 
+    A model that is conditioned on labels is p(x|y, z), q(z|x, y) and p(z).
+
     Args:
       options: the family's settings.
       spec: of images (H, W) or (H, W, C), of any size.
 
     Raises:
-      ValueError: data that are not images, several latent layers, no channels, or a law of levels
-        for data without.
+      ValueError: data that are not images, several latent layers, no channels, a law of levels
+        for data without, a condition for data without labels, or a VampPrior with labels.
     """
     settings = common.conv_settings("conv", options, spec)
     if len(options.latent_dims) != 1:
         shown = ",".join(map(str, options.latent_dims))
         raise ValueError(f"latent_dims={shown}: the model conv has one layer of latents.")
     (latent_dim,) = options.latent_dims
+    classes = conditions.num_classes(options, spec)
+    num_labels = classes or 0  # the length of the one-hot vector beside an input
     law = laws.make(options, spec)
     covariance = POSTERIORS[options.posterior]
     heads = covariance.heads(latent_dim, options.posterior_rank)
@@ -73,22 +78,23 @@ def make(options: ConvOptions, spec: Spec) -> Model:
         prior_key = jax.random.fold_in(jax.random.clone(key), _PRIOR)
         encoder_key, decoder_key = jax.random.split(key)
         params = {
-            "encoder": encoder.init(encoder_key, jnp.zeros(spec.dim))["params"],
-            "decoder": decoder.init(decoder_key, jnp.zeros(latent_dim))["params"],
+            "encoder": encoder.init(encoder_key, jnp.zeros(spec.dim + num_labels))["params"],
+            "decoder": decoder.init(decoder_key, jnp.zeros(latent_dim + num_labels))["params"],
             "prior": top.init(prior_key, batch),
         }
-        if options.output_bias == "train_mean":
-            mean = jnp.mean(batch.x, axis=0) if mean is None else mean
-            law.start_bias(params["decoder"], mean)
+        common.start_at_mean(params, law, batch, mean, options.output_bias)
         return params
 
     def prior(params: Params, given: Given) -> Distribution:
         return top.distribution(params["prior"], lambda x: posterior(params, x, given))
 
     def posterior(params: Params, x: Array, given: Given) -> Distribution:
-        return covariance.distribution(*encoder.apply({"params": params["encoder"]}, x))
+        inputs = conditions.beside(x, given, classes)
+        return covariance.distribution(*encoder.apply({"params": params["encoder"]}, inputs))
 
     def likelihood(params: Params, z: Array, given: Given) -> Distribution:
-        return law.distribution(*decoder.apply({"params": params["decoder"]}, z))
+        inputs = conditions.beside(z, given, classes)
+        return law.distribution(*decoder.apply({"params": params["decoder"]}, inputs))
 
-    return Model(init, prior, posterior, likelihood, rows=max(1, ROWS // law.numbers))
+    rows = max(1, ROWS // law.numbers)
+    return Model(init, prior, posterior, likelihood, rows=rows, classes=classes)

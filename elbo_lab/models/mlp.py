@@ -15,7 +15,7 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Chain, Distribution
-from elbo_lab.models import common, laws, priors
+from elbo_lab.models import common, conditions, laws, priors
 from elbo_lab.models.base import NOTHING_GIVEN, Given, Model, Params
 from elbo_lab.models.networks import INITS, DecoderMLP, GaussianMLP, Head, gaussian
 from elbo_lab.models.posteriors import POSTERIORS
@@ -63,23 +63,30 @@ class MLPOptions:
         tuple(INITS),
     )
     center_inputs: bool = common.center_inputs_option()
+    condition: str = common.condition_option()
 
 
 def make(options: MLPOptions, spec: Spec) -> Model:
     """Gaussian layers; q(z|x), the top layer's prior and p(x|z) are those of the settings
     (`posteriors`, `priors`, `laws`).
 
+    A model that is conditioned on labels is p(x|y, z_1), q(z_1|x, y) and p(z). Layers above the
+    first are p(z_i|z_{i+1}) and q(z_{i+1}|z_i) as without labels: given z_1 they are independent of
+    x and y.
+
     Args:
       options: the family's settings.
       spec: of the data, of any shape.
 
     Raises:
-      ValueError: tokens; a law of levels for data without; a VampPrior of several layers.
+      ValueError: tokens; a law of levels for data without; a VampPrior of several layers or with
+        labels; a condition for data without labels.
     """
     if spec.kind == "token":
         raise ValueError("The model mlp takes images or real numbers, not tokens.")
     data_dim = spec.dim
     sizes = options.latent_dims  # (L_1, ..., L_n), from the data up
+    classes = conditions.num_classes(options, spec)
 
     covariance = POSTERIORS[options.posterior]
 
@@ -105,26 +112,21 @@ def make(options: MLPOptions, spec: Spec) -> Model:
         common_key = jax.random.clone(key)  # for weights that are all drawn by the same key
         prior_key = jax.random.fold_in(jax.random.clone(key), _PRIOR)
         keys = iter(jax.random.split(key, 2 * len(sizes)))
-        inputs = (data_dim, *sizes)
+        inputs = (data_dim + (classes or 0), *sizes)
 
         def initial(network: GaussianMLP | DecoderMLP, size: int) -> Params:
             return network.init(next(keys), jnp.zeros(size))["params"]
 
         params = {
             "encoder": {_layer_name(i): initial(net, inputs[i]) for i, net in enumerate(encoders)},
-            "decoder": initial(decoder, sizes[0]),
+            "decoder": initial(decoder, sizes[0] + (classes or 0)),
             "prior": {
                 _layer_name(i): initial(net, sizes[i + 1]) for i, net in enumerate(downwards)
             },
         }
         params = INITS[options.init](common_key, params)
         params["prior"] |= top.init(prior_key, batch)
-        if mean is None:
-            mean = jnp.mean(batch.x.reshape(-1, data_dim), axis=0)
-        if options.center_inputs:
-            params["encoder"]["center"] = mean
-        if options.output_bias == "train_mean":
-            law.start_bias(params["decoder"], mean)
+        common.start_at_mean(params, law, batch, mean, options.output_bias, options.center_inputs)
         return params
 
     def prior(params: Params, given: Given = NOTHING_GIVEN) -> Chain | object:
@@ -138,7 +140,6 @@ def make(options: MLPOptions, spec: Spec) -> Model:
         return Chain(highest, conditionals, downwards=True)
 
     def posterior(params: Params, x: Array, given: Given = NOTHING_GIVEN) -> Chain | object:
-        del given
         layers = [
             conditional(net, params["encoder"][_layer_name(i)], covariance.distribution)
             for i, net in enumerate(encoders)
@@ -146,19 +147,20 @@ def make(options: MLPOptions, spec: Spec) -> Model:
         if options.center_inputs:
             # A constant among the parameters: without a gradient, no step changes it.
             x = x - jax.lax.stop_gradient(params["encoder"]["center"])
-        first = layers[0](x)
+        first = layers[0](conditions.beside(x, given, classes))
         return first if len(layers) == 1 else Chain(first, layers[1:])
 
     def likelihood(
         params: Params, z: Array | tuple[Array, ...], given: Given = NOTHING_GIVEN
     ) -> Distribution:
-        del given
         # Otherwise an array of two draws would be unpacked as two layers.
         chex.assert_trees_all_equal_structs(z, sizes if len(sizes) > 1 else sizes[0])
         z_1 = z[0] if len(sizes) > 1 else z
-        return law.distribution(*decoder.apply({"params": params["decoder"]}, z_1))
+        inputs = conditions.beside(z_1, given, classes)
+        return law.distribution(*decoder.apply({"params": params["decoder"]}, inputs))
 
-    return Model(init, prior, posterior, likelihood, rows=max(1, ROWS // law.numbers))
+    rows = max(1, ROWS // law.numbers)
+    return Model(init, prior, posterior, likelihood, rows=rows, classes=classes)
 
 
 def _layer_name(i: int) -> str:

@@ -13,9 +13,10 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions.autoregressive import Autoregressive
+from elbo_lab.models import common, conditions
 from elbo_lab.models.base import Density, Given, Params
 from elbo_lab.models.networks.masked import GatedPixelCNN, grid
-from elbo_lab.options import option
+from elbo_lab.options import option, values_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,30 +29,37 @@ class PixelCNNOptions:
     first_kernel_size: int = option(7, "of the first layer, odd", least=3, most=99)
     output_width: int = option(32, "features between the two 1 x 1 output layers", least=1)
     embedding_dim: int = option(16, "of the embedding of a token", least=1)
+    condition: str = common.condition_option()
 
 
 def make(options: PixelCNNOptions, spec: Spec) -> Density:
-    """An exact density of images with levels, or of tokens.
+    """An exact density of images with levels, or of tokens; p(x|y) if it is conditioned on labels.
 
     Args:
       options: the family's settings.
       spec: of kind "image" or "token", with levels, of one to three axes.
 
     Raises:
-      ValueError: the data have no levels or too many axes, a kernel size is even, or a width is
-        below the number of channels.
+      ValueError: the data have no levels or too many axes, a kernel size is even, a width is below
+        the number of channels, or the model is conditioned on labels that the data lack.
     """
     _check(options, spec)
-    network = GatedPixelCNN(spec, **dataclasses.asdict(options))
+    classes = conditions.num_classes(options, spec)
+    sizes = values_of(options)
+    del sizes["condition"]
+    network = GatedPixelCNN(spec, **sizes)
 
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
-        params = network.init(key, batch.x[:1])["params"]
+        label = None if classes is None else jnp.zeros(classes)
+        params = network.init(key, batch.x[:1], label)["params"]
         params["logits"]["bias"] = _marginal_logits(spec, batch.x, mean)
         return params
 
     def distribution(params: Params, stats: tuple, given: Given) -> Autoregressive:
+        label = None if classes is None else conditions.one_hot(given, classes)  # [*batch, C]
+
         def apply(x: Array, *above: list[Array | None], method: str) -> Array:
-            return network.apply({"params": params}, x, *above, method=method)
+            return network.apply({"params": params}, x, *above, label=label, method=method)
 
         def row_logits(x: Array, i: Array | int):
             def row_of(features: Array) -> Array:
@@ -60,10 +68,15 @@ def make(options: PixelCNNOptions, spec: Spec) -> Density:
             above = jax.tree.map(row_of, apply(x, method="above"))
             return lambda row: apply(row, above, method="row")
 
-        logits = functools.partial(apply, method="__call__")
-        return Autoregressive(logits, spec, row_logits=row_logits, num_rows=grid(spec.shape)[0])
+        return Autoregressive(
+            functools.partial(apply, method="__call__"),
+            spec,
+            batch_shape=() if label is None else label.shape[:-1],
+            row_logits=row_logits,
+            num_rows=grid(spec.shape)[0],
+        )
 
-    return Density(init, distribution)
+    return Density(init, distribution, classes)
 
 
 def _check(options: PixelCNNOptions, spec: Spec) -> None:

@@ -19,6 +19,7 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.models.base import Params
+from elbo_lab.models.conditions import is_conditional
 from elbo_lab.models.networks import gaussian
 
 # The variance of the mixture's means at the start. With 1 minus it as the components' variance, the
@@ -43,17 +44,23 @@ def make(options: Any, latent_dim: int, spec: Spec) -> Prior:
     """The prior that a model family's settings name.
 
     Args:
-      options: reads prior, prior_components and latent_dims.
+      options: reads prior, prior_components, latent_dims and condition.
       latent_dim: L, of the highest layer.
       spec: of the data.
 
     Raises:
-      ValueError: a VampPrior of several stochastic layers.
+      ValueError: a VampPrior of several stochastic layers, or of a model that is conditioned on
+        labels.
     """
     if options.prior == "vamp" and len(options.latent_dims) > 1:
         shown = ",".join(map(str, options.latent_dims))
         raise ValueError(
             f"prior=vamp mixes the q(z|u) of one stochastic layer; got latent_dims={shown}."
+        )
+    if options.prior == "vamp" and is_conditional(options):
+        raise ValueError(
+            "prior=vamp mixes q(z|u), but the inference network of condition=label is q(z|u, y), "
+            "and p(z) has no label."
         )
     return PRIORS[options.prior](latent_dim, options.prior_components, spec)
 

@@ -88,12 +88,7 @@ def make(options: SBNOptions, spec: Spec) -> Model:
             "prior": {_layer_name(i): initial(net, sizes[i + 1]) for i, net in enumerate(priors)},
         }
         params["prior"]["top"] = {"logits": jnp.zeros(sizes[-1])}
-        if mean is None:
-            mean = jnp.mean(batch.x.reshape(-1, data_dim), axis=0)
-        if options.center_inputs:
-            params["encoder"]["center"] = mean
-        if options.output_bias == "train_mean":
-            law.start_bias(params["decoder"], mean)
+        common.start_at_mean(params, law, batch, mean, options.output_bias, options.center_inputs)
         return params
 
     def prior(params: Params, given: Given = NOTHING_GIVEN) -> Distribution:

@@ -13,6 +13,7 @@ from elbo_lab.evaluation.active_units import ACTIVE_THRESHOLD, activity
 from elbo_lab.evaluation.evaluator import Evaluation
 from elbo_lab.evaluation.quantities import BITS, LOWER_BOUND, NATS, UPPER_BOUND
 from elbo_lab.methods import codebook
+from elbo_lab.models import conditions
 from elbo_lab.models.laws import LIKELIHOODS
 from elbo_lab.reports import words
 from elbo_lab.reports.tables import Result
@@ -29,7 +30,8 @@ _NAMELESS_BOUNDS = ("ciwae", "free_bits", "free_bits_batch")
 def test_results(config: Config, evaluation: Evaluation, spec: Spec | None = None) -> list[Result]:
     """The test split's numbers of one run, with standard errors over examples.
 
-    Where p(x|z) is a density, the names of what depends on it end in ", density". Where it is a
+    Where p(x|z) is a density, the names of what depends on it end in ", density"; where the model
+    is conditioned on labels, they say "given y" and their symbols have y. Where p(x|z) is a
     mass of 256 levels, the log-likelihood is also given in bits per dimension, -log p / (D log 2):
     an upper bound in expectation if log p is a lower bound.
 
@@ -43,14 +45,13 @@ def test_results(config: Config, evaluation: Evaluation, spec: Spec | None = Non
       The mean of each of `quantities.QUANTITIES` that was measured, active units per layer, and the
       use of the codebook.
     """
-    settings, has_density = configs.to_dict(config), is_density(config)
-    kind = "image" if spec is None else spec.kind
+    settings, kind = configs.to_dict(config), "image" if spec is None else spec.kind
     results = []
-    for name, quantity in quantities.present(evaluation).items():
-        title = quantity.title + (", density" if quantity.of_x and has_density else "")
+    for name, measured in quantities.present(evaluation).items():
+        quantity = quantities.described(measured, is_density(config), is_conditional(config))
         results.append(
             _mean(
-                title,
+                quantity.title,
                 quantities.symbol(quantity, settings),
                 evaluation[name],
                 words.for_kind(quantity.unit, kind),
@@ -59,9 +60,27 @@ def test_results(config: Config, evaluation: Evaluation, spec: Spec | None = Non
                 over=words.for_kind("images", kind),
             )
         )
-    if kind == "image" and spec is not None and spec.levels == 256 and not has_density:
-        results += _bits(evaluation, spec.dim, settings)
+    if kind == "image" and spec is not None and spec.levels == 256 and not is_density(config):
+        results += _bits(evaluation, spec.dim, config)
     return results + active_units(evaluation) + code_use(evaluation, settings)
+
+
+def classifier_results(name: str, measured: Evaluation, error: float, kind: str) -> list[Result]:
+    """Accuracy, log-probability of the true class and calibration error of a classifier.
+
+    Args:
+      name: of the classifier, in the place of a symbol.
+      measured: of `classification.per_example`.
+      error: the expected calibration error.
+      kind: of the data, for the nouns.
+    """
+    over = words.for_kind("images", kind)
+    share, nats = words.for_kind("share of images", kind), words.for_kind(NATS, kind)
+    return [
+        _mean("accuracy", name, measured["accuracy"], share, bound=None, k=None, over=over),
+        _mean("log p(y|x)", name, measured["log_py"], nats, bound=None, k=None, over=over),
+        Result("calibration error", name, error, split="test"),
+    ]
 
 
 def from_json(rows: list[dict[str, Any]]) -> list[Result]:
@@ -76,10 +95,16 @@ def is_density(config: Config) -> bool:
     return likelihood is not None and LIKELIHOODS[likelihood].density
 
 
-def _bits(evaluation: Evaluation, dim: int, settings: dict[str, Any]) -> list[Result]:
+def is_conditional(config: Config) -> bool:
+    """True if the model is conditioned on labels, so that log p(x|.) is log p(x|y, .)."""
+    return conditions.is_conditional(config.model_options)
+
+
+def _bits(evaluation: Evaluation, dim: int, config: Config) -> list[Result]:
     """The log-likelihoods in bits per dimension."""
-    results = []
-    for name, quantity in quantities.present(evaluation).items():
+    settings, results = configs.to_dict(config), []
+    for name, measured in quantities.present(evaluation).items():
+        quantity = quantities.described(measured, conditional=is_conditional(config))
         if name in quantities.IN_BITS:
             results.append(
                 _mean(
@@ -161,11 +186,12 @@ def train_result(
     """
     value = _mean_after(records, first_step, replicate, steps_per_line, term)
     if term != "bound":
-        title, unit = quantities.term(term, is_density(config))
+        title, unit = quantities.term(term, is_density(config), is_conditional(config))
         return Result(title, "", value, unit=words.for_kind(unit, kind), split="train")
     symbol, k = _bound_of(config)
     is_bound = symbol != "" or config.objective in _NAMELESS_BOUNDS
     title = "training bound" if is_bound else "training objective"
+    title += quantities.GIVEN_Y if is_conditional(config) else ""
     return Result(
         title + (", density" if is_density(config) else ""),
         symbol,

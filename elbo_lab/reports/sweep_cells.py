@@ -93,5 +93,6 @@ def bounds_beside_values(sweep: dict[str, Any], done: Iterable[Cell]) -> list[st
     if len(directions) < 2:
         return []
     listed = ", ".join(f"{symbol} ({direction})" for symbol, direction in directions.items())
-    note = f"Compared are {listed}, all of {LOG_PX}"
+    of_what = headlines(cells)[0]["target"] or LOG_PX
+    note = f"Compared are {listed}, all of {of_what}"
     return [f"{note}: a model that is measured by a lower bound may be better than its number."]

@@ -12,6 +12,7 @@ from elbo_lab.data import Dataset
 from elbo_lab.devices import distributed
 from elbo_lab.devices.setup import Placement
 from elbo_lab.errors import DamageWarning, UserError
+from elbo_lab.models.conditions import is_conditional
 from elbo_lab.runs import run_files, rundir, sizes
 from elbo_lab.training import metrics
 
@@ -50,7 +51,7 @@ def complete(
       stages.StoppedError: after a signal.
       stages.DivergedError: no replicate is left to train.
     """
-    digest = data.digest(dataset)
+    digest = data.digest(dataset, is_conditional(config.model_options))
     distributed.check_same(f"{__version__} {config} {placement} {digest}")
 
     def claim():

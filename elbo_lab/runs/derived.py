@@ -85,7 +85,7 @@ def load(name: str, data_dir: str | None = None, manual_dir: str | None = None) 
         notes=(*trained.dataset.notes, note),
         kind="token" if is_code else "real",
         levels=spec.levels if is_code else None,
-        decode=functools.partial(_decoded, trained),
+        decode=_decoder(trained),
         log_px_z=arrays["log_px_z"] if is_code else None,
         checkpoint=trained.digest,
     )
@@ -200,6 +200,13 @@ def _log_px_z(method: Method) -> Callable[..., Array]:
         return method.decode(params, stats, codes, given).log_prob(batch.x)
 
     return log_px_z
+
+
+def _decoder(trained: Trained) -> Callable[[Any], np.ndarray] | None:
+    """The function from codes or features to images; None for a model that is conditioned on
+    labels, which decodes no features without them.
+    """
+    return None if trained.method.classes is not None else functools.partial(_decoded, trained)
 
 
 def _decoded(trained: Trained, code: Any) -> np.ndarray:

@@ -4,6 +4,7 @@ The run's own evaluation stays; each of these has its own folder:
 
 RUN/evaluations/NAME/evaluation.npz   every example's values, in the format of the run's own
 RUN/evaluations/NAME/summary.json     settings, the checkpoint's digest, and the numbers
+RUN/evaluations/NAME/classification.svg  of the measure `classification`: confusion and calibration
 """
 
 import dataclasses
@@ -17,8 +18,8 @@ from elbo_lab import __version__, configs, data, evaluation, files, json_files, 
 from elbo_lab.data import Dataset
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import measures
-from elbo_lab.reports import results, tables
-from elbo_lab.runs import examples, sizes, stages
+from elbo_lab.reports import classification_figures, results, svg_figures, tables
+from elbo_lab.runs import classifying, examples, sizes, stages
 from elbo_lab.runs.loading import Trained
 
 FOLDER = "evaluations"
@@ -61,18 +62,27 @@ def evaluate(
         dataset = trained.dataset
     else:
         _check_dataset(trained, settings, dataset)
+    if classifying.NAME in settings.measures:
+        classifying.check(trained)
     stored = {
         "elbo_lab": __version__,
         "checkpoint": trained.digest,
         "settings": dataclasses.asdict(settings),
-        "data_sha256": data.digest(dataset),
+        "data_sha256": data.digest(dataset, with_labels=trained.method.classes is not None),
         "seed": config.seed,
     }
     folder = trained.path / FOLDER / configs.digest_of(files.jsonable(stored))
     rows = _stored(folder, len(dataset.x_test))
     if rows is None:
         values = _measured(trained, settings, config, dataset, on_batch)
+        classified = None
+        if classifying.NAME in settings.measures:
+            classified = classifying.classified(trained, dataset, values)
+            values |= classified.values
         rows = results.test_results(config, values, trained.spec)
+        if classified is not None:
+            rows += classified.rows
+            stored["classification"] = classified.summary
         _write(folder, values, stored | {"results": [row._asdict() for row in rows]})
     titles = [
         ("run", f"{trained.path}, seed {trained.config.seed}, step {trained.step:,}"),
@@ -126,6 +136,23 @@ def _check_dataset(trained: Trained, settings: Settings, dataset: Dataset) -> No
             f"--dataset={settings.dataset} has test examples of {_shown(spec)}; {trained.path} was "
             f"trained on {_shown(own)}."
         )
+    _check_labels(trained, settings, dataset)
+
+
+def _check_labels(trained: Trained, settings: Settings, dataset: Dataset) -> None:
+    """Raises a UserError for a data set whose labels are not those of a conditional model."""
+    classes = trained.method.classes
+    if classes is None:
+        return
+    if dataset.y_test is None:
+        raise UserError(
+            f"--dataset={settings.dataset} has no labels, and {trained.path} is a model of p(x|y)."
+        )
+    if dataset.y_test.max() >= classes:
+        raise UserError(
+            f"--dataset={settings.dataset} has labels up to {dataset.y_test.max()}; "
+            f"{trained.path} was trained on 0..{classes - 1}."
+        )
 
 
 def _shown(spec: data.Spec) -> str:
@@ -165,6 +192,10 @@ def _write(folder: Path, values: evaluation.Evaluation, summary: dict[str, Any])
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}") from error
     evaluation.write_evaluations(folder / "evaluation.npz", {0: jax.device_get(values)})
+    if classifying.NAME in summary:
+        svg = classification_figures.figure(summary[classifying.NAME]["classifiers"])
+        text = svg_figures.standalone(svg) + "\n"
+        files.write_atomically(folder / classifying.FIGURE, text.encode())
     # Written last: its presence means that the evaluation is complete.
     files.write_summary(folder / "summary.json", summary)
 

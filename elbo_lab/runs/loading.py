@@ -13,7 +13,10 @@ from elbo_lab import configs, data, evaluation, methods, training
 from elbo_lab.configs import Config
 from elbo_lab.data import Batch, Dataset, Spec, binarization, is_binary
 from elbo_lab.errors import UserError
+from elbo_lab.evaluation import classification
 from elbo_lab.methods import Method
+from elbo_lab.models import conditions
+from elbo_lab.models.base import NOTHING_GIVEN, Given
 from elbo_lab.runs import examples, run_files, states
 from elbo_lab.training import optimizer
 
@@ -41,7 +44,8 @@ class Trained(NamedTuple):
         """Examples as the method takes them: x [N, ...] -> [N, D] in the kind's type.
 
         Raises:
-          ValueError: x has another number of values per example, or values out of range.
+          ValueError: x has another number of values per example, or values out of range; a model
+            that is conditioned on labels gets none, or other ones than it has.
         """
         x = np.asarray(x)
         if not x.size or x[0].size != self.spec.dim:
@@ -53,7 +57,10 @@ class Trained(NamedTuple):
         if self.spec.kind == "image" and x.dtype.kind in "biu" and x.max() <= 1:
             x = x.astype(np.float32)  # binary images, as `data.load` reads whole numbers of 0 and 1
         _check_values(x, self.spec)
-        label = None if label is None else jnp.asarray(label, jnp.int32)
+        if self.method.classes is not None:
+            label = self.labels_of(label, len(x))
+        elif label is not None:
+            label = jnp.asarray(label, jnp.int32)
         return Batch(binarization.model_input(jnp.asarray(x), self.spec.kind), label)
 
     def encode(self, x: Any, label: Any = None) -> Array:
@@ -71,20 +78,55 @@ class Trained(NamedTuple):
         key: Array,
         number: int,
         on_progress: Callable[[float], None] = lambda part: None,
+        label: Any = None,
     ) -> np.ndarray:
         """Draws [number, *shape] from the model; means of p(x|z) where it has latents.
 
+        Args:
+          key: one typed PRNG key.
+          number: of draws.
+          on_progress: called with the fraction that is done.
+          label: of a model that is conditioned on labels, the class of all draws [] or of each
+            [number]; None: classes are drawn by their frequencies among the training examples.
+
         Raises:
-          ValueError: the method gives no samples.
+          ValueError: the method gives no samples, or there is no such class.
         """
         if self.method.sample is None:
             raise ValueError(f"{self.config.model} gives no samples without a prior of its codes.")
+        given = NOTHING_GIVEN
+        if self.method.classes is not None and label is None:
+            label_key, key = jax.random.split(key)
+            share = classification.frequencies(self.dataset.y_train, self.method.classes)
+            label = jax.random.choice(label_key, len(share), (number,), p=jnp.asarray(share))
+        if label is not None:
+            label = np.full(number, label) if np.ndim(label) == 0 else label
+            given = Given(label=self.labels_of(label, number))
         draw = self.method.sample
-        x = draw(key, self.params, self.stats, number, on_progress=on_progress)
+        x = draw(key, self.params, self.stats, number, given, on_progress=on_progress)
         return np.asarray(x).reshape(number, *self.spec.shape)
 
+    def labels_of(self, label: Any, number: int) -> Array:
+        """Labels [number], int32, for a model that is conditioned on them.
+
+        Raises:
+          ValueError: the model is not conditioned on labels, has no such class, or the labels are
+            missing or not as many.
+        """
+        if self.method.classes is None:
+            raise ValueError(f"{self.path} is not conditioned on labels; give none.")
+        valid = f"whole numbers in 0..{self.method.classes - 1}, one for each of {number} examples"
+        if label is None:
+            raise ValueError(f"label is missing: {self.path} is conditioned on labels, {valid}.")
+        label = np.asarray(label)
+        if label.shape != (number,) or label.dtype.kind not in "iu":
+            raise ValueError(f"label must be {valid}; got {label.dtype} {label.shape}.")
+        if not (0 <= label.min() and label.max() < self.method.classes):
+            raise ValueError(f"label must be {valid}; got {label.min()} to {label.max()}.")
+        return jnp.asarray(label, jnp.int32)
+
     def measure(self, key: Array, x: Any, label: Any = None) -> dict[str, np.ndarray]:
-        """Every quantity of every example, in nats.
+        """Every quantity of every example, in nats; of p(x|y) if it is conditioned on labels.
 
         "log_likelihood" [N] estimates log p(x) by L_K with K = config.eval_k draws, a lower bound
         in expectation; "log_px" [N], of a method that has it, is exact.
@@ -136,7 +178,7 @@ def load(
         dataset = data.load(config.dataset, data_dir, manual_dir, resolve=resolve)
     except UserError as error:
         raise UserError(f"{path} was trained on {config.dataset}: {error}") from error
-    data_digest = data.digest(dataset)
+    data_digest = data.digest(dataset, conditions.is_conditional(config.model_options))
     if data_digest != run.data_digest:
         changed = data.changed(config.dataset, run.data_digest, data_digest)
         raise UserError(f"{path} cannot be loaded: {changed}.")

@@ -13,6 +13,7 @@ from elbo_lab.devices import setup
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import Evaluation, quantities
 from elbo_lab.files import write_summary
+from elbo_lab.models import conditions
 from elbo_lab.options import options_of
 from elbo_lab.reports import figures, results, words
 from elbo_lab.reports.tables import Result, binarization_text, replicate_results, result_table
@@ -102,18 +103,20 @@ def stored_table(path: Path) -> str:
 
 
 def model_text(config: dict[str, Any]) -> str:
-    """The model family, with its latent dimensions, if it has any, and what is not standard in the
-    laws of its latent variables: "mlp, latent dimensions 100, 50, full covariance, mixture prior".
+    """The model family, with its latent dimensions, if it has any, what is not standard in the laws
+    of its latent variables, and its condition: "mlp, latent dimensions 100, 50, full covariance,
+    mixture prior, given the label".
     """
-    latents = config.get("latent_dims")
-    if not latents:
-        return config["model"]
-    texts = [config["model"], f"latent dimensions {', '.join(map(str, latents))}"]
-    # Configurations of earlier versions lack both settings.
+    texts = [config["model"]]
+    if latents := config.get("latent_dims"):
+        texts.append(f"latent dimensions {', '.join(map(str, latents))}")
+    # Configurations of earlier versions lack these settings.
     if (posterior := config.get("posterior", "diagonal")) != "diagonal":
         texts.append(f"{posterior} covariance")
     if (prior := config.get("prior", "standard")) != "standard":
         texts.append(f"{prior} prior")
+    if config.get("condition", conditions.NONE) != conditions.NONE:
+        texts.append("given the label")
     return ", ".join(texts)
 
 
@@ -170,10 +173,10 @@ def draw(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
     number = len(run.dataset.x_train)
     records = stages.read_records(run, training.total_steps(run.config, number))
     r = min(evaluations)
-    is_density = results.is_density(run.config)
+    density, conditional = results.is_density(run.config), results.is_conditional(run.config)
     curves = {}
     for name in run.method.terms:
-        title, unit = quantities.term(name, is_density)
+        title, unit = quantities.term(name, density, conditional)
         curves[name] = title, words.for_kind(unit, run.spec.kind)
     figures.learning_curves(folder / "learning_curves.png", records, curves)
     _draw_probes(run, folder, records)
@@ -196,7 +199,9 @@ def _draw_probes(run: stages.Run, folder: Path, records: list[dict]) -> None:
     probed = quantities.present(dict.fromkeys(measured))
     curves = {}
     for name in sorted(probed, key=lambda name: name != run.method.headline):
-        quantity = probed[name]
+        quantity = quantities.described(
+            probed[name], conditional=results.is_conditional(run.config)
+        )
         unit = words.for_kind(quantity.unit, run.spec.kind)
         curves[f"{PREFIX}{name}"] = f"first test batch, {quantity.title}", unit
     figures.learning_curves(folder / "test_curves.png", probes, curves)
@@ -231,7 +236,7 @@ def _draw_pictures(run: stages.Run, r: int, folder: Path) -> None:
         elif picture.axes is not None:
             figures.latent_grid(path, shaped(images), len(picture.axes), picture.axes)
         else:
-            figures.image_grid(path, shaped(images), 10, picture.title)
+            figures.image_grid(path, shaped(images), picture.columns, picture.title)
 
 
 def data_description(run: stages.Run) -> dict[str, Any]:

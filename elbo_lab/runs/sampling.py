@@ -15,6 +15,8 @@ from elbo_lab.runs.loading import Trained
 
 # Number of examples that are drawn at once.
 CHUNK = 500
+# Images in a row of a picture whose rows are not classes.
+COLUMNS = 8
 
 
 def sample(
@@ -22,6 +24,7 @@ def sample(
     key: Array,
     number: int,
     on_progress: Callable[[float], None] = lambda done: None,
+    label: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draws [number, *shape] from the model, in chunks. Codes and features are decoded to images by
     the run that encoded them.
@@ -31,29 +34,77 @@ def sample(
       key: one typed PRNG key.
       number: of draws.
       on_progress: called with the number of draws that are done, which may be fractional.
+      label: the class of each draw, [number], of a model that is conditioned on labels.
 
     Raises:
-      ValueError: the method gives no samples.
+      ValueError: the method gives no samples, or there is no such class.
     """
     starts = range(0, number, CHUNK)
     chunks = []
     decode = trained.dataset.decode
     for chunk_key, start in zip(jax.random.split(key, len(starts)), starts, strict=True):
         size = min(CHUNK, number - start)
-        x = trained.sample(chunk_key, size, lambda part, a=start, n=size: on_progress(a + part * n))
+        own = None if label is None else label[start : start + size]
+        x = trained.sample(
+            chunk_key, size, lambda part, a=start, n=size: on_progress(a + part * n), own
+        )
         chunks.append(x if decode is None else decode(x.reshape(size, -1)))
     return np.concatenate(chunks)
 
 
-def write(path: Path, x: np.ndarray, trained: Trained, columns: int) -> None:
-    """Writes draws as a picture, or, if the path ends in .npz, as its array `x`.
+def labels(trained: Trained, number: int, label: int | None) -> tuple[np.ndarray | None, int]:
+    """The class of each draw, and the images in a row of their picture.
+
+    Without --label a model that is conditioned on labels draws equally many of every class, which
+    are a row: the number is rounded down.
+
+    Args:
+      trained: a run.
+      number: the value of --num.
+      label: the value of --label.
+
+    Returns:
+      [n], or None for a model that is conditioned on nothing, and the images in a row.
+
+    Raises:
+      UserError: the model has no such class or is not conditioned on labels, or there are more
+        classes than draws.
+    """
+    classes = trained.method.classes
+    if classes is None:
+        if label is not None:
+            raise UserError(
+                f"--label={label} needs a run with --condition=label; {trained.path} is "
+                "conditioned on nothing."
+            )
+        return None, COLUMNS
+    if label is not None:
+        if label >= classes:
+            raise UserError(
+                f"--label must lie in 0..{classes - 1} for {trained.path}; got {label}."
+            )
+        return np.full(number, label), COLUMNS
+    if number < classes:
+        raise UserError(
+            f"--num must be at least {classes}, one for each class of {trained.path} (--label=0 "
+            f"draws a single class); got {number}."
+        )
+    return np.repeat(np.arange(classes), number // classes), number // classes
+
+
+def write(
+    path: Path, x: np.ndarray, trained: Trained, columns: int, label: np.ndarray | None = None
+) -> None:
+    """Writes draws as a picture, or, if the path ends in .npz, as its arrays `x` and, of a model
+    that is conditioned on labels, `label`.
 
     Raises:
       UserError: the file cannot be written, or the draws are not images.
     """
     if path.suffix == ".npz":
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, x=x)
+        arrays = {"x": x} if label is None else {"x": x, "label": label}
+        np.savez_compressed(buffer, **arrays)
         files.write_atomically(path, buffer.getvalue())
         return
     if trained.spec.kind != "image" and trained.dataset.decode is None:

@@ -19,6 +19,7 @@ from elbo_lab import losses, methods
 from elbo_lab.configs import Config, flag_text, traced
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.errors import UserError
+from elbo_lab.models.conditions import is_conditional
 from elbo_lab.options import values_of
 from elbo_lab.reports import words
 from elbo_lab.training import optimizer
@@ -55,7 +56,10 @@ def check(config: Config, spec: Spec, num_train: int, memory: int | None = None)
     method = methods.make(config, spec, num_train)
     key = jax.eval_shape(lambda: jax.random.key(0))
     kind = jnp.int32 if spec.kind == "token" else jnp.float32
-    batch = Batch(jax.ShapeDtypeStruct((config.batch_size, spec.dim), kind))
+    label = None
+    if spec.classes is not None:
+        label = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
+    batch = Batch(jax.ShapeDtypeStruct((config.batch_size, spec.dim), kind), label)
     params, stats = jax.eval_shape(method.init, key, batch)
     _check_parameters(config, params, stats, memory)
     number = jax.ShapeDtypeStruct((), jnp.float32)
@@ -121,12 +125,13 @@ def total_memory() -> int:
 
 
 def _is_plain(config: Config) -> bool:
-    """True for an mlp whose heads are as wide as x or z, and Adam."""
+    """True for an mlp whose inputs and heads are as wide as x or z, and Adam."""
     if config.model != "mlp" or config.optimizer != "adam":
         return False
     options = config.model_options
     has_wide_outputs = options.likelihood in ("logistic_mixture", "categorical")
-    return not has_wide_outputs and options.posterior == "diagonal" and options.prior == "standard"
+    has_own_laws = options.posterior != "diagonal" or options.prior != "standard"
+    return not (has_wide_outputs or has_own_laws or is_conditional(options))
 
 
 def _most(config: Config, data_dim: int) -> int:

@@ -97,7 +97,9 @@ def _reason_of_headlines(own: Measured, baseline: Measured) -> str:
 
 
 def _reason_of_images(own: Measured, baseline: Measured) -> str:
-    """The reason why the values of two cells are not of the same test images; "" if they are."""
+    """The reason why two cells' values are not log p of the same test images; "" if they are."""
+    if results.is_conditional(own.config) != results.is_conditional(baseline.config):
+        return "another condition: log p(x|y) and log p(x)"
     if _images_and_law(own.config) != _images_and_law(baseline.config):
         return "other test images or another likelihood"
     if own.config.test_draw == "by_seed" and set(own.values) != set(baseline.values):

@@ -19,6 +19,7 @@ from elbo_lab import configs, data, json_files
 from elbo_lab.configs import Config
 from elbo_lab.errors import DamageWarning, UserError
 from elbo_lab.files import write_summary
+from elbo_lab.models.conditions import is_conditional
 from elbo_lab.runs import completing, old_digests, run_files, rundir
 from elbo_lab.sweeps import grid
 
@@ -133,12 +134,20 @@ def jobs(path: Path) -> int | None:
     return json_files.read(path / SWEEP, _KIND).get("jobs")
 
 
+def digest_key(config: Config) -> str:
+    """The key of a config's data among digests: labels count where the model is conditioned on
+    them.
+    """
+    conditional = is_conditional(config.model_options)
+    return f"{config.dataset} with labels" if conditional else config.dataset
+
+
 def read(path: Path, digests: dict[str, str]) -> Store:
     """Reads which replicates the folder's runs have.
 
     Args:
       path: the sweep's folder.
-      digests: data set -> the digest of its images.
+      digests: `digest_key` -> the digest of the data.
 
     Raises:
       UserError: the images of a data set have changed since a run was trained on them.
@@ -152,7 +161,7 @@ def read(path: Path, digests: dict[str, str]) -> Store:
         except UserError:
             continue  # written by another version
         for replica in replicas:
-            new_digest = digests.get(replica.dataset, digest)
+            new_digest = digests.get(digest_key(replica), digest)
             if new_digest != digest:
                 changed = data.changed(replica.dataset, digest, new_digest)
                 raise UserError(

@@ -170,21 +170,23 @@ def _averages(
       values: seed -> values per test example.
     """
     settings, density = configs.to_dict(config), results.is_density(config)
+    conditional = results.is_conditional(config)
     averages = {}
-    for name, quantity in quantities.present(next(iter(values.values()))).items():
+    for name, measured in quantities.present(next(iter(values.values()))).items():
+        quantity = quantities.described(measured, density, conditional)
         mean, error, over = comparison.mean_and_error({s: e[name] for s, e in values.items()})
         averages[name] = {
             "mean": mean,
             "standard_error": error,
             "over": over and words.for_kind(over, kind),
-            "title": quantity.title + (", density" if density and quantity.of_x else ""),
+            "title": quantity.title,
             "symbol": quantities.symbol(quantity, settings),
             "unit": words.for_kind(quantity.unit, kind),
             "direction": quantity.direction,
             "better": quantity.better,
             "draws": quantities.num_draws(quantity, settings),
             "compared": quantity.compared,
-            "target": quantities.target(quantity, density),
+            "target": quantities.target(quantity, density, conditional),
         }
     return averages
 
@@ -217,7 +219,7 @@ def _training(config: Config, places: list[Place], summaries) -> dict[str, Any]:
     """
     first = summaries[places[0].path]
     name = first["terms"][0]
-    title, unit = quantities.term(name, results.is_density(config))
+    title, unit = quantities.term(name, results.is_density(config), results.is_conditional(config))
     seconds, compiled_seconds, curves = [], [], []
     for path, r in places:
         num_replicates = len(summaries[path]["replicas"])

@@ -10,6 +10,7 @@ from elbo_lab.configs import Config
 from elbo_lab.data import Dataset
 from elbo_lab.errors import UserError
 from elbo_lab.files import write_summary
+from elbo_lab.models.conditions import is_conditional
 from elbo_lab.runs.progress import GRACE, GridProgress, Interrupt
 from elbo_lab.sweeps import grid, sweep_folder, sweep_jobs
 
@@ -110,7 +111,7 @@ def with_data(
 
     Returns:
       The cells, of which those that do not fit their data have become skipped ones; data set ->
-      its numbers of training and test images; and data set -> its digest.
+      its numbers of training and test images; and `sweep_folder.digest_key` -> the digest.
 
     Raises:
       UserError: a data set cannot be loaded, or no cell fits its data.
@@ -121,6 +122,11 @@ def with_data(
         dataset = options.load(name)
         sizes[name] = len(dataset.x_train), len(dataset.x_test)
         digests[name] = data.digest(dataset)
+        own = [cell.config for cell in checked if cell.config and cell.config.dataset == name]
+        conditional = [config for config in own if is_conditional(config.model_options)]
+        if conditional:
+            key = sweep_folder.digest_key(conditional[0])
+            digests[key] = data.digest(dataset, with_labels=True)
         for i, cell in enumerate(checked):
             if cell.config and cell.config.dataset == name:
                 try:

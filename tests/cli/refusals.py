@@ -160,6 +160,33 @@ SENTENCES = {
         "--model=mixture with --dataset=codes:{runs}/vqvae: The model mixture takes images or real "
         "numbers, not tokens.",
     ),
+    "labels of sbn": (
+        ["run", "--model=sbn", "--condition=label"],
+        "--condition is a setting of --model=mlp, conv, pixelcnn; got --model=sbn.",
+    ),
+    "no such condition": (
+        ["run", "--condition=class"],
+        "--condition must be one of none, label; got 'class'.",
+    ),
+    "no labels": (
+        ["run", "--dataset={floats}", "--condition=label"],
+        "--condition=label needs labels, and the training examples of floats have none; use "
+        "--condition=none.",
+    ),
+    "a prior with labels": (
+        ["run", "--prior=vamp", "--condition=label"],
+        "--prior=vamp does not go with --condition=label: it mixes q(z|u), but the inference "
+        "network is q(z|u, y), and p(z) has no label; use standard or mixture.",
+    ),
+    "classes of no model": (
+        ["evaluate", "--run={runs}/conv", "--measures=classification"],
+        "--run={runs}/conv: classification needs p(x|y): a model that was trained with "
+        "--condition=label.",
+    ),
+    "a label for nothing": (
+        ["sample", "--run={runs}/conv", "--label=1", "--out={runs}/x.png"],
+        "--label=1 needs a run with --condition=label; {runs}/conv is conditioned on nothing.",
+    ),
     "no run": (["evaluate"], "--run must name a run's directory."),
     "no such run": (
         ["evaluate", "--run={runs}/gone"],
@@ -172,11 +199,11 @@ SENTENCES = {
     ),
     "no such measure": (
         ["evaluate", "--run={runs}/conv", "--measures=elbow"],
-        "--measures must be among quantities, squared_error; got 'elbow'.",
+        "--measures must be among quantities, squared_error, classification; got 'elbow'.",
     ),
     "no measure": (
         ["evaluate", "--run={runs}/conv", "--measures="],
-        "--measures must be among quantities, squared_error; got ''.",
+        "--measures must be among quantities, squared_error, classification; got ''.",
     ),
     "nothing to decode": (
         ["evaluate", "--run={runs}/prior", "--measures=squared_error"],

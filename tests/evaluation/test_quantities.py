@@ -42,3 +42,24 @@ def test_terms_of_a_density_are_marked_but_for_the_kl():
     titles = [quantities.term(n, density=True).title for n in ("bound", "kl", "code_book")]
     assert titles == ["training bound, density", "KL term", "code book, density"]
     assert quantities.term("reconstruction").title == "reconstruction term"
+
+
+def test_quantities_of_a_conditional_model_have_y_and_another_target():
+    def described(name: str, **law) -> tuple[str, str]:
+        quantity = quantities.described(quantities.QUANTITIES[name], **law)
+        return quantity.title, quantity.symbol
+
+    assert described("log_px") == ("log-likelihood", "log p(x)")
+    assert described("log_px", conditional=True) == ("log-likelihood given y", "log p(x|y)")
+    assert described("kl", density=True, conditional=True) == ("KL(q(z|x, y) || p(z))", "KL")
+    assert described("reconstruction", density=True, conditional=True) == (
+        "reconstruction given y, density",
+        "E_q log p(x|y, z)",
+    )
+    summed = described("log_likelihood_summed", conditional=True)
+    assert summed == ("log-likelihood, classes summed", "log sum_y p(x, y)")
+    assert quantities.term("bound", conditional=True).title == "training bound given y"
+    assert quantities.term("kl", conditional=True).title == "KL term"
+    log_px = quantities.QUANTITIES["log_px"]
+    targets = [quantities.target(log_px, False, conditional) for conditional in (False, True)]
+    assert targets == ["log p(x)", "log p(x|y)"]

@@ -11,7 +11,7 @@ import pytest
 from elbo_lab import configs, methods, models, training
 from elbo_lab.data import Batch, Spec
 from elbo_lab.evaluation import QUANTITIES
-from elbo_lab.models import MODELS, NOTHING_GIVEN, Density, Model
+from elbo_lab.models import MODELS, NOTHING_GIVEN, Density, Given, Model
 from elbo_lab.models.mixture import EMMixture
 from elbo_lab.objective_options import AUTOENCODER
 from elbo_lab.training import checkpoint, hyper
@@ -22,6 +22,7 @@ BINARY = Spec("image", (4, 4), 2)
 COLOUR = Spec("image", (4, 4, 3), 256)
 CODES = Spec("token", (2, 3), 5)
 REAL = Spec("real", (3,), None)
+LABELLED = BINARY._replace(classes=3)
 SMALL = {"batch_size": 6, "learning_rate": 0.03, "lr_schedule": "constant", "log_every": 4}
 MLP = {"hidden_dims": (8,), "k": 3, "eval_k": 6} | SMALL
 CONV = {"model": "conv", "channels": (4, 6), "latent_dims": (2,), "k": 3, "eval_k": 6} | SMALL
@@ -69,6 +70,9 @@ CASES: dict[str, tuple[dict, Spec]] = {
         COLOUR,
     ),
     "vqvae, categorical": (VQ | {"likelihood": "categorical"}, COLOUR),
+    "mlp, labels": (MLP | {"latent_dims": (2,), "condition": "label"}, LABELLED),
+    "conv, labels": (CONV | {"condition": "label"}, LABELLED),
+    "pixelcnn, labels": (PIXELS | {"condition": "label"}, LABELLED),
 }
 # Compiled by the slow tests alone: their parts are tested with the models.
 SLOW = (
@@ -79,6 +83,9 @@ SLOW = (
     "mlp, predicted variance",
     "conv, low rank, VampPrior, colours",
     "vqvae, categorical",
+    "mlp, labels",
+    "conv, labels",
+    "pixelcnn, labels",
 )
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CASES]
 
@@ -92,7 +99,8 @@ def examples(spec: Spec, number: int = 6) -> Batch:
     else:
         levels = rng.integers(0, spec.levels, (number, spec.dim))
         x = (levels / (spec.levels - 1)).astype(np.float32)
-    return Batch(jnp.asarray(x))
+    label = None if spec.classes is None else jnp.arange(number) % spec.classes
+    return Batch(jnp.asarray(x), label)
 
 
 class Case:
@@ -100,10 +108,13 @@ class Case:
 
     def __init__(self, name: str):
         values, self.spec = CASES[name]
-        binarization = "dynamic" if self.spec == BINARY else "none"
+        binarization = "dynamic" if self.spec.levels == 2 else "none"
         self.config = configs.make(**values, binarization=binarization)
         self.method = methods.make(self.config, self.spec, 6)
         self.batch = examples(self.spec)
+        # One class for all draws, where there are classes.
+        is_labelled = self.spec.classes is not None
+        self.given = Given(label=jnp.array(1)) if is_labelled else NOTHING_GIVEN
         self.init = jax.jit(self.method.init)
         self.params, self.stats = self.init(jax.random.key(0), self.batch)
         self.hparams = hyper.hyperparameters([self.config])
@@ -193,22 +204,22 @@ def test_distributions_of_a_batch_are_those_of_its_examples(case):
     if isinstance(model, Density | EMMixture):
 
         def log_prob(x):
-            return model.distribution(params, case.stats, NOTHING_GIVEN).log_prob(x)
+            return model.distribution(params, case.stats, case.given).log_prob(x)
 
     elif isinstance(model, Model):
-        draws = model.prior(params, NOTHING_GIVEN).sample(jax.random.key(3), (1,))
+        draws = model.prior(params, case.given).sample(jax.random.key(3), (1,))
 
         def log_prob(x):
             # The same z for every example.
             batch = x.shape[:-1]
             z = jax.tree.map(lambda z_1: jnp.broadcast_to(z_1[0], (*batch, z_1.shape[-1])), draws)
-            return model.likelihood(params, z, NOTHING_GIVEN).log_prob(x)
+            return model.likelihood(params, z, case.given).log_prob(x)
 
     else:
 
         def log_prob(x):
-            vectors = model.encode(params, x, NOTHING_GIVEN)
-            return model.likelihood(params, vectors, NOTHING_GIVEN).log_prob(x)
+            vectors = model.encode(params, x, case.given)
+            return model.likelihood(params, vectors, case.given).log_prob(x)
 
     alone = np.stack([log_prob(row) for row in x])
     np.testing.assert_allclose(log_prob(x), alone, rtol=1e-4, atol=1e-4)
@@ -217,7 +228,8 @@ def test_distributions_of_a_batch_are_those_of_its_examples(case):
 def test_samples_and_pictures_lie_in_the_support(case):
     drawn = {}
     if case.method.sample is not None:
-        drawn["sample"] = case.method.sample(jax.random.key(4), case.params, case.stats, 3)
+        arguments = (jax.random.key(4), case.params, case.stats, 3, case.given)
+        drawn["sample"] = case.method.sample(*arguments)
         chex.assert_shape(drawn["sample"], (3, case.spec.dim))
     for name, picture in case.method.pictures.items():
         draw = jax.jit(picture.draw)
@@ -248,7 +260,7 @@ def test_what_is_encoded_can_be_decoded(case):
         assert np.all((np.asarray(code) >= 0) & (np.asarray(code) < method.code_spec.levels))
     # `encode` returns the means of the lowest stochastic layer; `decode` takes all layers.
     if len(getattr(case.config.model_options, "latent_dims", (1,))) == 1:
-        law = method.decode(case.params, case.stats, code, NOTHING_GIVEN)
+        law = method.decode(case.params, case.stats, code, case.given)
         chex.assert_shape(law.log_prob(case.batch.x), (6,))
 
 

@@ -149,7 +149,9 @@ class ResidualStack(nn.Module):
 class ConvEncoder(nn.Module):
     """Strided 4 x 4 convolutions, then residual blocks: [*batch, D] -> [*batch, h, w, features].
 
-    (h, w) is the coarsest grid, features the last of the channels.
+    (h, w) is the coarsest grid, features the last of the channels. Values after the D of the image,
+    such as a one-hot label, have a linear layer to the features of the first convolution, the same
+    at each position: as if each value were a constant plane beside the image.
     """
 
     settings: ConvSettings
@@ -157,9 +159,14 @@ class ConvEncoder(nn.Module):
     @nn.compact
     @by_rows
     def __call__(self, x: Array) -> Array:
-        x = x.reshape(-1, *image_shape(self.settings.shape))
+        shape = image_shape(self.settings.shape)
+        x, others = x[:, : math.prod(shape)], x[:, math.prod(shape) :]
+        x = x.reshape(-1, *shape)
         for i, features in enumerate(self.settings.channels):
             x = Conv(features, 4, stride=2, name=f"down_{i}")(x)
+            if i == 0 and others.shape[-1]:
+                planes = nn.Dense(features, use_bias=False, kernel_init=LECUN, name="others")
+                x = x + planes(others)[:, None, None]
             x = NormActivation(self.settings, name=f"act_{i}")(x)
         return ResidualStack(self.settings, name="residual")(x)
 

@@ -4,7 +4,8 @@ van den Oord et al. 2016b, "Conditional image generation with PixelCNN decoders"
 by row, column and channel. Two stacks of convolutions see what is earlier: the vertical one all
 rows above, the horizontal one the left of its row and the vertical one's features; together they
 have no blind spot. Kernels are cropped to what they may see, which is faster than a mask over a
-whole kernel. Only the channels of the pixel itself need a mask.
+whole kernel. Only the channels of the pixel itself need a mask. A label adds a bias of its class to
+the features of each gate (their equation 4).
 """
 
 import flax.linen as nn
@@ -15,7 +16,7 @@ from jax import Array
 
 from elbo_lab.data.dataset import Spec
 from elbo_lab.models.networks.convolutions import convolve
-from elbo_lab.models.networks.mlp import dense
+from elbo_lab.models.networks.mlp import GLOROT, dense
 
 
 def channel_mask(inputs: int, features: int, channels: int, strict: bool) -> np.ndarray:
@@ -122,27 +123,40 @@ class GatedLayer(nn.Module):
         self.across = dense(2 * self.width, "across")
         self.left = Left(self.width, self.radius, self.channels, self.first)
         self.out = Masked1x1(self.width, self.channels)
+        # They have parameters only where they are called, with labels.
+        self.label_above = class_biases(2 * self.width)
+        self.label_left = class_biases(2 * self.width)
 
-    def vertical(self, v: Array) -> tuple[Array, Array]:
+    def vertical(self, v: Array, label: Array | None) -> tuple[Array, Array]:
         """The vertical stack's features, and their contribution to the horizontal stack."""
         features = self.above(v)
+        if label is not None:
+            features = features + self.label_above(label)
         return gate(features), self.across(features)
 
-    def horizontal(self, h: Array, from_above: Array | None) -> Array:
+    def horizontal(self, h: Array, from_above: Array | None, label: Array | None) -> Array:
         """The horizontal stack's features; all layers but the first add them to their input."""
         features = self.left(h)
         if from_above is not None:
             features = features + from_above
+        if label is not None:
+            features = features + self.label_left(label)
         update = self.out(gate(features))
         return update if self.first else h + update
+
+
+def class_biases(features: int) -> nn.Dense:
+    """One vector of features for each class: one-hot labels [..., C] -> [..., features]."""
+    return nn.Dense(features, use_bias=False, kernel_init=GLOROT)
 
 
 class GatedPixelCNN(nn.Module):
     """Gated PixelCNN: values [*any, D] -> logits [*any, D], or [*any, D, levels] for levels > 2.
 
-    The logits at d are those of x_d given x_1, ..., x_{d-1}. A shape of one axis is a single row,
-    which has no rows above. The inputs are images scaled to [-1, 1], or learned embeddings of
-    tokens.
+    The logits at d are those of x_d given x_1, ..., x_{d-1}, and given the label if there is one. A
+    shape of one axis is a single row, which has no rows above. The inputs are images scaled to
+    [-1, 1], or learned embeddings of tokens. Labels are one-hot, [*batch, C], and are broadcast
+    against the leading axes of x.
 
     Args:
       spec: kind "image" or "token", one to three axes: (W,), (H, W) or (H, W, C).
@@ -178,10 +192,10 @@ class GatedPixelCNN(nn.Module):
     def _grid(self) -> tuple[int, int, int]:
         return grid(self.spec.shape)
 
-    def __call__(self, x: Array) -> Array:
-        return self.row(x, self.above(x))
+    def __call__(self, x: Array, label: Array | None = None) -> Array:
+        return self.row(x, self.above(x, label), label)
 
-    def above(self, x: Array) -> list[Array | None]:
+    def above(self, x: Array, label: Array | None = None) -> list[Array | None]:
         """The vertical stack's contributions to each layer of the horizontal stack.
 
         Returns:
@@ -189,25 +203,26 @@ class GatedPixelCNN(nn.Module):
         """
         if self._grid[0] == 1:
             return [None] * self.layers
-        features, above = self._inputs(x), []
+        features, above, label = self._inputs(x), [], _by_rows(label, x)
         for layer in self.gated:
-            features, from_above = layer.vertical(features)
+            features, from_above = layer.vertical(features, label)
             above.append(from_above)
         return above
 
-    def row(self, x: Array, above: list[Array | None]) -> Array:
+    def row(self, x: Array, above: list[Array | None], label: Array | None = None) -> Array:
         """The logits of all rows of the image, or of one.
 
         Args:
           x: [*any, D'], the values of these rows alone.
           above: the result of the method `above`, cut to these rows.
+          label: one-hot, [*batch, C], or None.
 
         Returns:
           [*any, D'] or [*any, D', levels].
         """
-        h = self._inputs(x)
+        h, label = self._inputs(x), _by_rows(label, x)
         for layer, from_above in zip(self.gated, above, strict=True):
-            h = layer.horizontal(h, from_above)
+            h = layer.horizontal(h, from_above, label)
         logits = self.logits(jax.nn.relu(self.hidden(jax.nn.relu(h))))
         return logits.reshape(x.shape if self.spec.levels == 2 else (*x.shape, self.spec.levels))
 
@@ -218,6 +233,14 @@ class GatedPixelCNN(nn.Module):
         if self.spec.kind == "token":
             return self.embedding(x).reshape(-1, height, width, channels * self.embedding_dim)
         return (2 * x - 1).reshape(-1, height, width, channels)
+
+
+def _by_rows(label: Array | None, x: Array) -> Array | None:
+    """One-hot labels [*batch, C] for values x [*any, D'], as [rows, 1, 1, C]."""
+    if label is None:
+        return None
+    rows = jnp.broadcast_to(label, (*x.shape[:-1], label.shape[-1]))
+    return rows.reshape(-1, 1, 1, label.shape[-1])
 
 
 def grid(shape: tuple[int, ...]) -> tuple[int, int, int]:
