@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from elbo_lab.errors import UserError
-from elbo_lab.losses.estimators import FINITE_ESTIMATORS, has_enough
+from elbo_lab.losses.estimators import DISCRETE_ESTIMATORS, has_enough
 from elbo_lab.models.registry import MODELS
 from elbo_lab.objective_options import (
     AUTOENCODER,
@@ -212,7 +212,7 @@ def estimators(config: Config) -> tuple[str, ...]:
     In the order of the family's preference if it has one; some may need more draws.
     """
     valid = estimators_of(config.objective, config.objective_options)
-    continuous = tuple(name for name in valid if name not in FINITE_ESTIMATORS)
+    continuous = tuple(name for name in valid if name not in DISCRETE_ESTIMATORS)
     preferred = MODELS[config.model].estimators
     return tuple(name for name in preferred if name in valid) if preferred else continuous
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from elbo_lab import losses
 from elbo_lab.cli import run_flags
-from elbo_lab.losses import catalogue
+from elbo_lab.losses import catalogue, estimator_notes
 from elbo_lab.reports import documents
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "bounds.md"
@@ -39,7 +39,7 @@ def estimators() -> str:
     """A table of all estimators."""
     rows = [
         (f"`{name}`", *entry)
-        for name, entry in catalogue.ESTIMATOR_NOTES.items()
+        for name, entry in estimator_notes.ESTIMATOR_NOTES.items()
         if name in losses.ESTIMATORS
     ]
     head = ("", "p's parameters", "path of a draw", "d log q(z_k)", "bias", "needs", "source")

@@ -309,6 +309,11 @@ def _check_estimator(config: Config) -> None:
             f"--estimator={name} sums over all values of z, which are not finitely many in "
             f"--model={config.model}; valid estimators with {objective}: {', '.join(valid)}."
         )
+    if name in of_objective and name not in valid and name in estimators.BINARY_ESTIMATORS:
+        raise UserError(
+            f"--estimator={name} needs binary latents, which --model={config.model} has not; valid "
+            f"estimators with {objective}: {', '.join(valid)}."
+        )
     if name in of_objective and name not in valid:
         raise UserError(
             f"--estimator={name} differentiates through draws of z, which are discrete in "
@@ -320,6 +325,11 @@ def _check_estimator(config: Config) -> None:
             f"{', '.join(valid)}."
         )
     latent_dims = settings.get("latent_dims", ())
+    if name == "rebar" and len(latent_dims) > 1:
+        raise UserError(
+            f"--estimator={name} needs one stochastic layer; got "
+            f"--latent_dims={configs.flag_text(latent_dims)}."
+        )
     if name in estimators.FINITE_ESTIMATORS and (
         len(latent_dims) > 1 or latent_dims[0] > MOST_UNITS
     ):

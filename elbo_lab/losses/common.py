@@ -23,7 +23,10 @@ FOR_IWAE = tuple(name for name in ESTIMATORS if name != "enumerate")
 ANY_BOUND = tuple(name for name in FOR_IWAE if name != "ovis")
 FOR_MEAN = (*ANY_BOUND, "enumerate")
 # For log-weights without log q: stl, dreg and the wake estimators change how log q is weighed.
-WITHOUT_LOG_Q = ("reparam", "score", "score_loo", "vimco", "enumerate")
+WITHOUT_LOG_Q = (
+    *("reparam", "score", "score_loo", "vimco", "enumerate"),
+    *("arm", "disarm", "rebar", "gumbel_softmax", "straight_through"),
+)
 # For log-weights other than log w: the wake estimators always weigh by w.
 NOT_WAKE = tuple(name for name in ANY_BOUND if not name.startswith("wake"))
 WEIGHTED_MEAN = (*NOT_WAKE, "enumerate")

@@ -85,6 +85,16 @@ def law_of(distribution: Any) -> Law | None:
     return Law(name, parameters, shape, factor_ndims)
 
 
+def bernoulli_logits(distribution: Any) -> Array | None:
+    """Logits of independent Bernoulli variables, [*batch, *factors]; None for any other law."""
+    base = innermost(distribution)
+    classes = [(cls.__module__.partition(".")[0], cls.__name__) for cls in type(base).__mro__]
+    if not any(READERS[cls][1] is _two_log_masses for cls in classes if cls in READERS):
+        return None
+    (log_masses,) = law_of(distribution).parameters
+    return log_masses[..., 1] - log_masses[..., 0]
+
+
 def broadcast_parameter(parameter: Array, shape: tuple[int, ...], ndims: int) -> Array:
     """The parameter with leading dimensions `shape`; its last `ndims` ones are a factor's own."""
     return jnp.broadcast_to(parameter, (*shape, *parameter.shape[parameter.ndim - ndims :]))

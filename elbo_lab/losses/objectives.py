@@ -55,13 +55,14 @@ def elbo(
         variance in general: near convergence the Monte Carlo form's errors cancel (its variance
         vanishes where q is the exact posterior).
       estimator: a name in `ESTIMATORS`, or a function of the same type. With kl="analytic" the
-        log-weights have no log q, and the choices are reparam, score, score_loo, vimco and
-        enumerate.
+        log-weights have no log q, and the choices are reparam, score, score_loo, vimco,
+        enumerate and those of binary draws.
       vectorized: True if the functions take all draws at once; see `log_weights`.
 
     Returns:
       loss [*batch], nats, = -bound; Aux. Population: the bound is at most log p(x). Finite K:
-      unbiased, value and gradient (except for the wake estimators, which follow no bound).
+      unbiased, value and gradient (except for the wake estimators, which follow no bound, and the
+      gradient of gumbel_softmax and straight_through).
 
     Raises:
       ValueError: unknown kl or estimator; no closed form known; see `log_weights`. Where the loss
@@ -125,7 +126,7 @@ def iwae(
     Returns:
       loss [*batch], nats, = -bound; Aux. Population: a lower bound on log p(x), tighter as K
       grows. Finite K: the value is unbiased for that bound, and so is the gradient of every
-      estimator but stl (for K > 1) and the wake estimators.
+      estimator but stl (for K > 1), the wake estimators, gumbel_softmax and straight_through.
 
     Raises:
       ValueError: as `elbo`.
@@ -294,7 +295,8 @@ def from_bound(
 
     Returns:
       loss [*batch] = -bound; Aux. Value and gradient are unbiased for the expected bound of K
-      draws, except for stl (unless the bound is linear in log_w) and the wake estimators.
+      draws, except for stl (unless the bound is linear in log_w), the wake estimators,
+      gumbel_softmax and straight_through.
 
     Raises:
       ValueError: as `elbo`; a bound that does not map [K, *batch] to [*batch].

@@ -47,7 +47,10 @@ MODELS: dict[str, Family] = {
         "sigmoid belief network: any number of layers of binary latents, exact for few units",
         objective="iwae",
         k=5,
-        estimators=("vimco", "score_loo", "score", "ovis", "wake", "enumerate"),
+        estimators=(
+            *("vimco", "score_loo", "score", "disarm", "arm", "rebar", "ovis", "wake"),
+            *("gumbel_softmax", "straight_through", "enumerate"),
+        ),
     ),
     "pixelcnn": Family(
         pixelcnn.PixelCNNOptions,

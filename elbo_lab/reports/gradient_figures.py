@@ -23,7 +23,7 @@ _COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"),
     *("#56B4E9", "#F0E442", "#000000", "#777777", "#8B4513"),
 )
-_MARKERS = "osD^vPX<>p"
+_MARKERS = "osD^vPX<>ph8dH*"
 _PANEL, _HEIGHT = 480, 480  # pixels
 
 

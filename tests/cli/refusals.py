@@ -102,7 +102,8 @@ SENTENCES = {
     "estimator of sbn": (
         ["run", "--model=sbn", "--estimator=dreg"],
         "--estimator=dreg differentiates through draws of z, which are discrete in --model=sbn; "
-        "valid estimators with --objective=iwae: vimco, score_loo, score, ovis, wake.",
+        "valid estimators with --objective=iwae: vimco, score_loo, score, disarm, arm, rebar, "
+        "ovis, wake, gumbel_softmax, straight_through.",
     ),
     "objective of vqvae": (
         ["run", "--model=vqvae", "--objective=elbo"],

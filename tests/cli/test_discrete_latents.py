@@ -38,25 +38,33 @@ def test_the_sum_over_z_needs_discrete_latents():
     )
 
 
+def test_pairs_of_binary_draws_need_binary_latents():
+    assert refusal(objective="elbo", estimator="disarm") == (
+        "--estimator=disarm needs binary latents, which --model=mlp has not; valid estimators with "
+        "--objective=elbo: reparam, stl, dreg, score, score_loo, vimco, wake, wake_dreg."
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         (
             {"estimator": "dreg"},
             "--estimator=dreg differentiates through draws of z, which are discrete in "
-            "--model=sbn; valid estimators with --objective=iwae: vimco, score_loo, score, ovis, "
-            "wake.",
+            "--model=sbn; valid estimators with --objective=iwae: vimco, score_loo, score, "
+            "disarm, arm, rebar, ovis, wake, gumbel_softmax, straight_through.",
         ),
         (
             {"objective": "beta_vae", "estimator": "reparam"},
             "--estimator=reparam differentiates through draws of z, which are discrete in "
             "--model=sbn; valid estimators with --objective=beta_vae --kl=analytic: vimco, "
-            "score_loo, score, enumerate.",
+            "score_loo, score, disarm, arm, rebar, gumbel_softmax, straight_through, enumerate.",
         ),
         (
             {"objective": "elbo", "estimator": "ovis"},
             "--estimator=ovis does not go with --objective=elbo; valid estimators: vimco, "
-            "score_loo, score, wake, enumerate.",
+            "score_loo, score, disarm, arm, rebar, wake, gumbel_softmax, straight_through, "
+            "enumerate.",
         ),
         (
             {"objective": "elbo", "estimator": "enumerate", "latent_dims": (17,)},
@@ -71,12 +79,16 @@ def test_the_sum_over_z_needs_discrete_latents():
         (
             {"estimator": "enumerate"},
             "--estimator=enumerate does not go with --objective=iwae; valid estimators: vimco, "
-            "score_loo, score, ovis, wake.",
+            "score_loo, score, disarm, arm, rebar, ovis, wake, gumbel_softmax, straight_through.",
         ),
         (
             {"k": 1, "estimator": "vimco"},
             "--estimator=vimco compares draws, and needs --k of at least 2; got 1. For one draw: "
-            "score, wake.",
+            "score, disarm, arm, rebar, wake, gumbel_softmax, straight_through.",
+        ),
+        (
+            {"estimator": "rebar", "latent_dims": (3, 2)},
+            "--estimator=rebar needs one stochastic layer; got --latent_dims=3,2.",
         ),
         (
             {"objective": "info_vae"},

@@ -5,7 +5,7 @@ import inspect
 import numpyro.distributions as dist
 
 from elbo_lab import losses
-from elbo_lab.losses import catalogue
+from elbo_lab.losses import catalogue, common
 from tests.losses import linear_gaussian
 
 K = 6
@@ -22,13 +22,19 @@ OPTIONS = {
     "piwae": {"num_outer": 2, "num_samples": K // 2},
     "rws": {"phase": "both"},
 }
+# Estimators that a Gaussian posterior takes.
+GAUSSIAN = tuple(
+    name for name in losses.ESTIMATORS if name not in losses.estimators.DISCRETE_ESTIMATORS
+)
+# Those that take any bound.
+ANY_BOUND = tuple(name for name in GAUSSIAN if name in common.ANY_BOUND)
 # Every (objective, estimator) that is valid for a Gaussian posterior; estimator None where the
 # objective takes none.
 PAIRS = [
     (name, estimator)
     for name, entry in losses.CATALOGUE.items()
     for estimator in entry.estimators or (None,)
-    if estimator not in losses.estimators.FINITE_ESTIMATORS
+    if estimator is None or estimator in GAUSSIAN
 ]
 NEEDS_BATCH = [
     name for name, entry in losses.CATALOGUE.items() if entry.kind == catalogue.WHOLE_BATCH

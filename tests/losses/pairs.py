@@ -51,13 +51,9 @@ LIBRARIES = {
     "own": own_normal.OwnNormal,
 }
 SETTINGS = ("jit", "vmap", "shard_map", "remat", "x64", "bfloat16", "strict")
-# Those that work for the Gaussian posteriors here.
-GAUSSIAN_ESTIMATORS = tuple(
-    name for name in losses.ESTIMATORS if name not in losses.estimators.FINITE_ESTIMATORS
-)
 VALUES = {
     "objective": tuple(losses.OBJECTIVES),
-    "estimator": (*GAUSSIAN_ESTIMATORS, None),
+    "estimator": (*calls.GAUSSIAN, None),
     "library": tuple(LIBRARIES),
     "setting": SETTINGS,
 }

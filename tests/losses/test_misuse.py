@@ -10,7 +10,6 @@ import pytest
 
 from elbo_lab import losses
 from elbo_lab.losses import estimators
-from elbo_lab.losses.common import ANY_BOUND
 from tests.losses import calls, linear_gaussian
 from tests.losses.mean_gradients import GivenNoise
 
@@ -125,7 +124,7 @@ def test_samplers_that_ignore_sample_shape(estimator):
 # Values that the caller's functions return.
 
 
-@pytest.mark.parametrize("estimator", ANY_BOUND)
+@pytest.mark.parametrize("estimator", calls.ANY_BOUND)
 def test_bounds_of_the_wrong_shape(estimator):
     """The bound reduces the batch, alone or beside the draws; K = 6, B = 4."""
     for axis, shape in ((1, r"\(6,\)"), ((0, 1), r"\(\)")):

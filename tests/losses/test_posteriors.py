@@ -14,9 +14,9 @@ from tensorflow_probability.substrates import jax as tfp
 
 from elbo_lab import losses
 from elbo_lab.distributions import Chain
-from elbo_lab.losses.common import ANY_BOUND, FOR_IWAE
 from elbo_lab.losses.estimators import PATH_ESTIMATORS
 from elbo_lab.losses.posteriors import one_per_example
+from tests.losses import calls
 from tests.losses.binary_images import PRIOR, B, D, K, L, W, X, log_likelihood
 
 pytestmark = [
@@ -225,7 +225,7 @@ class OwnModule:
         return jnp.sum(dist.Normal(self.mean, 1.0).log_prob(z), axis=-1)
 
 
-@pytest.mark.parametrize("estimator", FOR_IWAE)
+@pytest.mark.parametrize("estimator", calls.GAUSSIAN)
 def test_a_users_own_attributes_are_ignored(estimator):
     def loss(mean):
         arguments = OwnModule(mean), PRIOR, log_likelihood
@@ -308,7 +308,7 @@ UNIFORMS = {
 @pytest.mark.parametrize("library", UNIFORMS)
 def test_moving_supports_are_refused_by_all_but_reparam(library):
     loss = functools.partial(uniform_loss, posterior=UNIFORMS[library])
-    for name in ANY_BOUND:
+    for name in calls.ANY_BOUND:
         slope = jax.grad(functools.partial(loss, estimator=name))
         if name == "reparam":
             assert jax.eval_shape(slope, 1.3, key=jax.random.key(0)).shape == ()
@@ -330,7 +330,7 @@ def test_reparam_follows_a_moving_support():
 
 def test_a_support_that_scaling_does_not_move_is_accepted():
     loss = functools.partial(uniform_loss, posterior=lambda s: scaled(dist.Exponential(1.0), s))
-    for estimator in ANY_BOUND:
+    for estimator in calls.ANY_BOUND:
         slope = jax.grad(functools.partial(loss, estimator=estimator))
         assert jax.eval_shape(slope, 1.3, key=jax.random.key(0)).shape == ()
 
@@ -344,7 +344,7 @@ def test_supports_that_depend_on_data_alone_are_accepted():
         arguments = posterior, prior, lambda v: jnp.zeros(v.shape[:-1])
         return jnp.sum(losses.iwae(jax.random.key(0), *arguments, estimator=estimator)[0])
 
-    for estimator in FOR_IWAE:
+    for estimator in calls.GAUSSIAN:
         slope = jax.grad(functools.partial(loss, estimator=estimator))
         assert jax.eval_shape(slope, jnp.zeros(D)).shape == (D,)
 

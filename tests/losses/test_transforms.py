@@ -15,7 +15,6 @@ import pytest
 
 from elbo_lab import losses
 from elbo_lab.losses import catalogue
-from elbo_lab.losses.common import FOR_IWAE
 from elbo_lab.losses.estimators import PATH_ESTIMATORS
 from tests.losses import calls, linear_gaussian
 
@@ -116,7 +115,7 @@ DIRECTION = linear_gaussian.Params(
 )
 PATHS = [(name, e) for name, e in calls.PAIRS if e in PATH_ESTIMATORS]
 # One pair of each other estimator: the same lines refuse their second derivatives.
-PATHS += [("iwae", e) for e in FOR_IWAE if e not in PATH_ESTIMATORS] + [("rws", None)]
+PATHS += [("iwae", e) for e in calls.GAUSSIAN if e not in PATH_ESTIMATORS] + [("rws", None)]
 FORWARD = [("iwae", "dreg"), ("iwae", "stl"), ("elbo", "reparam"), ("cubo", "dreg"), ("rws", None)]
 
 

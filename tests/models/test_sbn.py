@@ -154,7 +154,7 @@ def test_bounds_lie_below_log_px_and_have_their_expectations():
 
 
 BOUNDS = {"elbo": numpy_bounds.mean, "iwae": numpy_bounds.log_mean_exp}
-ESTIMATORS = ("score", "score_loo", "vimco")
+ESTIMATORS = ("score", "score_loo", "vimco", "disarm")
 
 
 def exact_gradient(params, sizes, x, bound):

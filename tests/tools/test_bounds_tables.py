@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from elbo_lab import losses
-from elbo_lab.losses import catalogue
+from elbo_lab.losses import catalogue, estimator_notes
 from tools import make_bounds_tables
 
 
@@ -32,4 +32,4 @@ def test_entries_are_complete(name):
 
 
 def test_every_estimator_has_a_note():
-    assert list(catalogue.ESTIMATOR_NOTES) == list(losses.ESTIMATORS)
+    assert list(estimator_notes.ESTIMATOR_NOTES) == list(losses.ESTIMATORS)
