@@ -1,4 +1,4 @@
-"""Updates the tables of docs/protocols.md and docs/systems/mixtures.md from code and results/.
+"""Updates the tables of docs/protocols.md and docs/systems/ from code and results/.
 
     python -m tools.make_results_tables
 
@@ -14,6 +14,7 @@ from elbo_lab.cli.protocols import PROTOCOLS
 from elbo_lab.reports import documents
 from elbo_lab.studies import (
     comparison_results,
+    discrete_results,
     fast_protocol,
     halving_table,
     mixture_results,
@@ -25,6 +26,7 @@ from elbo_lab.studies import (
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT, RESULTS = ROOT / "docs" / "protocols.md", ROOT / "results"
 MIXTURES = ROOT / "docs" / "systems" / "mixtures.md"
+DISCRETE = ROOT / "docs" / "systems" / "discrete.md"
 
 
 def protocols() -> str:
@@ -70,8 +72,18 @@ def mixtures_page(text: str) -> str:
     return documents.replaced(text, "mixtures", results)
 
 
+def discrete_page(text: str) -> str:
+    """The page of the study discrete with its table updated."""
+    results = discrete_results.markdown(discrete_results.read(RESULTS))
+    return documents.replaced(text, "discrete", results)
+
+
 # The documents, and the functions that update them.
-PAGES: dict[Path, Callable[[str], str]] = {DOCUMENT: document, MIXTURES: mixtures_page}
+PAGES: dict[Path, Callable[[str], str]] = {
+    DOCUMENT: document,
+    MIXTURES: mixtures_page,
+    DISCRETE: discrete_page,
+}
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from elbo_lab.studies import (
     ablate_protocol,
+    discrete,
     fast_protocol,
     li_turner2016,
     mixtures,
@@ -23,5 +24,6 @@ _MODULES = (
     tucker2018,
     li_turner2016,
     mixtures,
+    discrete,
 )
 STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in _MODULES}
