@@ -9,6 +9,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "m": "M, independent repeats of the bound that are averaged (miwae, piwae)",
         "estimator": "the gradient estimator (if not given and the objective takes one: reparam, "
         "or for discrete z vimco or score); docs/bounds.md lists the valid ones of each objective",
+        "score_baseline": "the learned baseline of --estimator=score: none, a running mean of the "
+        "bound's values, or the mean and a network of x (NVIL)",
     },
     "The model": {
         "model": "the model family",

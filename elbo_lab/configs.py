@@ -45,6 +45,7 @@ class Config:
     k: int | None = None
     m: int = 1
     estimator: str | None = None
+    score_baseline: str = "none"
     objective_options: Any = None
     # The model
     model: str = "mlp"

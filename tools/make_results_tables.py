@@ -16,6 +16,7 @@ from elbo_lab.studies import (
     autoencoder_results,
     comparison_results,
     computed,
+    discrete_results,
     fast_protocol,
     feature_results,
     halving_table,
@@ -93,6 +94,12 @@ def autoencoder_page(text: str) -> str:
     return documents.replaced(text, "autoencoder", results)
 
 
+def discrete_page(text: str) -> str:
+    """The page of the study discrete with its table updated."""
+    results = discrete_results.markdown(discrete_results.read(RESULTS))
+    return documents.replaced(text, "discrete", results)
+
+
 # The documents, and the functions that update them.
 PAGES: dict[Path, Callable[[str], str]] = {
     DOCUMENT: document,
@@ -100,6 +107,7 @@ PAGES: dict[Path, Callable[[str], str]] = {
     SYSTEMS / "features.md": features_page,
     SYSTEMS / "likelihoods.md": likelihoods_page,
     SYSTEMS / "autoencoder.md": autoencoder_page,
+    SYSTEMS / "discrete.md": discrete_page,
 }
 
 

@@ -129,7 +129,9 @@ def run_subject(
     mode = "fixed" if mode == "dynamic" else mode
     images = examples.stored(dataset.x_train[:size], keys.TRAIN_SPLIT, mode)
     x = binarization.model_input(images, trained.spec.kind)
-    return str(path), Subject(model, trained.params, x, lambda tree: tree, ("encoder",))
+    # A learned baseline has no part in the estimators that are compared.
+    params = {name: part for name, part in trained.params.items() if name != "baseline"}
+    return str(path), Subject(model, params, x, lambda tree: tree, ("encoder",))
 
 
 def batch_size(wanted: int, number: int) -> int:

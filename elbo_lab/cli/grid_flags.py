@@ -115,6 +115,8 @@ def applies(name: str, texts: dict[str, str]) -> bool:
         return config.objective is not None
     if name == "k":
         return config.k is not None
+    if name == "score_baseline" and texts.get("estimator"):
+        return texts["estimator"] == "score"
     if name in _ARGUMENTS:
         function = losses.OBJECTIVES.get(config.objective)
         return function is not None and _ARGUMENTS[name] in inspect.signature(function).parameters

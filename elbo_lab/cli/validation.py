@@ -22,6 +22,7 @@ from elbo_lab.data.binarization import BINARIZATIONS
 from elbo_lab.distributions.pixels import MOST_UNITS
 from elbo_lab.errors import UserError
 from elbo_lab.losses import bounds, catalogue, estimators
+from elbo_lab.methods.baselines import BASELINES
 from elbo_lab.models import MODELS
 from elbo_lab.objective_options import OBJECTIVE_OPTIONS, arguments, estimators_of
 from elbo_lab.optimizer_options import OPTIMIZER_OPTIONS
@@ -32,6 +33,7 @@ from elbo_lab.training.loop import BATCH_GRADIENTS
 CHOICES: dict[str, tuple[str, ...]] = {
     "objective": tuple(OBJECTIVE_OPTIONS),
     "estimator": tuple(losses.ESTIMATORS),
+    "score_baseline": BASELINES,
     "model": tuple(MODELS),
     "binarization": BINARIZATIONS,
     "test_draw": ("common", "by_seed"),
@@ -88,6 +90,7 @@ def check(config: Config) -> None:
         _check_partition(config.objective_options.partition)
     _check_objective(config)
     _check_estimator(config)
+    _check_baseline(config)
 
 
 def _check_family(config: Config) -> None:
@@ -102,8 +105,7 @@ def _check_family(config: Config) -> None:
     if has_objective:
         return
     unused = [name for name in OF_OBJECTIVES if getattr(config, name) is not None]
-    if config.m != 1:
-        unused.append("m")
+    unused += [name for name in ("m", "score_baseline") if name in configs.non_defaults(config)]
     for name in unused:
         raise UserError(
             f"--{name}={configs.flag_text(getattr(config, name))} does not go with "
@@ -343,4 +345,17 @@ def _check_estimator(config: Config) -> None:
         raise UserError(
             f"--estimator={name} compares draws, and needs --k of at least 2; got {config.k}. "
             f"For one draw: {', '.join(others)}."
+        )
+
+
+def _check_baseline(config: Config) -> None:
+    """Raises a UserError for a learned baseline without the estimator that subtracts it."""
+    if config.score_baseline == "none":
+        return
+    estimator = configs.resolved(config).estimator
+    if estimator != "score":
+        chosen = f"estimator={estimator}" if estimator else f"objective={config.objective}"
+        raise UserError(
+            f"--score_baseline={config.score_baseline} needs --estimator=score, which alone "
+            f"subtracts it; got --{chosen}."
         )

@@ -105,6 +105,7 @@ TERMS = {
     "reconstruction": Term("reconstruction term"),
     "nll": Term("negative log-likelihood"),
     "loss": Term("training loss"),
+    "baseline_loss": Term("squared error of the baseline, halved", "nats^2 per image"),
     "commitment": Term("commitment term"),
     "codebook": Term("codebook term"),
     "perplexity": Term("perplexity of the codes", "codes"),

@@ -16,7 +16,7 @@ from jax import Array
 
 from elbo_lab.losses.arguments import check_count, typed_key
 from elbo_lab.losses.arrays import to_common_float
-from elbo_lab.losses.common import Aux, checked_kl, reconstruction, weight_like
+from elbo_lab.losses.common import checked_kl, make_aux, reconstruction, weight_like
 from elbo_lab.losses.divergences import factors, kl_divergence, moments
 from elbo_lab.losses.estimators import Estimator
 from elbo_lab.losses.posteriors import one_per_example
@@ -33,6 +33,7 @@ class BatchAux(NamedTuple):
     log_px_z: Array  # [K, B]
     log_pz: Array  # [K, B]
     log_qz_x: Array  # [K, B]
+    learning_signal: Array  # [B], as in `Aux`: here mean_k log p(x|z_k)
     penalty: Array  # [], mean over the batch of the loss minus the negative ELBO
 
 
@@ -76,7 +77,7 @@ def free_bits_batch(
     kl = checked_kl(jnp.sum(groups, axis=-1), surrogate)
     cost = jnp.sum(floored(jnp.mean(groups, axis=0), min_kl)).astype(surrogate.dtype)
     loss = surrogate + cost
-    return loss, _aux(loss, draws, kl, cost - jnp.mean(kl))
+    return loss, _aux(loss, draws, kl, surrogate, cost - jnp.mean(kl))
 
 
 def beta_tcvae(
@@ -125,7 +126,7 @@ def beta_tcvae(
     kl = jnp.mean(draws.log_qz_x - draws.log_pz, axis=0)
     penalty = (weight_like(surrogate, "beta", beta) - 1) * total_correlation
     loss = surrogate + kl + penalty
-    return loss, _aux(loss, draws, kl, jnp.mean(penalty))
+    return loss, _aux(loss, draws, kl, surrogate, jnp.mean(penalty))
 
 
 def dip_vae_i(
@@ -237,7 +238,7 @@ def info_vae(
     discrepancy = squared_mmd(*to_common_float(z_q, z_p)).astype(surrogate.dtype)
     loss = surrogate + kl_weight * kl + mmd_weight * discrepancy
     penalty = mmd_weight * discrepancy + jnp.mean((kl_weight - 1) * kl)
-    return loss, _aux(loss, draws, kl, penalty)
+    return loss, _aux(loss, draws, kl, surrogate, penalty)
 
 
 def squared_mmd(z_q: Array, z_p: Array) -> Array:
@@ -276,7 +277,7 @@ def _dip(
     lambda_diag = jnp.asarray(weights.diag, surrogate.dtype)
     penalty = lambda_off * off + lambda_diag * jnp.sum((diagonal - 1) ** 2)
     loss = surrogate + kl + penalty
-    return loss, _aux(loss, draws, kl, penalty)
+    return loss, _aux(loss, draws, kl, surrogate, penalty)
 
 
 def _covariance(values: Array) -> Array:
@@ -293,6 +294,5 @@ def _check_batch(name: str, loss: Array) -> None:
         )
 
 
-def _aux(loss: Array, draws: LogWeights, kl: Array, penalty: Array) -> BatchAux:
-    aux = Aux(-loss, kl, draws.log_w, draws.log_px_z, draws.log_pz, draws.log_qz_x)
-    return BatchAux(*aux, penalty)
+def _aux(loss: Array, draws: LogWeights, kl: Array, surrogate: Array, penalty: Array) -> BatchAux:
+    return BatchAux(*make_aux(-loss, draws, kl, surrogate), penalty)

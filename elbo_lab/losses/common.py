@@ -43,6 +43,9 @@ class Aux(NamedTuple):
     log_px_z: Array  # as log_w, log p(x|z)
     log_pz: Array  # as log_w, log p(z)
     log_qz_x: Array  # as log_w, log q(z|x)
+    # [*batch], the value that the estimator differentiates for q, held fixed: the f that a baseline
+    # predicts. None where q follows no bound (wake_sleep, rws with a sleep phase).
+    learning_signal: Array | None = None
 
 
 def loss_of_bound(
@@ -54,7 +57,7 @@ def loss_of_bound(
 ) -> tuple[Array, Aux]:
     """Minus a bound of log w, by an estimator among the choices."""
     loss, draws = estimate(key, problem, bound, log_w_of, estimator, choices)
-    return loss, make_aux(-loss, draws)
+    return loss, make_aux(-loss, draws, surrogate=loss)
 
 
 def loss_with_kl(
@@ -70,7 +73,7 @@ def loss_with_kl(
         surrogate, draws = reconstruction(key, problem, estimator)
         divergence = checked_kl(divergence, surrogate)
         loss = surrogate + weight_like(surrogate, "The weight of the KL", beta) * divergence
-        return loss, make_aux(-loss, draws, divergence)
+        return loss, make_aux(-loss, draws, divergence, surrogate)
 
     def weigh(log_px_z: Array, log_pz: Array, log_qz_x: Array) -> Array:
         weight = weight_like(log_px_z[0], "The weight of the KL", beta)
@@ -78,7 +81,7 @@ def loss_with_kl(
         return log_px_z + weight * log_pz - weight * log_qz_x  # beta = 1: log w, bit for bit
 
     loss, draws = estimate(key, problem, bounds.elbo, weigh, estimator, WEIGHTED_MEAN)
-    return loss, make_aux(-loss, draws)
+    return loss, make_aux(-loss, draws, surrogate=loss)
 
 
 def checked_kl(divergence: Array, loss: Array) -> Array:
@@ -170,11 +173,22 @@ def _name_of(estimator: str | Estimator) -> str | None:
     return next((name for name, known in ESTIMATORS.items() if known is function), None)
 
 
-def make_aux(bound: Array, draws: LogWeights, kl: Array | None = None) -> Aux:
-    """`Aux` of the draws; without `kl`, the Monte Carlo estimate of the KL from them."""
+def make_aux(
+    bound: Array, draws: LogWeights, kl: Array | None = None, surrogate: Array | None = None
+) -> Aux:
+    """`Aux` of the draws.
+
+    Args:
+      bound: [*batch], the quantity that is maximized.
+      draws: of the estimator.
+      kl: [*batch], in closed form; None: the Monte Carlo estimate from the draws.
+      surrogate: [*batch], of the estimator that q follows, whose value is minus the learning
+        signal; None: q follows none.
+    """
     if kl is None:
         kl = jnp.mean(draws.log_qz_x - draws.log_pz, axis=0)
-    return Aux(bound, kl, draws.log_w, draws.log_px_z, draws.log_pz, draws.log_qz_x)
+    signal = None if surrogate is None else -jax.lax.stop_gradient(surrogate)
+    return Aux(bound, kl, draws.log_w, draws.log_px_z, draws.log_pz, draws.log_qz_x, signal)
 
 
 def batch_shape(key: Array, problem: Problem) -> tuple[int, ...]:

@@ -58,7 +58,7 @@ def capacity_vae(
     divergence = checked_kl(divergence, surrogate)
     excess = divergence - weight_like(surrogate, "capacity", capacity)
     loss = surrogate + weight_like(surrogate, "gamma", gamma) * jnp.abs(excess)
-    return loss, make_aux(-loss, draws, divergence)
+    return loss, make_aux(-loss, draws, divergence, surrogate)
 
 
 def free_bits(
@@ -95,7 +95,7 @@ def free_bits(
     surrogate, draws = reconstruction(key, problem, estimator)
     kl = checked_kl(jnp.sum(groups, axis=-1), surrogate)
     loss = surrogate + jnp.sum(floored(groups, min_kl), axis=-1)
-    return loss, make_aux(-loss, draws, kl)
+    return loss, make_aux(-loss, draws, kl, surrogate)
 
 
 def lambda_vae(

@@ -33,8 +33,9 @@ def score(
 
     Args:
       baseline: subtracted from f, [*batch] or a scalar, nats, e.g. a running mean or the output of
-        a network that the caller trains. Not differentiated here. To pass it, give the objective
-        functools.partial(score, baseline=b) as its `estimator`.
+        a network that the caller trains to predict `Aux.learning_signal` (NVIL, Mnih and Gregor
+        2014). Not differentiated here. To pass it, give the objective functools.partial(score,
+        baseline=b) as its `estimator`.
 
     Raises:
       ValueError: if the baseline has another shape.

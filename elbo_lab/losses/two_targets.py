@@ -138,7 +138,7 @@ def cubo(
     minus_bound, draws = estimate(key, freeze_model(problem), bound, log_w_of, estimator, NOT_WAKE)
     generation_loss = _generation_loss(problem, draws, bounds.iwae)
     loss = with_gradient_of(-minus_bound, generation_loss - minus_bound)
-    return loss, make_aux(loss, draws)
+    return loss, make_aux(loss, draws, surrogate=minus_bound)
 
 
 def rws(
@@ -224,7 +224,7 @@ def _two_targets(
     )
     generation_loss = _generation_loss(problem, draws, generation_bound)
     loss = with_gradient_of(generation_loss, generation_loss + inference_loss)
-    return loss, make_aux(-loss, draws)
+    return loss, make_aux(-loss, draws, surrogate=inference_loss)
 
 
 def _generation_loss(problem: Problem, draws: LogWeights, bound: Bound) -> Array:

@@ -15,8 +15,9 @@ from elbo_lab import losses
 from elbo_lab.configs import Config, resolved
 from elbo_lab.data.dataset import Batch
 from elbo_lab.distributions.means import closed_form_mean, mean_or_draw
+from elbo_lab.losses.estimators import score
 from elbo_lab.losses.posteriors import sample_from
-from elbo_lab.methods import class_rows, importance
+from elbo_lab.methods import baselines, class_rows, importance
 from elbo_lab.methods.base import Loss, Method, Picture
 from elbo_lab.models.base import NOTHING_GIVEN, Given, Model, given_of
 from elbo_lab.options import values_of
@@ -24,19 +25,26 @@ from elbo_lab.options import values_of
 # Images in the figure of samples, and decoded points along a latent axis.
 SAMPLES, GRID = 100, 20
 TERMS = ("bound", "kl", "reconstruction")
+# A further term of a run with a learned baseline.
+BASELINE_LOSS = "baseline_loss"
 
 
 def make(config: Config, model: Model, num_train: int | None = None) -> Method:
     """The method of the configured objective.
 
     Args:
-      config: reads objective, k, m, estimator, the objective's settings, and eval_k.
+      config: reads objective, k, m, estimator, score_baseline, the objective's settings, eval_k.
       model: whose distributions the objective is made of.
       num_train: training examples, which some objectives of whole batches need.
     """
+    baseline = baselines.make(config.score_baseline)
 
     def init(key: Array, batch: Batch, mean: Array | None = None) -> tuple[Any, Any]:
-        return model.init(key, batch, mean), ()
+        if baseline is None:
+            return model.init(key, batch, mean), ()
+        # A folded key for the baseline: the model's start does not depend on it.
+        own, stats = baseline.init(jax.random.fold_in(key, 0), batch.x)
+        return model.init(key, batch, mean) | {"baseline": own}, stats
 
     measure_classes = None
     if model.classes is not None:
@@ -45,7 +53,7 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
     return Method(
         init=init,
         loss=objective_loss(config, model, num_train),
-        terms=TERMS,
+        terms=TERMS if baseline is None else (*TERMS, BASELINE_LOSS),
         measure=importance.make_measure(model, config.k, config.eval_k),
         measure_batch=importance.batch_size(model, config.k, config.eval_k),
         pictures=pictures(model, has_plane(config, model)),
@@ -71,8 +79,12 @@ def has_plane(config: Config, model: Model) -> bool:
 def objective_loss(
     config: Config, model: Model, num_train: int | None = None
 ) -> Callable[..., Loss]:
-    """The configured objective of the configured model as a loss per example, `Method.loss`."""
+    """The configured objective of the configured model as a loss per example, `Method.loss`.
+
+    With a baseline, its loss is added, and stats are its `RunningMean`.
+    """
     objective = losses.OBJECTIVES[config.objective]
+    baseline = baselines.make(config.score_baseline)
     accepted = inspect.signature(objective).parameters
     settings = values_of(config.objective_options) | {"estimator": resolved(config).estimator}
     settings |= {"num_samples": config.k, "num_outer": config.m, "dataset_size": num_train}
@@ -82,7 +94,7 @@ def objective_loss(
 
     def loss(key: Array, params: Any, stats: Any, batch: Batch, hparams: dict[str, Array]) -> Loss:
         given, x = given_of(batch, jax.random.fold_in(key, 0)), batch.x
-        traced = {name: hparams[name] for name in accepted if name in hparams}
+        arguments = {name: hparams[name] for name in accepted if name in hparams}
 
         def log_likelihood(z: Any) -> Array:
             return model.likelihood(params, z, given).log_prob(x)
@@ -93,22 +105,29 @@ def objective_loss(
                 raise ValueError(f"{config.objective} needs a p(x|z) with a closed-form mean.")
             return mean
 
+        if baseline is not None:
+            predicted = baseline.value(params["baseline"], stats, x)
+            arguments["estimator"] = functools.partial(score, baseline=predicted)
         if "x" in accepted:  # The objective compares x with the mean of p(x|z).
-            traced["x"] = x
+            arguments["x"] = x
         if "inference" in accepted:
-            traced["inference"] = lambda x: model.posterior(params, x, given)
-            traced["generation"] = lambda z: model.likelihood(params, z, given)
+            arguments["inference"] = lambda x: model.posterior(params, x, given)
+            arguments["generation"] = lambda z: model.likelihood(params, z, given)
         value, aux = objective(
             key,
             model.posterior(params, x, given),
             model.prior(params, given),
             decoder_mean if "x" in accepted else log_likelihood,
             vectorized=True,
-            **options | traced,
+            **options | arguments,
         )
         reconstruction = jnp.mean(aux.log_px_z, axis=0)
         terms = {"bound": aux.bound, "kl": aux.kl, "reconstruction": reconstruction}
-        return Loss(value, terms, stats)
+        if baseline is None:
+            return Loss(value, terms, stats)
+        own_loss = baselines.loss(aux.learning_signal, predicted)
+        stats = baselines.updated(stats, aux.learning_signal, predicted)
+        return Loss(value + own_loss, terms | {BASELINE_LOSS: own_loss}, stats)
 
     return loss
 

@@ -137,6 +137,9 @@ def objective_text(config: dict[str, Any]) -> str:
             texts.append(f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}")
     if config["estimator"]:
         texts.append(f"{config['estimator']} estimator")
+    # Configurations of earlier versions lack it.
+    if (baseline := config.get("score_baseline", "none")) != "none":
+        texts.append(f"learned baseline ({baseline})")
     return ", ".join(texts)
 
 

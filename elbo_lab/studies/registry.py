@@ -3,6 +3,7 @@
 from elbo_lab.studies import (
     ablate_protocol,
     autoencoder,
+    discrete,
     fast_protocol,
     features,
     li_turner2016,
@@ -29,5 +30,6 @@ _MODULES = (
     features,
     likelihoods,
     autoencoder,
+    discrete,
 )
 STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in _MODULES}

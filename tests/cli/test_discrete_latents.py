@@ -3,7 +3,7 @@
 import pytest
 
 from elbo_lab import configs
-from elbo_lab.cli import validation
+from elbo_lab.cli import grid_flags, validation
 from tests.cli.test_validation import refusal
 
 
@@ -19,6 +19,7 @@ from tests.cli.test_validation import refusal
         ({"objective": "rws"}, None),
         ({"estimator": "wake"}, "wake"),
         ({"objective": "elbo", "estimator": "enumerate"}, "enumerate"),
+        ({"objective": "elbo", "k": 1, "score_baseline": "network"}, "score"),
     ],
     ids=str,
 )
@@ -28,6 +29,19 @@ def test_the_default_estimator_of_discrete_latents_goes_with_objective_and_draws
     config = configs.make(model="sbn", latent_dims=(3,), **options)
     validation.check(config)
     assert configs.resolved(config).estimator == estimator
+
+
+def test_a_baseline_applies_to_the_cells_of_its_estimator():
+    for estimator, applies in (("score", True), ("vimco", False), ("", True)):
+        texts = {"model": "sbn", "estimator": estimator, "score_baseline": "mean"}
+        assert grid_flags.applies("score_baseline", texts) == applies
+
+
+def test_a_model_without_an_objective_has_no_baseline():
+    assert refusal(model="mixture", score_baseline="mean") == (
+        "--score_baseline=mean does not go with --model=mixture, which is trained by a loss of its "
+        "own."
+    )
 
 
 def test_the_sum_over_z_needs_discrete_latents():
@@ -89,6 +103,20 @@ def test_pairs_of_binary_draws_need_binary_latents():
         (
             {"estimator": "rebar", "latent_dims": (3, 2)},
             "--estimator=rebar needs one stochastic layer; got --latent_dims=3,2.",
+        ),
+        (
+            {"score_baseline": "network"},
+            "--score_baseline=network needs --estimator=score, which alone subtracts it; got "
+            "--estimator=vimco.",
+        ),
+        (
+            {"objective": "rws", "score_baseline": "mean"},
+            "--score_baseline=mean needs --estimator=score, which alone subtracts it; got "
+            "--objective=rws.",
+        ),
+        (
+            {"score_baseline": "nvil"},
+            "--score_baseline must be one of none, mean, network; got 'nvil'.",
         ),
         (
             {"objective": "info_vae"},

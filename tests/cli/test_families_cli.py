@@ -14,6 +14,10 @@ pytestmark = pytest.mark.slow
 FAMILIES = {
     "conv": ("--model=conv", "--hidden_dims=", "--channels=4,4", "--k=2"),
     "sbn": ("--model=sbn", "--latent_dims=3,2", "--hidden_dims=", "--k=2"),
+    "sbn, baseline": (
+        *("--model=sbn", "--latent_dims=3", "--hidden_dims=", "--objective=elbo", "--k=1"),
+        *("--estimator=score", "--score_baseline=network"),
+    ),
     "pixelcnn": ("--model=pixelcnn", "--hidden_dims=", "--latent_dims=", "--width=4", "--layers=2"),
     "vqvae": (
         *("--model=vqvae", "--hidden_dims=", "--latent_dims=", "--channels=4,4"),
@@ -32,6 +36,7 @@ FLAGS = ("--probe_every=12", "--tensorboard=false")
 TERMS = {
     "conv": {"bound", "kl", "reconstruction"},
     "sbn": {"bound", "kl", "reconstruction"},
+    "sbn, baseline": {"bound", "kl", "reconstruction", "baseline_loss"},
     "pixelcnn": {"nll"},
     "vqvae": {"reconstruction", "commitment", "loss", "perplexity", "restarts"},
     "autoencoder": {"reconstruction"},
@@ -41,6 +46,7 @@ TERMS = {
 HEADLINES = {
     "conv": "log_likelihood",
     "sbn": "log_px",
+    "sbn, baseline": "log_px",
     "pixelcnn": "log_px",
     "vqvae": "log_px_code",
     "autoencoder": "log_px_mean",
@@ -51,6 +57,7 @@ CURVES = {"learning_curves", "test_curves"}
 FIGURES = {
     "conv": CURVES | {"active_units", "samples", "reconstructions"},
     "sbn": CURVES | {"active_units", "samples", "reconstructions"},
+    "sbn, baseline": CURVES | {"active_units", "samples", "reconstructions"},
     "pixelcnn": CURVES | {"samples"},
     "vqvae": CURVES | {"reconstructions"},
     "autoencoder": CURVES | {"active_units", "samples", "reconstructions"},

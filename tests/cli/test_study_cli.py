@@ -48,6 +48,29 @@ def complete(path) -> bool:
     return (path / "summary.json").exists()
 
 
+def test_a_stopped_study_of_binary_latents_goes_on_and_keeps_its_results(studying, tmp_path):
+    results = tmp_path / "results"
+    flags = ("discrete", "--hidden_dims=", "--epochs=4", "--k=2", f"--results_dir={results}")
+    assert "--k differs between the cells" in studying.refused(*flags)
+    flags = (*flags[:3], f"--workdir={tmp_path}", "--replicates=1", f"--results_dir={results}")
+    sender = {"to": "parent", "nth": 2}
+    stopped = studying.interrupted("config.json.tmp", signal.SIGINT, *flags, **sender)
+    assert stopped.returncode == 130, stopped.stderr
+    assert not (results / "discrete.json").exists()
+    done = studying.run(*flags)
+    stored = json.loads((results / "discrete.json").read_text())
+    rows = {row["name"]: row for row in stored["rows"]}
+    assert "\nway to train " in done.stdout
+    assert {"enumerate", "score", "score, learned baseline", "vimco"} <= set(rows)
+    verdicts = {name: row["gradient"]["verdict"] for name, row in rows.items()}
+    assert verdicts["enumerate"] == "exact" and verdicts["rws"] == "another target"
+    for name in ("score", "score, learned baseline", "vimco"):
+        assert verdicts[name] == "none found"
+    # The bounds are those of log p(x) of 64 pixels.
+    assert all(-90 < row["test"] < -5 and row["gap"] > 0 for row in rows.values())
+    assert (tmp_path / "answer.svg").read_text().startswith("<svg")
+
+
 def test_studies_are_listed_and_wrong_ones_are_one_sentence(studying):
     assert list(STUDIES) == [
         line for line in studying.run("--list").stdout.splitlines() if not line.startswith(" ")

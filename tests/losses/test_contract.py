@@ -73,6 +73,22 @@ def test_value_shapes_and_terms(name):
         assert_trees_close(aux.kl, jnp.mean(aux.log_qz_x - aux.log_pz, axis=0))
 
 
+@every_objective
+def test_the_learning_signal_is_the_value_that_q_follows(name):
+    _, aux = compiled(name)
+    if name in ("rws", "wake_sleep"):  # rws with a sleep phase
+        assert aux.learning_signal is None
+        return
+    log_w, log_px_z = np.float64(aux.log_w), np.float64(aux.log_px_z)
+    outer = log_w.reshape(2, K // 2, B)
+    expected = {
+        **dict.fromkeys([*CLOSED_FORM_KL, "beta_tcvae"], np.mean(log_px_z, axis=0)),
+        "iwae_elbo": np.mean(log_w, axis=0),
+        "piwae": np.mean(np.log(np.mean(np.exp(outer), axis=1)), axis=0),
+    }
+    assert_trees_close(aux.learning_signal, np.float32(expected.get(name, aux.bound)))
+
+
 def test_each_example_has_its_own_closed_form_kl():
     _, aux = compiled("elbo", kl="analytic")
     params = linear_gaussian.cast(PARAMS, np.float64)

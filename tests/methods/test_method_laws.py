@@ -44,6 +44,7 @@ CASES: dict[str, tuple[dict, Spec]] = {
     "conv": (CONV, BINARY),
     "conv, colours": (CONV | {"likelihood": "discretized_logistic", "norm": "group"}, COLOUR),
     "sbn": (SBN, BINARY),
+    "sbn, learned baseline": (SBN | {"estimator": "score", "score_baseline": "network"}, BINARY),
     "pixelcnn": (PIXELS, BINARY),
     "pixelcnn, codes": (PIXELS | {"embedding_dim": 3}, CODES),
     "vqvae": (VQ, BINARY),
@@ -76,6 +77,7 @@ CASES: dict[str, tuple[dict, Spec]] = {
 }
 # Compiled by the slow tests alone: their parts are tested with the models.
 SLOW = (
+    "sbn, learned baseline",
     "mixture, EM, full",
     "mixture, gradient, diagonal",
     "mlp, full covariance, mixture prior",

@@ -24,6 +24,10 @@ from elbo_lab.training.metrics import MetricLog
         ),
         ({"objective": "piwae", "m": 2}, "piwae, k = 5, m = 2, reparam estimator"),
         (
+            {"estimator": "score", "score_baseline": "mean"},
+            "iwae, k = 5, score estimator, learned baseline (mean)",
+        ),
+        (
             {"objective": "renyi", "alpha": "-inf"},
             "renyi, k = 5, alpha = -inf, reparam estimator",
         ),
