@@ -67,10 +67,11 @@ def interpolation(space: LatentSpace, key: Array, indices: Sequence[int]) -> Sho
     starts, ends = space.means[pairs[:, 0]], space.means[pairs[:, 1]]
     arrays = {"examples": pairs, "weights": weights, "inputs": _images(space, pairs.ravel())}
     arrays["inputs"] = arrays["inputs"].reshape(len(pairs), 2, *arrays["inputs"].shape[1:])
-    for name, path in (("linear", linear), ("spherical", spherical)):
+    paths = {"linear": linear, "spherical": spherical}
+    for path_key, (name, path) in zip(jax.random.split(key, 2), paths.items(), strict=True):
         z = np.stack([path(*ends_of, weights) for ends_of in zip(starts, ends, strict=True)])
         arrays[f"z_{name}"] = z
-        arrays[name] = _decoded(space, key, z, np.repeat(pairs[:, 0], POINTS))
+        arrays[name] = _decoded(space, path_key, z, np.repeat(pairs[:, 0], POINTS))
     about = f"interpolations between {len(pairs)} pairs of test examples"
 
     def draw(path: Path) -> None:

@@ -73,7 +73,7 @@ STUDY = Study(
         "dataset": "mnist_small",
         "binarization": "threshold",
         "batch_size": "100",
-        "epochs": "50",
+        "epochs": "30",
         "eval_k": "100",
         "replicates": "5",
     },

@@ -14,7 +14,7 @@ from tests.runs.test_loading import store
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
-KEY = jax.random.key(0)
+
 SIZES = {"latent_dims": (2,), "hidden_dims": (4,), "k": 3}
 
 
@@ -64,7 +64,7 @@ def test_vectors_on_one_line_have_a_straight_path(end):
 
 
 def test_interpolations_decode_both_paths_between_the_means(trained):
-    arrays = geometry.show(trained, "interpolation", KEY, (3, 5, 0, 1)).arrays
+    arrays = geometry.show(trained, "interpolation", jax.random.key(0), (3, 5, 0, 1)).arrays
     z = means(trained)
     for row, (first, second) in enumerate([(3, 5), (0, 1)]):
         np.testing.assert_allclose(arrays["z_linear"][row, [0, -1]], z[[first, second]], rtol=1e-5)
@@ -76,7 +76,7 @@ def test_interpolations_decode_both_paths_between_the_means(trained):
 
 
 def test_a_traversal_moves_one_latent_by_standard_deviations_of_the_means(trained):
-    shown = geometry.show(trained, "traversal", KEY, (4,))
+    shown = geometry.show(trained, "traversal", jax.random.key(0), (4,))
     z = means(trained)
     scales = z.std(axis=0)
     latents = np.argsort(-scales)
@@ -91,12 +91,12 @@ def test_a_traversal_moves_one_latent_by_standard_deviations_of_the_means(traine
 
 
 def test_the_plane_decodes_quantiles_of_the_prior_and_the_map_has_means_and_labels(trained):
-    arrays = geometry.show(trained, "plane", KEY, None).arrays
+    arrays = geometry.show(trained, "plane", jax.random.key(0), None).arrays
     quantiles = stats.norm.ppf((np.arange(20) + 0.5) / 20)
     np.testing.assert_allclose(arrays["axes"], [quantiles, quantiles], rtol=1e-5)
     point = np.array([quantiles[3], quantiles[17]])  # z_1 first
     np.testing.assert_allclose(arrays["x"][3, 17], decoded(trained, point), rtol=1e-4)
-    arrays = geometry.show(trained, "map", KEY, None).arrays
+    arrays = geometry.show(trained, "map", jax.random.key(0), None).arrays
     np.testing.assert_allclose(arrays["means"], means(trained), rtol=1e-5)
     np.testing.assert_array_equal(arrays["labels"], np.arange(9) % 3)
 
@@ -108,7 +108,7 @@ def test_the_plane_of_other_priors_has_their_quantiles_and_codes_have_their_own(
         store(tmp_path / "code", objective="autoencoder", **data, **SIZES | {"k": None})
     )
     levels = (np.arange(20) + 0.5) / 20
-    axes = geometry.show(code, "plane", KEY, None).arrays["axes"]
+    axes = geometry.show(code, "plane", jax.random.key(0), None).arrays["axes"]
     np.testing.assert_allclose(axes, np.quantile(means(code), levels, axis=0).T, rtol=1e-4)
 
     def moved(state):
@@ -118,7 +118,7 @@ def test_the_plane_of_other_priors_has_their_quantiles_and_codes_have_their_own(
 
     settings = {"prior": "mixture", "kl": "mc", "changed": moved}
     mixed = elbo_lab.load(store(tmp_path / "mixed", objective="elbo", **data, **settings, **SIZES))
-    axes = geometry.show(mixed, "plane", KEY, None).arrays["axes"]
+    axes = geometry.show(mixed, "plane", jax.random.key(0), None).arrays["axes"]
     # All components at one place with the standard deviation sqrt(3/4); 10,000 draws.
     expected = np.array([[1.0], [-2.0]]) + np.sqrt(0.75) * stats.norm.ppf(levels)
     np.testing.assert_allclose(axes, expected, atol=0.12)
@@ -128,10 +128,10 @@ def test_the_plane_of_other_priors_has_their_quantiles_and_codes_have_their_own(
 def test_with_two_layers_all_is_about_the_lower_one(trained, tmp_path):
     sizes = SIZES | {"latent_dims": (2, 3), "upper_hidden_dims": (4,)}
     run = elbo_lab.load(store(tmp_path / "two", dataset=trained.config.dataset, **sizes))
-    arrays = geometry.show(run, "traversal", KEY, (0,)).arrays
+    arrays = geometry.show(run, "traversal", jax.random.key(0), (0,)).arrays
     np.testing.assert_allclose(arrays["x"][0, 5], decoded(run, means(run)[0]), rtol=1e-4)
     with pytest.raises(UserError, match="needs --latent_dims=2; .*two has latent_dims=2,3"):
-        geometry.show(run, "map", KEY, None)
+        geometry.show(run, "map", jax.random.key(0), None)
 
 
 @pytest.mark.slow
@@ -139,7 +139,7 @@ def test_discrete_latents_are_refused(trained, tmp_path):
     sizes = {"dataset": trained.config.dataset, "latent_dims": (2,), "k": 3}
     run = elbo_lab.load(store(tmp_path / "sbn", model="sbn", **sizes))
     with pytest.raises(UserError, match=r"is a run of sbn, and those of sbn are discrete\.$"):
-        geometry.show(run, "plane", KEY, None)
+        geometry.show(run, "plane", jax.random.key(0), None)
 
 
 def test_the_flag_has_the_choices_of_the_library():
