@@ -61,7 +61,11 @@ def _estimators_of(entry: catalogue.Entry) -> str:
     missing = [name for name in losses.ESTIMATORS if name not in entry.estimators]
     if len(missing) <= 4:
         return f"all but {', '.join(missing)}"
-    return ", ".join(entry.estimators)
+    binary = losses.estimators.BINARY_ESTIMATORS
+    names = [name for name in entry.estimators if name not in binary]
+    if binary <= set(entry.estimators):
+        names.append("those of binary draws")
+    return ", ".join(names)
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ y serves the inference network alone.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from elbo_lab.losses import binary_draws
@@ -196,5 +197,5 @@ def _centred_slope(bound: Bound, weigh: Weigh, draws: LogWeights) -> Array:
 
 
 def _check_temperature(temperature: Array | float) -> None:
-    if jnp.shape(temperature) != () or (is_known(temperature) and not temperature > 0):
+    if np.shape(temperature) != () or (is_known(temperature) and not temperature > 0):
         raise ValueError(f"temperature must be one number above 0; got {temperature}.")

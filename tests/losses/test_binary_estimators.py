@@ -77,11 +77,14 @@ def test_pairs_in_two_layers_have_the_exact_mean_gradient(case):
     check(("arm", "disarm"), objective, value, CHAIN, 2, 2, **options)
 
 
-@pytest.mark.parametrize("case", slow_unless(["iwae"], CASES))
+# Without vr_max, which has kinks at relaxed draws, and miwae, whose four draws need many points.
+SMOOTH = [case for case in CASES if case not in ("vr_max", "miwae")]
+
+
+@pytest.mark.parametrize("case", slow_unless(["iwae"], SMOOTH))
 def test_rebar_has_the_exact_mean_gradient(case):
     objective, options, value, _, number, draws = CASES[case]
-    nodes = NODES if draws < 4 else 5
-    check(("rebar",), objective, value, (1,), number, draws, nodes, **options)
+    check(("rebar",), objective, value, (1,), number, draws, NODES, **options)
 
 
 @pytest.mark.slow
