@@ -1,5 +1,6 @@
 """The results of the study discrete: their file, and the table made of it."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def _texts(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['train']:.2f}",
         f"{row['gap']:.2f}",
         *_gradient_texts(row.get("gradient")),
-        f"{row['milliseconds']:.2g}",
+        _three_digits(row["milliseconds"]),
     )
 
 
@@ -145,10 +146,15 @@ def _gradient_texts(gradient: dict[str, Any] | None) -> tuple[str, str]:
     """Variance and bias; the bias as a number only where one was found."""
     if gradient is None:
         return NOT_APPLICABLE, NOT_APPLICABLE
-    variance = f"{gradient['variance']:.3g}"
+    variance = _three_digits(gradient["variance"])
     if gradient["verdict"] == BIASED:
         return variance, f"{gradient['bias']:.2g} (cosine {gradient['cosine']:.2f})"
     return variance, gradient["verdict"]
+
+
+def _three_digits(value: float) -> str:
+    """Three significant digits, without an exponent where the number is large."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def notes(results: dict[str, Any]) -> list[str]:
@@ -160,7 +166,7 @@ def notes(results: dict[str, Any]) -> list[str]:
         f"{f'; +- one standard error over {over}' if over else ''}; minus exact: the difference to "
         "the first row with its interval; train: all "
         f"{results['num_train']:,} training images. {results['steps']:,} steps of "
-        f"{results['batch_size']} images, {results['replicates']} replicates.",
+        f"{results['batch_size']} images; replicates: {results['replicates']}.",
         "log p(x) - ELBO: KL(q(z|x) || p(z|x)) of the test images (13.3), the ELBO from draws.",
         "Gradient: of the inference network for one batch, at the end of the row "
         f'"{discrete_analysis.POINT}", against the exact gradient g of the ELBO. Variance: summed '
@@ -174,7 +180,8 @@ def notes(results: dict[str, Any]) -> list[str]:
 
 def text(results: dict[str, Any]) -> str:
     """The table for a terminal."""
-    return "\n".join([*sweep_reporting.aligned([HEAD, *rows(results)]), "", *notes(results)])
+    wrapped = [textwrap.fill(note, 100, subsequent_indent="  ") for note in notes(results)]
+    return "\n".join([*sweep_reporting.aligned([HEAD, *rows(results)]), "", *wrapped])
 
 
 def markdown(results: dict[str, Any] | None) -> str:

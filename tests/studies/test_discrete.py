@@ -78,7 +78,7 @@ ANALYSIS = Analysis(
     },
     num_train=10_000,
     gradients={
-        "score": Quality(123.4, 0.02, 0.99, False, 0.1),
+        "score": Quality(1234.5, 0.02, 0.99, False, 0.1),
         "straight_through": Quality(0.5, 0.34, 0.95, True, 0.01),
         "rws": Quality(2.0, 0.9, 0.4, True, 0.01),
     },
@@ -93,7 +93,7 @@ def test_the_table_is_made_of_the_stored_file_and_names_what_was_found(tmp_path)
     text = discrete_results.markdown(discrete_results.read(tmp_path))
     for line in (
         "| enumerate | elbo, 1 | -120.00 +- 0.21 | - | -118.50 | 2.50 | 0 | exact | 1.5 |",
-        "| score | elbo, 1 | -125.25 +- 0.21 | -5.25 (-5.75, -4.75) | -124.00 | 2.50 | 123 | "
+        "| score | elbo, 1 | -125.25 +- 0.21 | -5.25 (-5.75, -4.75) | -124.00 | 2.50 | 1,234 | "
         "none found | 1.5 |",
         "| straight_through | elbo, 1 | -130.00 +- 0.21 | - | -129.00 | 2.50 | 0.5 | "
         "0.34 (cosine 0.95) | 1.5 |",
