@@ -10,7 +10,7 @@ _WIDTH, _HEIGHT = 6.6, 6.4  # inches
 _ROWS = {
     "bias": "nats below log p(x)",
     "sd": "standard deviation, nats",
-    "signal": "signal of the gradient",
+    "cosine": "cosine with the exact gradient",
 }
 # Values below are rounding errors of float32.
 _LEAST = 1e-3
@@ -39,7 +39,7 @@ def estimates(models: Sequence[dict[str, Any]]) -> str:
                     label=estimate["estimate"],
                 )
             axes.set_xscale("log")
-            if quantity != "signal":
+            if quantity != "cosine":
                 axes.set_yscale("log")
             svg_figures.finish(axes)
         svg_figures.ticks_at(panels[-1, column], model["draws"])

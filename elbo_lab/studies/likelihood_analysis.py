@@ -48,10 +48,10 @@ class Draws(NamedTuple):
     """Estimates from R repeats of K draws, for every K, and their gradients."""
 
     values: Array  # [R, S, N], estimates of log p(x); S numbers of draws
-    squares: Array  # [R, S, N], squared norms of their gradients
+    norms: Array  # [R, S, N], norms of their gradients
+    cosines: Array  # [R, S, N], cosines of their gradients with the exact gradient
     effective: Array  # [R, S, N], effective sample sizes, of K draws
     is_zero: Array  # [R, S, N], True: 1/K sum_k w_k, not its logarithm, is 0 in float32
-    gradient: Array  # [S, N, D, L], the gradients' mean over repeats
     log_px_z: Array  # [], mean of log p(x|z_k)
 
 
@@ -66,6 +66,7 @@ def draw(
     repeat_keys: Array,
     x: Array,
     w: Array,
+    slope: Array,
     proposal: Proposal,
     bound: Callable[[Array], Array],
     numbers: tuple[int, ...],
@@ -76,6 +77,7 @@ def draw(
       repeat_keys: [R].
       x: [N, D].
       w: W, [D, L].
+      slope: d log p(x) / dW, [N, D, L], with which gradients are compared.
       proposal: of z.
       bound: log-weights [K, N] -> the estimate [N].
       numbers: every K, the last one the greatest.
@@ -87,16 +89,17 @@ def draw(
         v = weights_of(log_w)  # [K, N]
         gradient = jnp.einsum("knd,knl->ndl", v[..., None] * residual, z)
         gradient = gradient / likelihood_problem.VARIANCE
+        norm = _norm(gradient)
         normalized = jax.nn.softmax(log_w, axis=0)
         return (
             bound(log_w),
-            jnp.sum(gradient**2, axis=(1, 2)),
+            norm,
+            jnp.sum(gradient * slope, axis=(1, 2)) / (norm * _norm(slope)),
             1 / jnp.sum(normalized**2, axis=0),
             jnp.mean(jnp.exp(log_w), axis=0) == 0,
-            gradient,
         )
 
-    def repeat(total: Array, key: Array) -> tuple[Array, tuple[Array, ...]]:
+    def repeat(key: Array) -> tuple[Array, ...]:
         noise = jax.random.normal(key, (numbers[-1], len(x), latent_dim))
         z = proposal.mean + noise @ proposal.cholesky.T
         residual = x - z @ w.T
@@ -104,12 +107,14 @@ def draw(
         log_qz = _log_normal(noise, 0.0) - jnp.sum(jnp.log(jnp.diag(proposal.cholesky)))
         log_w = log_px_z + _log_normal(z, 0.0) - log_qz
         parts = [estimate(log_w[:k], residual[:k], z[:k]) for k in numbers]
-        *measured, gradient = (jnp.stack(part) for part in zip(*parts, strict=True))
-        return total + gradient, (*measured, jnp.mean(log_px_z))
+        return (*(jnp.stack(part) for part in zip(*parts, strict=True)), jnp.mean(log_px_z))
 
-    total, measured = jax.lax.scan(repeat, jnp.zeros((len(numbers), len(x), *w.shape)), repeat_keys)
-    *measured, log_px_z = measured
-    return Draws(*measured, total / len(repeat_keys), jnp.mean(log_px_z))
+    *measured, log_px_z = jax.lax.map(repeat, repeat_keys)
+    return Draws(*measured, jnp.mean(log_px_z))
+
+
+def _norm(gradient: Array) -> Array:
+    return jnp.sqrt(jnp.sum(gradient**2, axis=(1, 2)))
 
 
 def _log_normal(distance: Array, log_scale: float) -> Array:
@@ -126,10 +131,8 @@ def row(problem: Problem, x: np.ndarray, draws: Draws) -> dict[str, list[float]]
       bias_error: its standard error over repeats.
       sd: standard deviation of the estimate of one example, nats (root of the mean variance).
       norm: root mean square of the gradient's norm, in units of that of the exact gradient.
-      signal: regression of the gradient's mean on the exact gradient over examples: 1 if what is
-        particular to an example is all there, 0 if nothing of it is.
-      noise: standard deviation of the gradient in units of that of the exact gradient over
-        examples.
+      cosine: mean cosine of an estimate's gradient with the exact gradient, 1 where they agree in
+        direction.
       effective: effective sample size, the number of draws that count.
       underflow: fraction of the repeats in which 1/K sum_k w_k is 0 in float32.
       log_ratio: median of log10 |d p^(x)/dW| / |d p(x)/dW|, where p^ is 1/K sum_k w_k.
@@ -137,19 +140,14 @@ def row(problem: Problem, x: np.ndarray, draws: Draws) -> dict[str, list[float]]
     exact, slope = likelihood_problem.log_px(problem, x), likelihood_problem.gradient(problem, x)
     errors = np.float64(draws.values) - exact  # [R, S, N]
     over_examples = errors.mean(axis=2)
-    mean = np.float64(draws.gradient)  # [S, N, D, L]
-    own, exact_own = mean - mean.mean(axis=1, keepdims=True), slope - slope.mean(axis=0)
-    spread = np.sum(exact_own**2)
-    squares, exact_squares = np.float64(draws.squares), np.sum(slope**2, axis=(1, 2))
-    variance = squares.mean(axis=0) - np.sum(mean**2, axis=(2, 3))  # [S, N]
-    log_ratio = errors + 0.5 * np.log(np.maximum(squares, 1e-300) / exact_squares)
+    norms, exact_norms = np.float64(draws.norms), np.linalg.norm(slope, axis=(1, 2))
+    log_ratio = errors + np.log(norms / exact_norms)
     statistics = {
         "bias": over_examples.mean(axis=0),
         "bias_error": over_examples.std(axis=0, ddof=1) / np.sqrt(len(errors)),
         "sd": np.sqrt(errors.var(axis=0, ddof=1).mean(axis=1)),
-        "norm": np.sqrt(squares.mean(axis=(0, 2)) / exact_squares.mean()),
-        "signal": np.sum(own * exact_own, axis=(1, 2, 3)) / spread,
-        "noise": np.sqrt(np.maximum(variance, 0).sum(axis=1) / spread),
+        "norm": np.sqrt((norms**2).mean(axis=(0, 2)) / np.mean(exact_norms**2)),
+        "cosine": np.float64(draws.cosines).mean(axis=(0, 2)),
         "effective": np.float64(draws.effective).mean(axis=(0, 2)),
         "underflow": np.float64(draws.is_zero).mean(axis=(0, 2)),
         "log_ratio": np.median(log_ratio, axis=(0, 2)) / np.log(10),
@@ -173,13 +171,14 @@ def measure(
     numbers, rows = numbers_of_draws(most), []
     as_float32 = functools.partial(jax.tree.map, lambda array: jnp.asarray(array, jnp.float32))
     repeat_keys = jax.random.split(key, repeats)
+    slope = likelihood_problem.gradient(problem, x)
     for name in names:
         proposal = ESTIMATES[name].proposal(problem, x)
         # Reduced precision, the default of GPUs and TPUs, would move log-weights by whole nats.
         with jax.default_matmul_precision("highest"):
             draws = draw(
                 jax.random.clone(repeat_keys),
-                *as_float32((x, problem.w, proposal)),
+                *as_float32((x, problem.w, slope, proposal)),
                 ESTIMATES[name].bound,
                 numbers,
             )

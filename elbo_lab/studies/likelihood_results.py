@@ -7,7 +7,7 @@ from elbo_lab.studies.likelihood_analysis import PRIOR
 from elbo_lab.sweeps import sweep_reporting
 
 _NUMBERS = (
-    *("bias", "bias_error", "sd", "norm", "signal", "noise"),
+    *("bias", "bias_error", "sd", "norm", "cosine"),
     *("effective", "underflow", "log_ratio"),
 )
 _ESTIMATE = {"estimate": str, "kl": float, "kl_of_posterior": float, "log_px_z": float}
@@ -60,12 +60,11 @@ def gradients_table(results: dict[str, Any]) -> _Table:
                 f"{100 * last['underflow']:.0f}%",
                 _power_of_ten(last["log_ratio"]),
                 f"{last['norm']:.2f}",
-                _decimal(last["signal"]),
-                f"{last['noise']:.2f}",
+                _decimal(last["cosine"]),
             )
         )
     head = ("L", "D", "log p(x)", "log p(x|z)", "effective draws", "p^ = 0 in float32")
-    gradients = ("gradient of p^ / exact", "of log p^: norm", "signal", "noise")
+    gradients = ("gradient of p^ / exact", "of log p^ / exact", "cosine")
     return (*head, *gradients), rows
 
 
@@ -100,10 +99,9 @@ def gradients_note(results: dict[str, Any]) -> str:
     most = results["models"][0]["draws"][-1]
     return (
         f"p^ = 1/K sum_k p(x|z_k), {most:,} draws from the prior. log p(x|z): mean over draws. "
-        "Gradients are by the weights of the generation network. Gradient of p^ / exact: median "
-        "ratio of the norms of dp^/dW and dp(x)/dW. Of log p^: norm in units of the exact "
-        "gradient's; signal, the part of the exact gradient, as it differs between examples, that "
-        "the mean gradient has (1: all); noise, standard deviation in the same units."
+        "Gradients are by the weights W of the generation network. Gradient of p^ / exact: median "
+        "ratio of its norm to that of p(x)'s gradient. Of log p^ / exact: ratio of the root mean "
+        "square norms. Cosine: mean, of the gradients of log p^ and log p(x)."
     )
 
 

@@ -50,18 +50,18 @@ def compute(config: Config, on_progress: Callable[[float], None]) -> dict[str, A
 
 
 def figure(results: dict[str, Any]) -> str:
-    """SVG of bias, spread and signal against K, a column for each L."""
+    """SVG of bias, spread and gradient against K, a column for each L."""
     return likelihood_figures.estimates(likelihood_results.with_all_estimates(results))
 
 
 STUDY = Study(
     "likelihoods",
     "Does a better proposal or a larger K decide how well draws estimate log p(x)?",
-    {"k": "1000", "replicates": "200", "seed": "0"},
+    {"k": "1000", "replicates": "100", "seed": "0"},
     caption="Estimates of log p(x) with K draws, against the exact value, for L latents. Top: how "
     "far they are below it on average (not shown where that is within two standard errors of 0). "
-    "Middle: standard deviation. Bottom: the part of the exact gradient, as it differs between "
-    "examples, that the estimate's gradient has on average.",
+    "Middle: standard deviation. Bottom: cosine of the estimate's gradient, by the "
+    "generation network's weights, with that of log p(x).",
     computation=Computation(
         compute, likelihood_results.text, figure, likelihood_results.KIND, check
     ),

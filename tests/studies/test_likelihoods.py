@@ -20,6 +20,7 @@ from elbo_lab.studies.likelihoods import STUDY, figure
 PROBLEM = likelihood_problem.make(2, views=2)
 X = likelihood_problem.examples(PROBLEM, np.random.default_rng(0), 3)
 STD = 0.5
+DIRECTION = np.random.default_rng(4).normal(size=(3, 4, 2))
 
 
 def grid(mean, cholesky, nodes=60):
@@ -94,7 +95,9 @@ def draws_of(name, key, numbers):
     """`Draws` of an estimate at the examples X, and the draws z [K, N, L] that it made."""
     estimate = likelihood_analysis.ESTIMATES[name]
     proposal = estimate.proposal(PROBLEM, X)
-    arrays = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (X, PROBLEM.w, proposal))
+    arrays = jax.tree.map(
+        lambda a: jnp.asarray(a, jnp.float32), (X, PROBLEM.w, DIRECTION, proposal)
+    )
     draws = likelihood_analysis.draw(key[None], *arrays, estimate.bound, numbers)
     noise = np.float64(jax.random.normal(jax.random.clone(key), (numbers[-1], len(X), 2)))
     return jax.device_get(draws), proposal.mean + noise @ proposal.cholesky.T, proposal
@@ -121,27 +124,25 @@ def test_estimates_and_gradients_are_those_of_numpy(name):
             move[place] = 1e-5
             values = estimate(PROBLEM.w + move, k) - estimate(PROBLEM.w - move, k)
             slope[(slice(None), *place)] = values / 2e-5
-        np.testing.assert_allclose(draws.gradient[index], slope, rtol=1e-3, atol=1e-3)
-        np.testing.assert_allclose(draws.squares[0, index], np.sum(slope**2, (1, 2)), rtol=1e-3)
+        norms = np.sqrt(np.sum(slope**2, (1, 2)))
+        np.testing.assert_allclose(draws.norms[0, index], norms, rtol=1e-3)
+        products = np.sum(slope * DIRECTION, (1, 2)) / np.sqrt(np.sum(DIRECTION**2, (1, 2)))
+        np.testing.assert_allclose(draws.cosines[0, index], products / norms, atol=1e-3)
 
 
 def test_statistics_of_made_estimates():
     slope, exact = likelihood_problem.gradient(PROBLEM, X), likelihood_problem.log_px(PROBLEM, X)
     offsets = np.array([-3.0, -1.0])  # in two repeats
     values = exact + offsets[:, None, None]
-    squares = np.sum(slope**2, axis=(1, 2)) * np.ones((2, 1, 3))
     ones = np.ones((2, 1, 3))
-    same = Draws(values, squares, 2 * ones, ones > 0, slope[None], np.array(-7.0))
+    norms = 2 * np.sqrt(np.sum(slope**2, axis=(1, 2))) * ones
+    same = Draws(values, norms, 0.25 * ones, 2 * ones, ones > 0, np.array(-7.0))
     row = likelihood_analysis.row(PROBLEM, X, same)
     assert row["bias"] == pytest.approx([-2.0]) and row["sd"] == pytest.approx([np.sqrt(2)])
-    assert row["bias_error"] == pytest.approx([1.0]) and row["norm"] == pytest.approx([1.0])
-    assert row["signal"] == pytest.approx([1.0]) and row["noise"] == pytest.approx([0.0], abs=1e-6)
-    assert row["log_ratio"] == pytest.approx([-2.0 / np.log(10)])
+    assert row["bias_error"] == pytest.approx([1.0]) and row["norm"] == pytest.approx([2.0])
+    assert row["cosine"] == [0.25]
+    assert row["log_ratio"] == pytest.approx([(np.log(2) - 2.0) / np.log(10)])
     assert row["effective"] == [2.0] and row["underflow"] == [1.0]
-    # A gradient that is the same for every example carries no signal.
-    common = np.broadcast_to(slope[:1], slope.shape)[None]
-    row = likelihood_analysis.row(PROBLEM, X, same._replace(gradient=common))
-    assert row["signal"] == pytest.approx([0.0], abs=1e-9)
 
 
 @pytest.mark.slow
@@ -160,10 +161,7 @@ def test_one_draw_is_too_low_by_the_kl_and_the_posterior_is_exact():
     assert elbo["bias"][1] == pytest.approx(-elbo["kl"], abs=5 * elbo["bias_error"][1])
     assert elbo["sd"][1] == pytest.approx(elbo["sd"][0] / np.sqrt(10), rel=0.2)
     assert -elbo["kl"] < iwae["bias"][1] < 0
-    # One draw from the prior knows nothing of its example.
-    noise = by_name["prior"]["noise"][0]
-    assert abs(by_name["prior"]["signal"][0]) < 5 * noise / np.sqrt(300 * 5)
-    assert exact["signal"][1] == pytest.approx(1.0, abs=5 * exact["noise"][1] / np.sqrt(300 * 5))
+    assert exact["cosine"][1] > exact["cosine"][0] > by_name["prior"]["cosine"][0]
 
 
 def test_numbers_of_draws_end_with_the_greatest():
@@ -176,7 +174,7 @@ def test_numbers_of_draws_end_with_the_greatest():
 def made_results():
     """Results of two models, the second with draws from the prior alone."""
     numbers = {"bias": [-3.25, -1.5], "bias_error": [0.1, 0.05], "sd": [2.0, 0.75]}
-    numbers |= {"norm": [1.5, 1.25], "signal": [0.0, 0.5], "noise": [3.0, 2.0]}
+    numbers |= {"norm": [1.5, 1.25], "cosine": [0.25, 0.5]}
     numbers |= {"effective": [1.0, 4.5], "underflow": [0.5, 0.25], "log_ratio": [-9.0, -2.5]}
     estimate = {"estimate": "prior", "kl": 3.0, "kl_of_posterior": 2.0, "log_px_z": -20.0}
     model = {"latent_dim": 2, "data_dim": 2, "log_px": -4.0, "draws": [1, 10]}
@@ -195,7 +193,7 @@ def test_the_figure_is_svg_and_the_tables_are_made_of_the_stored_file(tmp_path):
     computed.stored_results.write(tmp_path / "likelihoods.json", content)
     text = likelihood_results.markdown(computed.read(STUDY, tmp_path))
     assert "| 2 | prior | 2.00 | -3.00 | -3.25 (2.00) | -1.50 (0.75) |" in text
-    assert "| 2 | 8 | -4.0 | -20.0 | 4.5 | 25% | 10^-2.5 | 1.25 | 0.50 | 2.00 |" in text
+    assert "| 2 | 8 | -4.0 | -20.0 | 4.5 | 25% | 10^-2.5 | 1.25 | 0.50 |" in text
     assert "at most 0.10)" in text
     damaged = copy.deepcopy(content)
     del damaged["results"]["models"][0]["log_px"]
