@@ -5,11 +5,20 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks import optimizers, printing, processes, systems, training
-from benchmarks.peers import OURS, ROWS, SYSTEM_ROWS
+from benchmarks import mixtures, optimizers, printing, processes, systems, training
+from benchmarks.peers import MIXTURE_ROWS, OURS, ROWS, SYSTEM_ROWS
 from elbo_lab.errors import UserError
 
-PARTS = ("train", "systems", "evaluate", "start", "memory", "replicates", "optimizers")
+PARTS = (
+    "train",
+    "systems",
+    "mixtures",
+    "evaluate",
+    "start",
+    "memory",
+    "replicates",
+    "optimizers",
+)
 REPLICATES = (1, 2, 4, 8)
 
 
@@ -22,6 +31,11 @@ class Request(NamedTuple):
     rounds: int  # alternations of the library, the peers and the limit
     burst: float  # seconds of each timed piece of work
 
+    @property
+    def network_rows(self) -> list[str]:
+        """The rows of peers that train the IWAE paper's networks."""
+        return [row for row in self.rows if row not in MIXTURE_ROWS]
+
 
 def measure(request: Request, keep: Callable[[str, Any], None]) -> None:
     """Measures and prints the requested parts.
@@ -31,11 +45,13 @@ def measure(request: Request, keep: Callable[[str, Any], None]) -> None:
       keep: called with the name and the figures of a part when they are known; for "train",
         "systems" and "optimizers" after every cell.
     """
-    rows, rounds, burst = request.rows, request.rounds, request.burst
+    rows, rounds, burst = request.network_rows, request.rounds, request.burst
     if "train" in request.parts:
         _measure_train(request, keep)
     if "systems" in request.parts:
         _measure_systems(request, keep)
+    if "mixtures" in request.parts:
+        _measure_mixtures(request, keep)
     if "replicates" in request.parts:
         measured = training.measure_replicates(REPLICATES, request.pairs, rounds, burst)
         keep("replicates", measured)
@@ -56,10 +72,11 @@ def measure(request: Request, keep: Callable[[str, Any], None]) -> None:
 
 
 def _measure_train(request: Request, keep: Callable[[str, Any], None]) -> None:
-    printing.print_head(request.rows)
+    rows = request.network_rows
+    printing.print_head(rows)
     done = []
     for batch, k in request.pairs:
-        cell = training.measure_train(batch, k, request.rows, request.rounds, request.burst, warn)
+        cell = training.measure_train(batch, k, rows, request.rounds, request.burst, warn)
         done.append(cell)
         keep("train", done)
         printing.print_cell(cell)
@@ -73,6 +90,13 @@ def _measure_systems(request: Request, keep: Callable[[str, Any], None]) -> None
         done.append(cell)
         keep("systems", done)
         printing.print_system(systems.SYSTEMS[model].label, cell)
+
+
+def _measure_mixtures(request: Request, keep: Callable[[str, Any], None]) -> None:
+    rows = [row for row in request.rows if row in MIXTURE_ROWS]
+    measured = mixtures.measure_mixtures(rows, request.rounds, warn)
+    keep("mixtures", measured)
+    printing.print_mixtures(measured)
 
 
 def _measure_optimizers(request: Request, keep: Callable[[str, Any], None]) -> None:

@@ -40,6 +40,22 @@ def print_system(label: str, cell: dict[str, Any]) -> None:
         )
 
 
+def print_mixtures(figures: dict[str, Any]) -> None:
+    """Prints seconds of iterations of EM: a line for each row."""
+    print(
+        f"\n{figures['iterations']} iterations of EM, {figures['points']:,} points of "
+        f"{figures['dims']} dimensions, {figures['components']} components"
+    )
+    for row, line in figures["rows"].items():
+        print(
+            f"  {ROWS[row].label:22} {line['seconds']:6.2f} s ({line['first_seconds']:.2f} s the "
+            f"first time)   ours / this {shown(line['ours_over_this'])}   "
+            f"{line['peak_memory_mb']:5.0f} MB   log p(x) at the start, reached: "
+            f"{line['log_px_at_start']:.4f}, {line['log_px_reached']:.4f}",
+            flush=True,
+        )
+
+
 def print_evaluate(figures: dict[str, Any]) -> None:
     """Prints images per second: a line for each row, and one for the limit."""
     head = f"L_{figures['draws']}"

@@ -22,6 +22,7 @@ class System(NamedTuple):
 
 SYSTEMS = {
     "conv": System("convolutional VAE", 1, 20),
+    "sbn": System("sigmoid belief network", 5, 30),
     "pixelcnn": System("PixelCNN", None, 3),
     "vqvae": System("VQ-VAE", None, 20),
 }

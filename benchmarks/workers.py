@@ -118,8 +118,7 @@ def task_folder(
     batch: int, k: int | None, num_images: int = common.NUM_IMAGES, model: str = "mlp"
 ) -> Iterator[str]:
     """Writes a task: noise of MNIST's size, our initial parameters and our optimizer's settings."""
-    config = Config(model=model, k=k)
-    adam = config.optimizer_options
+    config = Config(model=model, k=k, batch_size=batch)
     rng = np.random.default_rng(1)
     images = common.fake_images(num_images)
     grey = images[np.arange(COMPARED_IMAGES) % num_images]
@@ -127,18 +126,23 @@ def task_folder(
     mean = np.full(common.DATA_DIM, 0.13, np.float32)
     init = jax.jit(methods.make(config, SPEC).init)
     arrays = arrays_of(*init(jax.random.key(0), Batch(x), mean))
-    settings = {
-        "model": model,
-        "batch": batch,
-        "k": k,
+    with tempfile.TemporaryDirectory() as folder:
+        common.write_task(folder, settings_of(config), images, x, arrays)
+        yield folder
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """The settings of the task that a configuration with Adam describes, on this machine."""
+    adam = config.optimizer_options
+    return {
+        "model": config.model,
+        "batch": config.batch_size,
+        "k": config.k,
         "platform": jax.default_backend(),
         "cores": setup.cores(),
         "learning_rate": config.learning_rate,
         "adam": (adam.adam_b1, adam.adam_b2, adam.adam_eps),
     }
-    with tempfile.TemporaryDirectory() as folder:
-        common.write_task(folder, settings, images, x, arrays)
-        yield folder
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
     python -m experiments.benchmark                    all of it, about half an hour
     python -m experiments.benchmark --parts=train --cells=20x5 --rounds=15
-    python -m experiments.benchmark --peers=pytorch,pyro,numpyro,pythae
+    python -m experiments.benchmark --peers=pytorch,pyro,numpyro,pythae,scikit-learn
 
 train       steps per second of `training.fit`, for the IWAE paper's one-layer model and uint8 data
             of MNIST's size, relative to the matrix-multiplication limit: the step's matrix
@@ -10,8 +10,11 @@ train       steps per second of `training.fit`, for the IWAE paper's one-layer m
             times all products as one program, in which independent products overlap; a step whose
             products depend on each other cannot reach it. Peers train the same model by the same
             objective, in turns with ours.
-systems     steps per second of the convolutional VAE (IWAE, k = 1), PixelCNN and VQ-VAE at their
-            default settings and B = 128, in turns with the same models in PyTorch.
+systems     steps per second of the convolutional VAE (IWAE, k = 1), the sigmoid belief network
+            (IWAE, k = 5, by VIMCO), PixelCNN and VQ-VAE at their default settings and B = 128, in
+            turns with the same models in PyTorch.
+mixtures    seconds of 20 iterations of EM for 20 Gaussians with full covariances and 10,000 points
+            of 50 dimensions, in turns with scikit-learn.
 evaluate    L_5000 in images per second, relative to the generation network's matrix products; and
             its temporary memory.
 start       time from process start to the first training step, with a cold and a warm compilation

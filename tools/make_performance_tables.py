@@ -38,6 +38,7 @@ EVALUATION, REPLICATES = 0.71, 1.5
 PARTS = (
     "train",
     "systems",
+    "mixtures",
     "replicates",
     "evaluate",
     "start",
@@ -177,6 +178,32 @@ def systems(figures: dict[str, Any]) -> str:
     return documents.table(head, rows)
 
 
+def mixtures(figures: dict[str, Any]) -> str:
+    """EM for a mixture: seconds of the iterations of every row, ratios and log-likelihoods."""
+    part = figures["mixtures"]
+    rows = []
+    for row, line in part["rows"].items():
+        rows.append(
+            (
+                ROWS[row].label,
+                f"{line['seconds']:.2f}",
+                f"{line['first_seconds']:.2f}",
+                "" if row == OURS else _spread(line, "ours_over_this"),
+                f"{line['log_px_at_start']:.4f}, {line['log_px_reached']:.4f}",
+                f"{line['peak_memory_mb']:.0f}",
+            )
+        )
+    head = (
+        "",
+        f"seconds of {part['iterations']} iterations",
+        "the first time, with compilation",
+        "ours over it",
+        "log p(x) at the start, reached",
+        "peak memory, MB",
+    )
+    return documents.table(head, rows)
+
+
 def memory(figures: dict[str, Any]) -> str:
     """Peak resident memory, and time to the first step."""
     cells = figures["train"]
@@ -283,7 +310,8 @@ def speed(figures: dict[str, Any]) -> str:
 def performance(text: str, figures: dict[str, Any]) -> str:
     """The text of docs/performance.md with its tables updated."""
     parts = dict.fromkeys((speed, machine, limit, ratios, speeds, bounds, memory), "train")
-    parts |= {systems: "systems", evaluation: "evaluate", replicates: "replicates"}
+    parts |= {systems: "systems", mixtures: "mixtures"}
+    parts |= {evaluation: "evaluate", replicates: "replicates"}
     parts |= dict.fromkeys((optimizers, optimizers_alone), "optimizers")
     for part, needed in parts.items():
         table = part(figures) if needed in figures else "Not measured on this machine yet."

@@ -24,8 +24,9 @@ PEERS = {
     "pyro": ("pyro-ppl", ("pyro",)),
     "numpyro": ("numpyro", ("numpyro",)),
     "pythae": ("pythae", ("pythae",)),
+    "scikit-learn": ("scikit-learn", ("scikit_learn", "scikit_learn_float32")),
 }
-IMPORTED_AS = {"pyro-ppl": "pyro"}
+IMPORTED_AS = {"pyro-ppl": "pyro", "scikit-learn": "sklearn"}
 OURS, OURS_SPREAD = "elbo_lab", "elbo_lab_spread"
 ROWS = {
     OURS: Row("ours", {}, "this library"),
@@ -36,6 +37,8 @@ ROWS = {
     "pyro": Row("pyro_svi", {}, "Pyro"),
     "numpyro": Row("numpyro_svi", {}, "NumPyro, scanned"),
     "pythae": Row("pythae_trainer", {}, "pythae's trainer"),
+    "scikit_learn": Row("scikit_learn", {"dtype": "float64"}, "scikit-learn, float64"),
+    "scikit_learn_float32": Row("scikit_learn", {"dtype": "float32"}, "scikit-learn, float32"),
 }
 # The row that those with each optimizer are divided by: Adam with batches of this size.
 REFERENCE, REFERENCE_BATCH = "reference", 100
@@ -73,6 +76,8 @@ ROWS |= {
 }
 # Row of a peer -> the row that trains the other model families, if there is one.
 SYSTEM_ROWS = {"pytorch": "pytorch_systems"}
+# Rows of peers that fit mixtures, and train no networks.
+MIXTURE_ROWS = ("scikit_learn", "scikit_learn_float32")
 
 
 def rows(text: str) -> list[str]:

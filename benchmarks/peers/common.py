@@ -35,11 +35,12 @@ class Task(NamedTuple):
     cores: int
     learning_rate: float
     adam: tuple[float, float, float]  # b1, b2, epsilon beside the root of the corrected moment
-    images: np.ndarray  # [N, 784], uint8
-    x: np.ndarray  # [n, 784], float32, the binary images on which bounds are computed
+    images: np.ndarray  # [N, 784], uint8; points [N, D], float32, for a mixture
+    x: np.ndarray  # [n, 784], float32, the binary images or points that bounds are computed on
     # Our initial parameters and state: "params/encoder/mean/kernel", "stats/shares".
     arrays: dict[str, np.ndarray]
     model: str = "mlp"  # our model family
+    options: dict[str, Any] | None = None  # settings of our configuration, by name
 
     @property
     def layers(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -67,6 +68,9 @@ class Peer(NamedTuple):
 
     log_likelihood: Callable[[np.ndarray], float] | None = None
     """(x [n, 784]) -> the mean of L_5000 at the current parameters, nats."""
+
+    restart: Callable[[], None] | None = None
+    """() -> None: goes back to the task's parameters."""
 
 
 def write_task(

@@ -7,14 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.peers.common import DATA_DIM, DRAWS, Peer, Task
+from benchmarks.peers.common import DRAWS, Peer, Task
 from elbo_lab import configs, evaluation, methods, training
 from elbo_lab.configs import Config
 from elbo_lab.data import Batch, Spec, binarization
 from elbo_lab.devices import setup, sharding
+from elbo_lab.runs.examples import FIRST_ROWS
 from elbo_lab.training import hyper, optimizer
 
 SPEC = Spec("image", (28, 28), 2)
+
+
+def spec_for(images: np.ndarray) -> Spec:
+    """The spec of a task's images; points, float32, are real numbers."""
+    return SPEC if images.dtype == np.uint8 else Spec("real", images.shape[1:], None)
 
 
 def config_of(task: Task, settings: dict[str, Any] | None = None) -> Config:
@@ -38,7 +44,7 @@ def config_of(task: Task, settings: dict[str, Any] | None = None) -> Config:
     if settings is None:
         b1, b2, epsilon = task.adam
         settings = {"adam_b1": b1, "adam_b2": b2, "adam_eps": epsilon}
-    return configs.make(**values | settings)
+    return configs.make(**values | (task.options or {}) | settings)
 
 
 def make(task: Task, spread: bool = False, settings: dict[str, Any] | None = None) -> Peer:
@@ -54,41 +60,47 @@ def make(task: Task, spread: bool = False, settings: dict[str, Any] | None = Non
     elif task.replicates > 1:
         setup.set_up(None, task.replicates, "", False)
     config = config_of(task, settings)
-    method = methods.make(config, SPEC, len(task.images))
-    loop = training.make_loop(config, method, len(task.images), shard_batch=False)
+    spec, number = spec_for(task.images), len(task.images)
+    method = methods.make(config, spec, number)
+    loop = training.make_loop(config, method, number, spec.kind, shard_batch=False)
     runs = training.replicas(config)
     keys = training.base_keys(runs)
     images = binarization.binarize_once(
-        jax.random.key(0), jnp.asarray(task.images), config.binarization
+        jax.random.key(0),
+        jnp.asarray(task.images),
+        binarization.mode_for_kind(config.binarization, spec.kind),
     )
-    state = loop.init(keys, Batch(jnp.zeros((1, DATA_DIM))), jnp.full(DATA_DIM, 0.13))
+    state = loop.init(keys, Batch(jnp.asarray(task.x[:FIRST_ROWS])), jnp.full(spec.dim, 0.13))
     if task.replicates == 1:
         state = state._replace(**initial(state, task))
     hparams = hyper.hyperparameters(runs)
-    fit = training.fit(config, loop, Batch(images), state, keys, hparams)
     x = jnp.asarray(task.x)
-    # `fit` donates the arrays of `state`.
-    params = optimizer.evaluation_params(config, state)
-    latest = {"params": jax.tree.map(jnp.copy, params)}
-    latest["stats"] = jax.tree.map(jnp.copy, state.stats)
+    latest: dict[str, Any] = {}  # "fit", the iterator; "params" and "stats" after its last call
     draws = iter(range(10**9))
+
+    def restart() -> None:
+        # `fit` donates the arrays of its state.
+        own = jax.tree.map(jnp.copy, state)
+        latest["fit"] = training.fit(config, loop, Batch(images), own, keys, hparams)
+        latest.update(params=optimizer.evaluation_params(config, state), stats=state.stats)
 
     @jax.jit
     def bound(key, params, stats):
         return -jnp.mean(method.loss(key, params, stats, Batch(x), hparams).loss)
 
     def train() -> None:
-        record = next(fit)
+        record = next(latest["fit"])
         params = optimizer.evaluation_params(config, record.state)
         latest.update(params=params, stats=record.state.stats)
         if (record.failed_at >= 0).any():
             raise RuntimeError("The training failed.")
 
     def one_bound() -> float:
-        return float(bound(jax.random.key(next(draws)), **latest))
+        return float(bound(jax.random.key(next(draws)), latest["params"], latest["stats"]))
 
+    restart()
     if task.k is None:
-        return Peer(train, one_bound)
+        return Peer(train, one_bound, restart=restart)
     evaluated = methods.make(dataclasses.replace(config, k=5, eval_k=DRAWS), SPEC)
     evaluator = evaluation.make_evaluator(evaluated, sharding.images_mesh() if spread else None)
 
@@ -98,7 +110,7 @@ def make(task: Task, spread: bool = False, settings: dict[str, Any] | None = Non
         values = evaluation.evaluate(evaluator, key, latest["params"], (), examples)
         return float(np.mean(values["log_likelihood"]))
 
-    return Peer(train, one_bound, log_likelihood)
+    return Peer(train, one_bound, log_likelihood, restart)
 
 
 def initial(state: training.TrainState, task: Task) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""PyTorch eager: the convolutional VAE, PixelCNN and VQ-VAE, with the same layers as this library.
+"""PyTorch eager: the other model families, with the same layers as this library.
 
 Images have the memory format channels_last, which is the faster one for these models.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -139,6 +140,68 @@ def conv_vae(task: Task) -> Built:
         return -weights.bound(x, task.k)
 
     return Built(weights, loss, loss)
+
+
+class BeliefNetwork(nn.Module):
+    """One layer of binary units with linear conditionals p(x|z) and q(z|x)."""
+
+    def __init__(self, task: Task):
+        super().__init__()
+        self.encoder = linear(task, "encoder/layer_1/logits")
+        self.decoder = linear(task, "decoder/logits")
+        self.top = nn.Parameter(torch.from_numpy(task.arrays["params/prior/top/logits"].copy()))
+
+    def forward(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """x [B, 784] -> log w and log q(z|x) of k draws, [k, B] each."""
+        logits = self.encoder(x).expand(k, -1, -1)
+        with torch.no_grad():
+            z = torch.bernoulli(torch.sigmoid(logits))
+        log_qz_x = log_bernoulli(logits, z)
+        log_pz = log_bernoulli(self.top.expand_as(z), z)
+        log_px_z = log_bernoulli(self.decoder(z), x.expand(k, -1, -1))
+        return log_px_z + log_pz - log_qz_x, log_qz_x
+
+
+def log_bernoulli(logits: Tensor, value: Tensor) -> Tensor:
+    """log p(value) of binary values [*batch, D] under logits of the same shape, [*batch]."""
+    return -F.binary_cross_entropy_with_logits(logits, value, reduction="none").sum(-1)
+
+
+def iwae_bound(log_w: Tensor) -> Tensor:
+    """The IWAE bound of log-weights [k, *batch], [*batch]."""
+    return log_w.logsumexp(0) - math.log(len(log_w))
+
+
+def vimco_loss(log_w: Tensor, log_qz_x: Tensor) -> Tensor:
+    """A scalar with the gradient of minus the mean IWAE bound by VIMCO (Mnih and Rezende 2016).
+
+    Draw k's signal is the bound minus the bound with log w_k replaced by the mean of the others.
+
+    Args:
+      log_w: [k, B], with its gradient.
+      log_qz_x: log q(z_k|x), [k, B], with its gradient.
+    """
+    k, bound = len(log_w), iwae_bound(log_w)
+    with torch.no_grad():
+        others = (log_w.sum(0) - log_w) / (k - 1)
+        is_replaced = torch.eye(k, dtype=torch.bool, device=log_w.device)[:, :, None]
+        # [k, k, B]: column i has all log-weights, with the mean of the others in place of log w_i.
+        replaced = torch.where(is_replaced, others, log_w[:, None])
+        signal = bound - iwae_bound(replaced)
+    return -(bound + (signal * log_qz_x).sum(0)).mean()
+
+
+def belief_network(task: Task) -> Built:
+    """The sigmoid belief network, trained by the IWAE bound with `task.k` draws and VIMCO."""
+    network = BeliefNetwork(task)
+
+    def train_loss(x: Tensor) -> Tensor:
+        return vimco_loss(*network(x, task.k))
+
+    def eval_loss(x: Tensor) -> Tensor:
+        return -iwae_bound(network(x, task.k)[0]).mean()
+
+    return Built(network, train_loss, eval_loss)
 
 
 class GatedLayer(nn.Module):
@@ -277,7 +340,7 @@ def vqvae(task: Task) -> Built:
     )
 
 
-MODELS = {"conv": conv_vae, "pixelcnn": pixelcnn, "vqvae": vqvae}
+MODELS = {"conv": conv_vae, "sbn": belief_network, "pixelcnn": pixelcnn, "vqvae": vqvae}
 
 
 def make(task: Task) -> Peer:

@@ -8,6 +8,7 @@ with a line of JSON:
 train N       N calls of STEPS steps: {"seconds"}
 bound N       N draws of the mean L_k of the task's images: {"values"}
 evaluate N    L_5000 of N images: {"seconds", "value"}
+restart       goes back to the task's parameters: {}
 memory        peak resident memory so far: {"mb"}
 """
 
@@ -37,6 +38,9 @@ def answer(task: Task, peer: Peer, words: list[str]) -> dict[str, Any]:
         return {"values": [peer.bound() for _ in range(number)]}
     if request == "memory":
         return {"mb": peak_memory()}
+    if request == "restart":
+        peer.restart()
+        return {}
     start = time.perf_counter()
     if request == "evaluate":
         value = peer.log_likelihood(task.x[:number])

@@ -12,7 +12,12 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 
-from elbo_lab.distributions.mixtures import BernoulliComponents, mixture
+from elbo_lab.distributions.mixtures import (
+    BernoulliComponents,
+    GaussianComponents,
+    in_blocks,
+    mixture,
+)
 
 # Float32 products whatever the device's default: TF32 would cost digits of the covariances.
 _EXACT = jax.lax.Precision.HIGHEST
@@ -109,24 +114,43 @@ def updated(
     means = old.means + shift
     if kind == BERNOULLI:
         return Statistics(shares, means, ())
-    offsets = x - means[:, None, :]  # [K, N, D]
     old_shares = (keep * old.shares)[:, None]
     if kind == DIAGONAL:
+        offsets = x - means[:, None, :]  # [K, N, D]
         squares = jnp.sum(rows.T[..., None] * offsets**2, axis=1)
         covariances = (old_shares * (old.covariances + shift**2) + squares) / divisor
         return Statistics(shares, means, jnp.where(is_empty, old.covariances, covariances))
-    # Products of equal factors are symmetric without rounding, and have no negative eigenvalue.
-    weighted = jnp.sqrt(rows.T)[..., None] * offsets
     shifted = jnp.sqrt(old_shares) * shift
     if kind == TIED:
-        squares = jnp.einsum("knd,kne->de", weighted, weighted, precision=_EXACT)
+        squares = jnp.sum(_scatter(x, rows, means), axis=0)
         between = jnp.matmul(shifted.T, shifted, precision=_EXACT)
         return Statistics(shares, means, keep * old.covariances + between + squares)
-    squares = jnp.einsum("knd,kne->kde", weighted, weighted, precision=_EXACT)
+    squares = _scatter(x, rows, means)
     between = shifted[:, :, None] * shifted[:, None, :]
     scatter = old_shares[..., None] * old.covariances + between + squares
     covariances = jnp.where(is_empty[..., None], old.covariances, scatter / divisor[..., None])
     return Statistics(shares, means, covariances)
+
+
+def _scatter(x: Array, rows: Array, means: Array) -> Array:
+    """sum_n r_nk (x_n - m_k)(x_n - m_k)^T, [K, D, D], one block of rows after another.
+
+    Args:
+      x: [N, D].
+      rows: r, [N, K].
+      means: m, [K, D].
+    """
+
+    def add(total: Array, block: tuple[Array, Array]) -> tuple[Array, None]:
+        x, roots = block
+        # Products of equal factors are symmetric without rounding, and have no negative eigenvalue.
+        weighted = roots.T[..., None] * (x - means[:, None, :])  # [K, n, D]
+        squares = jnp.einsum("knd,kne->kde", weighted, weighted, precision=_EXACT)
+        return total + squares, None
+
+    blocks = in_blocks(x, means.size), in_blocks(jnp.sqrt(rows), means.size)
+    zeros = jnp.zeros((*means.shape, means.shape[1]), x.dtype)
+    return jax.lax.scan(add, zeros, blocks)[0]
 
 
 def law(
@@ -154,7 +178,7 @@ def law(
     factors = jnp.linalg.cholesky(with_floor(covariances, floor))
     if kind == TIED:
         factors = factors[None]
-    return mixture(log_weights, dist.MultivariateNormal(means, scale_tril=factors))
+    return mixture(log_weights, GaussianComponents(means, scale_tril=factors))
 
 
 def least_probability(floor: float) -> float:

@@ -78,11 +78,16 @@ def test_peers_compute_and_train_as_this_library(tasks, row, k):
     agree(row, tasks[k])
 
 
-# The gains of the VAE differ by the draws from its posterior; the other models have no draws.
+# The gains of the VAE and the belief network differ by draws; the other models have none.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "learning_rate", "tolerance"),
-    [("conv", 3e-3, 0.3), ("pixelcnn", 1e-3, 1e-3), ("vqvae", 1e-3, 1e-3)],
+    [
+        ("conv", 3e-3, 0.3),
+        ("sbn", 3e-3, 0.3),
+        ("pixelcnn", 1e-3, 1e-3),
+        ("vqvae", 1e-3, 1e-3),
+    ],
 )
 def test_pytorch_trains_the_other_models_as_this_library(model, learning_rate, tolerance):
     pytest.importorskip("torch", exc_type=ImportError)
@@ -105,6 +110,26 @@ def test_pytorch_trains_the_other_models_as_this_library(model, learning_rate, t
     wrong = task._replace(arrays={**task.arrays, "params/another": np.zeros(1)})
     with pytest.raises(RuntimeError, match=f"{model} has .* parameters here and .* in the library"):
         make_peer("pytorch_systems", wrong)
+
+
+@pytest.mark.slow
+def test_the_gradient_of_vimco_in_pytorch_is_that_of_its_paper():
+    """Mnih and Rezende 2016, equations 7 to 10, by NumPy."""
+    torch = pytest.importorskip("torch", exc_type=ImportError)
+    from benchmarks.peers import pytorch_systems
+
+    rng, number = np.random.default_rng(0), 4
+    values, batch = rng.normal(0, 2, (number, 3)), 3
+    log_w = torch.tensor(values, requires_grad=True)
+    log_qz_x = torch.tensor(rng.normal(size=(number, batch)), requires_grad=True)
+    pytorch_systems.vimco_loss(log_w, log_qz_x).backward()
+    bound = np.log(np.mean(np.exp(values), axis=0))
+    np.testing.assert_allclose(log_w.grad, -np.exp(values - bound) / number / batch)
+    for i in range(number):
+        others = np.delete(values, i, axis=0)
+        replaced = np.concatenate([others, others.mean(0, keepdims=True)])
+        signal = bound - np.log(np.mean(np.exp(replaced), axis=0))
+        np.testing.assert_allclose(log_qz_x.grad[i], -signal / batch)
 
 
 def system_line(speed: float, ratio: float) -> dict:
@@ -130,12 +155,13 @@ def test_other_model_families_are_measured_in_turn_and_kept(monkeypatch, capsys)
     parts.measure(request, lambda part, value: kept.append((part, [c["model"] for c in value])))
     assert kept == [
         ("systems", ["conv"]),
-        ("systems", ["conv", "pixelcnn"]),
-        ("systems", ["conv", "pixelcnn", "vqvae"]),
+        ("systems", ["conv", "sbn"]),
+        ("systems", ["conv", "sbn", "pixelcnn"]),
+        ("systems", ["conv", "sbn", "pixelcnn", "vqvae"]),
     ]
     printed = capsys.readouterr().out
     assert "VQ-VAE, B = 128, 1,234 parameters" in printed
-    assert printed.count("PyTorch eager") == 3 and "NumPyro" not in printed
+    assert printed.count("PyTorch eager") == 4 and "NumPyro" not in printed
 
 
 def test_tables_of_other_model_families():

@@ -9,7 +9,14 @@ import pytest
 from scipy import stats as laws
 from scipy.special import logsumexp
 
-from elbo_lab.distributions.mixtures import BernoulliComponents, mixture, responsibilities
+from elbo_lab.distributions import mixtures
+from elbo_lab.distributions.mixtures import (
+    BernoulliComponents,
+    GaussianComponents,
+    in_blocks,
+    mixture,
+    responsibilities,
+)
 from elbo_lab.models import components
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -50,6 +57,36 @@ def test_a_gaussian_mixture_is_that_of_scipy_and_sums_to_one(kind):
     np.testing.assert_allclose(log_px, expected, rtol=2e-5, atol=2e-5)
     posterior = np.exp(log_joint - expected[:, None])
     np.testing.assert_allclose(rows, posterior, atol=2e-4)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of at most 4 rows."""
+    monkeypatch.setattr(mixtures, "BLOCK_SIZE", 8)
+    monkeypatch.setattr(mixtures, "LEAST_ROWS", 4)
+
+
+@pytest.mark.parametrize(("number", "blocks"), [(0, 1), (3, 1), (8, 2), (10, 3)])
+def test_blocks_have_every_row_once_and_then_zeros(small_blocks, number, blocks):
+    x = 1 + np.arange(number * 2).reshape(number, 2)
+    divided = in_blocks(jnp.asarray(x), row_size=6)
+    assert divided.shape == (blocks, -(-number // blocks), 2)
+    in_order = np.swapaxes(divided, 0, 1).reshape(-1, 2)
+    np.testing.assert_array_equal(in_order[:number], x)
+    assert not np.any(in_order[number:])
+
+
+def test_gaussians_of_several_blocks_are_those_of_scipy(small_blocks):
+    x = np.random.default_rng(0).normal(0, 2, (10, 2))
+    factors = np.linalg.cholesky(COVARIANCES["full"])
+    law = GaussianComponents(jnp.float32(MEANS), scale_tril=jnp.float32(factors))
+    pairs = zip(MEANS, COVARIANCES["full"], strict=True)
+    expected = np.stack([laws.multivariate_normal(m, c).logpdf(x) for m, c in pairs], axis=1)
+    log_prob = jax.jit(law.log_prob)
+    np.testing.assert_allclose(log_prob(jnp.float32(x)[:, None]), expected, rtol=1e-5)
+    # One value for each law: the computation of `MultivariateNormal`.
+    each = log_prob(jnp.float32(x[:3]))
+    np.testing.assert_allclose(each, np.diagonal(expected[:3]), rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from scipy.special import expit, logsumexp
 
 from elbo_lab import configs, methods, models
 from elbo_lab.data import Batch, Spec
+from elbo_lab.distributions import mixtures
 from elbo_lab.methods import mixture
 from elbo_lab.models import NOTHING_GIVEN, components
 from elbo_lab.models.components import BERNOULLI, COVARIANCES, Statistics
@@ -132,7 +133,10 @@ def test_the_log_likelihood_never_falls_while_no_floor_is_active(kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_statistics_of_batches_are_averages_of_raw_moments(kind):
+def test_statistics_of_batches_are_averages_of_raw_moments(kind, monkeypatch):
+    # Three blocks of rows, the last with two rows of zeros.
+    monkeypatch.setattr(mixtures, "BLOCK_SIZE", 1)
+    monkeypatch.setattr(mixtures, "LEAST_ROWS", 3)
     x, old, decay = data(kind)[:7], beginning(kind), 0.7
     rows = np.random.default_rng(0).dirichlet(np.ones(K), 7)
     with jax.enable_x64(True):
