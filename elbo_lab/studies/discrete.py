@@ -75,7 +75,7 @@ STUDY = Study(
         "binarization": "fixed",
         "batch_size": "100",
         "epochs": "20",
-        "learning_rate": "0.003",
+        "learning_rate": "0.01",
         "eval_k": "100",
         "replicates": "2",
     },
