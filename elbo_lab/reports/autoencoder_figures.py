@@ -27,13 +27,20 @@ def side_by_side(pictures: Mapping[str, Any], radius: float) -> str:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.6, 6.9), layout="constrained", dpi=_DPI)
+    figure = Figure(figsize=(6.6, 6.0), layout="constrained", dpi=_DPI)
     figure.patch.set_alpha(0.0)
-    panels = figure.subplots(3, len(pictures), height_ratios=(0.72, 3.0, 1.3), squeeze=False)
+    panels = figure.subplots(3, len(pictures), height_ratios=(0.56, 2.7, 1.1), squeeze=False)
     for column, (name, own) in enumerate(pictures.items()):
         rows = np.concatenate([own.inputs[:_COLUMNS], own.reconstructions[:_COLUMNS]])
-        _images(panels[0, column], rows, min(_COLUMNS, len(own.inputs)), name)
+        _images(
+            panels[0, column],
+            rows,
+            min(_COLUMNS, len(own.inputs)),
+            f"{name}: images, decoded codes",
+        )
         _codes(panels[1, column], own.codes, own.labels, radius)
+        title = "codes; dashed: 99% of the prior"
+        panels[1, column].set_title(title, fontsize=svg_figures.SMALL, color=_INK)
         _images(panels[2, column], own.draws, _COLUMNS, "decoded draws from the prior")
     return svg_figures.svg_text(figure, "autoencoder")
 

@@ -10,7 +10,7 @@ _WIDTH, _HEIGHT = 6.6, 6.4  # inches
 _ROWS = {
     "bias": "nats below log p(x)",
     "sd": "standard deviation, nats",
-    "cosine": "cosine with the exact gradient",
+    "cosine": "cosine of gradients",
 }
 # Values below are rounding errors of float32.
 _LEAST = 1e-3

@@ -128,6 +128,6 @@ def markdown(content: dict[str, Any] | None) -> str:
             estimates_note(results),
             documents.table(*gradients_table(results)),
             gradients_note(results),
-            f"Device: {content['device']}; {content['seconds']:.0f} s.",
+            f"Device: {content['device']}.",
         ]
     )
