@@ -75,7 +75,7 @@ def interpolation(space: LatentSpace, key: Array, indices: Sequence[int]) -> Sho
     about = f"interpolations between {len(pairs)} pairs of test examples"
 
     def draw(path: Path) -> None:
-        title = f"Interpolations between means of q(z|x)\n{space.name}"
+        title = f"Interpolations between means of q(z|x)\nrun {space.name}"
         latent_figures.interpolations(
             path, arrays["inputs"], arrays["linear"], arrays["spherical"], title
         )
@@ -113,7 +113,7 @@ def traversal(space: LatentSpace, key: Array, indices: Sequence[int]) -> Shown:
 
     def draw(path: Path) -> None:
         labels = [f"$z_{{{latent + 1}}}$, std {scales[latent]:.2f}" for latent in latents]
-        title = f"T{about.removeprefix('t')}\n{space.name}"
+        title = f"The {which}, around test example {index}\nrun {space.name}"
         axis = "offset from the mean of q(z|x), in stds of the means over test examples"
         latent_figures.traversals(path, arrays["x"], offsets, labels, title, axis)
 
@@ -136,7 +136,7 @@ def plane(space: LatentSpace, key: Array, indices: Sequence[int]) -> Shown:
 
     def draw(path: Path) -> None:
         images = x.reshape(-1, *x.shape[2:])
-        title = f"Means of p(x|z) over the latent plane\n{space.name}"
+        title = f"Means of p(x|z) over the latent plane\nrun {space.name}"
         figures.latent_grid(path, images, number, axes, title, source)
 
     return Shown(about, {"axes": axes, "z": z, "x": x}, draw)
@@ -151,7 +151,7 @@ def latent_map(space: LatentSpace, key: Array, indices: Sequence[int]) -> Shown:
     about = f"the latent map of {len(space.means):,} test examples"
 
     def draw(path: Path) -> None:
-        title = f"Means of q(z|x) of {len(space.means):,} test examples\n{space.name}"
+        title = f"Means of q(z|x) of {len(space.means):,} test examples\nrun {space.name}"
         figures.latent_scatter(path, space.means, labels, title)
 
     return Shown(about, arrays, draw, has_images=False)
