@@ -26,6 +26,7 @@ def make(task: Task, dtype: str) -> Peer:
     shares, means, covariances = (
         task.arrays[f"stats/{name}"].astype(dtype) for name in ("shares", "means", "covariances")
     )
+    shares /= shares.sum()  # scikit-learn refuses weights with float32's rounding in float64.
     floor = MixtureOptions().variance_floor
     precisions = np.linalg.inv(covariances + floor * np.eye(x.shape[1], dtype=dtype))
     current: dict[str, GaussianMixture] = {}
