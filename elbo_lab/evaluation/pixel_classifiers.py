@@ -16,7 +16,7 @@ from elbo_lab.errors import UserError
 
 NAIVE_BAYES, LOGISTIC = "naive Bayes", "logistic"
 # Iterations of L-BFGS.
-_ITERATIONS = 1000
+_ITERATIONS = 500
 
 
 def check_installed() -> None:

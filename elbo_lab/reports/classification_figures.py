@@ -9,23 +9,26 @@ from elbo_lab.reports import svg_figures
 
 # The most classes whose counts are written into the cells.
 _MOST_NUMBERS = 12
+# Examples of a bin that is drawn: the share of fewer is mostly noise.
+_LEAST_EXAMPLES = 10
 
 
-def figure(classifiers: Mapping[str, Mapping[str, Any]]) -> str:
-    """SVG of the confusion matrix of the first classifier and the calibration curves of all.
+def figure(classifiers: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    """SVG of the confusion matrix of one classifier and the calibration curves of all.
 
     Args:
       classifiers: name -> "confusion" [C, C], examples by true class (rows) and predicted class,
         and "calibration", the fields of `evaluation.classification.Calibration`.
+      name: of the classifier whose confusion matrix is drawn; its curve is the first.
     """
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(8.6, 4.1), layout="constrained")
     drawn.patch.set_alpha(0.0)
     left, right = drawn.subplots(1, 2)
-    name, first = next(iter(classifiers.items()))
-    _confusion(left, np.asarray(first["confusion"]), name)
-    _calibration(right, {n: entry["calibration"] for n, entry in classifiers.items()})
+    _confusion(left, np.asarray(classifiers[name]["confusion"]), name)
+    names = [name, *(other for other in classifiers if other != name)]
+    _calibration(right, {other: classifiers[other]["calibration"] for other in names})
     return svg_figures.svg_text(drawn, "classification")
 
 
@@ -59,18 +62,20 @@ def _confusion(axes, counts: np.ndarray, name: str) -> None:
 def _calibration(axes, curves: Mapping[str, Mapping[str, Any]]) -> None:
     axes.plot([0, 1], [0, 1], "--", color=svg_figures.PALETTE["axis"], linewidth=1)
     for index, (name, curve) in enumerate(curves.items()):
+        drawn = np.asarray(curve["count"]) >= _LEAST_EXAMPLES
         axes.plot(
-            curve["confidence"],
-            curve["accuracy"],
+            np.asarray(curve["confidence"])[drawn],
+            np.asarray(curve["accuracy"])[drawn],
             linewidth=1.4,
             label=f"{name} (ECE {curve['error']:.3f})",
             **svg_figures.style(index),
         )
+    title = f"calibration, bins of {_LEAST_EXAMPLES} or more examples"
     svg_figures.finish(axes)
     axes.set_xlim(0, 1.02)
     axes.set_ylim(0, 1.02)
     axes.set_aspect("equal")
-    _label(axes, "confidence, the greatest p(y|x)", "share that is right", "calibration")
+    _label(axes, "confidence, the greatest p(y|x)", "share that is right", title)
     axes.legend(
         loc="upper left",
         fontsize=svg_figures.SMALL,

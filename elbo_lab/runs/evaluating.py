@@ -193,7 +193,8 @@ def _write(folder: Path, values: evaluation.Evaluation, summary: dict[str, Any])
         raise UserError(f"cannot write {folder}: {error.strerror}") from error
     evaluation.write_evaluations(folder / "evaluation.npz", {0: jax.device_get(values)})
     if classifying.NAME in summary:
-        svg = classification_figures.figure(summary[classifying.NAME]["classifiers"])
+        classifiers = summary[classifying.NAME]["classifiers"]
+        svg = classification_figures.figure(classifiers, classifying.OWN)
         text = svg_figures.standalone(svg) + "\n"
         files.write_atomically(folder / classifying.FIGURE, text.encode())
     # Written last: its presence means that the evaluation is complete.
