@@ -16,6 +16,8 @@ SHOWS = {
     "plane": "decoded points of the plane of two latents",
     "map": "the test examples in the plane of two latents",
 }
+# The flags that a choice does not take.
+UNUSED = {name: ("num", "label") for name in SHOWS} | {SAMPLES: ("examples",), "plane": ("num",)}
 
 
 def define() -> None:
@@ -36,9 +38,9 @@ def shows_latents() -> bool:
     values = flags.FLAGS
     if values.show not in SHOWS:
         raise UserError(f"--show must be one of {', '.join(SHOWS)}; got {values.show!r}.")
-    unused = "examples" if values.show == SAMPLES else "num"
-    if values[unused].present:
-        raise UserError(f"--{unused} has no meaning with --show={values.show}; leave it out.")
+    for name in UNUSED[values.show]:
+        if values[name].present:
+            raise UserError(f"--{name} has no meaning with --show={values.show}; leave it out.")
     return values.show != SAMPLES
 
 
@@ -53,7 +55,7 @@ def write(trained, key, out: Path) -> str:
     text = flags.FLAGS.examples
     indices = flag_values.indices("examples", text) if text else None
     try:
-        shown = geometry.show(trained, flags.FLAGS.show, key, indices)
+        shown = geometry.show(trained, flags.FLAGS.show, key, indices, flags.FLAGS.label)
     except UserError:
         raise
     except ValueError as error:

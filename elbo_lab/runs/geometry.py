@@ -23,7 +23,7 @@ from elbo_lab.methods import variational
 from elbo_lab.models.base import NOTHING_GIVEN, Given, Model
 from elbo_lab.objective_options import AUTOENCODER
 from elbo_lab.reports import figures, latent_figures
-from elbo_lab.runs import derived, examples
+from elbo_lab.runs import derived, examples, sampling
 from elbo_lab.runs.loading import Trained
 
 # Points of a path, and its reach on both sides of its start, in standard deviations.
@@ -50,6 +50,7 @@ class LatentSpace(NamedTuple):
     model: Model
     test: Batch  # as the evaluation sees it
     means: np.ndarray  # [N, L], E_q[z_1|x] of the test examples
+    label: int | None  # the class of points that belong to no example; None: no labels
 
     @property
     def name(self) -> str:
@@ -132,11 +133,12 @@ def plane(space: LatentSpace, key: Array, indices: Sequence[int]) -> Shown:
     axes, source = _quantiles(space, draw_key, number)
     z = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     x = _decoded(space, decode_key, z, None)
-    about = f"{number} x {number} decoded points of the latent plane"
+    given = "" if space.label is None else f", class {space.label}"
+    about = f"{number} x {number} decoded points of the latent plane{given}"
 
     def draw(path: Path) -> None:
         images = x.reshape(-1, *x.shape[2:])
-        title = f"Means of p(x|z) over the latent plane\nrun {space.name}"
+        title = f"Means of p(x|z) over the latent plane{given}\nrun {space.name}"
         figures.latent_grid(path, images, number, axes, title, source)
 
     return Shown(about, {"axes": axes, "z": z, "x": x}, draw)
@@ -167,7 +169,13 @@ SHOWS: dict[str, Callable[[LatentSpace, Array, Sequence[int]], Shown]] = {
 DEFAULT_EXAMPLES = {"interpolation": tuple(range(8)), "traversal": (0,)}
 
 
-def show(trained: Trained, name: str, key: Array, indices: Sequence[int] | None) -> Shown:
+def show(
+    trained: Trained,
+    name: str,
+    key: Array,
+    indices: Sequence[int] | None,
+    label: int | None = None,
+) -> Shown:
     """Computes what one of `SHOWS` shows of a run.
 
     Args:
@@ -175,12 +183,13 @@ def show(trained: Trained, name: str, key: Array, indices: Sequence[int] | None)
       name: one of SHOWS.
       key: for draws, where a law has no closed form.
       indices: of test examples; None: the default ones.
+      label: the class of the plane, of a model that is conditioned on labels; None: class 0.
 
     Raises:
       UserError: the run has no such latents, there is no such test example, or it takes another
-        number of them.
+        number of them; the model has no such class or is not conditioned on labels.
     """
-    space = _latent_space(trained, name)
+    space = _latent_space(trained, name, label)
     number = len(space.means)
     if indices is None:
         indices = [i % number for i in DEFAULT_EXAMPLES.get(name, ())]
@@ -240,12 +249,15 @@ def spherical(start: np.ndarray, end: np.ndarray, weights: np.ndarray) -> np.nda
     return (left[:, None] * start + right[:, None] * end) / np.sin(angle)
 
 
-def _latent_space(trained: Trained, name: str) -> LatentSpace:
+def _latent_space(trained: Trained, name: str, label: int | None) -> LatentSpace:
     """The run's latent space.
 
     Raises:
-      UserError: it has none that is continuous.
+      UserError: it has none that is continuous, or no such class.
     """
+    sampling.check_label(trained, label)
+    if label is None and trained.method.classes is not None:
+        label = 0
     model = models.make(trained.config, trained.spec)
     family = trained.config.model
     reason = ""
@@ -260,7 +272,7 @@ def _latent_space(trained: Trained, name: str) -> LatentSpace:
         )
     test = examples.test_examples(trained.config, trained.dataset, trained.spec)
     means = derived.encode_in_chunks(trained, test).astype(np.float64)
-    return LatentSpace(trained, model, test, means)
+    return LatentSpace(trained, model, test, means, label)
 
 
 def _check_plane(space: LatentSpace, name: str) -> None:
@@ -303,8 +315,8 @@ def _decoded(
       space: the run.
       key: for laws without a mean in closed form.
       z: the points.
-      indices: the test example, for each point in order, whose label p(x|z, y) is given; None: no
-        label is given.
+      indices: the test example, for each point in order, whose label p(x|z, y) is given; None: the
+        label of the space.
     """
     trained, label = space.trained, space.test.label
     flat = jnp.asarray(z.reshape(-1, z.shape[-1]), jnp.float32)
@@ -312,6 +324,8 @@ def _decoded(
     given = NOTHING_GIVEN
     if indices is not None and label is not None:
         given = Given(label=label[indices])
+    elif space.label is not None:
+        given = Given(label=jnp.full(len(flat), space.label))
 
     @jax.jit
     def decode(params: Any, z: Array, given: Given) -> Array:

@@ -52,6 +52,20 @@ def sample(
     return np.concatenate(chunks)
 
 
+def check_label(trained: Trained, label: int | None) -> None:
+    """Raises a UserError for a class that the run's model does not have."""
+    classes = trained.method.classes
+    if label is None:
+        return
+    if classes is None:
+        raise UserError(
+            f"--label={label} needs a run with --condition=label; {trained.path} is conditioned on "
+            "nothing."
+        )
+    if label >= classes:
+        raise UserError(f"--label must lie in 0..{classes - 1} for {trained.path}; got {label}.")
+
+
 def labels(trained: Trained, number: int, label: int | None) -> tuple[np.ndarray | None, int]:
     """The class of each draw, and the images in a row of their picture.
 
@@ -70,19 +84,11 @@ def labels(trained: Trained, number: int, label: int | None) -> tuple[np.ndarray
       UserError: the model has no such class or is not conditioned on labels, or there are more
         classes than draws.
     """
+    check_label(trained, label)
     classes = trained.method.classes
     if classes is None:
-        if label is not None:
-            raise UserError(
-                f"--label={label} needs a run with --condition=label; {trained.path} is "
-                "conditioned on nothing."
-            )
         return None, COLUMNS
     if label is not None:
-        if label >= classes:
-            raise UserError(
-                f"--label must lie in 0..{classes - 1} for {trained.path}; got {label}."
-            )
         return np.full(number, label), COLUMNS
     if number < classes:
         raise UserError(

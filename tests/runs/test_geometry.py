@@ -9,6 +9,7 @@ from scipy.special import expit
 import elbo_lab
 from elbo_lab.cli import latent_flags
 from elbo_lab.errors import UserError
+from elbo_lab.models.base import Given
 from elbo_lab.runs import examples, geometry
 from tests.runs.test_loading import store
 
@@ -144,3 +145,20 @@ def test_discrete_latents_are_refused(trained, tmp_path):
 
 def test_the_flag_has_the_choices_of_the_library():
     assert list(latent_flags.SHOWS) == [latent_flags.SAMPLES, *geometry.SHOWS]
+
+
+def test_the_plane_of_a_conditional_model_is_that_of_one_class(trained, tmp_path):
+    run = elbo_lab.load(store(tmp_path, dataset=trained.config.dataset, condition="label", **SIZES))
+    space = geometry.show(run, "plane", jax.random.key(0), None, label=2)
+    assert space.about.endswith("the latent plane, class 2")
+    z = space.arrays["z"].reshape(-1, 2)
+    given = run.method.decode(run.params, (), z, Given(label=np.full(len(z), 2)))
+    expected = expit(np.asarray(given.logits, np.float64)).reshape(20, 20, 5, 6)
+    np.testing.assert_allclose(space.arrays["x"], expected, rtol=1e-4)
+    other = geometry.show(run, "plane", jax.random.key(0), None).arrays["x"]
+    assert np.max(np.abs(other - expected)) > 1e-3  # class 0
+    assert geometry.show(run, "map", jax.random.key(0), None).arrays["means"].shape == (9, 2)
+    with pytest.raises(UserError, match=r"--label must lie in 0..2 for .*; got 3"):
+        geometry.show(run, "plane", jax.random.key(0), None, label=3)
+    with pytest.raises(UserError, match="--label=0 needs a run with --condition=label"):
+        geometry.show(trained, "plane", jax.random.key(0), None, label=0)
