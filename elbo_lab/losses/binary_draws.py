@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab.losses.arguments import typed_key
-from elbo_lab.losses.laws import bernoulli_logits, innermost
-from elbo_lab.losses.posteriors import Layered
-from elbo_lab.losses.weights import Problem, over_draws, sample
+from elbo_lab.losses.arrays import to_common_float, to_common_rank
+from elbo_lab.losses.laws import bernoulli_logits, innermost, law_of
+from elbo_lab.losses.posteriors import Layered, sum_trailing
+from elbo_lab.losses.weights import Prior, Problem, over_draws, sample
 
 # (logits, u) -> draws, elementwise, [K, *batch, ...] each: booleans, or relaxed ones in (0, 1).
 Rule = Callable[[Array, Array], Array]
@@ -99,6 +100,16 @@ def check_binary(name: str, problem: Problem, several_layers: bool = True) -> No
     jax.eval_shape(over_draws(problem, check), in_form(problem, _zeros(problem)))
 
 
+def between_binary_values(problem: Problem) -> Problem:
+    """The problem with log masses of Bernoulli variables that are linear between 0 and 1.
+
+    The libraries' own may be -inf there. Priors that are not of Bernoulli variables stay as they
+    are.
+    """
+    posterior, prior = (_linear(q) for q in (problem.posterior, problem.prior))
+    return problem._replace(posterior=posterior, prior=prior)
+
+
 def _is_layered(problem: Problem) -> bool:
     return isinstance(problem.posterior, Layered)
 
@@ -112,3 +123,20 @@ def _zeros(problem: Problem) -> tuple[Array, ...]:
     shapes = jax.eval_shape(lambda: sample(jax.random.key(0), problem))
     shapes = shapes if _is_layered(problem) else (shapes,)
     return tuple(jnp.zeros(shape.shape, shape.dtype) for shape in shapes)
+
+
+def _linear(distribution: Any) -> Prior:
+    def log_prob(z: Any) -> Array:
+        if isinstance(distribution, Layered):
+            return sum(map(_linear_log_mass, distribution.layers(z), z))
+        return _linear_log_mass(distribution, z)
+
+    return Prior(log_prob)
+
+
+def _linear_log_mass(distribution: Any, z: Array) -> Array:
+    logits = bernoulli_logits(distribution)
+    if logits is None:
+        return distribution.log_prob(z)
+    logits, z = to_common_rank(*to_common_float(logits, z))
+    return sum_trailing(z * logits - jax.nn.softplus(logits), law_of(distribution).factor_ndims)

@@ -77,7 +77,8 @@ def gumbel_softmax(
         return relaxed(logits, u, temperature)
 
     y = binary_draws.draw(problem, u, relax)
-    moved = densities(freeze_model(problem), binary_draws.in_form(problem, y))
+    relaxed_problem = freeze_model(binary_draws.between_binary_values(problem))
+    moved = densities(relaxed_problem, binary_draws.in_form(problem, y))
     return with_gradient_of(loss, loss - evaluate(bound, weighed(weigh, moved))), draws
 
 
@@ -157,7 +158,8 @@ def rebar(
         return relaxed(scale_gradient(logits, jax.lax.stop_gradient(ratio)), u, temperature)
 
     y = binary_draws.in_form(problem, binary_draws.draw(problem, u, relax))
-    moved = replaced_each(held, densities(freeze_model(problem), y, freeze_posterior=True))
+    relaxed_problem = freeze_model(binary_draws.between_binary_values(problem))
+    moved = replaced_each(held, densities(relaxed_problem, y, freeze_posterior=True))
     f_at_y = jax.vmap(lambda row: evaluate(bound, weighed(weigh, row)))(moved)  # [K, *batch]
     f = evaluate(bound, weighed(weigh, held))
     signal = jax.lax.stop_gradient(f[None] - f_at_y + _centred_slope(bound, weigh, held))

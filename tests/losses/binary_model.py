@@ -160,4 +160,5 @@ def each(objective, sizes, number, grid, estimator, **options):
 def mean_and_gradient(objective, sizes, number, grid, estimator, **options):
     """The mean loss over a grid of noise, and the mean of its gradient."""
     losses_of = each(objective, sizes, number, grid, estimator, **options)
-    return jax.value_and_grad(lambda params: jnp.dot(grid[1], losses_of(params)))(PARAMS)
+    mean = jax.value_and_grad(lambda params: jnp.dot(grid[1], losses_of(params)))
+    return jax.jit(mean)(PARAMS)
