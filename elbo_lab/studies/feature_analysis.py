@@ -39,7 +39,8 @@ L2 = 0.1
 TRAINING = Training(steps=1000, batch_size=100, learning_rate=1e-3)
 # Methods in the order of tables and figures.
 FINE_TUNED, FRESH = "classifier from the VAE's encoder", "classifier from fresh weights"
-MEANS, CODES, PIXELS = "probe of the VAE's means", "probe of the codes", "probe of the pixels"
+MEANS, CODES = "probe of the VAE's means", "probe of the autoencoder's codes"
+PIXELS = "probe of the pixels"
 METHODS = (FINE_TUNED, FRESH, MEANS, CODES, PIXELS)
 
 _ROW = {"method": str, "labels": int, "seed": int, "accuracy": float, "source": str}
