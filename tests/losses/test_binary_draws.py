@@ -69,7 +69,8 @@ def test_draws_and_values_are_those_of_the_score_function(library):
 
 
 @pytest.mark.promotes
-@pytest.mark.parametrize("name", slow_unless(["disarm"], BINARY))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BINARY)
 def test_libraries_and_vectorization_do_not_change_the_gradient(name):
     @functools.partial(jax.jit, static_argnums=(1, 2))
     def slope(logits, library, vectorized):
