@@ -57,3 +57,23 @@ def test_an_estimator_without_noise_has_no_variance_and_no_bias():
     (quality,) = exact_gradients.compare({"e": estimator(0.0, 0.0)}, exact, X, groups, 20).values()
     assert quality.variance == quality.bias == 0 and not quality.is_biased
     assert quality.cosine == pytest.approx(1)
+
+
+def test_a_rare_event_that_no_draw_contains_is_no_bias():
+    """A coordinate of gradient 1e-6 on average, by 0.1 with probability 1e-5, beside noise of 1e-9.
+
+    Without the event its mean is thousands of standard errors away from 1e-6.
+    """
+
+    def loss_fn(key, params, x):
+        noise_key, event_key = jax.random.split(key)
+        noise = DEVIATION * jax.random.normal(noise_key, EXACT.shape)
+        event = 0.1 * (jax.random.uniform(event_key) < 1e-5)
+        rare = (event + 1e-9 * noise[0]).astype(jnp.float32)
+        gradient = jnp.append(jnp.asarray(EXACT, jnp.float32) + noise, rare)
+        return jnp.ones(len(x)) * (params["encoder"]["w"] @ gradient)
+
+    rare = Estimator(loss_fn, {"encoder": {"w": jnp.zeros(5)}})
+    exact = np.append(EXACT, 1e-6)
+    (quality,) = exact_gradients.compare({"rare": rare}, exact, X, groups, NUMBER).values()
+    assert not quality.is_biased
