@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks import limits, merging, parts, peers, systems, training, workers
 from benchmarks.peers import OURS, ROWS, common, ours
+from elbo_lab import configs
 from elbo_lab.errors import UserError
 from elbo_lab.files import read_json
 from elbo_lab.methods import codebook
@@ -110,6 +111,15 @@ def test_pytorch_trains_the_other_models_as_this_library(model, learning_rate, t
     wrong = task._replace(arrays={**task.arrays, "params/another": np.zeros(1)})
     with pytest.raises(RuntimeError, match=f"{model} has .* parameters here and .* in the library"):
         make_peer("pytorch_systems", wrong)
+
+
+def test_the_belief_network_is_trained_by_vimco_as_in_pytorch():
+    images = np.zeros((10, 1), np.uint8)
+    adam = (0.9, 0.999, 1e-4)
+    task = common.Task(128, 5, 4, 1, "cpu", 1, 0.1, adam, images, images, {}, model="sbn")
+    config = configs.resolved(ours.config_of(task))
+    assert (config.objective, config.k, config.estimator) == ("iwae", 5, "vimco")
+    assert config.model_options.latent_dims == (200,)
 
 
 @pytest.mark.slow
