@@ -11,6 +11,7 @@ import pytest
 import elbo_lab
 from elbo_lab import configs, data, methods, training
 from elbo_lab.errors import DamageWarning, UserError
+from elbo_lab.models.conditions import is_conditional
 from elbo_lab.runs import derived, examples, rundir
 from elbo_lab.training import checkpoint
 
@@ -48,7 +49,8 @@ def store(
         failure = state.failure._replace(step=jnp.array(failed_at, jnp.int32))
         state = state._replace(failure=failure)
     step = training.total_steps(config, number) if step is None else step
-    with rundir.claim(str(path), config, data.digest(dataset), overwrite=True) as workdir:
+    digest = data.digest(dataset, is_conditional(config.model_options))
+    with rundir.claim(str(path), config, digest, overwrite=True) as workdir:
         checkpoint.save(workdir / rundir.CHECKPOINTS, step, (changed(state), keys))
     return path
 

@@ -83,6 +83,8 @@ def test_the_cells_of_table_1_are_those_whose_results_are_stored():
     assert stored
     for row in stored:
         settings = {"protocol": row["protocol"], "budget": str(row["budget"])}
+        if start := row["config"].get("init_from"):
+            settings["init_from"] = start
         cells = study_flags.cells(table1.STUDY, settings, table1.STUDY.choices(settings, config_of))
         (cell,) = (c for c in cells if c.config == configs.from_dict(row["config"]))
         names = ("data", "layers", "model", "k")
