@@ -50,6 +50,7 @@ def test_a_run_starts_at_the_weights_at_which_the_other_is_evaluated(tmp_path, d
     assert stats == source.stats == ()
 
 
+@pytest.mark.slow
 def test_a_vqvae_starts_with_the_others_codebook(tmp_path, dataset):
     sizes = {"channels": (3, 3), "num_codes": 5, "code_dim": 2, "residual_blocks": 0}
 
@@ -63,6 +64,7 @@ def test_a_vqvae_starts_with_the_others_codebook(tmp_path, dataset):
     jax.tree.map(np.testing.assert_array_equal, stats, source.stats)
 
 
+@pytest.mark.slow
 def test_more_images_in_a_batch_there_than_here(tmp_path, dataset):
     path = store(tmp_path, dataset=dataset, **SIZES)
     stored = configs.make(dataset=dataset, batch_size=4, **SIZES)
@@ -81,7 +83,11 @@ def test_more_images_in_a_batch_there_than_here(tmp_path, dataset):
             SIZES | {"latent_dims": (3,)},
             r"does not fit the model: .*is float32\[.*there and float32\[.*here",
         ),
-        (SIZES | {"hidden_dims": (4, 4)}, r"does not fit the model: .*is absent there and"),
+        pytest.param(
+            SIZES | {"hidden_dims": (4, 4)},
+            r"does not fit the model: .*is absent there and",
+            marks=pytest.mark.slow,
+        ),
         (
             {"model": "conv", "latent_dims": (2,), "channels": (3, 3)},
             "does not fit the model",
