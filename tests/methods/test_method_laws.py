@@ -77,7 +77,11 @@ CASES: dict[str, tuple[dict, Spec]] = {
 }
 # Compiled by the slow tests alone: their parts are tested with the models.
 SLOW = (
+    "mlp, two layers",
+    "conv, colours",
     "sbn, learned baseline",
+    "pixelcnn, codes",
+    "vqvae, learned codebook",
     "mixture, EM, full",
     "mixture, gradient, diagonal",
     "mlp, full covariance, mixture prior",
