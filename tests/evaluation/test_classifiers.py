@@ -35,7 +35,7 @@ def test_training_is_adam_on_the_labelled_examples_alone():
     y, order = np.array([0, 1, 2, 0, 1]), np.array([2, 0, 1, 3, 4])
 
     def gradients(kernel, weights, biases):
-        # Of -log softmax(x K W + b)[y] for the first example in the order, which fills each batch.
+        # By -log softmax(x K W + b)[y] of the first example in the order, which fills each batch.
         features = x[2] @ kernel
         scores = features @ weights + biases
         residual = np.exp(scores) / np.sum(np.exp(scores)) - np.eye(CLASSES)[y[2]]

@@ -11,9 +11,8 @@ of a group's P parameters by Hotelling's two-sample T^2, which gives one p-value
 however large P is. Directions that depend on draws use draws that the test does not. They are
 
   - the oracle's mean gradient;
-  - for each estimator, the difference of its pilot run from the oracle, each coordinate divided by
-    its variance (plus a thousandth of the mean variance), which is the most sensitive direction if
-    the bias is that difference;
+  - for each estimator, its pilot run minus the oracle, each coordinate divided by its variance plus
+    a floor: the most sensitive direction if that is the bias;
   - the mean of the parameters, and five vectors of random signs, for biases that the pilot missed.
 """
 
@@ -38,10 +37,8 @@ Groups = Callable[[Any], dict[str, Any]]  # gradient -> subtrees by the name of 
 CHUNK = 200
 RANDOM_DIRECTIONS = 5
 SIGNAL = 0  # the place of the oracle's mean gradient among the directions
-# A share of the mean variance that is added to each coordinate's in the pilots' directions.
-VARIANCE_FLOOR = 1e-3
-# The power of the test at the bias that is called its resolution.
-POWER = 0.9
+VARIANCE_FLOOR = 1e-3  # a share of the mean variance
+POWER = 0.9  # of the test at the bias that is called its resolution
 
 
 class Moments(NamedTuple):
@@ -220,7 +217,7 @@ def bias_directions(
     for pilot, pilot_oracle in pilots:
         variance = _variance_of_mean(pilot) + _variance_of_mean(pilot_oracle)
         difference = pilot.gradient - pilot_oracle.gradient
-        # Bounds the weight of coordinates whose noise comes from events too rare for the pilot.
+        # The floor bounds the weight of coordinates whose noise is of events too rare for a pilot.
         variance = variance + VARIANCE_FLOOR * np.mean(variance)
         differences.append(np.divide(difference, variance, out=np.zeros(size), where=variance > 0))
     signs = rng.choice([-1.0, 1.0], (RANDOM_DIRECTIONS, size))
