@@ -110,7 +110,12 @@ def test_a_run_to_its_end(read, family, never_stopped):
     assert lines[-1][f"test_{headline}"] == pytest.approx(of_first_batch, abs=tolerance)
     result = next(r for r in summary["results"] if r["value"] == pytest.approx(values.mean()))
     assert result["standard_error"] == pytest.approx(values.std(ddof=1) / np.sqrt(23), rel=1e-5)
-    assert str(path) in done.stdout
+    assert str(path) in unwrapped(done.stdout)
+
+
+def unwrapped(text: str) -> str:
+    """The words of printed lines, which are wrapped."""
+    return " ".join(text.split())
 
 
 def test_stopped_and_resumed_is_never_having_stopped(cli, read, family, never_stopped, tmp_path):
@@ -126,7 +131,7 @@ def test_stopped_and_resumed_is_never_having_stopped(cli, read, family, never_st
 def test_replicates_are_runs_of_their_seeds(cli, family, never_stopped, tmp_path):
     flags = ("--replicates=2", "--epochs=2", "--eval_k=5")
     done = cli.run(f"--workdir={tmp_path}", *FAMILIES[family], *FLAGS, *flags)
-    assert "2 replicates of 2, seeds from 0" in done.stdout
+    assert "2 replicates of 2, seeds from 0" in unwrapped(done.stdout)
     summary, lines = summary_of(tmp_path), lines_of(tmp_path)
     assert summary["failed_replicates"] == [] and set(summary["replicates"]) == {"0", "1"}
     with np.load(tmp_path / "evaluation.npz") as file:
