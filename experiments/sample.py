@@ -63,7 +63,7 @@ def define() -> None:
     define_optional_count(
         "label",
         "the class of all draws, for a run with --condition=label (if not given, every class, as "
-        "many of each as --num allows: a row of the picture)",
+        "many of each as --num allows: a row of the picture), or that of --show=plane (class 0)",
         least=0,
     )
     run_flags.define_run("platform", "compilation_cache_dir", "data_dir", "manual_dir")
