@@ -19,14 +19,6 @@ from elbo_lab.studies import published, stored_results
 from elbo_lab.studies.published import Comparison
 from elbo_lab.sweeps import sweep_reporting
 
-# Settings that all the papers share, see `_required`.
-_PAPERS: dict[str, Any] = {
-    "dataset": "mnist",
-    "binarization": "dynamic",
-    "model": "mlp",
-    "latent_dims": [50],
-    "eval_k": 5000,
-}
 _KIND = {
     # The axes and their values are lists, since stored objects have their fields sorted.
     "axes": list[str],
@@ -151,12 +143,7 @@ def order(difference: Mapping[str, Any] | None, sign: float) -> str:
 
 def is_comparable(paper: Comparison, config: Mapping[str, Any]) -> bool:
     """True if a cell has the data, the model, the L_K and the draws of the paper."""
-    return all(config.get(name) == value for name, value in _required(paper).items())
-
-
-def _required(paper: Comparison) -> dict[str, Any]:
-    """Settings without which our numbers do not compare with a paper's."""
-    return _PAPERS | dict(paper.settings)
+    return all(config.get(name) == value for name, value in paper.settings.items())
 
 
 def head(paper: Comparison, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
@@ -233,7 +220,7 @@ def notes(paper: Comparison, rows: Sequence[dict[str, Any]]) -> list[str]:
     if not all(is_comparable(paper, row["config"]) for row in rows):
         lines.append(
             "The order is left out for settings other than the papers': "
-            + ", ".join(f"{k} {configs.flag_text(value)}" for k, value in _required(paper).items())
+            + ", ".join(f"{k} {configs.flag_text(value)}" for k, value in paper.settings.items())
             + "."
         )
     return lines
