@@ -38,6 +38,14 @@ class Batch(NamedTuple):
     context: Array | None = None  # [B, M], e.g. the codes of the layer above
 
 
+class Factors(NamedTuple):
+    """The factors that images were made from: the values of each as 0 .. n - 1."""
+
+    names: tuple[str, ...]  # F
+    train: np.ndarray  # [N, F], int32
+    test: np.ndarray  # [N', F], int32
+
+
 class Dataset(NamedTuple):
     """Training and test images, flattened, with labels if there are any."""
 
@@ -55,6 +63,7 @@ class Dataset(NamedTuple):
     # For codes: [N'], log p(x|z) of each test example's image x given its code z, nats
     log_px_z: np.ndarray | None = None
     checkpoint: str | None = None  # for features and codes: digest of the checkpoint that made them
+    factors: Factors | None = None  # of images whose factors are known
 
 
 def spec_of(dataset: Dataset, binarization: str) -> Spec:
@@ -92,7 +101,10 @@ def hold_out(dataset: Dataset, number: int) -> Dataset:
         return _draw_test_images(dataset, number)
     kept = len(dataset.x_train) - number
     y_train = None if dataset.y_train is None else dataset.y_train[:kept]
-    return dataset._replace(x_train=dataset.x_train[:kept], y_train=y_train)
+    factors = dataset.factors
+    if factors is not None:
+        factors = factors._replace(train=factors.train[:kept])
+    return dataset._replace(x_train=dataset.x_train[:kept], y_train=y_train, factors=factors)
 
 
 def _draw_test_images(dataset: Dataset, number: int) -> Dataset:
@@ -102,6 +114,9 @@ def _draw_test_images(dataset: Dataset, number: int) -> Dataset:
     y_train = y_test = None
     if dataset.y_train is not None:
         y_train, y_test = dataset.y_train[~is_test], dataset.y_train[is_test]
+    factors = dataset.factors
+    if factors is not None:
+        factors = factors._replace(train=factors.train[~is_test], test=factors.train[is_test])
     note = f"{number:,} of its {total:,} images, drawn once, are the test images"
     return dataset._replace(
         x_train=dataset.x_train[~is_test],
@@ -109,6 +124,7 @@ def _draw_test_images(dataset: Dataset, number: int) -> Dataset:
         y_train=y_train,
         y_test=y_test,
         notes=(*dataset.notes, note),
+        factors=factors,
     )
 
 

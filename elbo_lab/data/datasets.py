@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from elbo_lab.data import npz, pinwheel
+from elbo_lab.data import factors, npz, pinwheel
 from elbo_lab.data.dataset import Dataset
 from elbo_lab.errors import UserError
 
@@ -34,7 +34,8 @@ def load(
     - `train_images` and `test_images` (or, without those, `val_images`), with labels `train_labels`
       and so on, as in MedMNIST's files;
     - `imgs`, as in dSprites' file, which has one split; the shapes in `latents_classes` are the
-      labels. The loaded `x_test` is empty, and `hold_out` draws the test images.
+      labels, and its five factors the `factors`. The loaded `x_test` is empty, and `hold_out` draws
+      the test images.
 
     Images are [N, D], [N, H, W], [N, H, W, C] or, in PyTorch's order, [N, C, H, W], with C = 1 or
     3 channels; a shape that fits both orders is read with the channels last. A flat D has the image
@@ -100,7 +101,10 @@ def short_name(name: str) -> str:
 def _without_test_images(dataset: Dataset) -> Dataset:
     """The training split as a data set with one split; log p(x|z) of test images is left out."""
     name, no_images = f"{TRAINING}{dataset.name}", dataset.x_train[:0]
-    return dataset._replace(name=name, x_test=no_images, y_test=None, log_px_z=None)
+    known = dataset.factors
+    if known is not None:
+        known = known._replace(test=known.train[:0])
+    return dataset._replace(name=name, x_test=no_images, y_test=None, log_px_z=None, factors=known)
 
 
 def _load_mnist_small(data_dir: str | None, manual_dir: str | None) -> Dataset:
@@ -113,6 +117,14 @@ def _load_pinwheel(data_dir: str | None, manual_dir: str | None) -> Dataset:
     """Points in two dimensions, made by a seed."""
     del data_dir, manual_dir  # nothing is read
     return pinwheel.load()
+
+
+def _factors_loader(size: int) -> Callable[[str | None, str | None], Dataset]:
+    def load_set(data_dir: str | None, manual_dir: str | None) -> Dataset:
+        del data_dir, manual_dir  # nothing is read
+        return factors.load(size)
+
+    return load_set
 
 
 def _tfds_loader(name: str) -> Callable[[str | None, str | None], Dataset]:
@@ -128,6 +140,8 @@ def _tfds_loader(name: str) -> Callable[[str | None, str | None], Dataset]:
 DATASETS: dict[str, Callable[[str | None, str | None], Dataset]] = {
     "mnist_small": _load_mnist_small,
     "pinwheel": _load_pinwheel,
+    "factors": _factors_loader(32),
+    "factors64": _factors_loader(64),
     "mnist": _tfds_loader("mnist"),
     "fashion_mnist": _tfds_loader("fashion_mnist"),
     "binarized_mnist": _tfds_loader("binarized_mnist"),

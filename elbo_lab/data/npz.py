@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from elbo_lab.data.dataset import Dataset
+from elbo_lab.data.dataset import Dataset, Factors
 from elbo_lab.data.mapped import mapped
 from elbo_lab.errors import UserError
 
@@ -23,7 +23,11 @@ class _Names(NamedTuple):
     images: tuple[str, ...]
     labels: tuple[str, ...]  # of the same splits; these arrays are optional
     label_column: int | None = None  # the column of labels [N, F] that is the class
+    factors: tuple[str, ...] = ()  # the columns of labels [N, F] that are factors, by name
 
+
+# dSprites' columns; one colour alone, and no factor.
+_DSPRITES = ("", "shape", "scale", "orientation", "x", "y")
 
 # The first entry whose image arrays are all in the file applies. train_images and so on are
 # MedMNIST's names; validation images replace missing test images, as in `tfds`. imgs and
@@ -33,7 +37,7 @@ _CONVENTIONS = (
     _Names(("x_train", "x_test"), ("y_train", "y_test")),
     _Names(("train_images", "test_images"), ("train_labels", "test_labels")),
     _Names(("train_images", "val_images"), ("train_labels", "val_labels")),
-    _Names(("imgs",), ("latents_classes",), label_column=1),
+    _Names(("imgs",), ("latents_classes",), label_column=1, factors=_DSPRITES),
 )
 
 
@@ -56,6 +60,7 @@ def load(path: str, in_file: bool = False) -> Dataset:
     images = _to_grey_levels(path, images)
     flat = [np.ascontiguousarray(x.reshape(len(x), -1)) for x in images.values()]
     labels: list[np.ndarray | None] = [None, None]
+    factors = None
     for i, (name, image_name) in enumerate(zip(names.labels, images, strict=True)):
         if name not in arrays:
             continue
@@ -65,6 +70,8 @@ def load(path: str, in_file: bool = False) -> Dataset:
         if column is not None:
             size = len(images[image_name])
             labels[i] = _check_labels(path, name, column, image_name, size)
+        if names.factors:
+            factors = _factors(names.factors, arrays[name], len(images[image_name]))
     return Dataset(
         name=Path(path).stem,
         x_train=flat[0],
@@ -73,7 +80,17 @@ def load(path: str, in_file: bool = False) -> Dataset:
         y_test=labels[1],
         image_shape=shapes[names.images[0]],
         notes=tuple(f"{', '.join(array_names)} {note}" for note, array_names in notes.items()),
+        factors=factors,
     )
+
+
+def _factors(columns: tuple[str, ...], labels: np.ndarray, number: int) -> Factors | None:
+    """The named columns of a file with one split; None unless there is a row for each image."""
+    if labels.shape != (number, len(columns)) or labels.dtype.kind not in "iu" or labels.min() < 0:
+        return None
+    kept = [i for i, name in enumerate(columns) if name]
+    values = labels[:, kept].astype(np.int32)
+    return Factors(tuple(columns[i] for i in kept), values, values[:0])
 
 
 def _read(path: str, in_file: bool) -> tuple[_Names, dict[str, np.ndarray]]:

@@ -174,6 +174,9 @@ def test_one_split_by_the_names_of_dsprites(tmp_path, in_file):
     assert list(test) != list(range(7, 12))  # a draw, not the last images
     np.testing.assert_array_equal(parts.y_train, train % 3)
     np.testing.assert_array_equal(parts.y_test, test % 3)
+    assert parts.factors.names == ("shape", "scale", "orientation", "x", "y")
+    np.testing.assert_array_equal(parts.factors.train[:, 0], train % 3)
+    np.testing.assert_array_equal(parts.factors.test[:, 0], test % 3)
     for again, first in zip(hold_out(whole, 5)[1:5], parts[1:5], strict=True):
         np.testing.assert_array_equal(again, first)
     assert parts.notes == (
