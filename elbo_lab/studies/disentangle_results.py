@@ -1,0 +1,140 @@
+"""The results of the study disentangle: their file, and the table made of it."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elbo_lab import json_files
+from elbo_lab.reports import documents
+from elbo_lab.reports.tables import number_and_error
+from elbo_lab.studies import disentangle_analysis, stored_results
+from elbo_lab.studies.disentangle_analysis import Scores
+from elbo_lab.sweeps import sweep_reporting, sweep_results
+
+FILE = "disentangle.json"
+# Column -> its heading: quantities of the run, then scores.
+QUANTITIES = {"reconstruction": "E_q log p(x|z)", "kl": "KL"}
+SCORES = {
+    "active": "AU",
+    "mig": "MIG",
+    "sap": "SAP",
+    "dci_disentanglement": "DCI D",
+    "dci_completeness": "DCI C",
+    "dci_informativeness": "DCI I",
+    "factor_vae": "FactorVAE",
+    "beta_vae": "beta-VAE",
+}
+_VALUE = {"mean": float, "standard_error": float | None}
+_ROW = {
+    "objective": str,
+    "weight": str,
+    "replicates": int,
+    **dict.fromkeys((*QUANTITIES, *SCORES), _VALUE),
+}
+_KIND = {
+    "command": str,
+    "devices": list[str],
+    "data": str,
+    "epochs": int,
+    "latent_dim": int,
+    "rows": list[_ROW],
+}
+
+
+def content(path: Path, sweep: dict[str, Any]) -> dict[str, Any] | None:
+    """The stored results of a sweep, JSON-ready; None while a cell waits.
+
+    Args:
+      path: the sweep's folder.
+      sweep: the content of its sweep.json.
+    """
+    if sweep_results.is_waiting(sweep):
+        return None
+    rows = []
+    for cell in sweep["cells"]:
+        replicates = disentangle_analysis.of_cell(path, cell)
+        if not replicates:
+            continue
+        quantities = {name: cell["results"][name] for name in QUANTITIES}
+        rows.append(
+            {name: cell["values"][name] for name in ("objective", "weight")}
+            | {"replicates": len(replicates)}
+            | {name: {field: q[field] for field in _VALUE} for name, q in quantities.items()}
+            | {name: _mean([getattr(r, name) for r in replicates]) for name in Scores._fields}
+        )
+    if not rows:
+        return None
+    config = sweep["cells"][0]["config"]
+    return {
+        **{name: sweep[name] for name in ("elbo_lab", "jax", "date", "devices")},
+        "command": stored_results.shown_command(sweep["command"]),
+        "data": config["dataset"],
+        "epochs": config["epochs"],
+        "latent_dim": config["latent_dims"][0],
+        "rows": rows,
+    }
+
+
+def _mean(values: Sequence[float]) -> dict[str, float | None]:
+    """The mean over replicates with its standard error, None for a single replicate."""
+    error = None
+    if len(values) > 1:
+        error = float(np.std(values, ddof=1) / math.sqrt(len(values)))
+    return {"mean": float(np.mean(values)), "standard_error": error}
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """The results in a folder; None if it has none.
+
+    Raises:
+      UserError: they cannot be read, or are damaged.
+    """
+    path = folder / FILE
+    return json_files.read(path, _KIND) if path.exists() else None
+
+
+def table(results: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and rows of the table: a row for each cell."""
+    columns = QUANTITIES | SCORES
+    rows = [
+        (row["objective"], row["weight"], *(_text(row[name]) for name in columns))
+        for row in results["rows"]
+    ]
+    return ("objective", "weight", *columns.values()), rows
+
+
+def _text(value: dict[str, float | None]) -> str:
+    shown, error = number_and_error(value["mean"], value["standard_error"])
+    return f"{shown} +- {error}" if error else shown
+
+
+def notes(results: dict[str, Any]) -> list[str]:
+    """Explanations of the columns."""
+    replicates = " or ".join(str(n) for n in sorted({row["replicates"] for row in results["rows"]}))
+    return [
+        f"{results['latent_dim']} latents, {results['epochs']} passes over the training images of "
+        f"{results['data']}, {replicates} replicates; +- one standard error over them. weight: beta "
+        "of beta_vae, whose 1 is the VAE, and of beta_tcvae.",
+        "E_q log p(x|z) and KL(q(z|x) || p(z)): nats per test image. AU: active units. Scores of "
+        "the means of q(z|x), in 0..1, higher is better: MIG of 20 bins, SAP by accuracies, DCI by "
+        "random forests. Chance is 1/5 for the FactorVAE and the beta-VAE score.",
+        f"Devices: {'; '.join(results['devices'])}.",
+    ]
+
+
+def text(results: dict[str, Any]) -> str:
+    """The table for a terminal."""
+    head, rows = table(results)
+    wrapped = [textwrap.fill(note, 100, subsequent_indent="  ") for note in notes(results)]
+    return "\n".join([*sweep_reporting.aligned([head, *rows]), "", *wrapped])
+
+
+def markdown(results: dict[str, Any] | None) -> str:
+    """The table for a document."""
+    if results is None:
+        return "No results are stored yet."
+    return "\n\n".join([documents.table(*table(results)), *notes(results)])
