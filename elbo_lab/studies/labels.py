@@ -58,7 +58,7 @@ STUDY = Study(
     {
         "dataset": "mnist_small",
         "batch_size": "50",
-        "epochs": "10",
+        "epochs": "15",
         "learning_rate": "0.002",
         "eval_k": "100",
         "replicates": "1",

@@ -42,7 +42,7 @@ def test_a_missing_scikit_learn_is_refused_before_training(monkeypatch):
 
 # Hand-made results
 
-CURVE = {"confidence": [0.75, 0.95], "accuracy": [0.5, 1.0], "count": [20, 30], "error": 0.125}
+CURVE = {"confidence": [0.75, 0.95], "accuracy": [0.5, 1.0], "count": [20, 30]}
 CONFUSION = [[20, 5], [0, 25]]
 
 
@@ -56,7 +56,8 @@ def kept(right: list[int], error: float) -> Kept:
         "naive Bayes", {"accuracy": np.array([1.0, 0.0]), "log_py": np.full(2, -1.5)}, 0.2, "image"
     )
     own = {"confusion": CONFUSION, "calibration": CURVE | {"error": error}}
-    classifiers = {"naive Bayes": own, "the model": own}
+    naive = {"confusion": CONFUSION, "calibration": CURVE | {"error": 0.2}}
+    classifiers = {"naive Bayes": naive, "the model": own}
     return Kept(None, values, rows, {"classifiers": classifiers})
 
 
@@ -100,7 +101,7 @@ def test_the_tables_are_made_of_the_stored_file(classified, tmp_path):
     stored_results.write(tmp_path / label_results.FILE, content)
     text = label_results.markdown(label_results.read(tmp_path))
     # The sample standard deviation of -10, -12, -10, -12 is 2 / sqrt(3), over sqrt(4).
-    assert f"{1 / math.sqrt(3):.2f}" == "0.58"
+    assert f"{2 / math.sqrt(3) / math.sqrt(4):.2f}" == "0.58"
     for line in (
         "| mlp, p(x\\|y) | -9.50 +- 0.25 | -11.00 +- 0.58 | L_20 | 2,000 | 12 |",
         "| mlp, p(x) | - | -9.50 +- 0.25 | L_20 | 2,000 | 12 |",
@@ -122,7 +123,7 @@ def test_the_tables_are_made_of_the_stored_file(classified, tmp_path):
 def test_the_figure_shows_the_model_that_is_right_most_often(classified):
     svg = labels.drawing(classified, SWEEP)
     assert "confusion of pixelcnn, p(x|y), test examples" in svg
-    assert "mlp, p(x|y) (ECE 0.100)" in svg and "naive Bayes (ECE 0.125)" in svg
+    assert "mlp, p(x|y) (ECE 0.100)" in svg and "naive Bayes (ECE 0.200)" in svg
 
 
 def test_nothing_is_shown_while_a_cell_waits(classified):
