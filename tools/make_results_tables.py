@@ -1,4 +1,5 @@
-"""Updates the tables of docs/protocols.md and of pages in docs/systems/ from code and results/.
+"""Updates the tables of docs/protocols.md, docs/bounds.md (measured gradients) and of pages in
+docs/systems/ from code and results/.
 
     python -m tools.make_results_tables
 
@@ -17,9 +18,11 @@ from elbo_lab.studies import (
     comparison_results,
     computed,
     discrete_results,
+    disentangle_results,
     fast_protocol,
     feature_results,
     halving_table,
+    label_results,
     likelihood_results,
     likelihoods,
     mixture_results,
@@ -30,6 +33,7 @@ from elbo_lab.studies import (
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT, RESULTS = ROOT / "docs" / "protocols.md", ROOT / "results"
+BOUNDS = ROOT / "docs" / "bounds.md"
 SYSTEMS = ROOT / "docs" / "systems"
 
 
@@ -100,6 +104,24 @@ def discrete_page(text: str) -> str:
     return documents.replaced(text, "discrete", results)
 
 
+def labels_page(text: str) -> str:
+    """The page of the study labels with its tables updated."""
+    results = label_results.markdown(label_results.read(RESULTS))
+    return documents.replaced(text, "labels", results)
+
+
+def bounds_page(text: str) -> str:
+    """The page of bounds with the measured gradients of binary draws updated."""
+    results = discrete_results.gradients_markdown(discrete_results.read(RESULTS))
+    return documents.replaced(text, "binary_gradients", results)
+
+
+def disentanglement_page(text: str) -> str:
+    """The page of the study disentangle with its table updated."""
+    results = disentangle_results.markdown(disentangle_results.read(RESULTS))
+    return documents.replaced(text, "disentangle", results)
+
+
 # The documents, and the functions that update them.
 PAGES: dict[Path, Callable[[str], str]] = {
     DOCUMENT: document,
@@ -108,6 +130,9 @@ PAGES: dict[Path, Callable[[str], str]] = {
     SYSTEMS / "likelihoods.md": likelihoods_page,
     SYSTEMS / "autoencoder.md": autoencoder_page,
     SYSTEMS / "discrete.md": discrete_page,
+    SYSTEMS / "disentanglement.md": disentanglement_page,
+    SYSTEMS / "labels.md": labels_page,
+    BOUNDS: bounds_page,
 }
 
 

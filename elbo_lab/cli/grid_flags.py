@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -73,18 +74,29 @@ def cells() -> list[grid.Cell]:
     combinations = [
         dict(zip(axes, texts, strict=True)) for texts in itertools.product(*axes.values())
     ]
-    # A flag that applies to no cell is kept in all cells, where `checked` refuses it.
-    unused = {name for name in shared if not any(applies_to(name, c) for c in combinations)}
+    without_cells = unused(shared, combinations)
 
     def make(values: dict[str, str]) -> Config:
-        texts = {
-            name: text
-            for name, text in shared.items()
-            if name in unused or applies_to(name, values)
-        }
-        return checked(texts | values)
+        return checked(of_cell(shared, values, without_cells))
 
     return grid.expand(axes, make, applies_to)
+
+
+def unused(shared: dict[str, str], cells: Sequence[dict[str, str]]) -> set[str]:
+    """The flags of `shared` that apply to none of the cells."""
+    return {n for n in shared if not any(applies(n, shared | values) for values in cells)}
+
+
+def of_cell(shared: dict[str, str], values: dict[str, str], kept: set[str]) -> dict[str, str]:
+    """The flags of one cell: those of `shared` that apply to it, and its own.
+
+    Args:
+      shared: flag -> text, what all cells share.
+      values: flag -> text, of the cell.
+      kept: flags that are kept although they do not apply, of `unused`: `checked` refuses them.
+    """
+    texts = {n: t for n, t in shared.items() if n in kept or applies(n, shared | values)}
+    return texts | values
 
 
 def applies(name: str, texts: dict[str, str]) -> bool:

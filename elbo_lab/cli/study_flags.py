@@ -90,6 +90,9 @@ def settings_from_flags(study: Study) -> Texts:
 def cells(study: Study, settings: Texts, choices: Sequence[Choice]) -> list[grid.Cell]:
     """The cells of a study; those that cannot be trained have the reason.
 
+    As in a sweep, a flag that only some model families, objectives or optimizers have applies to
+    the cells of those.
+
     Args:
       study: its name is for messages.
       settings: flag -> text, what all cells share.
@@ -101,9 +104,11 @@ def cells(study: Study, settings: Texts, choices: Sequence[Choice]) -> list[grid
     """
     result = []
     check_shared(study.name, settings, choices)
+    unused = grid_flags.unused(settings, [choice.settings for choice in choices])
     for choice in choices:
         try:
-            config = grid_flags.checked(settings | choice.settings)
+            own = grid_flags.of_cell(settings, choice.settings, unused)
+            config = grid_flags.checked(own)
             result.append(grid.Cell(choice.values, config))
         except UserError as error:
             result.append(grid.Cell(choice.values, None, str(error)))

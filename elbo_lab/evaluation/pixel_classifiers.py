@@ -14,7 +14,7 @@ import numpy as np
 
 from elbo_lab.errors import UserError
 
-NAIVE_BAYES, LOGISTIC = "naive Bayes", "logistic"
+NAIVE_BAYES, LOGISTIC = NAMES = ("naive Bayes", "logistic")
 # Iterations of L-BFGS.
 _ITERATIONS = 500
 
@@ -23,8 +23,8 @@ def check_installed() -> None:
     """Raises a UserError that says what to install if scikit-learn is missing."""
     if importlib.util.find_spec("sklearn") is None:
         raise UserError(
-            "--measures=classification compares with classifiers of scikit-learn, which is not "
-            'installed: pip install "elbo_lab[classification]", or in a clone pip install -e '
+            "Bayes' rule is compared with classifiers of scikit-learn, which is not installed: "
+            'pip install "elbo_lab[classification]", or in a clone pip install -e '
             '".[classification]".'
         )
 

@@ -28,6 +28,7 @@ class Picture(NamedTuple):
     # [m]: the m^2 images are decoded from a square grid with these values on both axes of a plane
     axes: np.ndarray | None = None
     columns: int = 10  # images in a row of the figure
+    rows: tuple[str, ...] = ()  # the name of each row; (): they have none
 
 
 class Method(NamedTuple):

@@ -1,5 +1,7 @@
 """Pictures of models that are conditioned on labels: a row for each class."""
 
+from collections.abc import Iterable
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -14,6 +16,11 @@ def shown(classes: int) -> Array:
     return jnp.arange(min(classes, MOST_CLASSES))
 
 
+def names(labels: Iterable[int]) -> tuple[str, ...]:
+    """The names of rows of these classes."""
+    return tuple(f"class {label}" for label in labels)
+
+
 def picture(draw, classes: int, columns: str = "") -> Picture:
     """A picture of COLUMNS images for each of the shown classes.
 
@@ -25,4 +32,5 @@ def picture(draw, classes: int, columns: str = "") -> Picture:
     rows = "a row for each class"
     if classes > MOST_CLASSES:
         rows = f"a row for each of the first {MOST_CLASSES} of {classes} classes"
-    return Picture(draw, f"Samples, {rows}{columns}", columns=COLUMNS)
+    own = names(range(min(classes, MOST_CLASSES)))
+    return Picture(draw, f"Samples, {rows}{columns}", columns=COLUMNS, rows=own)

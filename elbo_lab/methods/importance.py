@@ -65,33 +65,20 @@ def make_measure(model: Model, k: int, num_draws: int) -> Callable[..., dict[str
     """
     if not 1 <= k <= num_draws:
         raise ValueError(f"k must lie in 1..num_draws = {num_draws}; got {k}.")
-    per_chunk = draws_per_chunk(k, num_draws)
-    chunks = -(-num_draws // per_chunk)
-    groups = num_draws // k
+    stream, groups = _make_stream(model, k, num_draws), num_draws // k
 
     def measure(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
         del stats
         x, given = batch.x, given_of(batch)
         chex.assert_rank(x, 2)
         means_key, draws_key = jax.random.split(key)
-        posterior, prior = model.posterior(params, x, given), model.prior(params, given)
 
-        def fold(sums: _Sums, chunk: Array) -> tuple[_Sums, None]:
-            draws = losses.log_weights(
-                jax.random.fold_in(draws_key, chunk),
-                posterior,
-                prior,
-                lambda z: model.likelihood(params, z, given).log_prob(x),
-                per_chunk,
-                vectorized=True,
-            )
-            chex.assert_shape(draws.log_w, (per_chunk, x.shape[0]))
-            index = chunk * per_chunk + jnp.arange(per_chunk)
-            return _add(sums, draws, (index < num_draws)[:, None], k), None
+        def add(sums: _Sums, draws: losses.LogWeights, is_counted: Array) -> _Sums:
+            return _add(sums, draws, is_counted, k)
 
         zero = jnp.zeros(x.shape[0])
         start = _Sums(zero - jnp.inf, zero - jnp.inf, zero, zero, zero, zero)
-        sums, _ = jax.lax.scan(fold, start, jnp.arange(chunks))
+        sums = stream(draws_key, params, x, given, start, add)
         exact = {} if model.log_px is None else {"log_px": model.log_px(params, x, given)}
         return exact | {
             "log_likelihood": sums.log_w - jnp.log(float(num_draws)),
@@ -100,7 +87,7 @@ def make_measure(model: Model, k: int, num_draws: int) -> Callable[..., dict[str
             "kl": sums.kl / num_draws,
             "reconstruction": sums.reconstruction / num_draws,
             "effective_sample_size": jnp.exp(2 * sums.log_w - sums.log_w2),
-            **layer_means(means_key, posterior),
+            **layer_means(means_key, model.posterior(params, x, given)),
         }
 
     return measure
@@ -119,8 +106,11 @@ def make_class_measure(model: Model, k: int, num_draws: int) -> Callable[..., di
       k: draws inside the IWAE bound, which decide how many are held at once, as in `make_measure`.
       num_draws: K.
     """
-    per_chunk = draws_per_chunk(k, num_draws)
-    chunks = -(-num_draws // per_chunk)
+    stream = _make_stream(model, k, num_draws)
+
+    def add(log_sum: Array, draws: losses.LogWeights, is_counted: Array) -> Array:
+        log_w = jnp.where(is_counted, draws.log_w, -jnp.inf)
+        return jnp.logaddexp(log_sum, jax.nn.logsumexp(log_w, axis=0))
 
     def measure(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
         del stats
@@ -128,29 +118,51 @@ def make_class_measure(model: Model, k: int, num_draws: int) -> Callable[..., di
 
         def log_likelihood(label: Array) -> Array:
             given = Given(label=jnp.full(x.shape[0], label))
-            posterior, prior = model.posterior(params, x, given), model.prior(params, given)
-
-            def fold(log_sum: Array, chunk: Array) -> tuple[Array, None]:
-                draws = losses.log_weights(
-                    jax.random.fold_in(key, chunk),
-                    posterior,
-                    prior,
-                    lambda z: model.likelihood(params, z, given).log_prob(x),
-                    per_chunk,
-                    vectorized=True,
-                )
-                is_counted = chunk * per_chunk + jnp.arange(per_chunk) < num_draws
-                log_w = jnp.where(is_counted[:, None], draws.log_w, -jnp.inf)
-                return jnp.logaddexp(log_sum, jax.nn.logsumexp(log_w, axis=0)), None
-
             start = jnp.full(x.shape[0], -jnp.inf)
-            log_sum, _ = jax.lax.scan(fold, start, jnp.arange(chunks))
+            log_sum = stream(key, params, x, given, start, add)
             return log_sum - jnp.log(float(num_draws))
 
         by_class = jax.lax.map(log_likelihood, jnp.arange(model.classes))
         return {"log_likelihood_y": by_class.T}
 
     return measure
+
+
+def _make_stream(model: Model, k: int, num_draws: int) -> Callable[..., Any]:
+    """A fold over all draws of z for a batch, of which a chunk is held at once.
+
+    Args:
+      model: gives q(z|x), p(z) and p(x|z).
+      k: divides the draws of a chunk.
+      num_draws: K.
+
+    Returns:
+      stream(key, params, x [B, D], given, start, add) -> the sums after all K draws. It calls
+      add(sums, draws, is_counted), whose draws are log-weights of the shape [C, B]; those with
+      is_counted [C, 1] are among the K, and the others fill the last chunk.
+    """
+    per_chunk = draws_per_chunk(k, num_draws)
+    chunks = -(-num_draws // per_chunk)
+
+    def stream(key: Array, params: Any, x: Array, given: Given, start: Any, add: Callable) -> Any:
+        posterior, prior = model.posterior(params, x, given), model.prior(params, given)
+
+        def fold(sums: Any, chunk: Array) -> tuple[Any, None]:
+            draws = losses.log_weights(
+                jax.random.fold_in(key, chunk),
+                posterior,
+                prior,
+                lambda z: model.likelihood(params, z, given).log_prob(x),
+                per_chunk,
+                vectorized=True,
+            )
+            chex.assert_shape(draws.log_w, (per_chunk, x.shape[0]))
+            index = chunk * per_chunk + jnp.arange(per_chunk)
+            return add(sums, draws, (index < num_draws)[:, None]), None
+
+        return jax.lax.scan(fold, start, jnp.arange(chunks))[0]
+
+    return stream
 
 
 def layer_means(key: Array, posterior: Any) -> dict[str, Array]:

@@ -78,21 +78,27 @@ def learning_curves(path, records: list[dict], curves: Mapping[str, tuple[str, s
     save(figure, path)
 
 
-def image_grid(path, images, columns: int, title: str) -> None:
+def image_grid(path, images, columns: int, title: str, rows: Sequence[str] = ()) -> None:
     """Draws images in rows, from left to right and from the top down.
 
     Args:
-      path: the PNG file.
+      path: the PNG or SVG file.
       images: [n, H, W] from black to white, or [n, H, W, 3] in colours: uint8, or floats from 0
         to 1.
       columns: number of images in a row.
       title: above them, e.g. "means of 100 samples from the prior".
+      rows: the name of each row, at its left; empty for none.
     """
     images = tiles.levels(images)
     scale = tiles.scale_of(images)
     image = tiles.enlarge(tiles.mosaic(images, min(columns, len(images)), gap=1), scale)
-    figure, axes = tiles.image_figure(image, left=24, right=24, bottom=24, top=60, min_width=480)
-    axes.set_axis_off()
+    left = 110 if rows else 24
+    figure, axes = tiles.image_figure(image, left=left, right=24, bottom=24, top=60, min_width=480)
+    tops = np.arange(len(rows)) * (images.shape[1] + 1)
+    centres = (tops + images.shape[1] / 2) * scale - 0.5
+    axes.set_yticks(centres, rows, fontsize=TICK_SIZE)
+    axes.set_xticks([])
+    axes.tick_params(length=0, labelcolor=TEXT)
     axes.set_title(title, fontsize=TITLE_SIZE, color=TEXT)
     save(figure, path)
 

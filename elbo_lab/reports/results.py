@@ -25,6 +25,8 @@ _IWAE_OBJECTIVES = ("iwae", "miwae", "rws", "iwae_elbo")
 # Lower bounds without a symbol. The other objectives are no bound at any setting, or none of a
 # known direction at every K.
 _NAMELESS_BOUNDS = ("ciwae", "free_bits", "free_bits_batch")
+# Names of a classifier's results.
+ACCURACY, LOG_PY, CALIBRATION = "accuracy", "log p(y|x)", "calibration error"
 
 
 def test_results(config: Config, evaluation: Evaluation, spec: Spec | None = None) -> list[Result]:
@@ -77,9 +79,9 @@ def classifier_results(name: str, measured: Evaluation, error: float, kind: str)
     over = words.for_kind("images", kind)
     share, nats = words.for_kind("share of images", kind), words.for_kind(NATS, kind)
     return [
-        _mean("accuracy", name, measured["accuracy"], share, bound=None, k=None, over=over),
-        _mean("log p(y|x)", name, measured["log_py"], nats, bound=None, k=None, over=over),
-        Result("calibration error", name, error, split="test"),
+        _mean(ACCURACY, name, measured["accuracy"], share, bound=None, k=None, over=over),
+        _mean(LOG_PY, name, measured["log_py"], nats, bound=None, k=None, over=over),
+        Result(CALIBRATION, name, error, split="test"),
     ]
 
 

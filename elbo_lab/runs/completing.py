@@ -57,10 +57,11 @@ def complete(
     def claim():
         return rundir.claim(workdir, config, digest, overwrite, replicas)
 
+    start = None
     if not rundir.is_complete(Path(workdir).expanduser()):
         spec = data.spec_of(dataset, config.binarization)
         sizes.check(config, spec, len(dataset.x_train) - config.held_out)
-        _check_start(config, Path(workdir).expanduser(), dataset)
+        start = _start(config, Path(workdir).expanduser(), dataset)
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(distributed.context_on_first(claim)) or Path(workdir)
         has_numbers, has_all = distributed.on_first(lambda: _state(path, config))
@@ -80,6 +81,7 @@ def complete(
             placement=placement,
             interrupt=interrupt,
             watch=watch,
+            start=start,
         )
         if has_numbers and not stages.load(run):
             distributed.on_first(lambda: _warn_of_figures(path))
@@ -92,10 +94,15 @@ def complete(
         return path, has_numbers
 
 
-def _check_start(config: Config, path: Path, dataset: Dataset) -> None:
-    """Raises a UserError if a new run cannot start at the parameters of `config.init_from`."""
+def _start(config: Config, path: Path, dataset: Dataset) -> Any:
+    """The method that starts a new run at the parameters of `config.init_from`; None if it starts
+    at others, or has begun already.
+
+    Raises:
+      UserError: the run cannot start at them.
+    """
     if config.init_from is None or (path / rundir.CHECKPOINTS).exists():
-        return
+        return None
     # Imported here, since JAX's settings must be made before these modules are imported.
     from elbo_lab import methods
     from elbo_lab.runs import initial
@@ -103,7 +110,7 @@ def _check_start(config: Config, path: Path, dataset: Dataset) -> None:
     dataset = data.hold_out(dataset, config.held_out)
     spec = data.spec_of(dataset, config.binarization)
     method = methods.make(config, spec, len(dataset.x_train))
-    initial.started(config, method, dataset, spec)
+    return initial.started(config, method, dataset, spec)
 
 
 def _state(path: Path, config: Config) -> tuple[bool, bool]:

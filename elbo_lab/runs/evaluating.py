@@ -10,7 +10,7 @@ RUN/evaluations/NAME/classification.svg  of the measure `classification`: confus
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -36,12 +36,39 @@ class Settings:
     dataset: str | None = None
 
 
+class Kept(NamedTuple):
+    """An evaluation that is stored."""
+
+    folder: Path
+    values: evaluation.Evaluation  # per test example
+    rows: list[tables.Result]
+    # of the measure `classification`: `classifying.Classified.summary`; None without it
+    classification: dict[str, Any] | None
+
+
 def evaluate(
     trained: Trained,
     settings: Settings,
     dataset: Dataset | None = None,
     on_batch: Callable[[int], None] = lambda done: None,
 ) -> str:
+    """The table of an evaluation, which names its folder. See `kept` for arguments and errors."""
+    evaluated = kept(trained, settings, dataset, on_batch)
+    own = trained.dataset if dataset is None else dataset
+    titles = [
+        ("run", f"{trained.path}, seed {trained.config.seed}, step {trained.step:,}"),
+        ("data", f"{own.name}, {len(own.x_test):,} test examples"),
+        ("kept in", str(evaluated.folder)),
+    ]
+    return tables.result_table(titles, evaluated.rows)
+
+
+def kept(
+    trained: Trained,
+    settings: Settings,
+    dataset: Dataset | None = None,
+    on_batch: Callable[[int], None] = lambda done: None,
+) -> Kept:
     """Evaluates the test split and stores the values, unless they are stored already.
 
     Args:
@@ -49,9 +76,6 @@ def evaluate(
       settings: the differences from the run's own evaluation.
       dataset: the one that the settings name; None if they name none.
       on_batch: called with the number of examples that are done.
-
-    Returns:
-      The table, which names the folder of the evaluation.
 
     Raises:
       UserError: the data do not fit the model, or a file cannot be written.
@@ -72,24 +96,20 @@ def evaluate(
         "seed": config.seed,
     }
     folder = trained.path / FOLDER / configs.digest_of(files.jsonable(stored))
-    rows = _stored(folder, len(dataset.x_test))
-    if rows is None:
-        values = _measured(trained, settings, config, dataset, on_batch)
-        classified = None
-        if classifying.NAME in settings.measures:
-            classified = classifying.classified(trained, dataset, values)
-            values |= classified.values
-        rows = results.test_results(config, values, trained.spec)
-        if classified is not None:
-            rows += classified.rows
-            stored["classification"] = classified.summary
-        _write(folder, values, stored | {"results": [row._asdict() for row in rows]})
-    titles = [
-        ("run", f"{trained.path}, seed {trained.config.seed}, step {trained.step:,}"),
-        ("data", f"{dataset.name}, {len(dataset.x_test):,} test examples"),
-        ("kept in", str(folder)),
-    ]
-    return tables.result_table(titles, rows)
+    complete = _stored(folder, len(dataset.x_test))
+    if complete is not None:
+        return complete
+    values = _measured(trained, settings, config, dataset, on_batch)
+    classified = None
+    if classifying.NAME in settings.measures:
+        classified = classifying.classified(trained, dataset, values)
+        values |= classified.values
+    rows = results.test_results(config, values, trained.spec)
+    if classified is not None:
+        rows += classified.rows
+        stored[classifying.NAME] = classified.summary
+    _write(folder, values, stored | {"results": [row._asdict() for row in rows]})
+    return Kept(folder, values, rows, files.jsonable(stored.get(classifying.NAME)))
 
 
 def _config(trained: Trained, settings: Settings) -> configs.Config:
@@ -161,15 +181,15 @@ def _shown(spec: data.Spec) -> str:
     return f"kind {spec.kind}, shape {spec.shape} and {levels}"
 
 
-def _stored(folder: Path, number: int) -> list[tables.Result] | None:
-    """The results of a complete evaluation; None if it is missing, incomplete or damaged."""
+def _stored(folder: Path, number: int) -> Kept | None:
+    """A complete evaluation of N examples; None if it is missing, incomplete or damaged."""
     try:
         summary = json_files.read(folder / "summary.json", {"results": list[dict]})
         rows = results.from_json(summary["results"])
     except (UserError, KeyError):
         return None
     values = evaluation.read_evaluations(folder / "evaluation.npz", number)
-    return rows if values else None
+    return Kept(folder, values[0], rows, summary.get(classifying.NAME)) if values else None
 
 
 def _measured(

@@ -239,7 +239,8 @@ def _draw_pictures(run: stages.Run, r: int, folder: Path) -> None:
         elif picture.axes is not None:
             figures.latent_grid(path, shaped(images), len(picture.axes), picture.axes)
         else:
-            figures.image_grid(path, shaped(images), picture.columns, picture.title)
+            grid = shaped(images)
+            figures.image_grid(path, grid, picture.columns, picture.title, picture.rows)
 
 
 def data_description(run: stages.Run) -> dict[str, Any]:

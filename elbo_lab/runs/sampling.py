@@ -10,6 +10,7 @@ from jax import Array
 
 from elbo_lab import files
 from elbo_lab.errors import UserError
+from elbo_lab.methods import class_rows
 from elbo_lab.reports import figures
 from elbo_lab.runs.loading import Trained
 
@@ -104,6 +105,13 @@ def write(
     """Writes draws as a picture, or, if the path ends in .npz, as its arrays `x` and, of a model
     that is conditioned on labels, `label`.
 
+    Args:
+      path: the file.
+      x: draws, [n, *shape].
+      trained: the run.
+      columns: images in a row of the picture.
+      label: the class of each draw, [n], the same within a row, which is named by it; or None.
+
     Raises:
       UserError: the file cannot be written, or the draws are not images.
     """
@@ -118,4 +126,5 @@ def write(
             f"--out={path} is a picture, but {trained.path} is a model of {trained.spec.kind} "
             "examples; give a path ending in .npz."
         )
-    figures.image_grid(path, x, columns, f"Samples from {trained.path.name}")
+    rows = () if label is None else class_rows.names(label[::columns])
+    figures.image_grid(path, x, columns, f"Samples from {trained.path.name}", rows)

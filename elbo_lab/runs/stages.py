@@ -61,6 +61,7 @@ class Run:
         placement: setup.Placement | None = None,
         interrupt: Interrupt | None = None,
         watch: rundir.Watch | None = None,
+        start: methods.Method | None = None,
     ):
         """Prepares a run.
 
@@ -76,6 +77,7 @@ class Run:
             given.
           interrupt: an existing handler of signals.
           watch: the claimed directory's, in the first process alone.
+          start: of `initial.started`, where the run that `config.init_from` names was read already.
         """
         self.config, self.path, self.tensorboard = config, path, tensorboard
         self.progress, self.placement = progress, placement or setup.Placement()
@@ -87,7 +89,7 @@ class Run:
         self.interrupt = interrupt or Interrupt()
         self.state: training.TrainState | None = None
         self.failed_at = np.full(config.replicates, -1)
-        self.watch = watch
+        self.watch, self.start = watch, start
         self.seconds = 0.0  # of training, including earlier processes
         self.missing: list[tuple[int, int]] = []  # steps whose lost metrics were warned of
 
@@ -157,7 +159,7 @@ def _begin(run: Run) -> tuple[training.Loop, int, int]:
     total = training.total_steps(config, len(x_train))
     step = run_checkpoints.restore(run, total)
     if step == 0 and config.init_from is not None:
-        method = initial.started(config, run.method, run.dataset, run.spec)
+        method = run.start or initial.started(config, run.method, run.dataset, run.spec)
         start = training.make_loop(
             config, method, len(x_train), run.spec.kind, run.placement.shard_batch
         )

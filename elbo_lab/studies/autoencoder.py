@@ -7,9 +7,8 @@ from typing import Any
 
 from elbo_lab.errors import UserError
 from elbo_lab.reports import autoencoder_figures
-from elbo_lab.studies import autoencoder_analysis, autoencoder_results, stored_results
+from elbo_lab.studies import analysed_study, autoencoder_analysis, autoencoder_results
 from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts, crossed
-from elbo_lab.sweeps import sweep_reporting
 
 # The law of p(x|z) of which (13.28) speaks.
 LIKELIHOOD = "gaussian_fixed"
@@ -37,14 +36,6 @@ def choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
     return crossed({"system": systems})
 
 
-def table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
-    """The table of the cells, and those of codes and of (13.28)."""
-    del settings
-    cells = sweep_reporting.table(sweep)
-    results = autoencoder_results.content(path, sweep)
-    return cells if results is None else f"{cells}\n\n{autoencoder_results.text(results)}"
-
-
 def drawing(path: Path, sweep: dict[str, Any]) -> str:
     """SVG of the first replicates of autoencoder and VAE; "" until both are trained, and for codes
     that are no plane.
@@ -59,17 +50,9 @@ def drawing(path: Path, sweep: dict[str, Any]) -> str:
     return autoencoder_figures.side_by_side(pictures, autoencoder_analysis.radius(2))
 
 
-def kept_in(study: Study, folder: Path) -> Study:
-    """The study that writes its results into a folder, once all cells are trained."""
-
-    def stored_table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
-        results = autoencoder_results.content(path, sweep)
-        if sweep["complete"] and results is not None:
-            stored_results.write(folder / autoencoder_results.FILE, results)
-        return study.table(path, sweep, settings)
-
-    return study._replace(table=stored_table)
-
+_table, _kept_in = analysed_study.table_and_file(
+    autoencoder_results.FILE, autoencoder_results.content, autoencoder_results.text
+)
 
 STUDY = Study(
     "autoencoder",
@@ -91,7 +74,7 @@ STUDY = Study(
     "images, and below each its decoded code. Middle: codes of the test images, coloured by class; "
     "dashed, the circle that holds 99% of the prior. Bottom: decoded draws from the prior, the "
     "same draws on both sides.",
-    table=table,
-    kept_in=kept_in,
+    table=_table,
+    kept_in=_kept_in,
     drawing=drawing,
 )

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from elbo_lab.reports import discrete_figures
-from elbo_lab.studies import discrete_analysis, discrete_results, stored_results
+from elbo_lab.studies import analysed_study, discrete_analysis, discrete_results
 from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts, crossed
-from elbo_lab.sweeps import sweep_reporting
 
 _ELBO = {"objective": "elbo", "k": "1"}
 # The exact gradient first, with which the others are compared.
@@ -34,36 +33,21 @@ def choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
     return crossed({discrete_analysis.AXIS: WAYS})
 
 
-def table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
-    """The table of the cells and, once all are trained, that of the study."""
-    del settings
-    cells = sweep_reporting.table(sweep)
+def results(path: Path, sweep: dict[str, Any]) -> dict[str, Any] | None:
+    """The stored results; None until all cells are trained."""
     analysis = discrete_analysis.of_sweep(path, sweep)
-    if analysis is None:
-        return cells
-    return "\n\n".join([cells, discrete_results.text(discrete_results.content(sweep, analysis))])
+    return None if analysis is None else discrete_results.content(sweep, analysis)
 
 
 def drawing(path: Path, sweep: dict[str, Any]) -> str:
     """SVG of likelihoods and gradients; "" until all cells are trained."""
-    analysis = discrete_analysis.of_sweep(path, sweep)
-    if analysis is None:
-        return ""
-    return discrete_figures.figure(discrete_results.content(sweep, analysis)["rows"])
+    computed = results(path, sweep)
+    return "" if computed is None else discrete_figures.figure(computed["rows"])
 
 
-def kept_in(study: Study, folder: Path) -> Study:
-    """The study that writes its results into a folder, once all cells are trained."""
-
-    def stored_table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
-        analysis = discrete_analysis.of_sweep(path, sweep)
-        if analysis is not None:
-            results = discrete_results.content(sweep, analysis)
-            stored_results.write(folder / discrete_results.FILE, results)
-        return study.table(path, sweep, settings)
-
-    return study._replace(table=stored_table)
-
+_table, _kept_in = analysed_study.table_and_file(
+    discrete_results.FILE, results, discrete_results.text
+)
 
 STUDY = Study(
     "discrete",
@@ -83,7 +67,7 @@ STUDY = Study(
     caption="Left: exact log p(x) of test (filled) and training images (open). Right: the gradient "
     "of the inference network at one trained point, its standard deviation (filled) and its bias "
     "(open, where the test finds one), both over the length of the exact gradient of the ELBO.",
-    table=table,
-    kept_in=kept_in,
+    table=_table,
+    kept_in=_kept_in,
     drawing=drawing,
 )

@@ -51,7 +51,7 @@ class _Cell(NamedTuple):
 def of_sweep(path: Path, sweep: dict[str, Any]) -> Analysis | None:
     """The analysis of a sweep; None while a cell waits, or if none has results."""
     cells = sweep["cells"]
-    if any(sweep_results.WAITING in cell.get("failures", {}).values() for cell in cells):
+    if sweep_results.is_waiting(sweep):
         return None
     trained = tuple(
         _Cell(

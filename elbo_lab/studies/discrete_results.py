@@ -178,6 +178,26 @@ def notes(results: dict[str, Any]) -> list[str]:
     ]
 
 
+def gradients_markdown(results: dict[str, Any] | None) -> str:
+    """A table of variance and bias alone, of the estimators of the ELBO's gradient."""
+    if results is None:
+        return "No study is stored yet."
+    rows = [
+        (row["name"], str(row["k"]), *_gradient_texts(row["gradient"]))
+        for row in results["rows"]
+        if row.get("gradient", {}).get("verdict") in (UNBIASED, BIASED)
+    ]
+    note = (
+        f"Gradient of the inference network, the mean ELBO of {results['batch_size']} images of "
+        f"{results['data']}, at the end of a run of {results['steps']:,} steps; variance: summed "
+        f"over parameters, over the exact gradient's squared norm, from "
+        f"{results['num_gradients']:,} gradients; bias: over its norm. From `.venv/bin/"
+        f"{results['command']}` ([systems/discrete.md](systems/discrete.md))."
+    )
+    table = documents.table(("estimator", "K", "variance", "bias"), rows)
+    return f"{table}\n\n{note}"
+
+
 def text(results: dict[str, Any]) -> str:
     """The table for a terminal."""
     wrapped = [textwrap.fill(note, 100, subsequent_indent="  ") for note in notes(results)]

@@ -117,8 +117,8 @@ def notes(results: dict[str, Any]) -> list[str]:
     replicates = " or ".join(str(n) for n in sorted({row["replicates"] for row in results["rows"]}))
     return [
         f"{results['latent_dim']} latents, {results['epochs']} passes over the training images of "
-        f"{results['data']}, {replicates} replicates; +- one standard error over them. weight: beta "
-        "of beta_vae, whose 1 is the VAE, and of beta_tcvae.",
+        f"{results['data']}, {replicates} replicates; +- one standard error over them. weight: "
+        "beta of beta_vae, whose 1 is the VAE, and of beta_tcvae.",
         "E_q log p(x|z) and KL(q(z|x) || p(z)): nats per test image. AU: active units. Scores of "
         "the means of q(z|x), in 0..1, higher is better: MIG of 20 bins, SAP by accuracies, DCI by "
         "random forests. Chance is 1/5 for the FactorVAE and the beta-VAE score.",

@@ -89,11 +89,7 @@ def _percent(row: dict[str, Any]) -> str:
 
 
 def notes(results: dict[str, Any]) -> list[str]:
-    """Explanations of the table.
-
-    Args:
-      results: has the fields data, train, test and rows.
-    """
+    """Explanations of the table."""
     seeds = max(row["seeds"] for row in results["rows"])
     error = f"; +- one standard error over {seeds} seeds" if seeds > 1 else ""
     return [
@@ -103,11 +99,10 @@ def notes(results: dict[str, Any]) -> list[str]:
     ]
 
 
-def text(probed: dict[str, Any]) -> str:
+def text(results: dict[str, Any]) -> str:
     """The table for a terminal."""
-    rows = rows_of(probed)
-    head, body = table(rows)
-    return "\n".join([*sweep_reporting.aligned([head, *body]), "", *notes(probed | {"rows": rows})])
+    head, body = table(results["rows"])
+    return "\n".join([*sweep_reporting.aligned([head, *body]), "", *notes(results)])
 
 
 def markdown(results: dict[str, Any] | None) -> str:

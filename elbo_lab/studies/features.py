@@ -7,10 +7,9 @@ from typing import Any
 
 from elbo_lab.errors import UserError
 from elbo_lab.reports import feature_figures
-from elbo_lab.studies import feature_analysis, feature_results, stored_results
+from elbo_lab.studies import analysed_study, feature_analysis, feature_results
 from elbo_lab.studies.feature_analysis import AUTOENCODER, VAE
 from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts, crossed
-from elbo_lab.sweeps import sweep_reporting
 
 ENCODERS = {VAE: {"objective": "elbo", "k": "1"}, AUTOENCODER: {"objective": "autoencoder"}}
 MODELS = ("mlp", "conv")
@@ -36,12 +35,10 @@ def choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
     return crossed({"encoder": ENCODERS})
 
 
-def table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
-    """The table of the runs, and that of the accuracies."""
-    del settings
-    cells = sweep_reporting.table(sweep)
+def results(path: Path, sweep: dict[str, Any]) -> dict[str, Any] | None:
+    """The stored results; None until there are accuracies."""
     probed = feature_analysis.read(path)
-    return "\n\n".join([cells, feature_results.text(probed)]) if probed else cells
+    return feature_results.content(sweep, probed) if probed else None
 
 
 def drawing(path: Path, sweep: dict[str, Any]) -> str:
@@ -51,19 +48,9 @@ def drawing(path: Path, sweep: dict[str, Any]) -> str:
     return feature_figures.accuracies(feature_results.rows_of(probed)) if probed else ""
 
 
-def kept_in(study: Study, folder: Path) -> Study:
-    """The study that writes its results into a folder, once all of it is done."""
-
-    def stored_table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
-        probed = feature_analysis.read(path)
-        if sweep["complete"] and probed:
-            stored_results.write(
-                folder / feature_results.FILE, feature_results.content(sweep, probed)
-            )
-        return study.table(path, sweep, settings)
-
-    return study._replace(table=stored_table)
-
+_table, _kept_in = analysed_study.table_and_file(
+    feature_results.FILE, results, feature_results.text
+)
 
 STUDY = Study(
     "features",
@@ -82,8 +69,8 @@ STUDY = Study(
     "VAE's posterior means, of an autoencoder's codes and of the pixels, and the VAE's encoder "
     "with a linear layer, trained as a classifier from the VAE's weights and from fresh ones. "
     "Bands: one standard error over seeds.",
-    table=table,
-    kept_in=kept_in,
+    table=_table,
+    kept_in=_kept_in,
     drawing=drawing,
     after_training=feature_analysis.compute,
     needs_labels=True,

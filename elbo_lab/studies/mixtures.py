@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from elbo_lab.reports import mixture_figures
-from elbo_lab.studies import mixture_analysis, mixture_results, stored_results
+from elbo_lab.studies import analysed_study, mixture_analysis, mixture_results
 from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts, crossed, flag_axis
-from elbo_lab.sweeps import sweep_reporting
 
 # The batch of EM is all of the pinwheel's training examples.
 FITS = {
@@ -25,14 +24,10 @@ def choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
     return crossed({"covariance": covariances, "fit": FITS})
 
 
-def table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
-    """The table of the cells, and that of log p(x) = ELBO + KL."""
-    del settings
-    cells = sweep_reporting.table(sweep)
+def results(path: Path, sweep: dict[str, Any]) -> dict[str, Any] | None:
+    """The stored results; None until the first cell is trained."""
     analysis = mixture_analysis.of_sweep(path, sweep)
-    if analysis is None:
-        return cells
-    return "\n\n".join([cells, mixture_results.text(mixture_results.content(sweep, analysis))])
+    return None if analysis is None else mixture_results.content(sweep, analysis)
 
 
 def drawing(path: Path, sweep: dict[str, Any]) -> str:
@@ -45,18 +40,9 @@ def drawing(path: Path, sweep: dict[str, Any]) -> str:
     )
 
 
-def kept_in(study: Study, folder: Path) -> Study:
-    """The study that writes its results into a folder, once all cells are trained."""
-
-    def stored_table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
-        analysis = mixture_analysis.of_sweep(path, sweep)
-        if sweep["complete"] and analysis is not None:
-            results = mixture_results.content(sweep, analysis)
-            stored_results.write(folder / mixture_results.FILE, results)
-        return study.table(path, sweep, settings)
-
-    return study._replace(table=stored_table)
-
+_table, _kept_in = analysed_study.table_and_file(
+    mixture_results.FILE, results, mixture_results.text
+)
 
 STUDY = Study(
     "mixtures",
@@ -74,7 +60,7 @@ STUDY = Study(
     caption="Training examples, the density of a mixture with full covariances that EM fitted, its "
     "draws, and the first iterations: an M-step raises the bound (solid), and the next E-step "
     "raises it to log p(x) (dotted).",
-    table=table,
-    kept_in=kept_in,
+    table=_table,
+    kept_in=_kept_in,
     drawing=drawing,
 )

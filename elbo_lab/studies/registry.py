@@ -4,8 +4,10 @@ from elbo_lab.studies import (
     ablate_protocol,
     autoencoder,
     discrete,
+    disentangle,
     fast_protocol,
     features,
+    labels,
     li_turner2016,
     likelihoods,
     maddison2017,
@@ -30,8 +32,10 @@ _MODULES = (
     maddison2017,
     mixtures,
     features,
+    labels,
     likelihoods,
     autoencoder,
     discrete,
+    disentangle,
 )
 STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in _MODULES}

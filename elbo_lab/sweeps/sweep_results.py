@@ -80,6 +80,11 @@ def plan(cells: Sequence[grid.Cell], baseline: int, command: str) -> dict[str, A
     return collect(cells, baseline, Store({}, []), {}, command)
 
 
+def is_waiting(sweep: dict[str, Any]) -> bool:
+    """True if a replicate of a cell of sweep.json is not trained yet, nor has failed."""
+    return any(WAITING in cell.get("failures", {}).values() for cell in sweep["cells"])
+
+
 def command_of(config: Config) -> str:
     """The command that trains one replicate alone."""
     parts = ["python", "-m", "experiments.run"]

@@ -122,6 +122,18 @@ def test_image_grid_shows_each_image_at_its_place(tmp_path, kind):
     assert shown[:60].min() < 128  # the title
 
 
+def test_image_grid_names_its_rows_at_their_left(tmp_path):
+    figures.image_grid(tmp_path / "grid.png", np.zeros((10, 28, 28)), 5, "draws", ("one", "two"))
+    shown = pixels(tmp_path / "grid.png")
+    assert shown.shape == (60 + 2 * 84 + 3 + 24, 110 + 5 * 84 + 4 * 3 + 24)
+    assert np.all(shown[60:144, 110:194] == 0)  # the first image
+    has_ink = shown[60:, :105].min(axis=1) < 128
+    for top in (0, 87):  # of the rows: each name stands in the middle of its own
+        lines = np.flatnonzero(has_ink[top : top + 84])
+        assert abs(lines.mean() - 42) < 8 and np.ptp(lines) < 40
+    assert has_ink.sum() < 80
+
+
 def test_image_grid_of_one_pixel_pattern_is_not_blurred(tmp_path):
     image = (np.indices((28, 28)).sum(0) % 2).astype(np.float32)
     figures.image_grid(tmp_path / "grid.png", image[None], 10, "a chessboard")

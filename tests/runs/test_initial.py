@@ -7,7 +7,7 @@ import pytest
 import elbo_lab
 from elbo_lab import configs, data, methods
 from elbo_lab.errors import UserError
-from elbo_lab.runs import examples, initial
+from elbo_lab.runs import completing, examples, initial, stages
 from tests.runs.test_loading import store
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -48,6 +48,27 @@ def test_a_run_starts_at_the_weights_at_which_the_other_is_evaluated(tmp_path, d
     source = elbo_lab.load(path)
     jax.tree.map(np.testing.assert_array_equal, params, source.params)
     assert stats == source.stats == ()
+
+
+@pytest.mark.slow
+def test_the_other_run_is_read_once(tmp_path, dataset, monkeypatch):
+    path = store(tmp_path / "other", dataset=dataset, **SIZES)
+    settings = SIZES | {"batch_size": 4, "epochs": 1, "eval_k": 5, "k": 2}
+    config = configs.make(dataset=dataset, init_from=str(path), **settings)
+    read, started = [], initial.started
+
+    def counted(*arguments):
+        read.append(arguments)
+        return started(*arguments)
+
+    monkeypatch.setattr(initial, "started", counted)
+    # The run ends where training begins: its state is that of the other run by then.
+    monkeypatch.setattr(stages, "_train_from", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        completing.complete(
+            configs.resolved(config), str(tmp_path / "new"), data.load(dataset), False
+        )
+    assert len(read) == 1
 
 
 @pytest.mark.slow

@@ -100,7 +100,7 @@ def test_figures_are_the_pictures_of_the_method_by_name(begun, monkeypatch):
         return jnp.linspace(0, 1, 9)[:, None] * jnp.ones(16)
 
     pictures = {
-        "levels": Picture(levels, "Levels"),
+        "levels": Picture(levels, "Levels", rows=("a", "b")),
         "copies": Picture(copies, "Copies", beside_inputs=True),
         "plane": Picture(plane, "Plane", axes=axis),
     }
@@ -127,8 +127,8 @@ def test_figures_are_the_pictures_of_the_method_by_name(begun, monkeypatch):
         "total": "total",
         "part": "part",
     }
-    kind, (images, _, title) = drawn["levels.png"]
-    assert (kind, title) == ("image_grid", "Levels")
+    kind, (images, _, title, rows) = drawn["levels.png"]
+    assert (kind, title, rows) == ("image_grid", "Levels", ("a", "b"))
     np.testing.assert_array_equal(images, np.full((20, 4, 4), 0.5))
     kind, pair = drawn["copies.png"]
     assert kind == "reconstructions"

@@ -57,7 +57,7 @@ def test_the_table_is_made_of_the_stored_file(tmp_path):
     assert "|  | 10 labels | 60 labels |" in text
     assert f"| {METHODS[0]} | 52.0 +- 1.0 | 57.0 +- 1.0 |" in text
     assert "23 test examples of blobs.npz; +- one standard error over 2 seeds" in text
-    assert METHODS[4] in feature_results.text(probed())
+    assert METHODS[4] in feature_results.text(content)
     (tmp_path / feature_results.FILE).write_text("{}")
     with pytest.raises(UserError, match="is damaged"):
         feature_results.read(tmp_path)
