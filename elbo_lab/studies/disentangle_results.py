@@ -19,7 +19,6 @@ FILE = "disentangle.json"
 # Column -> its heading: quantities of the run, then scores.
 QUANTITIES = {"reconstruction": "E_q log p(x|z)", "kl": "KL"}
 SCORES = {
-    "active": "AU",
     "mig": "MIG",
     "sap": "SAP",
     "dci_disentanglement": "DCI D",
@@ -33,7 +32,7 @@ _ROW = {
     "objective": str,
     "weight": str,
     "replicates": int,
-    **dict.fromkeys((*QUANTITIES, *SCORES), _VALUE),
+    **dict.fromkeys((*QUANTITIES, "active", *SCORES), _VALUE),
 }
 _KIND = {
     "command": str,
@@ -99,17 +98,24 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 def table(results: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Head and rows of the table: a row for each cell."""
-    columns = QUANTITIES | SCORES
     rows = [
-        (row["objective"], row["weight"], *(_text(row[name]) for name in columns))
+        (
+            row["objective"],
+            row["weight"],
+            *(_text(*number_and_error(*row[name].values())) for name in (*QUANTITIES, "active")),
+            *(_score(**row[name]) for name in SCORES),
+        )
         for row in results["rows"]
     ]
-    return ("objective", "weight", *columns.values()), rows
+    return ("objective", "weight", *QUANTITIES.values(), "AU", *SCORES.values()), rows
 
 
-def _text(value: dict[str, float | None]) -> str:
-    shown, error = number_and_error(value["mean"], value["standard_error"])
-    return f"{shown} +- {error}" if error else shown
+def _score(mean: float, standard_error: float | None) -> str:
+    return _text(f"{mean:.3f}", "" if standard_error is None else f"{standard_error:.3f}")
+
+
+def _text(number: str, error: str) -> str:
+    return f"{number} +- {error}" if error else number
 
 
 def notes(results: dict[str, Any]) -> list[str]:

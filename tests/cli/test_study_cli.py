@@ -149,3 +149,16 @@ def test_the_study_autoencoder_shows_codes_and_keeps_its_results(studying, tmp_p
     # Codes of three latents are measured too; they are no plane to draw.
     three = studying.run("autoencoder", "--replicates=1", f"--workdir={tmp_path / 'three'}")
     assert "codes outside 99%" in three.stdout and "figure: " not in three.stdout
+
+
+def test_the_study_disentangle_scores_codes_and_keeps_its_results(studying, tmp_path):
+    flags = ("disentangle", "--dataset=factors", "--replicates=1", "--held_out=5000")
+    flags += (f"--workdir={tmp_path / 'study'}", f"--results_dir={tmp_path / 'results'}")
+    done = studying.run(*flags)
+    assert "FactorVAE" in done.stdout
+    rows = json.loads((tmp_path / "results" / "disentangle.json").read_text())["rows"]
+    assert len(rows) == 8 and rows[0]["objective"] == "beta_vae"
+    for row in rows:
+        scores = [row[name]["mean"] for name in ("mig", "sap", "dci_disentanglement", "beta_vae")]
+        assert all(0 <= score <= 1 for score in scores)
+    assert "beta_tcvae" in (tmp_path / "study" / "answer.svg").read_text()
