@@ -52,7 +52,7 @@ def make(options: PixelCNNOptions, spec: Spec) -> Density:
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
         label = None if classes is None else jnp.zeros(classes)
         params = network.init(key, batch.x[:1], label)["params"]
-        params["logits"]["bias"] = _marginal_logits(spec, batch.x, mean)
+        params["logits"]["bias"] = marginal_logits(spec, batch.x, mean)
         return params
 
     def distribution(params: Params, stats: tuple, given: Given) -> Autoregressive:
@@ -102,7 +102,7 @@ def _check(options: PixelCNNOptions, spec: Spec) -> None:
             )
 
 
-def _marginal_logits(spec: Spec, x: Array, mean: Array | None) -> Array:
+def marginal_logits(spec: Spec, x: Array, mean: Array | None) -> Array:
     """Output bias, [C] or [C levels]: logits of the frequencies of levels over all pixels of x."""
     channels = grid(spec.shape)[2]
     if spec.levels == 2:

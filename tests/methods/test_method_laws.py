@@ -28,6 +28,8 @@ MLP = {"hidden_dims": (8,), "k": 3, "eval_k": 6} | SMALL
 CONV = {"model": "conv", "channels": (4, 6), "latent_dims": (2,), "k": 3, "eval_k": 6} | SMALL
 SBN = {"model": "sbn", "latent_dims": (3, 2), "k": 3, "eval_k": 6} | SMALL
 PIXELS = {"model": "pixelcnn", "width": 4, "layers": 2, "output_width": 4} | SMALL
+PIXELVAE = CONV | {"model": "pixelvae", "receptive_field": 5, "layers": 2, "k": 2, "eval_k": 4}
+PIXELVAE |= {"width": 4, "output_width": 4, "latent_features": 2}
 VQ = {"model": "vqvae", "channels": (4,), "num_codes": 6, "code_dim": 3} | SMALL
 MIX = {"model": "mixture", "components": 3, "batch_size": 6, "log_every": 4}
 GAUSSIAN = MIX | {"likelihood": "gaussian"}
@@ -47,6 +49,11 @@ CASES: dict[str, tuple[dict, Spec]] = {
     "sbn, learned baseline": (SBN | {"estimator": "score", "score_baseline": "network"}, BINARY),
     "pixelcnn": (PIXELS, BINARY),
     "pixelcnn, codes": (PIXELS | {"embedding_dim": 3}, CODES),
+    "pixelvae": (PIXELVAE, BINARY),
+    "pixelvae, dropout, encoder steps, labels": (
+        PIXELVAE | {"decoder_dropout": 0.3, "encoder_steps": 2, "condition": "label"},
+        LABELLED,
+    ),
     "vqvae": (VQ, BINARY),
     "vqvae, learned codebook": (VQ | {"codebook": "loss"}, BINARY),
     "mixture, EM": (MIX, BINARY),
@@ -81,6 +88,8 @@ SLOW = (
     "conv, colours",
     "sbn, learned baseline",
     "pixelcnn, codes",
+    "pixelvae",
+    "pixelvae, dropout, encoder steps, labels",
     "vqvae, learned codebook",
     "mixture, EM, full",
     "mixture, gradient, diagonal",

@@ -111,12 +111,17 @@ class Left(nn.Module):
 
 
 class GatedLayer(nn.Module):
-    """One layer of both stacks (van den Oord et al. 2016b, figure 2)."""
+    """One layer of both stacks (van den Oord et al. 2016b, figure 2).
+
+    What the gates see beside x, called the label in the methods below, are one-hot labels, or
+    features of each pixel, [rows, H, W, any]. `condition` names it in the parameters.
+    """
 
     width: int
     radius: int
     channels: int
     first: bool
+    condition: str = "label"
 
     def setup(self):
         self.above = Above(2 * self.width, self.radius, self.first)
@@ -124,8 +129,8 @@ class GatedLayer(nn.Module):
         self.left = Left(self.width, self.radius, self.channels, self.first)
         self.out = Masked1x1(self.width, self.channels)
         # They have parameters only where they are called, with labels.
-        self.label_above = class_biases(2 * self.width)
-        self.label_left = class_biases(2 * self.width)
+        self.label_above = class_biases(2 * self.width, f"{self.condition}_above")
+        self.label_left = class_biases(2 * self.width, f"{self.condition}_left")
 
     def vertical(self, v: Array, label: Array | None) -> tuple[Array, Array]:
         """The vertical stack's features, and their contribution to the horizontal stack."""
@@ -145,9 +150,9 @@ class GatedLayer(nn.Module):
         return update if self.first else h + update
 
 
-def class_biases(features: int) -> nn.Dense:
+def class_biases(features: int, name: str) -> nn.Dense:
     """One vector of features for each class: one-hot labels [..., C] -> [..., features]."""
-    return nn.Dense(features, use_bias=False, kernel_init=GLOROT)
+    return nn.Dense(features, use_bias=False, kernel_init=GLOROT, name=name)
 
 
 class GatedPixelCNN(nn.Module):
