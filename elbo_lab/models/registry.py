@@ -64,7 +64,7 @@ MODELS: dict[str, Family] = {
         "PixelVAE: p(x|z) by masked convolutions, autoregressive given z; binary images or levels",
         objective="elbo",
         k=1,
-        relative_cost=30.0,
+        relative_cost=40.0,
     ),
     "vqvae": Family(
         vqvae.VQVAEOptions,
