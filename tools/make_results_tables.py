@@ -14,6 +14,7 @@ from elbo_lab.cli.protocols import PROTOCOLS
 from elbo_lab.reports import documents
 from elbo_lab.studies import (
     autoencoder_results,
+    collapse_results,
     comparison_results,
     computed,
     discrete_results,
@@ -100,6 +101,12 @@ def discrete_page(text: str) -> str:
     return documents.replaced(text, "discrete", results)
 
 
+def collapse_page(text: str) -> str:
+    """The page of the study collapse with its table updated."""
+    results = collapse_results.markdown(collapse_results.read(RESULTS))
+    return documents.replaced(text, "collapse", results)
+
+
 # The documents, and the functions that update them.
 PAGES: dict[Path, Callable[[str], str]] = {
     DOCUMENT: document,
@@ -108,6 +115,7 @@ PAGES: dict[Path, Callable[[str], str]] = {
     SYSTEMS / "likelihoods.md": likelihoods_page,
     SYSTEMS / "autoencoder.md": autoencoder_page,
     SYSTEMS / "discrete.md": discrete_page,
+    SYSTEMS / "collapse.md": collapse_page,
 }
 
 

@@ -24,8 +24,8 @@ from elbo_lab.models.networks.latent_pixels import LatentPixels, radii
 from elbo_lab.models.posteriors import POSTERIORS
 from elbo_lab.options import option
 
-# Rows (draws x examples) that the evaluation computes at once, of binary images.
-ROWS = 50
+# Rows (draws x examples) that the evaluation computes at once, of binary images: about 50 MB.
+ROWS = 100
 # Folded into the key of initialization for that of the prior's parameters.
 _PRIOR = 1
 # The value of a dropped pixel: the networks scale values to [-1, 1], so that it becomes 0.

@@ -3,6 +3,7 @@
 from elbo_lab.studies import (
     ablate_protocol,
     autoencoder,
+    collapse,
     discrete,
     fast_protocol,
     features,
@@ -31,5 +32,6 @@ _MODULES = (
     likelihoods,
     autoencoder,
     discrete,
+    collapse,
 )
 STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in _MODULES}
