@@ -156,8 +156,9 @@ def notes(results: dict[str, Any]) -> list[str]:
     over = " or ".join(dict.fromkeys(row["over"] for row in results["rows"] if row["over"]))
     errors = f"; +- one standard error over {over}" if over else ""
     return [
-        f"Nats per image of {results['data']}{errors}; minus none: the difference to the first row with its interval. {results['steps']:,} "
-        f"steps of {results['batch_size']} images; replicates: {results['replicates']}.",
+        f"Nats per image of {results['data']}{errors}; minus none: the difference to the first row "
+        f"with its interval. {results['steps']:,} steps of {results['batch_size']} images; "
+        f"replicates: {results['replicates']}.",
         "KL: KL(q(z|x) || p(z)) of the test images. Active units: of "
         f"{results['latent_dim']} latents, those whose posterior mean has a variance above 0.01 "
         "over the test images.",
