@@ -49,8 +49,7 @@ CASES: dict[str, tuple[dict, Spec]] = {
     "sbn, learned baseline": (SBN | {"estimator": "score", "score_baseline": "network"}, BINARY),
     "pixelcnn": (PIXELS, BINARY),
     "pixelcnn, codes": (PIXELS | {"embedding_dim": 3}, CODES),
-    "pixelvae": (PIXELVAE, BINARY),
-    "pixelvae, dropout, encoder steps, labels": (
+    "pixelvae": (
         PIXELVAE | {"decoder_dropout": 0.3, "encoder_steps": 2, "condition": "label"},
         LABELLED,
     ),
@@ -89,7 +88,6 @@ SLOW = (
     "sbn, learned baseline",
     "pixelcnn, codes",
     "pixelvae",
-    "pixelvae, dropout, encoder steps, labels",
     "vqvae, learned codebook",
     "mixture, EM, full",
     "mixture, gradient, diagonal",
