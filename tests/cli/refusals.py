@@ -163,7 +163,7 @@ SENTENCES = {
     ),
     "labels of sbn": (
         ["run", "--model=sbn", "--condition=label"],
-        "--condition is a setting of --model=mlp, conv, pixelcnn; got --model=sbn.",
+        "--condition is a setting of --model=mlp, conv, pixelcnn, pixelrnn; got --model=sbn.",
     ),
     "no such condition": (
         ["run", "--condition=class"],

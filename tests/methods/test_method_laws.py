@@ -28,6 +28,7 @@ MLP = {"hidden_dims": (8,), "k": 3, "eval_k": 6} | SMALL
 CONV = {"model": "conv", "channels": (4, 6), "latent_dims": (2,), "k": 3, "eval_k": 6} | SMALL
 SBN = {"model": "sbn", "latent_dims": (3, 2), "k": 3, "eval_k": 6} | SMALL
 PIXELS = {"model": "pixelcnn", "width": 4, "layers": 2, "output_width": 4} | SMALL
+RECURRENT = PIXELS | {"model": "pixelrnn", "first_kernel_size": 3}
 VQ = {"model": "vqvae", "channels": (4,), "num_codes": 6, "code_dim": 3} | SMALL
 MIX = {"model": "mixture", "components": 3, "batch_size": 6, "log_every": 4}
 GAUSSIAN = MIX | {"likelihood": "gaussian"}
@@ -47,6 +48,8 @@ CASES: dict[str, tuple[dict, Spec]] = {
     "sbn, learned baseline": (SBN | {"estimator": "score", "score_baseline": "network"}, BINARY),
     "pixelcnn": (PIXELS, BINARY),
     "pixelcnn, codes": (PIXELS | {"embedding_dim": 3}, CODES),
+    "pixelrnn": (RECURRENT, BINARY),
+    "pixelrnn, diagonal, codes": (RECURRENT | {"rnn": "diagonal", "embedding_dim": 3}, CODES),
     "vqvae": (VQ, BINARY),
     "vqvae, learned codebook": (VQ | {"codebook": "loss"}, BINARY),
     "mixture, EM": (MIX, BINARY),
@@ -74,6 +77,7 @@ CASES: dict[str, tuple[dict, Spec]] = {
     "mlp, labels": (MLP | {"latent_dims": (2,), "condition": "label"}, LABELLED),
     "conv, labels": (CONV | {"condition": "label"}, LABELLED),
     "pixelcnn, labels": (PIXELS | {"condition": "label"}, LABELLED),
+    "pixelrnn, labels": (RECURRENT | {"condition": "label"}, LABELLED),
 }
 # Compiled by the slow tests alone: their parts are tested with the models.
 SLOW = (
@@ -81,6 +85,8 @@ SLOW = (
     "conv, colours",
     "sbn, learned baseline",
     "pixelcnn, codes",
+    "pixelrnn",
+    "pixelrnn, diagonal, codes",
     "vqvae, learned codebook",
     "mixture, EM, full",
     "mixture, gradient, diagonal",
@@ -92,6 +98,7 @@ SLOW = (
     "mlp, labels",
     "conv, labels",
     "pixelcnn, labels",
+    "pixelrnn, labels",
 )
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CASES]
 

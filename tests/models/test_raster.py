@@ -204,7 +204,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def by_numpy(network: str, params: dict, x: np.ndarray) -> np.ndarray:
-    """The logits of one binary image [H, W], in float64, pixel by pixel by the paper's equations."""
+    """Logits of a binary image [H, W] in float64, pixel by pixel by the paper's equations."""
     height, width = x.shape
     params = jax.tree.map(np.float64, params)
     image = 2 * np.float64(x) - 1
