@@ -1,6 +1,6 @@
 """Distributions that NumPyro lacks: hierarchies, laws of pixels, autoregressive laws."""
 
-from elbo_lab.distributions.autoregressive import Autoregressive
+from elbo_lab.distributions.autoregressive import Autoregressive, Steps
 from elbo_lab.distributions.base import Chain, Distribution
 from elbo_lab.distributions.levels import LevelCategorical, LogisticMixture
 from elbo_lab.distributions.pixels import (
@@ -20,6 +20,7 @@ __all__ = [
     "Distribution",
     "LevelCategorical",
     "LogisticMixture",
+    "Steps",
     "bernoulli_log_prob",
     "continuous_bernoulli_mean",
 ]

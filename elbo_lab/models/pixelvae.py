@@ -10,6 +10,8 @@ Binary images have a logit for each value, images of more levels one for each le
 """
 
 import dataclasses
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +19,11 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Autoregressive, Distribution
-from elbo_lab.models import common, conditions, pixelcnn, priors
+from elbo_lab.distributions.autoregressive import Steps
+from elbo_lab.models import common, conditions, priors, raster
 from elbo_lab.models.base import Given, Model, Params
 from elbo_lab.models.networks import GaussianConv, Head, LatentConvDecoder, image_shape
-from elbo_lab.models.networks.latent_pixels import LatentPixels, radii
+from elbo_lab.models.networks.latent_pixels import LatentPixels
 from elbo_lab.models.posteriors import POSTERIORS
 from elbo_lab.options import option
 
@@ -101,8 +104,9 @@ def make(options: PixelVAEOptions, spec: Spec) -> Model:
     pixels = LatentPixels(
         spec,
         options.width,
-        radii(options.receptive_field, options.layers),
-        options.output_width,
+        options.layers,
+        output_width=options.output_width,
+        receptive_field=options.receptive_field,
     )
 
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
@@ -113,7 +117,7 @@ def make(options: PixelVAEOptions, spec: Spec) -> Model:
             "latents": upwards.init(upwards_key, z)["params"],
             "pixels": pixels.init(pixels_key, batch.x[:1], features)["params"],
         }
-        decoder["pixels"]["logits"]["bias"] = pixelcnn.marginal_logits(spec, batch.x, mean)
+        decoder["pixels"]["logits"]["bias"] = raster.marginal_logits(spec, batch.x, mean)
         return {
             "encoder": encoder.init(encoder_key, jnp.zeros(spec.dim + num_labels))["params"],
             "decoder": decoder,
@@ -132,9 +136,7 @@ def make(options: PixelVAEOptions, spec: Spec) -> Model:
         (features,) = upwards.apply({"params": params["decoder"]["latents"]}, inputs)
         features = features.reshape(*inputs.shape[:-1], height, width, number)
 
-        def apply(x: Array, *arguments, method: str = "__call__") -> Array:
-            variables = {"params": params["decoder"]["pixels"]}
-            return pixels.apply(variables, x, *arguments, method=method)
+        apply = functools.partial(pixels.apply, {"params": params["decoder"]["pixels"]})
 
         def features_for(x: Array) -> Array:
             return jnp.broadcast_to(features, (*x.shape[:-1], *features.shape[-3:]))
@@ -145,14 +147,15 @@ def make(options: PixelVAEOptions, spec: Spec) -> Model:
                 seen = _with_dropped_pixels(given.key, x, options.decoder_dropout, colours)
             return apply(seen, features_for(x))
 
-        def row_logits(x: Array, i: Array | int):
-            def row_of(array: Array) -> Array:
-                return jax.lax.dynamic_slice_in_dim(array, i, 1, axis=-3)
+        def new_row(state: Any, x: Array, row: Array) -> Any:
+            return apply(state, x, row, features_for(x), method="new_row")
 
-            above = jax.tree.map(row_of, apply(x, features_for(x), method="above"))
-            return lambda row: apply(row, above, row_of(features_for(x)), method="row")
+        def pixel(state: Any, x: Array, row: Array, column: Array) -> tuple[Array, Any]:
+            return apply(state, x, row, column, features_for(x), method="pixel")
 
-        return Autoregressive(logits, spec, inputs.shape[:-1], row_logits, height)
+        start = functools.partial(apply, method="start")
+        steps = Steps((height, width, colours), start, new_row, pixel)
+        return Autoregressive(logits, spec, inputs.shape[:-1], steps)
 
     rows = max(1, ROWS // (1 if spec.levels == 2 else spec.levels))
     return Model(init, prior, posterior, likelihood, rows=rows, classes=classes)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from elbo_lab.data.dataset import Spec
-from elbo_lab.models import conv, mixture, mlp, pixelcnn, pixelvae, sbn, vqvae
+from elbo_lab.models import conv, mixture, mlp, pixelcnn, pixelrnn, pixelvae, sbn, vqvae
 
 
 class Family(NamedTuple):
@@ -56,6 +56,12 @@ MODELS: dict[str, Family] = {
         pixelcnn.PixelCNNOptions,
         pixelcnn.make,
         "gated PixelCNN, an exact density of binary images, 256 levels or codes",
+        relative_cost=45.0,
+    ),
+    "pixelrnn": Family(
+        pixelrnn.PixelRNNOptions,
+        pixelrnn.make,
+        "PixelRNN (row LSTM or diagonal BiLSTM), an exact density of the same data as pixelcnn",
         relative_cost=45.0,
     ),
     "pixelvae": Family(

@@ -201,7 +201,8 @@ SENTENCES = {
     ),
     "labels of sbn": (
         ["run", "--model=sbn", "--condition=label"],
-        "--condition is a setting of --model=mlp, conv, pixelcnn, pixelvae; got --model=sbn.",
+        "--condition is a setting of --model=mlp, conv, pixelcnn, pixelrnn, pixelvae; got "
+        "--model=sbn.",
     ),
     "no such condition": (
         ["run", "--condition=class"],

@@ -28,6 +28,7 @@ MLP = {"hidden_dims": (8,), "k": 3, "eval_k": 6} | SMALL
 CONV = {"model": "conv", "channels": (4, 6), "latent_dims": (2,), "k": 3, "eval_k": 6} | SMALL
 SBN = {"model": "sbn", "latent_dims": (3, 2), "k": 3, "eval_k": 6} | SMALL
 PIXELS = {"model": "pixelcnn", "width": 4, "layers": 2, "output_width": 4} | SMALL
+RECURRENT = PIXELS | {"model": "pixelrnn", "first_kernel_size": 3}
 PIXELVAE = CONV | {"model": "pixelvae", "receptive_field": 5, "layers": 2, "k": 2, "eval_k": 4}
 PIXELVAE |= {"width": 4, "output_width": 4, "latent_features": 2}
 VQ = {"model": "vqvae", "channels": (4,), "num_codes": 6, "code_dim": 3} | SMALL
@@ -49,6 +50,8 @@ CASES: dict[str, tuple[dict, Spec]] = {
     "sbn, learned baseline": (SBN | {"estimator": "score", "score_baseline": "network"}, BINARY),
     "pixelcnn": (PIXELS, BINARY),
     "pixelcnn, codes": (PIXELS | {"embedding_dim": 3}, CODES),
+    "pixelrnn": (RECURRENT, BINARY),
+    "pixelrnn, diagonal, codes": (RECURRENT | {"rnn": "diagonal", "embedding_dim": 3}, CODES),
     "pixelvae": (
         PIXELVAE | {"decoder_dropout": 0.3, "encoder_steps": 2, "condition": "label"},
         LABELLED,
@@ -80,6 +83,7 @@ CASES: dict[str, tuple[dict, Spec]] = {
     "mlp, labels": (MLP | {"latent_dims": (2,), "condition": "label"}, LABELLED),
     "conv, labels": (CONV | {"condition": "label"}, LABELLED),
     "pixelcnn, labels": (PIXELS | {"condition": "label"}, LABELLED),
+    "pixelrnn, labels": (RECURRENT | {"condition": "label"}, LABELLED),
 }
 # Compiled by the slow tests alone: their parts are tested with the models.
 SLOW = (
@@ -87,6 +91,8 @@ SLOW = (
     "conv, colours",
     "sbn, learned baseline",
     "pixelcnn, codes",
+    "pixelrnn",
+    "pixelrnn, diagonal, codes",
     "pixelvae",
     "vqvae, learned codebook",
     "mixture, EM, full",
@@ -99,6 +105,7 @@ SLOW = (
     "mlp, labels",
     "conv, labels",
     "pixelcnn, labels",
+    "pixelrnn, labels",
 )
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CASES]
 

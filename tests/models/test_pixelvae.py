@@ -87,7 +87,7 @@ def changes_of_logits(spec: Spec) -> np.ndarray:
     @jax.jit
     def logits_of(x, z):
         law = model.likelihood(params, jnp.broadcast_to(z, (*x.shape[:-1], 1)), NOTHING_GIVEN)
-        return law._logits(x).reshape(*x.shape, -1)
+        return law.logits(x).reshape(*x.shape, -1)
 
     logits = np.asarray(logits_of(x, z))
     return np.max(np.abs(logits[:, 1:] - logits[:, :1]), axis=(0, -1))
@@ -110,7 +110,7 @@ def test_z_reaches_every_pixel():
     model, params = random_model(BINARY)
     x = images(BINARY, levels(BINARY, 1))
     z = jnp.array([[[0.0]], [[1.5]]])  # two draws of one example
-    logits = jax.jit(lambda x, z: model.likelihood(params, z, NOTHING_GIVEN)._logits(x))
+    logits = jax.jit(lambda x, z: model.likelihood(params, z, NOTHING_GIVEN).logits(x))
     low, high = logits(jnp.broadcast_to(x, (2, 1, BINARY.dim)), z)
     assert np.min(np.abs(high - low)) > 1e-4
 
@@ -178,7 +178,7 @@ def test_dropped_pixels_are_mid_grey_and_only_under_a_key():
     def logits(z, x, seen):
         law, other = (m.likelihood(params, z, NOTHING_GIVEN) for m in (model, plain))
         under_key = model.likelihood(params, z, Given(key=key))
-        return law._logits(x), other._logits(x), under_key._logits(x), other._logits(seen)
+        return law.logits(x), other.logits(x), under_key.logits(x), other.logits(seen)
 
     # The dropped pixels are those of a Bernoulli law, the same for both draws and all colours.
     is_dropped = np.asarray(jax.random.bernoulli(key, rate, (5, 16))).repeat(3, axis=-1)
