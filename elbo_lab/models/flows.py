@@ -163,8 +163,10 @@ class _Conditioner(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        # For L = 1 there are no inputs, and -1 would not say how many rows.
-        rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+        # L = 1 has no inputs: a zero in their place leaves the biases, which do not depend on it.
+        rows = (
+            x.reshape(-1, x.shape[-1]) if x.shape[-1] else jnp.zeros((math.prod(x.shape[:-1]), 1))
+        )
         rows = MLP(self.hidden_dims, self.activation, name="trunk")(rows)
         zeros = nn.initializers.zeros_init()
         y = nn.Dense(self.outputs, kernel_init=zeros, name="outputs")(rows)

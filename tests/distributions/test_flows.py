@@ -28,12 +28,13 @@ def drawn(tree, seed, scale=0.5):
     return jax.tree.map(lambda leaf: jnp.asarray(scale * rng.normal(size=leaf.shape)), tree)
 
 
-def maps_and_flow(name, size, depth=2):
+def maps_and_flow(name, size, depth=2, scale=0.5):
     """The steps of a flow with drawn parameters, with a context for each of two examples where the
     step takes one, and the flow.
     """
     step = STEPS[name](size, (WIDTH,), "tanh")
-    params = drawn(jax.eval_shape(functools.partial(flows.init, step, depth), jax.random.key(0)), 1)
+    shapes = jax.eval_shape(functools.partial(flows.init, step, depth), jax.random.key(0))
+    params = drawn(shapes, 1, scale)
     batch = (BATCH,) if name == "iaf" else ()
     contexts = depth * [None]
     if name == "iaf":
@@ -82,22 +83,23 @@ def test_jacobians_and_inverses(name):
 @pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_density_integrates_to_one_and_is_that_of_its_draws(name, size):
-    points = np.linspace(-20, 20, 501)
+    # Splines are the identity outside of [-5, 5]; within, their second derivative jumps.
+    end, count = (6 if name == "spline" else 20), (10_001 if size == 1 else 501)
+    points = np.linspace(-end, end, count)
     width, number = points[1] - points[0], 2000
     grid = np.stack(np.meshgrid(*size * [points], indexing="ij"), axis=-1)
     with jax.enable_x64(True):
 
         @jax.jit
         def compute(grid, key):
-            _, flow = maps_and_flow(name, size)
+            _, flow = maps_and_flow(name, size, scale=0.2 if name == "spline" else 0.5)
             z, log_prob = flow.sample_and_log_prob(key, (number,))
             grid = grid.reshape(-1, *len(flow.batch_shape) * (1,), size)
             return flow.log_prob(grid), z, log_prob, flow.log_prob(z)
 
         log_density, z, log_prob, again = jax.tree.map(np.asarray, compute(grid, jax.random.key(0)))
     density = np.exp(log_density.reshape(len(log_density), -1)) * width**size
-    # The second derivative of splines jumps at knots.
-    np.testing.assert_allclose(density.sum(axis=0), 1, atol=2e-4 if name == "spline" else 1e-8)
+    np.testing.assert_allclose(density.sum(axis=0), 1, atol=1e-4 if (name, size) == ("spline", 2) else 1e-5)
     np.testing.assert_allclose(log_prob, again, rtol=1e-9, atol=1e-9)
     cells = grid.reshape(-1, size)
     mean = np.einsum("gb,gl->bl", density, cells)

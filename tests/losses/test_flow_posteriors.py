@@ -68,7 +68,8 @@ class Unrolled:
 
 
 def loss(params, key, estimator, posterior=flow, objective=losses.iwae):
-    _, prior, log_likelihood = linear_gaussian.distributions(MODEL, jnp.asarray(X, "float32"))
+    model, x = linear_gaussian.cast(MODEL, params["mean"].dtype), X.astype(params["mean"].dtype)
+    _, prior, log_likelihood = linear_gaussian.distributions(model, x)
     options = {"num_samples": K, "estimator": estimator}
     return objective(key, posterior(params), prior, log_likelihood, **options)[0]
 
