@@ -20,17 +20,17 @@ from jax import Array
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Autoregressive, Distribution
 from elbo_lab.distributions.autoregressive import Steps
-from elbo_lab.models import common, conditions, priors, raster
+from elbo_lab.models import common, conditions, posteriors, priors, raster
 from elbo_lab.models.base import Given, Model, Params
 from elbo_lab.models.networks import GaussianConv, Head, LatentConvDecoder, image_shape
 from elbo_lab.models.networks.latent_pixels import LatentPixels
-from elbo_lab.models.posteriors import POSTERIORS
 from elbo_lab.options import option
 
 # Rows (draws x examples) that the evaluation computes at once, of binary images: about 50 MB.
 ROWS = 100
-# Folded into the key of initialization for that of the prior's parameters.
-_PRIOR = 1
+# Folded into the key of initialization for those of the parameters of p(z), and of q(z|x) beside
+# the network's.
+_PRIOR, _POSTERIOR = 1, 2
 # The value of a dropped pixel: the networks scale values to [-1, 1], so that it becomes 0.
 _DROPPED = 0.5
 
@@ -65,14 +65,19 @@ class PixelVAEOptions:
     scale: str = common.scale_option()
     posterior: str = common.posterior_option()
     posterior_rank: int = common.posterior_rank_option()
+    posterior_depth: int = common.posterior_depth_option()
+    posterior_width: tuple[int, ...] = common.posterior_width_option()
     prior: str = common.prior_option()
     prior_components: int = common.prior_components_option()
+    prior_flow: str = common.prior_flow_option()
+    prior_depth: int = common.prior_depth_option()
+    prior_width: tuple[int, ...] = common.prior_width_option()
     condition: str = common.condition_option()
 
 
 def make(options: PixelVAEOptions, spec: Spec) -> Model:
-    """Gaussian q(z|x) by strided convolutions, and p(x|z) by masked ones; the covariance and the
-    prior are those of the settings (`posteriors`, `priors`).
+    """q(z|x) by strided convolutions, and p(x|z) by masked ones; the kind of q(z|x) and the prior
+    are those of the settings (`posteriors`, `priors`).
 
     A model that is conditioned on labels is p(x|y, z), q(z|x, y) and p(z).
 
@@ -87,19 +92,18 @@ def make(options: PixelVAEOptions, spec: Spec) -> Model:
     Raises:
       ValueError: data that are not images with levels, several latent layers, no channels, an even
         receptive field or one below 3, a width below the number of colours, a condition for data
-        without labels, or a VampPrior with labels.
+        without labels, or a VampPrior with labels or of flows.
     """
     settings = common.conv_settings("pixelvae", options, spec)
     _check(options, spec)
     (latent_dim,) = options.latent_dims
     classes = conditions.num_classes(options, spec)
     num_labels = classes or 0  # the length of the one-hot vector beside an input
-    covariance = POSTERIORS[options.posterior]
-    heads = covariance.heads(latent_dim, options.posterior_rank)
+    law_of_z = posteriors.make(options, latent_dim)
     top = priors.make(options, latent_dim, spec)
     height, width, colours = image_shape(spec.shape)
     number = options.latent_features
-    encoder = GaussianConv(latent_dim, settings, options.scale, heads)
+    encoder = GaussianConv(latent_dim, settings, options.scale, law_of_z.heads)
     upwards = LatentConvDecoder(settings, (Head("features", size=height * width * number),))
     pixels = LatentPixels(
         spec,
@@ -110,7 +114,9 @@ def make(options: PixelVAEOptions, spec: Spec) -> Model:
     )
 
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
-        prior_key = jax.random.fold_in(jax.random.clone(key), _PRIOR)
+        prior_key, posterior_key = (
+            jax.random.fold_in(jax.random.clone(key), number) for number in (_PRIOR, _POSTERIOR)
+        )
         encoder_key, upwards_key, pixels_key = jax.random.split(key, 3)
         z, features = jnp.zeros(latent_dim + num_labels), jnp.zeros((1, height, width, number))
         decoder = {
@@ -118,8 +124,9 @@ def make(options: PixelVAEOptions, spec: Spec) -> Model:
             "pixels": pixels.init(pixels_key, batch.x[:1], features)["params"],
         }
         decoder["pixels"]["logits"]["bias"] = raster.marginal_logits(spec, batch.x, mean)
+        own = encoder.init(encoder_key, jnp.zeros(spec.dim + num_labels))["params"]
         return {
-            "encoder": encoder.init(encoder_key, jnp.zeros(spec.dim + num_labels))["params"],
+            "encoder": own | law_of_z.init(posterior_key),
             "decoder": decoder,
             "prior": top.init(prior_key, batch),
         }
@@ -129,7 +136,8 @@ def make(options: PixelVAEOptions, spec: Spec) -> Model:
 
     def posterior(params: Params, x: Array, given: Given) -> Distribution:
         inputs = conditions.beside(x, given, classes)
-        return covariance.distribution(*encoder.apply({"params": params["encoder"]}, inputs))
+        outputs = encoder.apply({"params": params["encoder"]}, inputs)
+        return law_of_z.distribution(params["encoder"], *outputs)
 
     def likelihood(params: Params, z: Array, given: Given) -> Autoregressive:
         inputs = conditions.beside(z, given, classes)

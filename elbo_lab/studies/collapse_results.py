@@ -136,7 +136,7 @@ def rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _texts(row: dict[str, Any]) -> tuple[str, ...]:
-    value, error = number_and_error(**row["log_likelihood"])
+    value, error = number_and_error(*(row["log_likelihood"][name] for name in _VALUE))
     difference = NOT_APPLICABLE
     if "difference" in row:
         difference = html_parts.interval(row["difference"]).replace("\N{MINUS SIGN}", "-")
