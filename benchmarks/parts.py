@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks import mixtures, optimizers, printing, processes, systems, training
+from benchmarks import mixtures, optimizers, printing, processes, sampling, systems, training
 from benchmarks.peers import MIXTURE_ROWS, OURS, ROWS, SYSTEM_ROWS
 from elbo_lab.errors import UserError
 
@@ -13,6 +13,7 @@ PARTS = (
     "train",
     "systems",
     "mixtures",
+    "sampling",
     "evaluate",
     "start",
     "memory",
@@ -43,7 +44,7 @@ def measure(request: Request, keep: Callable[[str, Any], None]) -> None:
     Args:
       request: the parts, and how to measure them.
       keep: called with the name and the figures of a part when they are known; for "train",
-        "systems" and "optimizers" after every cell.
+        "systems", "sampling" and "optimizers" after every cell.
     """
     rows, rounds, burst = request.network_rows, request.rounds, request.burst
     if "train" in request.parts:
@@ -52,6 +53,8 @@ def measure(request: Request, keep: Callable[[str, Any], None]) -> None:
         _measure_systems(request, keep)
     if "mixtures" in request.parts:
         _measure_mixtures(request, keep)
+    if "sampling" in request.parts:
+        _measure_sampling(request, keep)
     if "replicates" in request.parts:
         measured = training.measure_replicates(REPLICATES, request.pairs, rounds, burst)
         keep("replicates", measured)
@@ -97,6 +100,14 @@ def _measure_mixtures(request: Request, keep: Callable[[str, Any], None]) -> Non
     measured = mixtures.measure_mixtures(rows, request.rounds, warn)
     keep("mixtures", measured)
     printing.print_mixtures(measured)
+
+
+def _measure_sampling(request: Request, keep: Callable[[str, Any], None]) -> None:
+    done = []
+    for label, settings in sampling.MODELS.items():
+        done.append(sampling.measure_sampling(label, settings, max(3, request.rounds // 3)))
+        keep("sampling", done)
+    sampling.print_sampling(done)
 
 
 def _measure_optimizers(request: Request, keep: Callable[[str, Any], None]) -> None:

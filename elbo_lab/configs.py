@@ -67,6 +67,7 @@ class Config:
     optimizer_options: Any = None
     clip_norm: float | None = None
     ema: float = 0.0
+    encoder_steps: int = 1
     init_from: str | None = None
     seed: int = 0
     replicates: int = 1

@@ -15,6 +15,8 @@ systems     steps per second of the convolutional VAE (IWAE, k = 1), the sigmoid
             turns with the same models in PyTorch.
 mixtures    seconds of 20 iterations of EM for 20 Gaussians with full covariances and 10,000 points
             of 50 dimensions, in turns with scikit-learn.
+sampling    milliseconds of an image drawn by PixelCNN and PixelRNN, 64 at once: pixel by pixel with
+            a state, and by the whole network for each of the 784 values.
 evaluate    L_5000 in images per second, relative to the generation network's matrix products; and
             its temporary memory.
 start       time from process start to the first training step, with a cold and a warm compilation

@@ -15,6 +15,7 @@ from elbo_lab.cli.protocols import PROTOCOLS
 from elbo_lab.reports import documents
 from elbo_lab.studies import (
     autoencoder_results,
+    collapse_results,
     comparison_results,
     computed,
     discrete_results,
@@ -104,6 +105,12 @@ def discrete_page(text: str) -> str:
     return documents.replaced(text, "discrete", results)
 
 
+def collapse_page(text: str) -> str:
+    """The page of the study collapse with its table updated."""
+    results = collapse_results.markdown(collapse_results.read(RESULTS))
+    return documents.replaced(text, "collapse", results)
+
+
 def labels_page(text: str) -> str:
     """The page of the study labels with its tables updated."""
     results = label_results.markdown(label_results.read(RESULTS))
@@ -130,6 +137,7 @@ PAGES: dict[Path, Callable[[str], str]] = {
     SYSTEMS / "likelihoods.md": likelihoods_page,
     SYSTEMS / "autoencoder.md": autoencoder_page,
     SYSTEMS / "discrete.md": discrete_page,
+    SYSTEMS / "collapse.md": collapse_page,
     SYSTEMS / "disentanglement.md": disentanglement_page,
     SYSTEMS / "labels.md": labels_page,
     BOUNDS: bounds_page,

@@ -15,6 +15,7 @@ SHOWS = {
     "traversal": "one latent dimension at a time varied around a test example",
     "plane": "decoded points of the plane of two latents",
     "map": "the test examples in the plane of two latents",
+    "shared_z": "test examples, each with draws of p(x|z) that share its z",
 }
 # The flags that a choice does not take.
 UNUSED = {name: ("num", "label") for name in SHOWS} | {SAMPLES: ("examples",), "plane": ("num",)}
@@ -25,7 +26,9 @@ def define() -> None:
     shows = ", ".join(f"{name} ({about})" for name, about in SHOWS.items())
     flags.DEFINE_string("show", SAMPLES, f"one of {shows}")
     flags.DEFINE_string(
-        "examples", None, "indices of test examples: pairs to interpolate, or one to traverse"
+        "examples",
+        None,
+        "indices of test examples: pairs to interpolate, one to traverse, or any whose z is shared",
     )
 
 

@@ -21,7 +21,12 @@ _OF_CHOICES = {
     "likelihood_variance": ("likelihood", ("gaussian_fixed",)),
     "likelihood_components": ("likelihood", ("logistic_mixture",)),
     "posterior_rank": ("posterior", ("lowrank",)),
+    "posterior_depth": ("posterior", ("iaf",)),
+    "posterior_width": ("posterior", ("iaf",)),
     "prior_components": ("prior", ("mixture", "vamp")),
+    "prior_flow": ("prior", ("flow",)),
+    "prior_depth": ("prior", ("flow",)),
+    "prior_width": ("prior", ("flow",)),
 }
 
 
@@ -37,8 +42,8 @@ def check_settings(config: Config) -> None:
     for name, (other, values) in _OF_CHOICES.items():
         if name in changed and settings[other] not in values:
             raise UserError(
-                f"--{name}={changed[name]} needs --{other}={' or '.join(values)}; got "
-                f"{settings[other]}."
+                f"--{name}={configs.flag_text(changed[name])} needs --{other}="
+                f"{' or '.join(values)}; got {settings[other]}."
             )
     if settings.get("posterior") == "lowrank":
         least = min(settings["latent_dims"])
@@ -47,6 +52,17 @@ def check_settings(config: Config) -> None:
                 f"--posterior_rank must be at most the latent dimensions, {least} (with "
                 f"--posterior=full any covariance is possible); got {settings['posterior_rank']}."
             )
+    if settings.get("posterior") == "iaf" and len(settings["latent_dims"]) > 1:
+        raise UserError(
+            "--posterior=iaf needs one stochastic layer, since estimators would need the inverse "
+            f"of every layer; got --latent_dims={configs.flag_text(settings['latent_dims'])}."
+        )
+    if settings.get("posterior") == "iaf" and settings["prior"] == "vamp":
+        raise UserError(
+            "--prior=vamp does not go with --posterior=iaf: it mixes densities q(z|u) at other "
+            "draws than their own, each of which is a search of as many passes as latent "
+            "dimensions; use standard, mixture or flow."
+        )
     if settings.get("prior") == "vamp" and len(settings["latent_dims"]) > 1:
         raise UserError(
             "--prior=vamp needs one stochastic layer, since it mixes the q(z|u) of learned inputs "
@@ -79,17 +95,27 @@ def check_objective(config: Config) -> None:
             f"--objective={objective} needs --posterior=diagonal, since it takes q(z|x) apart into "
             f"its dimensions; got {posterior}."
         )
-    if prior == "standard":
-        return
+    if posterior == "iaf":
+        _check_closed_kl(settings, objective, "posterior", posterior, "from a flow")
+    if prior != "standard":
+        law = "a flow" if prior == "flow" else "a mixture"
+        _check_closed_kl(settings, objective, "prior", prior, f"to {law}")
+
+
+def _check_closed_kl(
+    settings: dict[str, Any], objective: str, name: str, value: str, direction: str
+) -> None:
+    """Raises a UserError for a KL in closed form where there is none, by the flag `name`."""
+    valid = {"posterior": "diagonal, full or lowrank", "prior": "standard"}[name]
     if settings.get("kl") == "analytic":
         raise UserError(
-            f"--objective={objective} with --kl=analytic needs --prior=standard, since the KL to a "
-            f"mixture has no closed form; use --kl=mc with --prior={prior}."
+            f"--objective={objective} with --kl=analytic needs --{name}={valid}, since the KL "
+            f"{direction} has no closed form; use --kl=mc with --{name}={value}."
         )
     if objective in catalogue.CLOSED_KL:
         raise UserError(
-            f"--objective={objective} needs --prior=standard, since it takes the KL in closed "
-            f"form, which there is none of to a mixture; got {prior}."
+            f"--objective={objective} needs --{name}={valid}, since it takes the KL in closed "
+            f"form, which there is none of {direction}; got {value}."
         )
 
 
@@ -136,6 +162,11 @@ def check_means(config: Config, spec: Spec) -> None:
     """
     if config.objective != "lambda_vae":
         return
+    if "likelihood" not in configs.own_settings(config):
+        raise UserError(
+            f"--objective=lambda_vae needs the mean of p(x|z), which --model={config.model} does "
+            "not have in closed form."
+        )
     if not laws.make(config.model_options, spec).has_mean:
         raise UserError(
             f"--objective=lambda_vae needs the mean of p(x|z), which "

@@ -65,7 +65,7 @@ def check(config: Config) -> None:
             f"tensorflow-datasets, or a path ending in .npz; got {config.dataset!r}."
         )
     _check_family(config)
-    for name in ("m", "batch_size", "epochs", "replicates", "eval_k"):
+    for name in ("m", "batch_size", "epochs", "encoder_steps", "replicates", "eval_k"):
         check_count(name, getattr(config, name))
     check_count("warmup_steps", config.warmup_steps, least=0)
     for name in ("k", "au_images", "log_every", "probe_every", "checkpoint_every"):
@@ -105,7 +105,8 @@ def _check_family(config: Config) -> None:
     if has_objective:
         return
     unused = [name for name in OF_OBJECTIVES if getattr(config, name) is not None]
-    unused += [name for name in ("m", "score_baseline") if name in configs.non_defaults(config)]
+    changed = configs.non_defaults(config)
+    unused += [name for name in ("m", "score_baseline", "encoder_steps") if name in changed]
     for name in unused:
         raise UserError(
             f"--{name}={configs.flag_text(getattr(config, name))} does not go with "
@@ -189,6 +190,11 @@ def _check_optimizer(config: Config) -> None:
         raise UserError(
             f"--ema={config.ema} does not go with --optimizer=schedule_free, which averages the "
             "weights by itself."
+        )
+    if config.encoder_steps > 1:
+        raise UserError(
+            f"--encoder_steps={config.encoder_steps} does not go with --optimizer=schedule_free, "
+            "whose average moves the weights at every step; valid: 1."
         )
     power = settings.schedule_free_power
     log_weight = power * math.log(config.learning_rate)

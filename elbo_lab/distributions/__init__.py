@@ -1,7 +1,8 @@
-"""Distributions that NumPyro lacks: hierarchies, laws of pixels, autoregressive laws."""
+"""Distributions that NumPyro lacks: hierarchies, laws of pixels, autoregressive laws, flows."""
 
-from elbo_lab.distributions.autoregressive import Autoregressive
+from elbo_lab.distributions.autoregressive import Autoregressive, Steps
 from elbo_lab.distributions.base import Chain, Distribution
+from elbo_lab.distributions.flows import Bijection, Flow
 from elbo_lab.distributions.levels import LevelCategorical, LogisticMixture
 from elbo_lab.distributions.pixels import (
     BernoulliVector,
@@ -14,12 +15,15 @@ from elbo_lab.distributions.pixels import (
 __all__ = [
     "Autoregressive",
     "BernoulliVector",
+    "Bijection",
     "Chain",
     "ContinuousBernoulli",
     "DiscretizedLogistic",
     "Distribution",
+    "Flow",
     "LevelCategorical",
     "LogisticMixture",
+    "Steps",
     "bernoulli_log_prob",
     "continuous_bernoulli_mean",
 ]

@@ -1,6 +1,7 @@
 """Discrete variables whose joint law is a product of conditionals, p(x) = prod_d p(x_d | x_<d)."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,42 @@ from elbo_lab.losses.arrays import to_common_float
 Logits = Callable[[Array], Array]
 
 
+class Steps(NamedTuple):
+    """The logits of whole vectors, computed pixel by pixel in raster order.
+
+    Between pixels a state, any pytree of arrays, keeps what later pixels need, so that sampling
+    costs about as many operations as the logits of the whole vector.
+    """
+
+    shape: tuple[int, int, int]  # rows, columns, and values of a pixel
+    start: Callable[[Array], Any]
+    """x [*any, *batch, D], whose values do not matter -> the state before the first row."""
+
+    new_row: Callable[[Any, Array, Array], Any]
+    """(state, x, row) -> the state before the row's first pixel; x is known above that row."""
+
+    pixel: Callable[[Any, Array, Array, Array], tuple[Array, Any]]
+    """(state, x, row, column) -> the logits of the pixel's values, [*any, *batch, values] or
+    [*any, *batch, values, levels], and the state before the next pixel. Logits are those of a value
+    given the values before it; the state is right if all but the last value are known."""
+
+
+class Draws(NamedTuple):
+    """Vectors whose first rows are drawn."""
+
+    x: Array  # [*sample_shape, *batch, D]; zeros in the rows that are not drawn
+    state: Any  # of `Steps`
+
+
+def without_state(logits: Logits, dim: int) -> Steps:
+    """The steps that compute the logits of whole vectors for each of the D values."""
+
+    def pixel(state: tuple, x: Array, row: Array, column: Array) -> tuple[Array, tuple]:
+        return jax.lax.dynamic_slice_in_dim(logits(x), column, 1, axis=x.ndim - 1), state
+
+    return Steps((1, dim, 1), lambda x: (), lambda state, x, row: state, pixel)
+
+
 class Autoregressive(dist.Distribution):
     """A discrete vector, each value drawn given the values before it.
 
@@ -29,10 +66,7 @@ class Autoregressive(dist.Distribution):
       spec: kind, levels and D of the values. Values of kind "image" are v / (levels - 1), values of
         kind "token" are v, for v = 0, ..., levels - 1.
       batch_shape: batch shape of the condition, if `logits` has one.
-      row_logits: (x, i) -> the function from row i of x, [*any, *batch, D / num_rows], to the
-        logits of that row. It computes what depends on earlier rows once per row: sampling costs
-        num_rows calls of `row_logits`, and D calls of the functions that it returns.
-      num_rows: number of rows of equal length in x.
+      steps: the same logits pixel by pixel, for sampling; None: sampling calls `logits` D times.
     """
 
     arg_constraints = {}
@@ -42,14 +76,12 @@ class Autoregressive(dist.Distribution):
         logits: Logits,
         spec: Spec,
         batch_shape: tuple[int, ...] = (),
-        row_logits: Callable[[Array, Array], Logits] | None = None,
-        num_rows: int = 1,
+        steps: Steps | None = None,
         *,
         validate_args: bool | None = None,
     ):
-        self._logits, self.spec, self.num_rows = logits, spec, num_rows
-        # By default the whole vector is a single row.
-        self._row_logits = row_logits or (lambda x, i: logits)
+        self.logits, self.spec = logits, spec
+        self.steps = without_state(logits, spec.dim) if steps is None else steps
         super().__init__(batch_shape, (spec.dim,), validate_args=validate_args)
 
     @property
@@ -63,7 +95,7 @@ class Autoregressive(dist.Distribution):
         """The log mass of values [*any, *batch, D], nats, [*any, *batch]."""
         shape = jnp.broadcast_shapes(value.shape, (*self.batch_shape, self.spec.dim))
         value = jnp.broadcast_to(value, shape)
-        logits, levels = self._logits(value), self._level(value)
+        logits, levels = self.logits(value), self._level(value)
         if self.spec.levels == 2:
             return bernoulli_log_prob(logits, levels)
         (logits,) = to_common_float(logits)
@@ -71,48 +103,51 @@ class Autoregressive(dist.Distribution):
         return jnp.sum(chosen - jax.nn.logsumexp(logits, axis=-1), axis=-1)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draws [*sample_shape, *batch, D], by one loop over rows and one over their values."""
-
-        def draw_row(i: Array, x: Array) -> Array:
-            return self.sample_in_row(key, x, i, 0, self.row_length)
-
-        return jax.lax.fori_loop(0, self.num_rows, draw_row, self.blank(sample_shape))
+        """Draws [*sample_shape, *batch, D], by a loop over rows and one over their pixels."""
+        return self.sample_rows(key, self.blank(sample_shape), 0, self.num_rows).x
 
     @property
-    def row_length(self) -> int:
-        """Number of values in a row."""
-        return self.spec.dim // self.num_rows
+    def num_rows(self) -> int:
+        """Number of rows of pixels."""
+        return self.steps.shape[0]
 
-    def blank(self, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Zeros [*sample_shape, *batch, D], the start of `sample_in_row`."""
+    def blank(self, sample_shape: tuple[int, ...] = ()) -> Draws:
+        """Vectors [*sample_shape, *batch, D] of which nothing is drawn."""
         dtype = jnp.int32 if self.spec.kind == "token" else jnp.float32
-        return jnp.zeros((*sample_shape, *self.batch_shape, self.spec.dim), dtype)
+        x = jnp.zeros((*sample_shape, *self.batch_shape, self.spec.dim), dtype)
+        return Draws(x, self.steps.start(x))
 
-    def sample_in_row(
-        self, key: Array, x: Array, row: Array | int, start: Array | int, stop: Array | int
-    ) -> Array:
-        """x with the values start, ..., stop - 1 of a row drawn, given all values before them.
+    def sample_rows(self, key: Array, draws: Draws, start: Array | int, stop: Array | int) -> Draws:
+        """Draws the rows start, ..., stop - 1, given the rows before them.
 
-        Calls with the same key for all values in turn, however many per call, give the draws of
+        Calls with the same key for all rows in turn, however many per call, give the draws of
         `sample`: the key of each value is folded from that key and the value's position.
 
         Args:
           key: one typed PRNG key.
-          x: [*sample_shape, *batch, D]; all values before `start` are drawn already.
-          row, start, stop: integers or integer arrays [].
+          draws: from `blank`, or with all rows before `start` drawn.
+          start, stop: integers or integer arrays [].
         """
-        first = row * self.row_length
-        row_logits = self._row_logits(x, row)
+        _, columns, values = self.steps.shape
 
-        def draw(j: Array, x_row: Array) -> Array:
-            all_logits = row_logits(x_row)
-            logits = jax.lax.dynamic_index_in_dim(all_logits, j, x.ndim - 1, keepdims=False)
-            value = self._draw(jax.random.fold_in(key, first + j), logits)
-            return jax.lax.dynamic_update_index_in_dim(x_row, value, j, -1)
+        def draw_row(row: Array, draws: Draws) -> Draws:
+            def draw_pixel(column: Array, draws: Draws) -> Draws:
+                first = (row * columns + column) * values
 
-        x_row = jax.lax.dynamic_slice_in_dim(x, first, self.row_length, axis=-1)
-        x_row = jax.lax.fori_loop(start, stop, draw, x_row)
-        return jax.lax.dynamic_update_slice_in_dim(x, x_row, first, axis=-1)
+                def draw_value(i: Array, drawn: Draws) -> Draws:
+                    logits, state = self.steps.pixel(draws.state, drawn.x, row, column)
+                    axis = drawn.x.ndim - 1
+                    logits = jax.lax.dynamic_index_in_dim(logits, i, axis, keepdims=False)
+                    value = self._draw(jax.random.fold_in(key, first + i), logits)
+                    x = jax.lax.dynamic_update_index_in_dim(drawn.x, value, first + i, axis)
+                    return Draws(x, state)
+
+                return jax.lax.fori_loop(0, values, draw_value, draws)
+
+            state = self.steps.new_row(draws.state, draws.x, row)
+            return jax.lax.fori_loop(0, columns, draw_pixel, Draws(draws.x, state))
+
+        return jax.lax.fori_loop(start, stop, draw_row, draws)
 
     def _draw(self, key: Array, logits: Array) -> Array:
         """Values [*any, *batch] of one position, from its logits."""

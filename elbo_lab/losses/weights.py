@@ -84,12 +84,17 @@ def log_weights(
 
 
 def in_base_form(problem: Problem) -> tuple[Problem, Callable[[Any], Any]]:
-    """The problem in terms of the posterior's unsquashed draws y, and the function y -> z.
+    """The problem in terms of draws y that are easier to evaluate, and the function y -> z.
 
-    All log densities stay those of z. See `squashed.py`; most posteriors squash nothing.
+    All log densities stay those of z. y is a draw before it is squashed (`squashed.py`), or what a
+    posterior's own method `base_form()` draws: it returns None, or an object with `sample`,
+    `log_prob`, both as a posterior has them for draws y, and `forward`, y -> z. A flow without a
+    cheap inverse so keeps what its draws were made of (`distributions.flows`). Most posteriors
+    have neither.
     """
     check_batch_shape(problem.posterior)
-    base = unsquashed(problem.posterior)
+    own_form = getattr(problem.posterior, "base_form", None)
+    base = unsquashed(problem.posterior) if own_form is None else own_form()
     if base is None:
         return problem, lambda z: z
 

@@ -64,7 +64,7 @@ def make(model: Density, spec: Spec, measure_batch: int = 100) -> Method:
     ) -> Array:
         law = model.distribution(params, stats, given)
         sample_shape = () if law.batch_shape else (number,)  # labels have a draw each
-        if not hasattr(law, "sample_in_row"):
+        if not hasattr(law, "sample_rows"):
             return law.sample(key, sample_shape)
         return sample_in_steps(
             model,
@@ -100,7 +100,6 @@ def sample_in_steps(
     stats: Any,
     given: Given,
     sample_shape: tuple[int, ...] = (),
-    values_per_call: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Array:
     """Draws of an autoregressive density, by one compiled loop that is called for each row.
@@ -113,7 +112,6 @@ def sample_in_steps(
       key: one typed PRNG key.
       params, stats, given: of the distribution.
       sample_shape: of the draws.
-      values_per_call: the most values of a row that a call draws; None: a whole row.
       on_progress: called with the number of values drawn so far, and D.
 
     Returns:
@@ -121,18 +119,13 @@ def sample_in_steps(
     """
 
     @jax.jit
-    def draw(key, params, stats, given, x, row, start, stop):
+    def draw_row(key, params, stats, given, draws, row):
         law = model.distribution(params, stats, given)
-        return law.sample_in_row(key, x, row, start, stop)
+        return law.sample_rows(key, draws, row, row + 1)
 
     law = model.distribution(params, stats, given)
-    length = law.row_length
-    per_call = min(values_per_call or length, length)
-    x = law.blank(sample_shape)
+    draws = law.blank(sample_shape)
     for row in range(law.num_rows):
-        for start in range(0, length, per_call):
-            stop = min(start + per_call, length)
-            x = draw(key, params, stats, given, x, row, start, stop)
-            jax.block_until_ready(x)
-            on_progress(row * length + stop, law.spec.dim)
-    return x
+        draws = jax.block_until_ready(draw_row(key, params, stats, given, draws, row))
+        on_progress((row + 1) * law.spec.dim // law.num_rows, law.spec.dim)
+    return draws.x

@@ -12,6 +12,7 @@ from jax import Array
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.models.base import Params
 from elbo_lab.models.conditions import CONDITIONS, NONE
+from elbo_lab.models.flows import PRIOR_STEPS
 from elbo_lab.models.laws import LIKELIHOODS, Likelihood
 from elbo_lab.models.networks import ACTIVATIONS, NORMS, SCALES, ConvSettings, image_shape
 from elbo_lab.models.posteriors import POSTERIORS
@@ -56,8 +57,8 @@ def posterior_option() -> Any:
     return option(
         "diagonal",
         "covariance of q(z|x) in each layer: diagonal, full (by a Cholesky factor), or a diagonal "
-        "and a matrix of rank --posterior_rank",
-        tuple(POSTERIORS),
+        "and a matrix of rank --posterior_rank; or an inverse autoregressive flow of one layer",
+        POSTERIORS,
     )
 
 
@@ -66,14 +67,44 @@ def posterior_rank_option() -> Any:
     return option(1, "rank of the covariance beside the diagonal of --posterior=lowrank", least=1)
 
 
+def posterior_depth_option() -> Any:
+    """The field `posterior_depth`, of type int."""
+    return option(2, "steps of the flow of --posterior=iaf", least=1)
+
+
+def posterior_width_option() -> Any:
+    """The field `posterior_width`, of type tuple[int, ...]."""
+    return option((200,), "hidden widths of each step of the flow of --posterior=iaf", least=1)
+
+
 def prior_option() -> Any:
     """The field `prior`, of type str."""
     return option(
         "standard",
-        "p(z) of the highest layer: standard normal, a learned mixture of Gaussians, or VampPrior, "
-        "the mixture of q(z|u) over learned inputs u",
+        "p(z) of the highest layer: standard normal, a learned mixture of Gaussians, VampPrior "
+        "(the mixture of q(z|u) over learned inputs u), or a learned flow",
         tuple(PRIORS),
     )
+
+
+def prior_flow_option() -> Any:
+    """The field `prior_flow`, of type str."""
+    return option(
+        "maf",
+        "steps of --prior=flow: masked autoregressive ones, whose draws take one pass for each "
+        "latent dimension, affine couplings, or rational-quadratic spline couplings",
+        tuple(PRIOR_STEPS),
+    )
+
+
+def prior_depth_option() -> Any:
+    """The field `prior_depth`, of type int."""
+    return option(4, "steps of --prior=flow", least=1)
+
+
+def prior_width_option() -> Any:
+    """The field `prior_width`, of type tuple[int, ...]."""
+    return option((200,), "hidden widths of each step of --prior=flow", least=1)
 
 
 def prior_components_option() -> Any:

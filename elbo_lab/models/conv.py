@@ -12,17 +12,17 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Distribution
-from elbo_lab.models import common, conditions, laws, priors
+from elbo_lab.models import common, conditions, laws, posteriors, priors
 from elbo_lab.models.base import Given, Model, Params
 from elbo_lab.models.networks import GaussianConv, LatentConvDecoder
-from elbo_lab.models.posteriors import POSTERIORS
 from elbo_lab.options import option
 
 # Rows that the evaluation decodes at once, where p(x|z) has one number for each value: three to
 # four times as fast on a CPU as 1000 rows.
 ROWS = 100
-# Folded into the key of initialization for that of the prior's parameters.
-_PRIOR = 1
+# Folded into the key of initialization for those of the parameters of p(z), and of q(z|x) beside
+# the network's.
+_PRIOR, _POSTERIOR = 1, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +40,13 @@ class ConvOptions:
     likelihood_components: int = common.likelihood_components_option()
     posterior: str = common.posterior_option()
     posterior_rank: int = common.posterior_rank_option()
+    posterior_depth: int = common.posterior_depth_option()
+    posterior_width: tuple[int, ...] = common.posterior_width_option()
     prior: str = common.prior_option()
     prior_components: int = common.prior_components_option()
+    prior_flow: str = common.prior_flow_option()
+    prior_depth: int = common.prior_depth_option()
+    prior_width: tuple[int, ...] = common.prior_width_option()
     output_bias: str = common.output_bias_option()
     condition: str = common.condition_option()
 
@@ -58,7 +63,8 @@ def make(options: ConvOptions, spec: Spec) -> Model:
 
     Raises:
       ValueError: data that are not images, several latent layers, no channels, a law of levels
-        for data without, a condition for data without labels, or a VampPrior with labels.
+        for data without, a condition for data without labels, or a VampPrior with labels or of
+        flows.
     """
     settings = common.conv_settings("conv", options, spec)
     if len(options.latent_dims) != 1:
@@ -68,20 +74,22 @@ def make(options: ConvOptions, spec: Spec) -> Model:
     classes = conditions.num_classes(options, spec)
     num_labels = classes or 0  # the length of the one-hot vector beside an input
     law = laws.make(options, spec)
-    covariance = POSTERIORS[options.posterior]
-    heads = covariance.heads(latent_dim, options.posterior_rank)
+    law_of_z = posteriors.make(options, latent_dim)
     top = priors.make(options, latent_dim, spec)
-    encoder = GaussianConv(latent_dim, settings, options.scale, heads)
+    encoder = GaussianConv(latent_dim, settings, options.scale, law_of_z.heads)
     decoder = LatentConvDecoder(settings, law.heads)
 
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
-        prior_key = jax.random.fold_in(jax.random.clone(key), _PRIOR)
+        prior_key, posterior_key = (
+            jax.random.fold_in(jax.random.clone(key), number) for number in (_PRIOR, _POSTERIOR)
+        )
         encoder_key, decoder_key = jax.random.split(key)
         params = {
             "encoder": encoder.init(encoder_key, jnp.zeros(spec.dim + num_labels))["params"],
             "decoder": decoder.init(decoder_key, jnp.zeros(latent_dim + num_labels))["params"],
             "prior": top.init(prior_key, batch),
         }
+        params["encoder"] |= law_of_z.init(posterior_key)
         common.start_at_mean(params, law, batch, mean, options.output_bias)
         return params
 
@@ -90,7 +98,8 @@ def make(options: ConvOptions, spec: Spec) -> Model:
 
     def posterior(params: Params, x: Array, given: Given) -> Distribution:
         inputs = conditions.beside(x, given, classes)
-        return covariance.distribution(*encoder.apply({"params": params["encoder"]}, inputs))
+        outputs = encoder.apply({"params": params["encoder"]}, inputs)
+        return law_of_z.distribution(params["encoder"], *outputs)
 
     def likelihood(params: Params, z: Array, given: Given) -> Distribution:
         inputs = conditions.beside(z, given, classes)

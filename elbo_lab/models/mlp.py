@@ -5,6 +5,7 @@ Two layers, (100, 50):      x -> 200-200 -> z1 -> 100-100 -> z2, and back by the
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,16 +16,16 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Chain, Distribution
-from elbo_lab.models import common, conditions, laws, priors
+from elbo_lab.models import common, conditions, laws, posteriors, priors
 from elbo_lab.models.base import NOTHING_GIVEN, Given, Model, Params
 from elbo_lab.models.networks import INITS, DecoderMLP, GaussianMLP, Head, gaussian
-from elbo_lab.models.posteriors import POSTERIORS
 from elbo_lab.options import option
 
 # Rows that the evaluation decodes at once, where p(x|z) has one number for each value.
 ROWS = 1000
-# Folded into the key of initialization for that of the prior's parameters.
-_PRIOR = 1
+# Folded into the key of initialization for those of the parameters of p(z), and of q(z|x) beside
+# the network's.
+_PRIOR, _POSTERIOR = 1, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +54,13 @@ class MLPOptions:
     likelihood_components: int = common.likelihood_components_option()
     posterior: str = common.posterior_option()
     posterior_rank: int = common.posterior_rank_option()
+    posterior_depth: int = common.posterior_depth_option()
+    posterior_width: tuple[int, ...] = common.posterior_width_option()
     prior: str = common.prior_option()
     prior_components: int = common.prior_components_option()
+    prior_flow: str = common.prior_flow_option()
+    prior_depth: int = common.prior_depth_option()
+    prior_width: tuple[int, ...] = common.prior_width_option()
     output_bias: str = common.output_bias_option()
     init: str = option(
         "glorot",
@@ -79,16 +85,15 @@ def make(options: MLPOptions, spec: Spec) -> Model:
       spec: of the data, of any shape.
 
     Raises:
-      ValueError: tokens; a law of levels for data without; a VampPrior of several layers or with
-        labels; a condition for data without labels.
+      ValueError: tokens; a law of levels for data without; a VampPrior of several layers, with
+        labels or of flows; flows of several layers; a condition for data without labels.
     """
     if spec.kind == "token":
         raise ValueError("The model mlp takes images or real numbers, not tokens.")
     data_dim = spec.dim
     sizes = options.latent_dims  # (L_1, ..., L_n), from the data up
     classes = conditions.num_classes(options, spec)
-
-    covariance = POSTERIORS[options.posterior]
+    laws_of_z = [posteriors.make(options, size) for size in sizes]
 
     def block(features: int, hidden_dims: tuple[int, ...], *heads: Head) -> GaussianMLP:
         return GaussianMLP(features, hidden_dims, options.activation, options.scale, heads)
@@ -96,8 +101,8 @@ def make(options: MLPOptions, spec: Spec) -> Model:
     # encoders[i] gives q(z_i | z_{i-1}) with z_0 = x; downwards[i] gives p(z_i | z_{i+1}).
     hidden_dims = [options.hidden_dims] + (len(sizes) - 1) * [options.upper_hidden_dims]
     encoders = [
-        block(size, hidden, *covariance.heads(size, options.posterior_rank))
-        for size, hidden in zip(sizes, hidden_dims, strict=True)
+        block(size, hidden, *law_of_z.heads)
+        for size, hidden, law_of_z in zip(sizes, hidden_dims, laws_of_z, strict=True)
     ]
     downwards = [block(size, options.upper_hidden_dims) for size in sizes[:-1]]
     top = priors.make(options, sizes[-1], spec)
@@ -110,7 +115,9 @@ def make(options: MLPOptions, spec: Spec) -> Model:
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
         chex.assert_shape(batch.x, (..., data_dim))
         common_key = jax.random.clone(key)  # for weights that are all drawn by the same key
-        prior_key = jax.random.fold_in(jax.random.clone(key), _PRIOR)
+        prior_key, posterior_key = (
+            jax.random.fold_in(jax.random.clone(key), number) for number in (_PRIOR, _POSTERIOR)
+        )
         keys = iter(jax.random.split(key, 2 * len(sizes)))
         inputs = (data_dim + (classes or 0), *sizes)
 
@@ -126,6 +133,8 @@ def make(options: MLPOptions, spec: Spec) -> Model:
         }
         params = INITS[options.init](common_key, params)
         params["prior"] |= top.init(prior_key, batch)
+        # Gaussians have no parameters here, and flows are of one layer.
+        params["encoder"] |= laws_of_z[0].init(posterior_key)
         common.start_at_mean(params, law, batch, mean, options.output_bias, options.center_inputs)
         return params
 
@@ -141,8 +150,12 @@ def make(options: MLPOptions, spec: Spec) -> Model:
 
     def posterior(params: Params, x: Array, given: Given = NOTHING_GIVEN) -> Chain | object:
         layers = [
-            conditional(net, params["encoder"][_layer_name(i)], covariance.distribution)
-            for i, net in enumerate(encoders)
+            conditional(
+                encoders[i],
+                params["encoder"][_layer_name(i)],
+                functools.partial(law_of_z.distribution, params["encoder"]),
+            )
+            for i, law_of_z in enumerate(laws_of_z)
         ]
         if options.center_inputs:
             # A constant among the parameters: without a gradient, no step changes it.

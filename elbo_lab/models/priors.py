@@ -4,8 +4,9 @@ standard  N(0, I)
 mixture   sum_m pi_m N(z; m_m, diag s_m^2), weights, means and standard deviations learned
 vamp      1/M sum_m q(z|u_m), pseudo-inputs u_m in the range of the data, learned (VampPrior,
           Tomczak and Welling 2018, equation 9): a mixture of the inference network's own Gaussians
+flow      z = T(y), y ~ N(0, I), T a masked autoregressive flow or couplings (`models.flows`)
 
-The KL from a Gaussian to a mixture has no closed form: objectives take it from draws.
+The KL from a Gaussian to a mixture or a flow has no closed form: objectives take it from draws.
 """
 
 import math
@@ -18,9 +19,12 @@ import numpyro.distributions as dist
 from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
+from elbo_lab.distributions import Flow
+from elbo_lab.models import flows
 from elbo_lab.models.base import Params
 from elbo_lab.models.conditions import is_conditional
 from elbo_lab.models.networks import gaussian
+from elbo_lab.models.posteriors import IAF
 
 # The variance of the mixture's means at the start. With 1 minus it as the components' variance, the
 # prior starts with the mean and variance of N(0, I), up to the draw of the means.
@@ -44,13 +48,14 @@ def make(options: Any, latent_dim: int, spec: Spec) -> Prior:
     """The prior that a model family's settings name.
 
     Args:
-      options: reads prior, prior_components, latent_dims and condition.
+      options: reads prior, latent_dims and condition; posterior and prior_components of mixtures;
+        prior_flow, prior_depth, prior_width and activation of a flow.
       latent_dim: L, of the highest layer.
       spec: of the data.
 
     Raises:
-      ValueError: a VampPrior of several stochastic layers, or of a model that is conditioned on
-        labels.
+      ValueError: a VampPrior of several stochastic layers, of a model that is conditioned on
+        labels, or of flows.
     """
     if options.prior == "vamp" and len(options.latent_dims) > 1:
         shown = ",".join(map(str, options.latent_dims))
@@ -62,17 +67,24 @@ def make(options: Any, latent_dim: int, spec: Spec) -> Prior:
             "prior=vamp mixes q(z|u), but the inference network of condition=label is q(z|u, y), "
             "and p(z) has no label."
         )
-    return PRIORS[options.prior](latent_dim, options.prior_components, spec)
+    if options.prior == "vamp" and getattr(options, "posterior", None) == IAF:
+        raise ValueError(
+            "prior=vamp mixes the densities q(z|u) at other draws than their own, each of which is "
+            "a search of latent_dims passes for posterior=iaf."
+        )
+    return PRIORS[options.prior](options, latent_dim, spec)
 
 
-def _standard(latent_dim: int, components: int, spec: Spec) -> Prior:
+def _standard(options: Any, latent_dim: int, spec: Spec) -> Prior:
     return Prior(
         lambda key, batch: {},
         lambda params, infer: gaussian(jnp.zeros(latent_dim), jnp.ones(latent_dim)),
     )
 
 
-def _mixture(latent_dim: int, components: int, spec: Spec) -> Prior:
+def _mixture(options: Any, latent_dim: int, spec: Spec) -> Prior:
+    components = options.prior_components
+
     def init(key: Array, batch: Batch) -> Params:
         shape = (components, latent_dim)
         return {
@@ -88,7 +100,8 @@ def _mixture(latent_dim: int, components: int, spec: Spec) -> Prior:
     return Prior(init, distribution)
 
 
-def _vamp(latent_dim: int, components: int, spec: Spec) -> Prior:
+def _vamp(options: Any, latent_dim: int, spec: Spec) -> Prior:
+    components = options.prior_components
     is_image = spec.kind == "image"
 
     def init(key: Array, batch: Batch) -> Params:
@@ -108,8 +121,23 @@ def _vamp(latent_dim: int, components: int, spec: Spec) -> Prior:
     return Prior(init, distribution)
 
 
-PRIORS: dict[str, Callable[[int, int, Spec], Prior]] = {
+def _flow(options: Any, latent_dim: int, spec: Spec) -> Prior:
+    make_step = flows.PRIOR_STEPS[options.prior_flow]
+    step = make_step(latent_dim, options.prior_width, options.activation)
+
+    def init(key: Array, batch: Batch) -> Params:
+        return {"flow": flows.init(step, options.prior_depth, key)}
+
+    def distribution(params: Params, infer: Callable[[Array], Any]) -> Flow:
+        base = gaussian(jnp.zeros(latent_dim), jnp.ones(latent_dim))
+        return Flow(base, flows.bijections(step, params["flow"], [None] * options.prior_depth))
+
+    return Prior(init, distribution)
+
+
+PRIORS: dict[str, Callable[[Any, int, Spec], Prior]] = {
     "standard": _standard,
     "mixture": _mixture,
     "vamp": _vamp,
+    "flow": _flow,
 }

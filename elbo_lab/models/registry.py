@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from elbo_lab.data.dataset import Spec
-from elbo_lab.models import conv, mixture, mlp, pixelcnn, sbn, vqvae
+from elbo_lab.models import conv, mixture, mlp, pixelcnn, pixelrnn, pixelvae, sbn, vqvae
 
 
 class Family(NamedTuple):
@@ -57,6 +57,20 @@ MODELS: dict[str, Family] = {
         pixelcnn.make,
         "gated PixelCNN, an exact density of binary images, 256 levels or codes",
         relative_cost=45.0,
+    ),
+    "pixelrnn": Family(
+        pixelrnn.PixelRNNOptions,
+        pixelrnn.make,
+        "PixelRNN (row LSTM or diagonal BiLSTM), an exact density of the same data as pixelcnn",
+        relative_cost=45.0,
+    ),
+    "pixelvae": Family(
+        pixelvae.PixelVAEOptions,
+        pixelvae.make,
+        "PixelVAE: p(x|z) by masked convolutions, autoregressive given z; binary images or levels",
+        objective="elbo",
+        k=1,
+        relative_cost=40.0,
     ),
     "vqvae": Family(
         vqvae.VQVAEOptions,

@@ -1,4 +1,4 @@
-"""Figures of paths through a latent space: interpolations and traversals."""
+"""Figures of a latent space: interpolations, traversals, and draws that share z."""
 
 from collections.abc import Sequence
 
@@ -53,6 +53,22 @@ def traversals(
     """
     columns = [f"{offset:.1f}".replace("-", "\N{MINUS SIGN}") for offset in offsets]
     _draw_rows(path, np.asarray(images), labels, columns, (title, axis))
+
+
+def shared_z(path, inputs, draws, labels: Sequence[str], title: str) -> None:
+    """Draws a row for each example: the example, then draws of p(x|z) that share its z.
+
+    Args:
+      path: the PNG or SVG file.
+      inputs: [rows, H, W] or [rows, H, W, 3], the examples.
+      draws: [rows, T, H, W, ...].
+      labels: of the rows.
+      title: above the rows.
+    """
+    inputs, draws = np.asarray(inputs), np.asarray(draws)
+    rows = np.concatenate([inputs[:, None], draws], axis=1)
+    columns = ["input", *(str(i + 1) for i in range(draws.shape[1]))]
+    _draw_rows(path, rows, labels, columns, (title, "draw"))
 
 
 def _draw_rows(

@@ -1,8 +1,9 @@
-"""The latent space of a stored run: interpolations, traversals, the plane of two latents, the map.
+"""The latent space of a stored run: interpolations, traversals, the plane of two latents, the map,
+and draws that share z.
 
 Each is computed from the means E_q[z|x] of test examples and decoded by p(x|z): its mean in closed
-form, else a draw. With several stochastic layers, all of it is about the lowest, z_1: the means are
-those of q(z_1|x), and p(x|z) depends on z_1 alone.
+form, else a draw (for shared z always draws). With several stochastic layers, all of it is about
+the lowest, z_1: the means are those of q(z_1|x), and p(x|z) depends on z_1 alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ from elbo_lab.runs.loading import Trained
 POINTS, REACH = 11, 3.0
 # The most latent dimensions that are traversed.
 MOST_LATENTS = 10
+# Draws of p(x|z) for each shared z.
+SHARED_DRAWS = 8
 # Draws of a learned prior whose quantiles are the plane's axes.
 PRIOR_DRAWS = 10_000
 
@@ -159,14 +162,36 @@ def latent_map(space: LatentSpace, key: Array, indices: Sequence[int]) -> Shown:
     return Shown(about, arrays, draw, has_images=False)
 
 
+def shared_z(space: LatentSpace, key: Array, indices: Sequence[int]) -> Shown:
+    """Test examples, and draws of p(x|z) with z = E_q[z|x]: what they share is what z encodes."""
+    z = space.means[list(indices)]
+    of_draws = np.repeat(z[:, None], SHARED_DRAWS, axis=1)
+    draws = _decoded(space, key, of_draws, np.repeat(indices, SHARED_DRAWS), _one_draw)
+    arrays = {"examples": np.asarray(indices), "inputs": _images(space, np.asarray(indices))}
+    arrays |= {"z": z, "x": draws}
+    about = f"{SHARED_DRAWS} draws of p(x|z) for the z of each of {len(indices)} test examples"
+
+    def draw(path: Path) -> None:
+        labels = [f"test example {index}" for index in indices]
+        title = f"Draws of p(x|z) that share z, the mean of q(z|x)\nrun {space.name}"
+        latent_figures.shared_z(path, arrays["inputs"], draws, labels, title)
+
+    return Shown(about, arrays, draw)
+
+
 # What --show names besides samples, and the test examples that it takes if none are given.
 SHOWS: dict[str, Callable[[LatentSpace, Array, Sequence[int]], Shown]] = {
     "interpolation": interpolation,
     "traversal": traversal,
     "plane": plane,
     "map": latent_map,
+    "shared_z": shared_z,
 }
-DEFAULT_EXAMPLES = {"interpolation": tuple(range(8)), "traversal": (0,)}
+DEFAULT_EXAMPLES = {
+    "interpolation": tuple(range(8)),
+    "traversal": (0,),
+    "shared_z": tuple(range(8)),
+}
 
 
 def show(
@@ -194,7 +219,7 @@ def show(
     if indices is None:
         indices = [i % number for i in DEFAULT_EXAMPLES.get(name, ())]
     elif name not in DEFAULT_EXAMPLES:
-        takers = " or ".join(f"--show={taker}" for taker in DEFAULT_EXAMPLES)
+        takers = ", ".join(f"--show={taker}" for taker in DEFAULT_EXAMPLES)
         raise UserError(f"--examples belongs to {takers}; got --show={name}.")
     for index in indices:
         if not 0 <= index < number:
@@ -306,17 +331,27 @@ def _images(space: LatentSpace, indices: np.ndarray) -> np.ndarray:
     return x.reshape(-1, *trained.spec.shape)
 
 
+def _one_draw(key: Array, law: Any) -> Array:
+    """One draw of each, whether or not there is a mean in closed form."""
+    return sample_from(law, key, ())
+
+
 def _decoded(
-    space: LatentSpace, key: Array, z: np.ndarray, indices: np.ndarray | None
+    space: LatentSpace,
+    key: Array,
+    z: np.ndarray,
+    indices: np.ndarray | None,
+    value_of: Callable[[Array, Any], Array] = mean_or_draw,
 ) -> np.ndarray:
     """Decoded points z [..., L], as images where the data are images: [..., *shape].
 
     Args:
       space: the run.
-      key: for laws without a mean in closed form.
+      key: for draws.
       z: the points.
       indices: the test example, for each point in order, whose label p(x|z, y) is given; None: the
         label of the space.
+      value_of: (key, p(x|z)) -> the values that are shown.
     """
     trained, label = space.trained, space.test.label
     flat = jnp.asarray(z.reshape(-1, z.shape[-1]), jnp.float32)
@@ -332,7 +367,7 @@ def _decoded(
         # p(x|z) of several layers depends on the lowest alone; the others only complete the tuple.
         above = tuple(jnp.zeros((len(z), size)) for size in sizes_above)
         law = space.model.likelihood(params, (z, *above) if above else z, given)
-        return mean_or_draw(key, law)
+        return value_of(key, law)
 
     x = decode(trained.params, flat, given)
     decode_features = trained.dataset.decode

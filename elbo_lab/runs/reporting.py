@@ -112,7 +112,8 @@ def model_text(config: dict[str, Any]) -> str:
         texts.append(f"latent dimensions {', '.join(map(str, latents))}")
     # Configurations of earlier versions lack these settings.
     if (posterior := config.get("posterior", "diagonal")) != "diagonal":
-        texts.append(f"{posterior} covariance")
+        is_flow = posterior == "iaf"
+        texts.append("inverse autoregressive posterior" if is_flow else f"{posterior} covariance")
     if (prior := config.get("prior", "standard")) != "standard":
         texts.append(f"{prior} prior")
     if config.get("condition", conditions.NONE) != conditions.NONE:

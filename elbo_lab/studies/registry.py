@@ -3,6 +3,7 @@
 from elbo_lab.studies import (
     ablate_protocol,
     autoencoder,
+    collapse,
     discrete,
     disentangle,
     fast_protocol,
@@ -36,6 +37,7 @@ _MODULES = (
     likelihoods,
     autoencoder,
     discrete,
+    collapse,
     disentangle,
 )
 STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in _MODULES}

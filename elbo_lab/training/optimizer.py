@@ -15,6 +15,7 @@ import optax
 from jax import Array
 
 from elbo_lab.configs import Config
+from elbo_lab.models.base import Params
 from elbo_lab.optimizer_options import (
     AdamaxOptions,
     AdamOptions,
@@ -27,6 +28,10 @@ from elbo_lab.training import soap
 from elbo_lab.training.step import TrainState
 
 Optimizer = optax.GradientTransformationExtraArgs
+# The two parts of a latent-variable model's parameters, for `--encoder_steps`.
+_INFERENCE, _GENERATION = "inference", "generation"
+# Parameters of the inference network's part: a learned baseline serves its gradient alone.
+_OF_INFERENCE = ("encoder", "baseline")
 
 
 def make(config: Config) -> Optimizer:
@@ -35,10 +40,17 @@ def make(config: Config) -> Optimizer:
     Its `update` takes learning_rate [] and step [] by name, and returns what is added to the
     parameters: the learning rate and the sign are in it.
 
+    With encoder_steps = N > 1 the encoder moves at every step. The decoder and the prior, with
+    their part of the optimizer's state, change at the steps N - 1, 2 N - 1, ... alone, and not by
+    a bit at the others (He et al. 2019).
+
     Args:
-      config: reads optimizer, optimizer_options, clip_norm.
+      config: reads optimizer, optimizer_options, encoder_steps, clip_norm.
     """
     optimizer = _RULES[config.optimizer](config.optimizer_options)
+    if config.encoder_steps > 1:
+        parts = {_INFERENCE: optimizer, _GENERATION: _at_every(config.encoder_steps, optimizer)}
+        optimizer = optax.partition(parts, _networks)
     if config.clip_norm is None:
         return optimizer
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
@@ -62,6 +74,29 @@ def evaluation_params(config: Config, state: TrainState) -> Any:
 # x = (y - (1 - b1) z) / b1, of one run and of replicates, each with its own b1 [R].
 _average = jax.jit(optax.contrib.schedule_free_eval_params)
 _averages = jax.jit(jax.vmap(optax.contrib.schedule_free_eval_params))
+
+
+def _networks(params: Params) -> dict[str, str]:
+    """The part, inference or generation, to which each network of the parameters belongs."""
+    return {name: _INFERENCE if name in _OF_INFERENCE else _GENERATION for name in params}
+
+
+def _at_every(number: int, optimizer: Optimizer) -> Optimizer:
+    """The optimizer at every `number`-th step, the last of each `number`; at the others updates are
+    0 and its state stays. The step that it gets counts its own ones.
+    """
+
+    def update(grads, state, params=None, *, learning_rate: Array, step: Array):
+        def own_step():
+            own = step // number
+            return optimizer.update(grads, state, params, learning_rate=learning_rate, step=own)
+
+        def no_step():
+            return jax.tree.map(jnp.zeros_like, grads), state
+
+        return jax.lax.cond(step % number == number - 1, own_step, no_step)
+
+    return Optimizer(optimizer.init, update)
 
 
 def _descending(direction: optax.GradientTransformation) -> Optimizer:

@@ -72,6 +72,44 @@ SENTENCES = {
         "--model=pixelcnn with --dataset=features:{runs}/conv: model=pixelcnn needs data of levels "
         "(binary images, 256 grey levels, tokens); these are of kind 'real' with levels=None.",
     ),
+    "an even window": (
+        ["run", "--model=pixelvae", "--receptive_field=6"],
+        "--model=pixelvae with --dataset=mnist_small: receptive_field must be an odd number of at "
+        "least 3 (model=conv has a pixel depend on z alone); got 6.",
+    ),
+    "no window": (
+        ["run", "--model=pixelvae", "--receptive_field=0"],
+        "--receptive_field must be at least 3; got 0.",
+    ),
+    "nothing seen": (
+        ["run", "--model=pixelvae", "--decoder_dropout=1"],
+        "--decoder_dropout must be a number of at least 0 and below 1; got 1.0.",
+    ),
+    "codes for pixelvae": (
+        ["run", "--dataset=codes:{runs}/vqvae", "--model=pixelvae"],
+        "--model=pixelvae with --dataset=codes:{runs}/vqvae: The model pixelvae takes images, not "
+        "tokens.",
+    ),
+    "floats for pixelvae": (
+        ["run", "--dataset={floats}", "--binarization=none", "--model=pixelvae"],
+        "--model=pixelvae with --dataset={floats}: model=pixelvae needs images of levels (binary "
+        "images or 256 grey levels); these are of kind 'image' with levels=None.",
+    ),
+    "the mean of pixelvae": (
+        ["run", "--model=pixelvae", "--objective=lambda_vae"],
+        "--objective=lambda_vae needs the mean of p(x|z), which --model=pixelvae does not have in "
+        "closed form.",
+    ),
+    "steps of no encoder": (
+        ["run", "--model=pixelcnn", "--encoder_steps=2"],
+        "--encoder_steps=2 does not go with --model=pixelcnn, which is trained by a loss of its "
+        "own.",
+    ),
+    "steps of an average": (
+        ["run", "--optimizer=schedule_free", "--encoder_steps=2"],
+        "--encoder_steps=2 does not go with --optimizer=schedule_free, whose average moves the "
+        "weights at every step; valid: 1.",
+    ),
     "features as bernoulli": (
         ["run", "--dataset=features:{runs}/conv"],
         "--likelihood must be gaussian, gaussian_fixed or gaussian_predicted (with "
@@ -163,7 +201,8 @@ SENTENCES = {
     ),
     "labels of sbn": (
         ["run", "--model=sbn", "--condition=label"],
-        "--condition is a setting of --model=mlp, conv, pixelcnn; got --model=sbn.",
+        "--condition is a setting of --model=mlp, conv, pixelcnn, pixelrnn, pixelvae; got "
+        "--model=sbn.",
     ),
     "no such condition": (
         ["run", "--condition=class"],
@@ -256,7 +295,8 @@ SENTENCES = {
     ),
     "unknown show": (
         ["sample", "--run={runs}/conv", "--show=maps"],
-        "--show must be one of samples, interpolation, traversal, plane, map; got 'maps'.",
+        "--show must be one of samples, interpolation, traversal, plane, map, shared_z; got "
+        "'maps'.",
     ),
     "number of a map": (
         ["sample", "--run={runs}/conv", "--show=map", "--num=5"],
@@ -268,7 +308,8 @@ SENTENCES = {
     ),
     "examples of a map": (
         ["sample", "--run={runs}/conv", "--show=map", "--examples=5"],
-        "--examples belongs to --show=interpolation or --show=traversal; got --show=map.",
+        "--examples belongs to --show=interpolation, --show=traversal, --show=shared_z; got "
+        "--show=map.",
     ),
     "examples that are no numbers": (
         ["sample", "--run={runs}/conv", "--show=traversal", "--examples=first"],

@@ -194,6 +194,7 @@ def test_samples_of_stage_two_are_decoded_by_stage_one(quick, runs, tmp_path):
         ("traversal", "upper", "x.svg"),  # of features, which the first run decodes
         ("plane", "conv", "x.npz"),
         ("map", "conv", "x.svg"),
+        ("shared_z", "conv", "x.png"),
     ],
 )
 def test_the_latent_space_as_pictures_and_as_arrays(quick, runs, tmp_path, show, run, name):

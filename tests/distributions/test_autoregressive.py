@@ -10,7 +10,7 @@ import pytest
 from scipy.special import log_softmax, logsumexp
 
 from elbo_lab.data.dataset import Spec
-from elbo_lab.distributions import Autoregressive
+from elbo_lab.distributions import Autoregressive, Steps
 from elbo_lab.distributions.means import closed_form_mean
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -79,15 +79,35 @@ def test_draws_have_the_masses(kind):
     assert np.all(np.abs(frequency - mass) < 4.5 * standard_error + 2 / NUM_DRAWS)
 
 
-def test_a_vector_drawn_in_parts_is_the_vector_drawn_at_once():
-    law, spec = linear_law("grey").law, SPECS["grey"]
-    sample, draw = jax.jit(lambda key: law.sample(key, (4,))), jax.jit(law.sample_in_row)
+def running_sums(law: Autoregressive) -> Steps:
+    """The steps of `linear_law("grey")` by rows of one value, whose state is the sum of what the
+    values drawn so far add to the logits of all values.
+    """
+    dim, base = law.spec.dim, law.logits(jnp.zeros(law.spec.dim))
+
+    def add(x, row):
+        # The logits are linear, so that a value adds what it adds to zeros.
+        return law.logits(jnp.where(jnp.arange(dim) == row, x, 0)) - base
+
+    def new_row(state, x, row):
+        return jnp.where(row > 0, state + add(x, row - 1), state)
+
+    def pixel(state, x, row, column):
+        return jax.lax.dynamic_slice_in_dim(base + state, row, 1, axis=-2), state
+
+    return Steps((dim, 1, 1), lambda x: jnp.zeros((*x.shape, law.spec.levels)), new_row, pixel)
+
+
+def test_a_vector_drawn_in_parts_and_with_a_state_is_the_vector_drawn_at_once():
+    plain = linear_law("grey").law
+    law = Autoregressive(plain.logits, SPECS["grey"], steps=running_sums(plain))
+    sample = jax.jit(lambda key: plain.sample(key, (4,)))
     whole = sample(jax.random.key(3))
     assert np.any(whole != sample(jax.random.key(4)))
-    x = np.zeros((4, spec.dim), np.float32)
-    for start in range(spec.dim):
-        x = draw(jax.random.key(3), x, 0, start, start + 1)
-    np.testing.assert_array_equal(whole, x)
+    draw, draws = jax.jit(law.sample_rows), law.blank((4,))
+    for row in range(law.num_rows):
+        draws = draw(jax.random.key(3), draws, row, row + 1)
+    np.testing.assert_array_equal(whole, draws.x)
 
 
 def test_batch_dimensions_of_the_condition():

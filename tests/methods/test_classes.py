@@ -1,4 +1,6 @@
-"""log p(x|y) of every class: exact by a PixelCNN, and by importance sampling against quadrature."""
+"""log p(x|y) of every class: exact by PixelCNN and PixelRNN, and by importance sampling against
+quadrature.
+"""
 
 import itertools
 
@@ -32,8 +34,9 @@ def made(**settings) -> tuple[methods.Method, dict]:
 
 
 @pytest.mark.slow
-def test_masses_of_a_conditional_pixelcnn_sum_to_one_for_each_class_and_over_all():
-    method, params = made(model="pixelcnn", width=4, layers=2, output_width=4, first_kernel_size=3)
+@pytest.mark.parametrize("settings", [{"model": "pixelcnn"}, {"model": "pixelrnn"}], ids=str)
+def test_masses_of_a_conditional_density_sum_to_one_for_each_class_and_over_all(settings):
+    method, params = made(**settings, width=4, layers=2, output_width=4, first_kernel_size=3)
     key = jax.random.key(1)
     measured = jax.jit(method.measure_classes)(key, params, (), BATCH)
     (name,) = measured

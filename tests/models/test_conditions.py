@@ -20,7 +20,9 @@ Z = np.random.default_rng(1).normal(size=(5, 2)).astype(np.float32)
 MLP = {"latent_dims": (2,), "hidden_dims": (4,), "center_inputs": True}
 CONV = {"model": "conv", "latent_dims": (2,), "channels": (4, 6)}
 PIXELS = {"model": "pixelcnn", "width": 4, "layers": 2, "output_width": 4, "first_kernel_size": 3}
+RECURRENT = PIXELS | {"model": "pixelrnn"}
 GATED = [f"gated_{i}" for i in (0, 1)]
+LSTMS = [(f"recurrent_{i}", "lstm") for i in (0, 1)]
 FAMILIES = {
     "mlp": (
         MLP,
@@ -39,6 +41,18 @@ FAMILIES = {
     "pixelcnn": (
         PIXELS,
         [((g, layer), (g, f"label_{layer}")) for g in GATED for layer in ("above", "left")],
+    ),
+    "row": (
+        RECURRENT,
+        [((*path, "gates", "left"), (*path, "gates", "label_left")) for path in LSTMS],
+    ),
+    "diagonal": (
+        RECURRENT | {"rnn": "diagonal"},
+        [
+            ((*path, side, "gates", "left"), (*path, side, "gates", "label_left"))
+            for path in LSTMS
+            for side in ("left", "right")
+        ],
     ),
 }
 
@@ -77,6 +91,8 @@ def without_label(params: dict, layers: list, label: int) -> dict:
         "mlp",
         pytest.param("conv", marks=pytest.mark.slow),
         pytest.param("pixelcnn", marks=pytest.mark.slow),
+        pytest.param("row", marks=pytest.mark.slow),
+        pytest.param("diagonal", marks=pytest.mark.slow),
     ],
 )
 def test_given_a_class_a_model_is_one_without_labels_and_with_other_biases(family):
@@ -85,7 +101,7 @@ def test_given_a_class_a_model_is_one_without_labels_and_with_other_biases(famil
     assert (model.classes, plain.classes) == (3, None)
 
     def log_probs(model, params, x, z, given):
-        if family == "pixelcnn":
+        if family in ("pixelcnn", "row", "diagonal"):
             return [model.distribution(params, (), given).log_prob(x)]
         laws = [model.posterior(params, x, given), model.prior(params, given)]
         likelihood = model.likelihood(params, z, given)
@@ -115,7 +131,7 @@ def test_missing_labels_are_refused():
     model, params = made(MLP, "label")
     with pytest.raises(ValueError, match="needs the label of each example; got none"):
         model.posterior(params, X, NOTHING_GIVEN)
-    for settings in (MLP, CONV, PIXELS):
+    for settings in (MLP, CONV, PIXELS, RECURRENT):
         config = configs.make(**settings, condition="label")
         with pytest.raises(ValueError, match="condition=label needs data with labels"):
             models.make(config, SPEC._replace(classes=None))

@@ -15,7 +15,7 @@ from elbo_lab.errors import UserError
 from elbo_lab.losses import CATALOGUE
 from elbo_lab.models import conv, mlp
 from elbo_lab.models.base import NOTHING_GIVEN
-from elbo_lab.models.posteriors import POSTERIORS
+from elbo_lab.models.posteriors import GAUSSIANS, POSTERIORS
 from elbo_lab.models.priors import PRIORS
 from elbo_lab.training import hyper
 
@@ -47,15 +47,15 @@ def kl_to_standard(mean, covariance):
     return 0.5 * (np.trace(covariance) + mean @ mean - len(mean) - log_det)
 
 
-@pytest.mark.parametrize("name", POSTERIORS)
+@pytest.mark.parametrize("name", GAUSSIANS)
 def test_density_kl_and_draws_of_every_covariance(name):
     outputs, covariance = FORMS[name]
     z = _rng.normal(size=(4, 2, L))
-    prior = POSTERIORS["diagonal"].distribution(jnp.zeros(L), jnp.ones(L))
+    prior = GAUSSIANS["diagonal"].distribution(jnp.zeros(L), jnp.ones(L))
 
     @jax.jit
     def compute(mean, scale, *outputs):
-        q = POSTERIORS[name].distribution(mean, scale, *outputs)
+        q = GAUSSIANS[name].distribution(mean, scale, *outputs)
         assert q.batch_shape == (2,) and q.event_shape == (L,)
         kl, draws = losses.kl_divergence(q, prior), q.sample(jax.random.key(0), (DRAWS,))
         return q.log_prob(jnp.asarray(z, jnp.float32)), kl, draws, q.mean
@@ -108,10 +108,15 @@ def test_a_full_posterior_starts_as_the_diagonal_one():
 def test_sizes_of_conv():
     spec = Spec("image", (5, 6, 2), 256)
     settings = {"latent_dims": (3,), "channels": (4,), "likelihood": "logistic_mixture"}
-    matrices = {"full": ("scale_tril", (6, 8, L, L)), "lowrank": ("cov_factor", (6, 8, L, R))}
-    for name, (attribute, expected) in matrices.items():
+    shape = {
+        "full": ("scale_tril", (6, 8, L, L)),
+        "lowrank": ("cov_factor", (6, 8, L, R)),
+        "iaf": ("batch_shape", (6, 8)),
+    }
+    for name, (attribute, expected) in shape.items():
+        prior = "flow" if name == "iaf" else "vamp"
         model = conv.make(
-            conv.ConvOptions(**settings, posterior=name, posterior_rank=R, prior="vamp"), spec
+            conv.ConvOptions(**settings, posterior=name, posterior_rank=R, prior=prior), spec
         )
 
         def shapes(key, x, model=model, attribute=attribute):
@@ -120,7 +125,8 @@ def test_sizes_of_conv():
             z = q.sample(key, (4,))
             law = model.likelihood(params, z, NOTHING_GIVEN)
             densities = model.prior(params, NOTHING_GIVEN).log_prob(z), law.log_prob(x)
-            return getattr(q, attribute), densities
+            value = getattr(q, attribute)
+            return jnp.zeros(value) if attribute == "batch_shape" else value, densities
 
         matrix, densities = jax.eval_shape(shapes, jax.random.key(0), jnp.zeros((6, 8, spec.dim)))
         assert matrix.shape == expected
@@ -128,11 +134,14 @@ def test_sizes_of_conv():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("posterior, prior", [("full", "standard"), ("diagonal", "mixture")])
+@pytest.mark.parametrize(
+    "posterior, prior", [("full", "standard"), ("diagonal", "mixture"), ("iaf", "standard")]
+)
 def test_objectives_are_refused_where_the_library_cannot_compute_them(posterior, prior):
     """The flags refuse a pair by a sentence exactly if the objective's own function raises."""
     batch = Batch(jnp.zeros((4, 6)))
     base = {"latent_dims": (3,), "hidden_dims": (5,), "eval_k": 8, "batch_size": 4}
+    base |= {"posterior_width": (4,)} if posterior == "iaf" else {}
     refused = set()
     for objective in CATALOGUE:
         values = base | {"objective": objective, "posterior": posterior, "prior": prior, "k": 4}
@@ -172,8 +181,42 @@ REFUSALS = [
     ),
     ({"posterior_rank": 2}, "--posterior_rank=2 needs --posterior=lowrank; got diagonal."),
     ({"prior_components": 9}, "--prior_components=9 needs --prior=mixture or vamp; got standard."),
-    ({"posterior": "tied"}, "--posterior must be one of diagonal, full, lowrank; got 'tied'."),
-    ({"prior": "flow"}, "--prior must be one of standard, mixture, vamp; got 'flow'."),
+    ({"posterior": "tied"}, "--posterior must be one of diagonal, full, lowrank, iaf; got 'tied'."),
+    ({"prior": "flows"}, "--prior must be one of standard, mixture, vamp, flow; got 'flows'."),
+    ({"posterior_depth": 3}, "--posterior_depth=3 needs --posterior=iaf; got diagonal."),
+    (
+        {"posterior": "full", "posterior_width": (9, 8)},
+        "--posterior_width=9,8 needs --posterior=iaf; got full.",
+    ),
+    ({"prior_flow": "spline"}, "--prior_flow=spline needs --prior=flow; got standard."),
+    ({"prior": "vamp", "prior_depth": 3}, "--prior_depth=3 needs --prior=flow; got vamp."),
+    ({"prior_width": (9,)}, "--prior_width=9 needs --prior=flow; got standard."),
+    (
+        {"posterior": "iaf", "latent_dims": (4, 3)},
+        "--posterior=iaf needs one stochastic layer, since estimators would need the inverse of "
+        "every layer; got --latent_dims=4,3.",
+    ),
+    (
+        {"posterior": "iaf", "prior": "vamp"},
+        "--prior=vamp does not go with --posterior=iaf: it mixes densities q(z|u) at other draws "
+        "than their own, each of which is a search of as many passes as latent dimensions; use "
+        "standard, mixture or flow.",
+    ),
+    (
+        {"objective": "elbo", "posterior": "iaf", "kl": "analytic"},
+        "--objective=elbo with --kl=analytic needs --posterior=diagonal, full or lowrank, since "
+        "the KL from a flow has no closed form; use --kl=mc with --posterior=iaf.",
+    ),
+    (
+        {"objective": "info_vae", "posterior": "iaf"},
+        "--objective=info_vae needs --posterior=diagonal, full or lowrank, since it takes the KL "
+        "in closed form, which there is none of from a flow; got iaf.",
+    ),
+    (
+        {"objective": "elbo", "prior": "flow", "kl": "analytic"},
+        "--objective=elbo with --kl=analytic needs --prior=standard, since the KL to a flow has "
+        "no closed form; use --kl=mc with --prior=flow.",
+    ),
     (
         {"posterior": "lowrank", "posterior_rank": 4},
         "--posterior_rank must be at most the latent dimensions, 3 (with --posterior=full any "
@@ -214,12 +257,23 @@ def test_settings_that_do_not_go_together(values, message):
     assert str(caught.value) == message
 
 
+def test_a_flow_of_several_layers_or_in_a_vamp_prior_is_refused():
+    for values, message in (
+        ({"latent_dims": (4, 3)}, "posterior=iaf is of one .* got latent_dims=4,3"),
+        ({"latent_dims": (4,), "prior": "vamp"}, "prior=vamp mixes the densities"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mlp.make(mlp.MLPOptions(**values, posterior="iaf"), SPEC)
+
+
 def test_settings_that_go_together():
     for values in (
         {"posterior": "full", "objective": "beta_vae"},
         {"posterior": "lowrank", "posterior_rank": 3},
         {"posterior": "full", "prior": "mixture", "latent_dims": (4, 3)},
         {"prior": "vamp", "objective": "beta_vae", "kl": "mc"},
+        {"posterior": "iaf", "posterior_width": (9, 8), "posterior_depth": 1, "prior": "mixture"},
+        {"prior": "flow", "prior_flow": "affine", "prior_depth": 1, "latent_dims": (4, 3)},
         {"likelihood": "gaussian_fixed", "likelihood_variance": 0.5, "binarization": "none"},
     ):
         validation.check(configs.make(**{**BASE, **values}))
@@ -246,4 +300,4 @@ def test_released_configurations_keep_their_digests():
         }
         assert configs.from_dict(stored) == configs.make(model=name)
         assert not set(new) & set(configs.digest_values(configs.from_dict(stored)))
-    assert list(PRIORS)[0] == "standard" and list(POSTERIORS)[0] == "diagonal"
+    assert list(PRIORS)[0] == "standard" and POSTERIORS[0] == "diagonal"

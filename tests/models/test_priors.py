@@ -1,4 +1,4 @@
-"""Priors that are mixtures, against NumPy in float64."""
+"""Priors that are mixtures or flows, against NumPy in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
+from elbo_lab import losses
 from elbo_lab.data import Batch, Spec
 from elbo_lab.models import mlp
 from elbo_lab.models.base import NOTHING_GIVEN
@@ -119,3 +120,77 @@ def test_a_vamp_prior_of_two_layers_is_refused():
     options = mlp.MLPOptions(latent_dims=(4, 3), prior="vamp")
     with pytest.raises(ValueError, match="prior=vamp mixes .* got latent_dims=4,3"):
         mlp.make(options, SPEC)
+
+
+def numpy_maf(params, depth, z):
+    """log p(z) of a masked autoregressive flow of one hidden layer of two latents, float64: each
+    step is y_i = exp(a_i) z_i + m_i with a_1, m_1 constant and a_2, m_2 functions of z_1.
+    """
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    log_det = 0.0
+    for i in reversed(range(depth)):
+        step = params[f"step_{i + 1}"]
+        # Units see the first value or none, in turn.
+        sees_first = np.arange(len(step["hidden_0_bias"])) % 2 == 1
+        of_first = z[..., :1] * step["hidden_0_kernel"][0] * sees_first
+        hidden = np.tanh(of_first + step["hidden_0_bias"])
+        m, raw = (
+            np.stack(
+                [
+                    (hidden * ~sees_first) @ kernel[:, 0] + bias[0],
+                    hidden @ kernel[:, 1] + bias[1],
+                ],
+                axis=-1,
+            )
+            for kernel, bias in (
+                (step[f"output_{n}_kernel"], step[f"output_{n}_bias"]) for n in range(2)
+            )
+        )
+        a = 3 * np.tanh(raw / 3)
+        z, log_det = np.exp(a) * z + m, log_det + a.sum(axis=-1)
+        z = z[..., ::-1] if i else z
+    return stats.norm.logpdf(z).sum(axis=-1) + log_det
+
+
+@pytest.mark.slow
+def test_the_elbo_with_a_flow_prior_is_that_of_quadrature():
+    """L = 2, q(z|x) and p(x|z) Gaussian, p(z) a masked autoregressive flow."""
+    number, depth, variance = 20_000, 2, 0.5
+    sizes = {"latent_dims": (L,), "hidden_dims": (3,), "prior_width": (6,), "prior_depth": depth}
+    law = {"likelihood": "gaussian_fixed", "likelihood_variance": variance}
+    model = mlp.make(mlp.MLPOptions(**sizes, **law, prior="flow"), Spec("real", (3,), None))
+    x = np.random.default_rng(4).normal(size=(1, 3))
+    rng = np.random.default_rng(5)
+
+    @jax.jit
+    def start(key, x):
+        return model.init(key, Batch(x))
+
+    params = start(jax.random.key(0), jnp.float32(x))
+    params = jax.tree.map(lambda leaf: jnp.float32(0.6 * rng.normal(size=leaf.shape)), params)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+    weights = np.outer(weights, weights) / (2 * np.pi)
+
+    @jax.jit
+    def compute(key, params, x, nodes):
+        q = model.posterior(params, x, NOTHING_GIVEN)
+        z = q.mean + jnp.sqrt(q.variance) * nodes  # [40, 40, 1, L]
+        decoded = model.likelihood(params, z, NOTHING_GIVEN).mean
+        loss, aux = losses.elbo(
+            key,
+            q,
+            model.prior(params, NOTHING_GIVEN),
+            lambda z: model.likelihood(params, z, NOTHING_GIVEN).log_prob(x),
+            num_samples=number,
+            vectorized=True,
+        )
+        return q.mean, jnp.sqrt(q.variance), z, decoded, loss, aux.log_w
+
+    grid = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1)[:, :, None]
+    outputs = compute(jax.random.key(1), params, jnp.float32(x), jnp.float32(grid))
+    mean, scale, z, decoded, loss, log_w = (np.asarray(output, np.float64) for output in outputs)
+    log_px_z = stats.norm.logpdf(x, decoded, np.sqrt(variance)).sum(axis=-1)
+    log_pz = numpy_maf(params["prior"]["flow"], depth, z)
+    entropy = np.sum(np.log(scale) + 0.5 * np.log(2 * np.pi * np.e))
+    expected = np.sum(weights * (log_px_z + log_pz)[..., 0]) + entropy
+    assert np.abs(-loss[0] - expected) <= 4 * log_w.std() / np.sqrt(number)

@@ -103,6 +103,19 @@ def test_the_plane_decodes_quantiles_of_the_prior_and_the_map_has_means_and_labe
 
 
 @pytest.mark.slow
+def test_draws_that_share_z_have_the_mean_of_p_of_x_given_it(trained):
+    arrays = geometry.show(trained, "shared_z", jax.random.key(0), [7] * 100 + [2]).arrays
+    z = means(trained)
+    np.testing.assert_allclose(arrays["z"], z[[7] * 100 + [2]], rtol=1e-5)
+    assert arrays["x"].shape == (101, geometry.SHARED_DRAWS, 5, 6)
+    assert set(np.unique(arrays["x"])) == {0, 1}
+    draws = arrays["x"][:100].reshape(-1, 5, 6)  # 800 draws of one z
+    mean = decoded(trained, z[7])
+    error = 4.5 * np.sqrt(mean * (1 - mean) / len(draws))
+    assert np.all(np.abs(draws.mean(axis=0) - mean) < error)
+
+
+@pytest.mark.slow
 def test_the_plane_of_other_priors_has_their_quantiles_and_codes_have_their_own(trained, tmp_path):
     data = {"dataset": trained.config.dataset}
     code = elbo_lab.load(

@@ -128,3 +128,12 @@ def test_the_draws_of_the_evaluation_are_bounded():
     with pytest.raises(UserError, match="--eval_k must be at most 10,000,000; got 1,000,000,000"):
         sizes.check(configs.make(eval_k=10**9), SPEC, IMAGES)
     sizes.check(configs.make(eval_k=10**7), SPEC, IMAGES)
+
+
+@pytest.mark.slow
+def test_draws_of_an_autoregressive_decoder_are_counted():
+    """Its largest result of a product: the features of z, 16 for each pixel of each draw."""
+    config = configs.resolved(configs.make(model="pixelvae", k=4000))
+    rows = 4000 * config.batch_size
+    message = refusal(config, 32 * rows * PIXELS)
+    assert message.startswith("--k=4000 is too large: an array of one step, of 4,000 draws")

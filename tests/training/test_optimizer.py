@@ -225,3 +225,81 @@ def test_every_optimizer_lowers_a_loss_and_is_deterministic(name, clip_norm):
     jax.tree.map(np.testing.assert_array_equal, trained, same)
     whole = TrainState(None, trained, state, Failure.none(()))
     assert loss(optimizer.evaluation_params(config, whole)) < 0.5 * loss(params)
+
+
+# The encoder alone, between the steps of decoder and prior.
+
+EVERY = 3
+NETWORKS = ("encoder", "decoder", "prior")
+
+
+def network_gradients(steps: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(5)
+    return {name: rng.normal(0, 1e-2, (steps, 4, 3)) for name in NETWORKS}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "adam" else pytest.param(name, marks=pytest.mark.slow)
+        for name in OPTIMIZER_OPTIONS
+        if name != "schedule_free"
+    ],
+)
+def test_decoder_and_prior_move_at_every_nth_step_as_if_there_were_no_others(name):
+    """The encoder's updates are those of all gradients, the others' those of every third one."""
+    steps = 4 * EVERY + 1
+    gradients, rates = network_gradients(steps), np.linspace(1.0, 0.4, steps)
+    config = configs.make(optimizer=name, encoder_steps=EVERY)
+    got = updates_of(config, gradients, rates)
+    own = np.arange(EVERY - 1, steps, EVERY)
+    for network in NETWORKS:
+        taken = np.arange(steps) if network == "encoder" else own
+        expected = np.zeros((steps, 4, 3))
+        if name == "adam":
+            moved = adam(gradients[network][taken], 0.9, 0.999, 1e-4, False, 0.0)
+            expected[taken] = -rates[taken, None, None] * moved
+        else:
+            alone = updates_of(
+                configs.make(optimizer=name), {"w": gradients[network][taken]}, rates[taken]
+            )
+            expected[taken] = alone["w"]
+        np.testing.assert_allclose(got[network], expected, rtol=1e-3, atol=1e-6)
+        assert not np.any(np.delete(np.asarray(got[network]), taken, axis=0))
+
+
+@pytest.mark.parametrize("clip_norm", [None, pytest.param(0.1, marks=pytest.mark.slow)])
+def test_between_their_steps_no_bit_of_decoder_and_prior_changes(clip_norm):
+    tx = optimizer.make(configs.make(encoder_steps=EVERY, clip_norm=clip_norm))
+    grads = jax.tree.map(lambda g: jnp.asarray(g[0], jnp.float32), network_gradients(1))
+    params = jax.tree.map(lambda g: jnp.ones_like(g) / 3, grads)
+
+    @jax.jit
+    def step(params, state, t):
+        updates, state = tx.update(grads, state, params, learning_rate=jnp.float32(1e-3), step=t)
+        return jax.tree.map(jnp.add, params, updates), state
+
+    state = jax.jit(tx.init)(params)
+    for t in range(2 * EVERY):
+        before, (params, state) = (params, state), step(params, state, jnp.int32(t))
+        own = (partition_of(s, clip_norm).inner_states["generation"] for s in (before[1], state))
+        old, new = (
+            jax.tree.leaves((s, p["decoder"], p["prior"]))
+            for s, p in zip(own, (before[0], params), strict=True)
+        )
+        same = [np.array_equal(a, b) for a, b in zip(old, new, strict=True)]
+        assert not any(same) if t % EVERY == EVERY - 1 else all(same), t
+        assert np.any(params["encoder"] != before[0]["encoder"])
+
+
+def partition_of(state, clip_norm):
+    """The state of the two parts; a chain has one for each of its parts, and clipping is first."""
+    return state if clip_norm is None else state[1]
+
+
+def test_a_learned_baseline_moves_with_the_encoder():
+    gradients = {name: np.ones((2, 3)) for name in ("encoder", "baseline", "decoder")}
+    got = updates_of(configs.make(encoder_steps=2, optimizer="sgd"), gradients, np.ones(2))
+    moved = {name: np.any(np.asarray(u) != 0, axis=1).tolist() for name, u in got.items()}
+    both, last = [True, True], [False, True]
+    assert moved == {"encoder": both, "baseline": both, "decoder": last}

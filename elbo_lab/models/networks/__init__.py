@@ -10,6 +10,7 @@ from elbo_lab.models.networks.conv import (
     image_shape,
 )
 from elbo_lab.models.networks.heads import Head
+from elbo_lab.models.networks.made import MADE
 from elbo_lab.models.networks.mlp import (
     ACTIVATIONS,
     INITS,
@@ -23,6 +24,7 @@ from elbo_lab.models.networks.mlp import (
 __all__ = [
     "ACTIVATIONS",
     "INITS",
+    "MADE",
     "MLP",
     "NORMS",
     "SCALES",

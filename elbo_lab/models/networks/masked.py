@@ -6,7 +6,14 @@ rows above, the horizontal one the left of its row and the vertical one's featur
 have no blind spot. Kernels are cropped to what they may see, which is faster than a mask over a
 whole kernel. Only the channels of the pixel itself need a mask. A label adds a bias of its class to
 the features of each gate (their equation 4).
+
+A network is computed for whole images, or in steps, row by row and pixel by pixel, as a sampler
+needs it: `start`, then `new_row` for each row and `pixel` for each of its pixels. Between steps a
+state holds the features that later pixels see, so that nothing is computed twice.
 """
+
+import math
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,6 +24,15 @@ from jax import Array
 from elbo_lab.data.dataset import Spec
 from elbo_lab.models.networks.convolutions import convolve
 from elbo_lab.models.networks.mlp import GLOROT, dense
+from elbo_lab.models.networks.pixels import (
+    grid,
+    label_rows,
+    moved_on,
+    neighbours,
+    pixel_inputs,
+    pixel_logits,
+    row_of,
+)
 
 
 def channel_mask(inputs: int, features: int, channels: int, strict: bool) -> np.ndarray:
@@ -70,7 +86,8 @@ class Above(nn.Module):
     """Convolution over the rows above, of an image (`first`) or of features that see those rows.
 
     [rows, H, W, inputs] -> [rows, H, W, features]; `radius` rows above, and as many columns on
-    either side. Features see their own row too, since it holds what is above it.
+    either side. Features see their own row too, since it holds what is above it. In steps H is 1,
+    and `before` has the rows above, [rows, radius, W, inputs].
     """
 
     features: int
@@ -78,45 +95,56 @@ class Above(nn.Module):
     first: bool
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, before: Array | None = None) -> Array:
         r = self.radius
         own_rows = 0 if self.first else 1
         shape = (r + own_rows, 2 * r + 1, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        return convolve(x, kernel, ((r, own_rows - 1), (r, r))) + bias
+        up = r if before is None else 0
+        x = x if before is None else jnp.concatenate([before, x], axis=1)
+        return convolve(x, kernel, ((up, own_rows - 1), (r, r))) + bias
 
 
 class Left(nn.Module):
     """Convolution over the pixels to the left and the pixel itself, as far as the mask allows.
 
-    [rows, H, W, inputs] -> [rows, H, W, 2 * width], for any H. Each half of the output features has
-    one group for each channel.
+    [rows, H, W, inputs] -> [rows, H, W, parts * width], for any H. Each part of the output features
+    has one group for each channel. In steps W is 1, and `before` has the pixels to the left,
+    [rows, H, radius, inputs].
     """
 
     width: int
     radius: int
     channels: int
     first: bool
+    parts: int = 2
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        inputs = x.shape[-1]
-        shape = (1, self.radius + 1, inputs, 2 * self.width)
+    def __call__(self, x: Array, before: Array | None = None) -> Array:
+        inputs, parts = x.shape[-1], self.parts
+        shape = (1, self.radius + 1, inputs, parts * self.width)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
-        bias = self.param("bias", nn.initializers.zeros_init(), (2 * self.width,))
+        bias = self.param("bias", nn.initializers.zeros_init(), (parts * self.width,))
         mask = np.ones(shape, np.float32)
-        mask[0, -1] = np.tile(channel_mask(inputs, self.width, self.channels, self.first), 2)
-        return convolve(x, kernel * mask, ((0, 0), (self.radius, 0))) + bias
+        mask[0, -1] = np.tile(channel_mask(inputs, self.width, self.channels, self.first), parts)
+        left = self.radius if before is None else 0
+        x = x if before is None else jnp.concatenate([before, x], axis=2)
+        return convolve(x, kernel * mask, ((0, 0), (left, 0))) + bias
 
 
 class GatedLayer(nn.Module):
-    """One layer of both stacks (van den Oord et al. 2016b, figure 2)."""
+    """One layer of both stacks (van den Oord et al. 2016b, figure 2).
+
+    What the gates see beside x, called the label in the methods below, are one-hot labels, or
+    features of each pixel, [rows, H, W, any]. `condition` names it in the parameters.
+    """
 
     width: int
     radius: int
     channels: int
     first: bool
+    condition: str = "label"
 
     def setup(self):
         self.above = Above(2 * self.width, self.radius, self.first)
@@ -124,19 +152,27 @@ class GatedLayer(nn.Module):
         self.left = Left(self.width, self.radius, self.channels, self.first)
         self.out = Masked1x1(self.width, self.channels)
         # They have parameters only where they are called, with labels.
-        self.label_above = class_biases(2 * self.width)
-        self.label_left = class_biases(2 * self.width)
+        self.label_above = class_biases(2 * self.width, f"{self.condition}_above")
+        self.label_left = class_biases(2 * self.width, f"{self.condition}_left")
 
-    def vertical(self, v: Array, label: Array | None) -> tuple[Array, Array]:
+    def vertical(
+        self, v: Array, label: Array | None, before: Array | None = None
+    ) -> tuple[Array, Array]:
         """The vertical stack's features, and their contribution to the horizontal stack."""
-        features = self.above(v)
+        features = self.above(v, before)
         if label is not None:
             features = features + self.label_above(label)
         return gate(features), self.across(features)
 
-    def horizontal(self, h: Array, from_above: Array | None, label: Array | None) -> Array:
+    def horizontal(
+        self,
+        h: Array,
+        from_above: Array | None,
+        label: Array | None,
+        before: Array | None = None,
+    ) -> Array:
         """The horizontal stack's features; all layers but the first add them to their input."""
-        features = self.left(h)
+        features = self.left(h, before)
         if from_above is not None:
             features = features + from_above
         if label is not None:
@@ -145,9 +181,17 @@ class GatedLayer(nn.Module):
         return update if self.first else h + update
 
 
-def class_biases(features: int) -> nn.Dense:
+def class_biases(features: int, name: str) -> nn.Dense:
     """One vector of features for each class: one-hot labels [..., C] -> [..., features]."""
-    return nn.Dense(features, use_bias=False, kernel_init=GLOROT)
+    return nn.Dense(features, use_bias=False, kernel_init=GLOROT, name=name)
+
+
+class GatedState(NamedTuple):
+    """What a gated PixelCNN keeps between pixels; N examples."""
+
+    rows: list[Array]  # of layers after the first: vertical features above, [N, radius, W, width]
+    above: list[Array | None]  # of each layer: what the vertical stack adds, [N, 1, W, 2 * width]
+    left: list[Array]  # of layers after the first: features to the left, [N, 1, radius, width]
 
 
 class GatedPixelCNN(nn.Module):
@@ -176,12 +220,14 @@ class GatedPixelCNN(nn.Module):
     output_width: int = 32
     embedding_dim: int = 16
 
+    # What the gates see beside x, in the names of the parameters.
+    _CONDITION = "label"
+
     def setup(self):
         channels, levels = self._grid[2], self.spec.levels
-        sizes = [self.first_kernel_size] + (self.layers - 1) * [self.kernel_size]
         self.gated = [
-            GatedLayer(self.width, size // 2, channels, first=i == 0)
-            for i, size in enumerate(sizes)
+            GatedLayer(self.width, radius, channels, first=i == 0, condition=self._CONDITION)
+            for i, radius in enumerate(self._radii)
         ]
         if self.spec.kind == "token":
             self.embedding = nn.Embed(levels, self.embedding_dim)
@@ -192,61 +238,104 @@ class GatedPixelCNN(nn.Module):
     def _grid(self) -> tuple[int, int, int]:
         return grid(self.spec.shape)
 
+    @property
+    def _radii(self) -> tuple[int, ...]:
+        """The radius of each layer's kernel."""
+        return (self.first_kernel_size // 2, *(self.layers - 1) * [self.kernel_size // 2])
+
+    def _condition(
+        self,
+        label: Array | None,
+        x: Array,
+        row: Array | int | None = None,
+        column: Array | int | None = None,
+    ) -> Array | None:
+        """What the gates see beside x, [rows, 1, 1, C], at all pixels, of a row, or at a pixel."""
+        return label_rows(label, x)
+
     def __call__(self, x: Array, label: Array | None = None) -> Array:
-        return self.row(x, self.above(x, label), label)
-
-    def above(self, x: Array, label: Array | None = None) -> list[Array | None]:
-        """The vertical stack's contributions to each layer of the horizontal stack.
-
-        Returns:
-          [rows, H, W, features] for each layer; None for each, if the image has one row.
-        """
-        if self._grid[0] == 1:
-            return [None] * self.layers
-        features, above, label = self._inputs(x), [], _by_rows(label, x)
+        label, inputs = self._condition(label, x), self._inputs(x)
+        v = h = inputs
         for layer in self.gated:
-            features, from_above = layer.vertical(features, label)
-            above.append(from_above)
-        return above
+            from_above = None
+            if self._grid[0] > 1:
+                v, from_above = layer.vertical(v, label)
+            h = layer.horizontal(h, from_above, label)
+        return self._outputs(h, x)
 
-    def row(self, x: Array, above: list[Array | None], label: Array | None = None) -> Array:
-        """The logits of all rows of the image, or of one.
+    def start(self, x: Array) -> GatedState:
+        """The state before the first row of images x [*any, D], whose values do not matter."""
+        num_rows, columns = self._grid[:2]
+        later = [layer.radius for layer in self.gated[1:]]
+
+        def zeros(*shape: int) -> Array:
+            return jnp.zeros((math.prod(x.shape[:-1]), *shape))
+
+        left = [zeros(1, radius, self.width) for radius in later]
+        if num_rows == 1:
+            return GatedState([], [None] * self.layers, left)
+        rows = [zeros(radius, columns, self.width) for radius in later]
+        return GatedState(rows, [zeros(1, columns, 2 * self.width)] * self.layers, left)
+
+    def new_row(
+        self, state: GatedState, x: Array, row: Array | int, label: Array | None = None
+    ) -> GatedState:
+        """The state before the first pixel of a row: the vertical stack's features of that row.
 
         Args:
-          x: [*any, D'], the values of these rows alone.
-          above: the result of the method `above`, cut to these rows.
+          state: after the last pixel of the row above, or `start`.
+          x: [*any, D]; the values of the rows above matter alone.
+          row: its index, an integer [].
+          label: one-hot, [*batch, C], or None.
+        """
+        state = state._replace(left=jax.tree.map(jnp.zeros_like, state.left))
+        if self._grid[0] == 1:
+            return state
+        image_rows, v = neighbours(self._inputs(x), row, self.gated[0].radius, axis=1)
+        label, rows, above = self._condition(label, x, row), [], []
+        for layer, before in zip(self.gated, [image_rows, *state.rows], strict=True):
+            if not layer.first:
+                rows.append(moved_on(before, v, axis=1))
+            v, from_above = layer.vertical(v, label, before)
+            above.append(from_above)
+        return state._replace(rows=rows, above=above)
+
+    def pixel(
+        self,
+        state: GatedState,
+        x: Array,
+        row: Array | int,
+        column: Array | int,
+        label: Array | None = None,
+    ) -> tuple[Array, GatedState]:
+        """The logits of a pixel's values, and the state before the next pixel.
+
+        That state is right if all values before the pixel's last one are known.
+
+        Args:
+          state: before the pixel.
+          x: [*any, D]; values earlier than the one that logits are of matter alone.
+          row, column: of the pixel, integers [].
           label: one-hot, [*batch, C], or None.
 
         Returns:
-          [*any, D'] or [*any, D', levels].
+          Logits [*any, C] or [*any, C, levels], C the channels; the state.
         """
-        h, label = self._inputs(x), _by_rows(label, x)
-        for layer, from_above in zip(self.gated, above, strict=True):
-            h = layer.horizontal(h, from_above, label)
-        logits = self.logits(jax.nn.relu(self.hidden(jax.nn.relu(h))))
-        return logits.reshape(x.shape if self.spec.levels == 2 else (*x.shape, self.spec.levels))
+        inputs = self._inputs(row_of(x, row, self._grid))
+        pixels, h = neighbours(inputs, column, self.gated[0].radius, axis=2)
+        label, left = self._condition(label, x, row, column), []
+        all_before = [pixels, *state.left]
+        for layer, from_above, before in zip(self.gated, state.above, all_before, strict=True):
+            if from_above is not None:
+                from_above = jax.lax.dynamic_slice_in_dim(from_above, column, 1, axis=2)
+            if not layer.first:
+                left.append(moved_on(before, h, axis=2))
+            h = layer.horizontal(h, from_above, label, before)
+        return self._outputs(h, x), state._replace(left=left)
 
     def _inputs(self, x: Array) -> Array:
-        """Values [*any, D'] as [rows, H', W, inputs]."""
-        _, width, channels = self._grid
-        height = x.shape[-1] // (width * channels)
-        if self.spec.kind == "token":
-            return self.embedding(x).reshape(-1, height, width, channels * self.embedding_dim)
-        return (2 * x - 1).reshape(-1, height, width, channels)
+        embedding = self.embedding if self.spec.kind == "token" else None
+        return pixel_inputs(x, self._grid, embedding)
 
-
-def _by_rows(label: Array | None, x: Array) -> Array | None:
-    """One-hot labels [*batch, C] for values x [*any, D'], as [rows, 1, 1, C]."""
-    if label is None:
-        return None
-    rows = jnp.broadcast_to(label, (*x.shape[:-1], label.shape[-1]))
-    return rows.reshape(-1, 1, 1, label.shape[-1])
-
-
-def grid(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """(H, W, C) of a shape of one to three axes."""
-    if len(shape) == 1:
-        return 1, shape[0], 1
-    if len(shape) == 2:
-        return *shape, 1
-    return shape
+    def _outputs(self, h: Array, x: Array) -> Array:
+        return pixel_logits(h, self.hidden, self.logits, x, self.spec.levels)

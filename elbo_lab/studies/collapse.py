@@ -1,0 +1,87 @@
+"""Posterior collapse: a decoder that can do without z, and the remedies that keep z in use.
+
+The notes' section 3.3: weaken the decoder (dropped pixels, a short receptive field), bound the KL
+from below, let its weight rise, update the encoder more often.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from elbo_lab.reports import collapse_figures
+from elbo_lab.studies import collapse_results, stored_results
+from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts, crossed
+from elbo_lab.sweeps import sweep_reporting
+
+# Every objective here takes the KL in closed form.
+_ELBO = {"objective": "elbo", "kl": "analytic"}
+# The decoder as it is comes first: the others are compared with it.
+REMEDIES: dict[str, Texts] = {
+    "none": _ELBO,
+    "decoder dropout 0.3": {**_ELBO, "decoder_dropout": "0.3"},
+    "receptive field 5": {**_ELBO, "receptive_field": "5"},
+    "free bits, 0.25 a latent": {"objective": "free_bits", "min_kl": "0.25"},
+    "KL warm-up": {"objective": "beta_vae", "beta": "linear:0:1:40%"},
+    "cyclical warm-up": {"objective": "beta_vae", "beta": "cyclical:0:1:25%"},
+    "3 encoder steps": {**_ELBO, "encoder_steps": "3"},
+}
+
+
+def choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
+    """A cell for each remedy."""
+    del settings, config_of
+    return crossed({collapse_results.AXIS: REMEDIES})
+
+
+def table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
+    """The table of the cells, and that of the study once a cell is trained."""
+    del settings
+    cells = sweep_reporting.table(sweep)
+    results = collapse_results.content(path, sweep)
+    return cells if results is None else f"{cells}\n\n{collapse_results.text(results)}"
+
+
+def drawing(path: Path, sweep: dict[str, Any]) -> str:
+    """SVG of KL and L_K over the steps; "" until a cell is trained."""
+    results = collapse_results.content(path, sweep)
+    return "" if results is None else collapse_figures.figure(results["rows"], results["eval_k"])
+
+
+def kept_in(study: Study, folder: Path) -> Study:
+    """The study that writes its results into a folder, once all cells are trained."""
+
+    def stored_table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
+        results = collapse_results.content(path, sweep)
+        if sweep["complete"] and results is not None:
+            stored_results.write(folder / collapse_results.FILE, results)
+        return study.table(path, sweep, settings)
+
+    return study._replace(table=stored_table)
+
+
+STUDY = Study(
+    "collapse",
+    "Which remedy keeps z in use when the decoder can do without it?",
+    {
+        "model": "pixelvae",
+        "dataset": "mnist_small",
+        "latent_dims": "16",
+        "channels": "8,16",
+        "layers": "3",
+        "width": "8",
+        "output_width": "16",
+        "latent_features": "8",
+        "batch_size": "50",
+        "epochs": "2",
+        "learning_rate": "0.003",
+        "log_every": "20",
+        "probe_every": "20",
+        "eval_k": "20",
+    },
+    choices,
+    caption="Top: KL(q(z|x) || p(z)) of the training images during training; 0 means that z is "
+    "unused. Bottom: the bound L_K of the first test images, measured during training without "
+    "dropped pixels.",
+    table=table,
+    kept_in=kept_in,
+    drawing=drawing,
+)

@@ -1,0 +1,39 @@
+"""A run whose q(z|x) and p(z) are flows, from the command line: trained, sampled, loaded."""
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import elbo_lab
+from tests.cli.conftest import REPOSITORY
+
+pytestmark = pytest.mark.slow
+
+FLOWS = (
+    *("--posterior=iaf", "--posterior_depth=1", "--posterior_width=4", "--k=2"),
+    *("--prior=flow", "--prior_flow=spline", "--prior_depth=1", "--prior_width=4"),
+    *("--estimator=dreg", "--epochs=2", "--tensorboard=false"),
+)
+
+
+def test_a_run_is_trained_sampled_and_loaded(quick, tmp_path):
+    run = tmp_path / "flows"
+    done = quick.run(f"--workdir={run}", *FLOWS)
+    assert "inverse autoregressive posterior, flow prior" in " ".join(done.stdout.split())
+    line = [sys.executable, "-m", "experiments.sample", f"--run={run}", "--num=5"]
+    line += [f"--out={tmp_path / 'x.npz'}"]
+    options = {"cwd": REPOSITORY, "env": quick.environment, "capture_output": True, "text": True}
+    sampled = subprocess.run(line, timeout=600, **options)
+    assert sampled.returncode == 0, sampled.stderr
+    with np.load(tmp_path / "x.npz") as file:
+        assert file["x"].shape == (5, 8, 8)
+    trained = elbo_lab.load(run)
+    x = np.random.default_rng(0).random((3, 8, 8)) > 0.5
+    codes = trained.encode(x)
+    assert codes.shape == (3, 3) and np.all(np.isfinite(codes))
+    np.testing.assert_array_equal(codes, trained.encode(x))
+    measured = trained.measure(jax.random.key(1), x)
+    assert np.all(np.asarray(measured["log_likelihood"]) < 0)

@@ -1,0 +1,100 @@
+"""The study collapse without processes: its cells, its curves, its table, its file, its figure."""
+
+import json
+import xml.dom.minidom
+
+import pytest
+
+from elbo_lab import configs
+from elbo_lab.cli import grid_flags
+from elbo_lab.errors import UserError
+from elbo_lab.reports import collapse_figures
+from elbo_lab.studies import collapse, collapse_results, stored_results
+
+
+def test_every_remedy_changes_the_decoder_as_it_is_in_one_thing():
+    configurations = {
+        name: grid_flags.checked(collapse.STUDY.settings | settings)
+        for name, settings in collapse.REMEDIES.items()
+    }
+    plain = configs.to_dict(configurations.pop("none"))
+    assert (plain["objective"], plain["encoder_steps"], plain["decoder_dropout"]) == ("elbo", 1, 0)
+    for name, config in configurations.items():
+        values = configs.to_dict(config)
+        changed = {k for k, v in values.items() if k in plain and plain[k] != v} - {"estimator"}
+        assert len(changed) == 1, name
+
+
+def cell(name: str, path: str, kl: float, difference=None):
+    config = configs.make(model="pixelvae", latent_dims=(16,), batch_size=50, eval_k=20)
+    return {
+        "values": {"remedy": name},
+        "config": configs.to_dict(config),
+        "results": {
+            "log_likelihood": {"mean": -95.5, "standard_error": 0.25, "over": "images"},
+            "elbo": {"mean": -97.0},
+            "kl": {"mean": kl},
+        },
+        "headline": "log_likelihood",
+        "active_units": [{"mean": 3.0}],
+        "failures": {},
+        "difference": {"headline": difference} if difference else {},
+        "runs": [{"run": path, "replicate": 1}],
+        **{"steps": 400, "compiled_seconds": 31.4},
+    }
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Two trained cells with the metrics of two replicates, the second of which is the cell's."""
+    for name, values in (("a", [0.5, 0.25, 0.0]), ("b", [1.0, 2.0, 4.0])):
+        (tmp_path / name).mkdir()
+        records = [
+            {"step": 20 * (i + 1), "seconds": 1.0, "kl": [9.0, value]}
+            | ({"test_log_likelihood": [0.0, -100.0 + value]} if i else {})
+            for i, value in enumerate(values)
+        ]
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        (tmp_path / name / "metrics.jsonl").write_text(lines)
+    difference = {"mean": -1.5, "low": -2.0, "high": -1.0, "kind": "x"}
+    return {
+        **dict.fromkeys(("elbo_lab", "jax", "date"), "x"),
+        "devices": ["cpu"],
+        "command": "python -m experiments.study collapse --workdir=/a",
+        "complete": True,
+        "cells": [
+            cell("none", "a", 0.0),
+            cell("KL warm-up", "b", 4.0, difference),
+            {"values": {"remedy": "free bits"}, "failures": {"0": "not trained yet"}},
+        ],
+    }
+
+
+def test_the_table_and_the_curves_are_those_of_the_runs(tmp_path, sweep):
+    assert collapse_results.markdown(collapse_results.read(tmp_path)) == "No study is stored yet."
+    content = collapse_results.content(tmp_path, sweep)
+    assert content["rows"][1]["curves"] == {
+        "kl_steps": [20, 40, 60],
+        "kl": [1.0, 2.0, 4.0],
+        "probe_steps": [40, 60],
+        "probe": [-98.0, -96.0],
+    }
+    stored_results.write(tmp_path / collapse_results.FILE, content)
+    text = collapse_results.markdown(collapse_results.read(tmp_path))
+    assert "| none | -95.50 +- 0.25 | - | -97.00 | 0.00 | 3 | 31 |" in text
+    row = "| KL warm-up | -95.50 +- 0.25 | -1.50 (-2.00, -1.00) | -97.00 | 4.00 | 3 | 31 |"
+    assert row in text and "test L_20" in text and "free bits" not in text
+    (tmp_path / collapse_results.FILE).write_text("{}")
+    with pytest.raises(UserError, match="is damaged"):
+        collapse_results.read(tmp_path)
+
+
+def test_the_figure_has_a_line_for_each_remedy(tmp_path, sweep):
+    content = collapse_results.content(tmp_path, sweep)
+    content["rows"][0]["curves"]["kl"][1] = None  # a step that was not finite
+    svg = collapse_figures.figure(content["rows"], 20)
+    assert xml.dom.minidom.parseString(svg).documentElement.tagName == "svg"
+    for text in ("none", "KL warm-up", "KL, nats", "L_20, nats"):
+        assert text in svg
+    empty = sweep | {"cells": sweep["cells"][2:]}
+    assert collapse.drawing(tmp_path, empty) == ""
