@@ -20,6 +20,7 @@ from elbo_lab.studies import (
     fast_protocol,
     feature_results,
     halving_table,
+    information_results,
     likelihood_results,
     likelihoods,
     mixture_results,
@@ -100,6 +101,12 @@ def discrete_page(text: str) -> str:
     return documents.replaced(text, "discrete", results)
 
 
+def information_page(text: str) -> str:
+    """The page of the study information with its tables updated."""
+    results = information_results.markdown(information_results.read(RESULTS))
+    return documents.replaced(text, "information", results)
+
+
 # The documents, and the functions that update them.
 PAGES: dict[Path, Callable[[str], str]] = {
     DOCUMENT: document,
@@ -108,6 +115,7 @@ PAGES: dict[Path, Callable[[str], str]] = {
     SYSTEMS / "likelihoods.md": likelihoods_page,
     SYSTEMS / "autoencoder.md": autoencoder_page,
     SYSTEMS / "discrete.md": discrete_page,
+    SYSTEMS / "information.md": information_page,
 }
 
 

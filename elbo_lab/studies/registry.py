@@ -6,6 +6,7 @@ from elbo_lab.studies import (
     discrete,
     fast_protocol,
     features,
+    information,
     li_turner2016,
     likelihoods,
     mixtures,
@@ -31,5 +32,6 @@ _MODULES = (
     likelihoods,
     autoencoder,
     discrete,
+    information,
 )
 STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in _MODULES}
