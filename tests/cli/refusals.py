@@ -194,7 +194,7 @@ SENTENCES = {
     ),
     "too many pairs": (
         ["evaluate", "--run={runs}/conv", "--measures=information", "--information_examples=9999"],
-        "--information_examples must lie in 2..20, the test examples; got 9999.",
+        "--information_examples must lie in 2..23, the test examples; got 9999.",
     ),
     "a label for nothing": (
         ["sample", "--run={runs}/conv", "--label=1", "--out={runs}/x.png"],
