@@ -36,7 +36,7 @@ def by_size(curve: Mapping[str, Any]) -> str:
     axes.set_xscale("log")
     svg_figures.ticks_at(axes, numbers)
     shown = [curve["rate"], math.log(numbers[-1]), *curve["lower"], *curve["corrected"]]
-    axes.set_ylim(min(0.0, *curve["lower"]), _ROOM * max(shown))
+    _limits(axes, shown)
     axes.set_xlabel("N, examples of q(z)", fontsize=svg_figures.MEDIUM)
     axes.set_ylabel("I(x; z), nats", fontsize=svg_figures.MEDIUM)
     svg_figures.finish(axes)
@@ -81,13 +81,8 @@ def _points(axes, law: Mapping[str, Any]) -> None:
     axes.set_aspect("equal")
     axes.set_xlim(-3.5, 3.5)
     axes.set_ylim(-3.5, 3.5)
-    _title(axes, f"{law['law']}: covariance {_signed(law['covariance'])}, I = {law['exact']:.2f}")
+    _title(axes, f"{law['law']}: covariance 0, I = {law['exact']:.2f} nats")
     _finish(axes, "x", "z")
-
-
-def _signed(value: float) -> str:
-    """Two decimals, without a minus sign before 0.00."""
-    return "0.00" if abs(value) < 0.005 else f"{value:.2f}"
 
 
 def _against_truth(axes, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -122,7 +117,7 @@ def _training(left, right, latents: str, rows: Sequence[Mapping[str, Any]]) -> N
     _lines(right, epochs, columns, names)
     right.axhline(math.log(rows[0]["examples"]), **_limit("log N"))
     shown = [value for name in ("lower", "rate", "model") for value in columns[name]]
-    right.set_ylim(min(0.0, *shown), _ROOM * max(*shown, math.log(rows[0]["examples"])))
+    _limits(right, [*shown, math.log(rows[0]["examples"])])
     for axes in (left, right):
         axes.set_xscale("log")
         svg_figures.ticks_at(axes, epochs)
@@ -130,6 +125,12 @@ def _training(left, right, latents: str, rows: Sequence[Mapping[str, Any]]) -> N
     _title(right, f"VAE, latents: {latents}")
     _finish(left, "epochs", "ELBO, nats")
     _finish(right, "epochs", "I(x; z), nats")
+
+
+def _limits(axes, shown: Sequence[float]) -> None:
+    """Limits of the vertical axis around 0 and these values, with room above for what ends."""
+    greatest, least = max(shown), min(0.0, *shown)
+    axes.set_ylim(least - 0.1 * (greatest - least) * (least < 0), _ROOM * greatest)
 
 
 def _lines(axes, places: Sequence[float], columns: Mapping[str, Any], names) -> None:

@@ -28,7 +28,7 @@ LATENTS, EPOCHS = "latent_dims", "epochs"  # the axes of the grid
 # Correlated Gaussians: d, the exact information in nats, and numbers of examples N.
 DIM, EXACT, NUMBERS = 10, (1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 16.0), (16, 1024)
 # N for the laws in the plane; draws of all repeats of an estimate together; points of a figure.
-PLANAR_NUMBER, DRAWS, POINTS = 1024, 16384, 400
+PLANAR_NUMBER, DRAWS, POINTS = 1024, 16384, 250
 _SEED = 0
 
 _ESTIMATE = {f"{name}{end}": float for name in informing.ESTIMATES for end in ("", "_error")}

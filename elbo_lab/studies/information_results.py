@@ -29,7 +29,7 @@ _KIND = {
     "training": list[_TRAINING],
 }
 _PAIRS = ("InfoNCE", "corrected", "leave-one-out")
-LAWS_HEAD = ("law", "covariance", "exact I", *_PAIRS)
+LAWS_HEAD = ("law", "sample covariance", "exact I", *_PAIRS)
 GAUSSIANS_HEAD = (
     "N",
     "log N",
@@ -144,9 +144,10 @@ def _cell(row: dict[str, Any], name: str) -> str:
     """A value with its standard error."""
     if row[name] is None:
         return "infinite"
-    if row[f"{name}_error"] == 0:
-        return _decimal(row[name])
-    value, error = number_and_error(row[name], row[f"{name}_error"])
+    error = row[f"{name}_error"]
+    if abs(row[name]) < 5e-4 and error is not None and error < 5e-4:
+        return "0.000"  # rounding errors of float32
+    value, error = number_and_error(row[name], error)
     return f"{value} +- {error}" if error else value
 
 
@@ -160,7 +161,7 @@ def notes(results: dict[str, Any]) -> list[str]:
     law, last = results["laws"][0], results["training"][-1]
     over = f"over {last['seeds']} seeds" if last["seeds"] > 1 else "over test images"
     return [
-        "Nats; +- one standard error. Two laws with marginals N(0, 1); means over "
+        "Nats; +- one standard error. Two laws with marginals N(0, 1) and covariance 0; means over "
         f"{law['repeats']:,} repeats of N = {law['examples']:,} pairs. InfoNCE: lower bound in "
         "expectation, at most log N. Corrected: its jackknife. Leave-one-out: upper bound in "
         "expectation.",

@@ -64,13 +64,8 @@ def chunk_rows(index: int, chunk: int) -> np.ndarray:
     return np.minimum(index * chunk + np.arange(chunk), NUMBER - 1)
 
 
-@pytest.mark.parametrize(
-    "posterior",
-    [
-        diagonal,
-        *(pytest.param(p, marks=pytest.mark.slow) for p in (full, lowrank, binary, layered)),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("posterior", [diagonal, full, lowrank, binary, layered])
 def test_blocks_and_windows_are_those_of_loops(posterior, monkeypatch):
     monkeypatch.setattr(aggregate_posterior, "CHUNK", 5)
     monkeypatch.setattr(aggregate_posterior, "ROW_CHUNKS", 2)
