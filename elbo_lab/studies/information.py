@@ -85,6 +85,7 @@ STUDY = Study(
         "dataset": "mnist_small",
         "binarization": "fixed",
         "batch_size": "100",
+        "lr_schedule": "constant",
         "eval_k": "50",
     },
     choices,
