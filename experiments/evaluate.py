@@ -25,6 +25,7 @@ def main() -> int:
         eval_k=values.eval_k,
         seed=values.seed,
         dataset=values.dataset,
+        information_examples=values.information_examples,
     )
     dataset = None
     if values.dataset is not None:
@@ -62,6 +63,12 @@ def define() -> None:
         "eval_k", "draws of the log-likelihood (if not given, the run's)", least=1
     )
     define_optional_count("seed", "seed of the draws (if not given, the run's)", least=0)
+    define_optional_count(
+        "information_examples",
+        "N, examples of an aggregate posterior in the measure information (if not given, all "
+        "test examples)",
+        least=2,
+    )
     flags.DEFINE_string(
         "dataset", None, "data set whose test examples are evaluated (if not given, the run's)"
     )

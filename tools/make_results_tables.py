@@ -23,6 +23,7 @@ from elbo_lab.studies import (
     fast_protocol,
     feature_results,
     halving_table,
+    information_results,
     label_results,
     likelihood_results,
     likelihoods,
@@ -105,6 +106,12 @@ def discrete_page(text: str) -> str:
     return documents.replaced(text, "discrete", results)
 
 
+def information_page(text: str) -> str:
+    """The page of the study information with its tables updated."""
+    results = information_results.markdown(information_results.read(RESULTS))
+    return documents.replaced(text, "information", results)
+
+
 def collapse_page(text: str) -> str:
     """The page of the study collapse with its table updated."""
     results = collapse_results.markdown(collapse_results.read(RESULTS))
@@ -137,6 +144,7 @@ PAGES: dict[Path, Callable[[str], str]] = {
     SYSTEMS / "likelihoods.md": likelihoods_page,
     SYSTEMS / "autoencoder.md": autoencoder_page,
     SYSTEMS / "discrete.md": discrete_page,
+    SYSTEMS / "information.md": information_page,
     SYSTEMS / "collapse.md": collapse_page,
     SYSTEMS / "disentanglement.md": disentanglement_page,
     SYSTEMS / "labels.md": labels_page,

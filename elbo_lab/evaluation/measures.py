@@ -9,6 +9,7 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch
 from elbo_lab.distributions.means import closed_form_mean
+from elbo_lab.evaluation import aggregate_posterior
 from elbo_lab.methods.base import Method
 from elbo_lab.models.base import given_of
 
@@ -57,11 +58,32 @@ def classification(method: Method) -> Measure:
     return method.measure_classes
 
 
+def information(method: Method, size: int | None = None) -> Measure:
+    """Bounds of the mutual information of x and z, of a whole split at once.
+
+    Args:
+      method: measured.
+      size: N, examples of an aggregate posterior; None: all of the split.
+
+    Raises:
+      ValueError: the method has no q(z|x), or is conditioned on labels.
+    """
+    if method.posterior is None or method.prior is None:
+        raise ValueError("information needs q(z|x) and p(z): a run of a latent-variable model.")
+    if method.classes is not None:
+        raise ValueError(
+            "information is that of x and z, and q(z|x, y) of a run with --condition=label has an "
+            "aggregate posterior for each y; give a run without a condition."
+        )
+    return aggregate_posterior.make_measure(method, size)
+
+
 class Entry(NamedTuple):
     """A measurement that `--measures` may name."""
 
     about: str  # for --help
     make: Callable[[Method], Measure]
+    of_split: bool = False  # True: its batch is a whole split, since examples are paired
 
 
 MEASURES: dict[str, Entry] = {
@@ -70,6 +92,11 @@ MEASURES: dict[str, Entry] = {
     "classification": Entry(
         "p(y|x) by Bayes' rule from log p(x|y) of every class, for --condition=label",
         classification,
+    ),
+    "information": Entry(
+        "bounds of the mutual information of x and z, and KL(q(z) || p(z))",
+        information,
+        of_split=True,
     ),
 }
 

@@ -88,6 +88,13 @@ QUANTITIES: dict[str, Quantity] = {
         of_x=True,
         of_all_classes=True,
     ),
+    "information": Quantity("mutual information, InfoNCE", "I_NCE", NATS, LOWER_BOUND),
+    "information_corrected": Quantity("mutual information, corrected", "I_J", NATS, ESTIMATE),
+    "information_loo": Quantity("mutual information, leave-one-out", "I_LOO", NATS, UPPER_BOUND),
+    "information_rate": Quantity("mutual information, rate", "R", NATS, UPPER_BOUND),
+    "model_information": Quantity("mutual information of the model", "I_BA", NATS, LOWER_BOUND),
+    "aggregate_kl": Quantity("KL(q(z) || p(z))", "R - I_NCE", NATS, UPPER_BOUND),
+    "aggregate_kl_corrected": Quantity("KL(q(z) || p(z)), corrected", "R - I_J", NATS, ESTIMATE),
     "effective_sample_size": Quantity("effective sample size", "ESS of {eval_k}", "draws"),
 }
 

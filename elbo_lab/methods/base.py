@@ -62,6 +62,8 @@ class Method(NamedTuple):
     encode: Callable[..., Array] | None = None
     # (params, stats, batch) -> q(z|x); None: the model has none
     posterior: Callable[..., Any] | None = None
+    # (params, stats, given) -> p(z); None: the model has none
+    prior: Callable[..., Any] | None = None
     # (params, stats, codes or features, given) -> p(x|.)
     decode: Callable[..., Any] | None = None
     code_spec: Spec | None = None  # of the codes that `encode` returns; None: it returns features

@@ -67,6 +67,7 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
         sample=functools.partial(sample_compiled, model),
         encode=functools.partial(encode, model),
         posterior=lambda params, stats, batch: model.posterior(params, batch.x, given_of(batch)),
+        prior=lambda params, stats, given: model.prior(params, given),
         decode=lambda params, stats, z, given: model.likelihood(params, z, given),
         classes=model.classes,
         measure_classes=measure_classes,

@@ -5,6 +5,7 @@ The run's own evaluation stays; each of these has its own folder:
 RUN/evaluations/NAME/evaluation.npz   every example's values, in the format of the run's own
 RUN/evaluations/NAME/summary.json     settings, the checkpoint's digest, and the numbers
 RUN/evaluations/NAME/classification.svg  of the measure `classification`: confusion and calibration
+RUN/evaluations/NAME/information.svg     of the measure `information`: bounds against N
 """
 
 import dataclasses
@@ -18,8 +19,14 @@ from elbo_lab import __version__, configs, data, evaluation, files, json_files, 
 from elbo_lab.data import Dataset
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import measures
-from elbo_lab.reports import classification_figures, results, svg_figures, tables
-from elbo_lab.runs import classifying, examples, sizes, stages
+from elbo_lab.reports import (
+    classification_figures,
+    information_figures,
+    results,
+    svg_figures,
+    tables,
+)
+from elbo_lab.runs import classifying, examples, informing, sizes, stages
 from elbo_lab.runs.loading import Trained
 
 FOLDER = "evaluations"
@@ -34,6 +41,17 @@ class Settings:
     eval_k: int | None = None
     seed: int | None = None  # of the draws
     dataset: str | None = None
+    information_examples: int | None = None  # N of the measure `information`
+
+    def stored(self) -> dict[str, Any]:
+        """The settings in summary.json and in the name of the evaluation's folder.
+
+        What only one measure reads is left out without it: older evaluations keep their names.
+        """
+        values = dataclasses.asdict(self)
+        if informing.NAME not in self.measures:
+            del values["information_examples"]
+        return values
 
 
 class Kept(NamedTuple):
@@ -88,10 +106,11 @@ def kept(
         _check_dataset(trained, settings, dataset)
     if classifying.NAME in settings.measures:
         classifying.check(trained)
+    informing.check(trained, settings.measures, settings.information_examples, dataset)
     stored = {
         "elbo_lab": __version__,
         "checkpoint": trained.digest,
-        "settings": dataclasses.asdict(settings),
+        "settings": settings.stored(),
         "data_sha256": data.digest(dataset, with_labels=trained.method.classes is not None),
         "seed": config.seed,
     }
@@ -108,6 +127,10 @@ def kept(
     if classified is not None:
         rows += classified.rows
         stored[classifying.NAME] = classified.summary
+    if informing.NAME in settings.measures:
+        size = settings.information_examples or len(dataset.x_test)
+        rows += informing.rows(size, trained.spec.kind)
+        stored[informing.NAME] = informing.summary(values, size)
     _write(folder, values, stored | {"results": [row._asdict() for row in rows]})
     return Kept(folder, values, rows, files.jsonable(stored.get(classifying.NAME)))
 
@@ -197,12 +220,19 @@ def _measured(
 ) -> evaluation.Evaluation:
     """Values per test example."""
     method = methods.make(config, trained.spec, len(trained.dataset.x_train))
-    method = method._replace(measure=measures.combined(list(settings.measures), method))
     seed = config.seed if settings.seed is None else settings.seed
-    key = keys.stream_key(keys.base_key(seed), keys.EVALUATION)
+    base_key, values = keys.base_key(seed), {}
     test = examples.test_examples(config, dataset, trained.spec)
-    evaluator = evaluation.make_evaluator(method)
-    values = evaluation.evaluate(evaluator, key, trained.params, trained.stats, test, on_batch)
+    by_batch = [name for name in settings.measures if not measures.MEASURES[name].of_split]
+    if informing.NAME in settings.measures:
+        measure = measures.information(method, settings.information_examples)
+        values |= informing.measured(measure, base_key, trained, test)
+    if by_batch:
+        evaluator = evaluation.make_evaluator(
+            method._replace(measure=measures.combined(by_batch, method))
+        )
+        key = keys.stream_key(base_key, keys.EVALUATION)
+        values |= evaluation.evaluate(evaluator, key, trained.params, trained.stats, test, on_batch)
     return values | stages.pair_bound(dataset, values)
 
 
@@ -212,11 +242,14 @@ def _write(folder: Path, values: evaluation.Evaluation, summary: dict[str, Any])
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}") from error
     evaluation.write_evaluations(folder / "evaluation.npz", {0: jax.device_get(values)})
+    figures = {}
     if classifying.NAME in summary:
         classifiers = summary[classifying.NAME]["classifiers"]
-        svg = classification_figures.figure(classifiers, classifying.OWN)
-        text = svg_figures.standalone(svg) + "\n"
-        files.write_atomically(folder / classifying.FIGURE, text.encode())
+        figures[classifying.FIGURE] = classification_figures.figure(classifiers, classifying.OWN)
+    if informing.NAME in summary:
+        figures[informing.FIGURE] = information_figures.by_size(summary[informing.NAME])
+    for name, svg in figures.items():
+        files.write_atomically(folder / name, (svg_figures.standalone(svg) + "\n").encode())
     # Written last: its presence means that the evaluation is complete.
     files.write_summary(folder / "summary.json", summary)
 

@@ -8,6 +8,7 @@ from elbo_lab.studies import (
     disentangle,
     fast_protocol,
     features,
+    information,
     labels,
     li_turner2016,
     likelihoods,
@@ -37,6 +38,7 @@ _MODULES = (
     likelihoods,
     autoencoder,
     discrete,
+    information,
     collapse,
     disentangle,
 )

@@ -223,6 +223,18 @@ SENTENCES = {
         "--run={runs}/conv: classification needs p(x|y): a model that was trained with "
         "--condition=label.",
     ),
+    "information of a density": (
+        ["evaluate", "--run={runs}/prior", "--measures=information"],
+        "--run={runs}/prior: information needs q(z|x) and p(z): a run of a latent-variable model.",
+    ),
+    "pairs without the measure": (
+        ["evaluate", "--run={runs}/conv", "--information_examples=5"],
+        "--information_examples=5 goes with --measures=information; got --measures=quantities.",
+    ),
+    "too many pairs": (
+        ["evaluate", "--run={runs}/conv", "--measures=information", "--information_examples=9999"],
+        "--information_examples must lie in 2..23, the test examples; got 9999.",
+    ),
     "a label for nothing": (
         ["sample", "--run={runs}/conv", "--label=1", "--out={runs}/x.png"],
         "--label=1 needs a run with --condition=label; {runs}/conv is conditioned on nothing.",
@@ -239,11 +251,12 @@ SENTENCES = {
     ),
     "no such measure": (
         ["evaluate", "--run={runs}/conv", "--measures=elbow"],
-        "--measures must be among quantities, squared_error, classification; got 'elbow'.",
+        "--measures must be among quantities, squared_error, classification, information; got "
+        "'elbow'.",
     ),
     "no measure": (
         ["evaluate", "--run={runs}/conv", "--measures="],
-        "--measures must be among quantities, squared_error, classification; got ''.",
+        "--measures must be among quantities, squared_error, classification, information; got ''.",
     ),
     "nothing to decode": (
         ["evaluate", "--run={runs}/prior", "--measures=squared_error"],

@@ -1,0 +1,110 @@
+"""The measure `information` of a stored run: bounds of the mutual information of x and z."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from elbo_lab import keys
+from elbo_lab.data import Batch, Dataset
+from elbo_lab.errors import UserError
+from elbo_lab.evaluation import Evaluation, information, measures
+from elbo_lab.reports.tables import Result
+from elbo_lab.reports.words import for_kind
+from elbo_lab.runs.loading import Trained
+
+NAME = "information"
+FIGURE = "information.svg"
+# The estimates of the curve, as they are in the last axis of "information_by_size".
+ESTIMATES = information.Estimates._fields
+
+
+def check(trained: Trained, names: Sequence[str], size: int | None, dataset: Dataset) -> None:
+    """Refuses what has no answer, before anything is computed.
+
+    Args:
+      trained: the run.
+      names: of the measures.
+      size: N, examples of an aggregate posterior, if it is given.
+      dataset: its test examples are measured.
+
+    Raises:
+      ValueError: the run is of no latent-variable model, or is conditioned on labels.
+      UserError: N is out of range, or is given without the measure.
+    """
+    if NAME not in names:
+        if size is not None:
+            raise UserError(
+                f"--information_examples={size} goes with --measures={NAME}; got "
+                f"--measures={','.join(names)}."
+            )
+        return
+    measures.information(trained.method)
+    number = len(dataset.x_test)
+    if number < 2:
+        raise UserError(f"--measures={NAME} pairs test examples; {dataset.name} has {number}.")
+    if size is not None and not 2 <= size <= number:
+        raise UserError(
+            f"--information_examples must lie in 2..{number}, the test examples; got {size}."
+        )
+
+
+def measured(
+    measure: Callable[..., dict[str, Array]], base_key: Array, trained: Trained, test: Batch
+) -> Evaluation:
+    """Values of `measures.information` per test example.
+
+    Args:
+      measure: of the run's method, or of one with the same model.
+      base_key: of the seed of the draws.
+      trained: its parameters are measured.
+      test: the test split.
+    """
+    # The index 1: measures of batches have the keys of index 0.
+    key = keys.stream_key(base_key, keys.EVALUATION, 1)
+    # Reduced precision, the default of GPUs, would move log q(z|x) by whole nats.
+    with jax.default_matmul_precision("highest"):
+        return jax.device_get(jax.jit(measure)(key, trained.params, trained.stats, test))
+
+
+def rows(size: int, kind: str) -> list[Result]:
+    """The number of examples of an aggregate posterior, and the limit that it sets.
+
+    Args:
+      size: N.
+      kind: of the data, for the nouns.
+    """
+    return [
+        Result("examples of an aggregate posterior", "N", size, unit="examples", split="test"),
+        Result(
+            "greatest possible I_NCE",
+            "log N",
+            math.log(size),
+            unit=for_kind("nats per image", kind),
+        ),
+    ]
+
+
+def summary(values: Evaluation, size: int) -> dict[str, Any]:
+    """The estimates against N, JSON-ready.
+
+    Args:
+      values: of `measures.information`.
+      size: N.
+
+    Returns:
+      "examples", the numbers N of the curve, [S]; "lower", "corrected" and "upper", means [S], and
+      each with "_error", standard errors over draws; "rate" and "model", means.
+    """
+    by_size = np.float64(values["information_by_size"])  # [n, S, 3]
+    means = by_size.mean(axis=0)
+    errors = by_size.std(axis=0, ddof=1) / math.sqrt(len(by_size))
+    curve: dict[str, Any] = {"examples": list(information.sizes(size))}
+    for index, name in enumerate(ESTIMATES):
+        curve |= {name: means[:, index].tolist(), f"{name}_error": errors[:, index].tolist()}
+    for name, array in (("rate", "information_rate"), ("model", "model_information")):
+        curve[name] = float(np.mean(values[array], dtype=np.float64))
+    return curve
