@@ -136,6 +136,11 @@ def check_means(config: Config, spec: Spec) -> None:
     """
     if config.objective != "lambda_vae":
         return
+    if "likelihood" not in configs.own_settings(config):
+        raise UserError(
+            f"--objective=lambda_vae needs the mean of p(x|z), which --model={config.model} does "
+            "not have in closed form."
+        )
     if not laws.make(config.model_options, spec).has_mean:
         raise UserError(
             f"--objective=lambda_vae needs the mean of p(x|z), which "

@@ -62,7 +62,7 @@ def check(config: Config) -> None:
     if not config.dataset:
         raise UserError(
             f"--dataset must be one of {', '.join(DATASETS)}, another image set of "
-            f"tensorflow-datasets, or a path ending in .npz; got {config.dataset!r}."
+            f"tensorflow-datasets, or a path ending in .npz or .txt; got {config.dataset!r}."
         )
     _check_family(config)
     for name in ("m", "batch_size", "epochs", "replicates", "eval_k"):

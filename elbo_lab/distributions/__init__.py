@@ -10,6 +10,7 @@ from elbo_lab.distributions.pixels import (
     bernoulli_log_prob,
     continuous_bernoulli_mean,
 )
+from elbo_lab.distributions.tokens import TokenCategorical
 
 __all__ = [
     "Autoregressive",
@@ -20,6 +21,7 @@ __all__ = [
     "Distribution",
     "LevelCategorical",
     "LogisticMixture",
+    "TokenCategorical",
     "bernoulli_log_prob",
     "continuous_bernoulli_mean",
 ]
