@@ -17,7 +17,11 @@ SHOWS = {
     "map": "the test examples in the plane of two latents",
 }
 # The flags that a choice does not take.
-UNUSED = {name: ("num", "label") for name in SHOWS} | {SAMPLES: ("examples",), "plane": ("num",)}
+UNUSED = {name: ("num", "label", "prefix", "poem") for name in SHOWS} | {
+    SAMPLES: ("examples", "poem"),
+    "interpolation": ("num", "label", "prefix"),
+    "plane": ("num", "prefix", "poem"),
+}
 
 
 def define() -> None:

@@ -1,4 +1,4 @@
-"""Text files as `Dataset`s of tokens: one poem a line, all of one length; a character is a token."""
+"""Text files as `Dataset`s of tokens: one poem a line, all of one length."""
 
 import gzip
 import os

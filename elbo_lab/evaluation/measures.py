@@ -57,6 +57,13 @@ def classification(method: Method) -> Measure:
     return method.measure_classes
 
 
+def text(method: Method) -> Measure:
+    """The quantities, of which `text` takes log p(x) or its bound; `runs.text_measuring` does the
+    rest.
+    """
+    return method.measure
+
+
 class Entry(NamedTuple):
     """A measurement that `--measures` may name."""
 
@@ -70,6 +77,11 @@ MEASURES: dict[str, Entry] = {
     "classification": Entry(
         "p(y|x) by Bayes' rule from log p(x|y) of every class, for --condition=label",
         classification,
+    ),
+    "text": Entry(
+        "nats per character, copied lines and distinct n-grams of a run of texts, beside an n-gram "
+        "model's",
+        text,
     ),
 }
 

@@ -19,7 +19,7 @@ from elbo_lab.data import Dataset
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import measures
 from elbo_lab.reports import classification_figures, results, svg_figures, tables
-from elbo_lab.runs import classifying, examples, sizes, stages
+from elbo_lab.runs import classifying, examples, sizes, stages, text_measuring
 from elbo_lab.runs.loading import Trained
 
 FOLDER = "evaluations"
@@ -64,6 +64,8 @@ def evaluate(
         _check_dataset(trained, settings, dataset)
     if classifying.NAME in settings.measures:
         classifying.check(trained)
+    if text_measuring.NAME in settings.measures:
+        text_measuring.check(trained)
     stored = {
         "elbo_lab": __version__,
         "checkpoint": trained.digest,
@@ -83,6 +85,11 @@ def evaluate(
         if classified is not None:
             rows += classified.rows
             stored["classification"] = classified.summary
+        if text_measuring.NAME in settings.measures:
+            seed = config.seed if settings.seed is None else settings.seed
+            key = keys.stream_key(keys.base_key(seed), keys.SAMPLES)
+            own, stored["text"] = text_measuring.measured(trained, dataset, values, key, seed)
+            rows += own
         _write(folder, values, stored | {"results": [row._asdict() for row in rows]})
     titles = [
         ("run", f"{trained.path}, seed {trained.config.seed}, step {trained.step:,}"),
@@ -135,6 +142,11 @@ def _check_dataset(trained: Trained, settings: Settings, dataset: Dataset) -> No
         raise UserError(
             f"--dataset={settings.dataset} has test examples of {_shown(spec)}; {trained.path} was "
             f"trained on {_shown(own)}."
+        )
+    if dataset.text != trained.dataset.text:
+        raise UserError(
+            f"--dataset={settings.dataset} has another vocabulary or other lines than the texts "
+            f"that {trained.path} was trained on."
         )
     _check_labels(trained, settings, dataset)
 

@@ -248,7 +248,7 @@ SENTENCES = {
     ),
     "other ending": (
         ["sample", "--run={runs}/conv", "--out=x.jpg"],
-        "--out must be a path ending in .png, .svg or .npz; got 'x.jpg'.",
+        "--out must be a path ending in .png, .svg or .npz, or .txt for texts; got 'x.jpg'.",
     ),
     "no prior": (
         ["sample", "--run={runs}/vqvae", "--out={runs}/x.png"],
