@@ -278,7 +278,8 @@ def _pictures(run: stages.Run, r: int) -> dict[str, np.ndarray]:
             for (name, picture), picture_key in zip(pictures.items(), picture_keys, strict=True)
         }
 
-    return {name: _shaped(run, x) for name, x in draw_all(params, stats, inputs).items()}
+    drawn = draw_all(params, stats, inputs)  # in the order of the names
+    return {name: _shaped(run, drawn[name]) for name in pictures}
 
 
 def data_description(run: stages.Run) -> dict[str, Any]:
