@@ -200,11 +200,11 @@ SENTENCES = {
     ),
     "no such measure": (
         ["evaluate", "--run={runs}/conv", "--measures=elbow"],
-        "--measures must be among quantities, squared_error, classification; got 'elbow'.",
+        "--measures must be among quantities, squared_error, classification, text; got 'elbow'.",
     ),
     "no measure": (
         ["evaluate", "--run={runs}/conv", "--measures="],
-        "--measures must be among quantities, squared_error, classification; got ''.",
+        "--measures must be among quantities, squared_error, classification, text; got ''.",
     ),
     "nothing to decode": (
         ["evaluate", "--run={runs}/prior", "--measures=squared_error"],
