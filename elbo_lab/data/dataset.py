@@ -111,7 +111,8 @@ def _draw_test_images(dataset: Dataset, number: int) -> Dataset:
     y_train = y_test = None
     if dataset.y_train is not None:
         y_train, y_test = dataset.y_train[~is_test], dataset.y_train[is_test]
-    note = f"{number:,} of its {total:,} images, drawn once, are the test images"
+    noun = "images" if dataset.kind == "image" else "examples"
+    note = f"{number:,} of its {total:,} {noun}, drawn once, are the test {noun}"
     return dataset._replace(
         x_train=dataset.x_train[~is_test],
         x_test=dataset.x_train[is_test],

@@ -56,7 +56,7 @@ def test_weights_are_chosen_by_the_last_tenth_of_the_texts():
 
 def test_draws_have_the_probabilities_of_the_model():
     model = ngrams.fit(X, LEVELS, 2)
-    x = ngrams.sample(model, np.random.default_rng(2), 20_000, 2)
+    x = ngrams.sample(model, np.random.default_rng(2), 6_000, 2)
     assert x.dtype == np.int32
     every = np.array(list(itertools.product(range(LEVELS), repeat=2)), np.int32)
     expected = np.exp(ngrams.log_conditionals(model, every).sum(axis=1))

@@ -56,11 +56,11 @@ def test_completions_follow_the_law_given_the_beginning(decoder):
     np.testing.assert_allclose(masses.sum(), 1, rtol=1e-5)
     given = masses.reshape(LEVELS, -1)[1]
     expected = given / given.sum()
-    done = poems.completed(run, jax.random.key(0), " b ", 20_000)
+    done = poems.completed(run, jax.random.key(0), " b ", 6_000)
     assert np.all(done.x[:, 0] == 1)
-    share = np.bincount(done.x[:, 1:] @ [LEVELS, 1], minlength=9) / 20_000
+    share = np.bincount(done.x[:, 1:] @ [LEVELS, 1], minlength=9) / 6_000
     # The draws share 10,000 candidates of z.
-    error = np.sqrt(expected / 20_000 + expected / done.effective_sample_size)
+    error = np.sqrt(expected / 6_000 + expected / done.effective_sample_size)
     np.testing.assert_array_less(abs(share - expected), 4.5 * error)
     assert 100 < done.effective_sample_size < poems.CANDIDATES
 
