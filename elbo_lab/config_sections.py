@@ -18,8 +18,8 @@ SECTIONS: dict[str, dict[str, str]] = {
     "The data": {
         "dataset": "{datasets}, another image set of tensorflow-datasets by its name there, or a "
         "path ending in .npz with arrays x_train and x_test (and, if there are labels, y_train and "
-        "y_test), or by the names of MedMNIST or dSprites; training:NAME is the training split "
-        "alone",
+        "y_test), or by the names of MedMNIST or dSprites, or a path ending in .txt with a text on "
+        "each line, all of the same length; training:NAME is the training split alone",
         "held_out": "number of training images, the last ones, that are not trained on; for a file "
         "with one split, the number of images drawn once as test images",
         "binarization": "Bernoulli draws at every visit (dynamic), one such draw (fixed), white "

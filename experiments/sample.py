@@ -1,9 +1,10 @@
-"""Draws examples from a stored run, or shows its latent space, as a picture or as arrays.
+"""Draws examples from a stored run, or shows its latent space, as a picture, as arrays or as text.
 
 python -m experiments.sample --run=runs/X --num=64 --out=samples.png
 python -m experiments.sample --run=runs/X --num=1000 --out=samples.npz
 python -m experiments.sample --run=runs/X --show=traversal --examples=3 --out=traversal.svg
 python -m experiments.sample --run=runs/X --label=3    (a run with --condition=label)
+python -m experiments.sample --run=runs/X --prefix=TEXT    (a run of texts; prints them)
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from elbo_lab import keys
-from elbo_lab.cli import folders, latent_flags, run_flags, stored_runs
+from elbo_lab.cli import folders, latent_flags, run_flags, stored_runs, text_flags
 from elbo_lab.cli.flag_values import define_optional_count
 from elbo_lab.errors import UserError
 
@@ -20,14 +21,20 @@ def main() -> int:
     """Loads a run, and writes its samples or its latent space. Returns the exit status."""
     values = flags.FLAGS
     out = Path(values.out or "").expanduser()
-    if out.suffix not in (".png", ".svg", ".npz"):
-        raise UserError(f"--out must be a path ending in .png, .svg or .npz; got {values.out!r}.")
+    if out.suffix not in (".png", ".svg", ".npz", ".txt"):
+        raise UserError(
+            f"--out must be a path ending in .png, .svg or .npz, or .txt for texts; got "
+            f"{values.out!r}."
+        )
     write = latent_flags.write if latent_flags.shows_latents() else write_samples
     stored_runs.set_up()
     folders.create("out", str(out.parent))
     trained = stored_runs.load(values.run, values.replicate)
     key = keys.stream_key(keys.base_key(values.seed), keys.SAMPLES)
-    print(f"{write(trained, key, out)} of {trained.path}: {out}")
+    if text_flags.shows_text(trained, out):
+        text_flags.show(trained, key, out)
+    else:
+        print(f"{write(trained, key, out)} of {trained.path}: {out}")
     return 0
 
 
@@ -54,9 +61,13 @@ def define() -> None:
     """Defines the script's flags."""
     flags.DEFINE_string("run", None, "a run's directory")
     latent_flags.define()
+    text_flags.define()
     flags.DEFINE_integer("num", 64, "number of samples", lower_bound=1)
     flags.DEFINE_string(
-        "out", "samples.png", "the output file: a picture (.png, .svg) or arrays (.npz)"
+        "out",
+        "samples.png",
+        "the output file: a picture (.png, .svg), arrays (.npz) or, of a run of texts, which are "
+        "printed if it is not given, a text (.txt)",
     )
     flags.DEFINE_integer("replicate", 0, "index of the run's replicate", lower_bound=0)
     flags.DEFINE_integer("seed", 0, "seed of the draws", 0, 2**31 - 1)

@@ -108,6 +108,8 @@ def test_the_wheel_contains_elbo_lab_alone(tmp_path):
     assert tops == {"elbo_lab"}
     assert "elbo_lab/data/mnist_small.npz" in names
     assert "elbo_lab/data/NOTICE.mnist_small.md" in names
+    assert "elbo_lab/data/tang_quatrains.txt.gz" in names
+    assert "elbo_lab/data/NOTICE.tang_quatrains.md" in names
     sources = {str(p.relative_to(ROOT)) for p in (ROOT / "elbo_lab").rglob("*.py")}
     assert sources <= set(names)
     required = map(Requirement, re.findall(r"^Requires-Dist: (.+)$", text, re.MULTILINE))

@@ -18,7 +18,11 @@ SHOWS = {
     "shared_z": "test examples, each with draws of p(x|z) that share its z",
 }
 # The flags that a choice does not take.
-UNUSED = {name: ("num", "label") for name in SHOWS} | {SAMPLES: ("examples",), "plane": ("num",)}
+UNUSED = {name: ("num", "label", "prefix", "poem") for name in SHOWS} | {
+    SAMPLES: ("examples", "poem"),
+    "interpolation": ("num", "label", "prefix"),
+    "plane": ("num", "prefix", "poem"),
+}
 
 
 def define() -> None:

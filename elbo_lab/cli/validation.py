@@ -27,6 +27,7 @@ from elbo_lab.models import MODELS
 from elbo_lab.objective_options import OBJECTIVE_OPTIONS, arguments, estimators_of
 from elbo_lab.optimizer_options import OPTIMIZER_OPTIONS
 from elbo_lab.options import Option
+from elbo_lab.reports import words
 from elbo_lab.training.loop import BATCH_GRADIENTS
 
 # Valid values of the shared fields that are one of a fixed list.
@@ -62,7 +63,7 @@ def check(config: Config) -> None:
     if not config.dataset:
         raise UserError(
             f"--dataset must be one of {', '.join(DATASETS)}, another image set of "
-            f"tensorflow-datasets, or a path ending in .npz; got {config.dataset!r}."
+            f"tensorflow-datasets, or a path ending in .npz or .txt; got {config.dataset!r}."
         )
     _check_family(config)
     for name in ("m", "batch_size", "epochs", "encoder_steps", "replicates", "eval_k"):
@@ -116,15 +117,15 @@ def _check_family(config: Config) -> None:
 
 def check_data(config: Config, dataset: Dataset) -> None:
     """Raises a UserError if the data do not fit the configuration."""
-    total = len(dataset.x_train)
+    total, noun = len(dataset.x_train), words.for_kind("images", dataset.kind)
     if not len(dataset.x_test) and config.held_out < 1:
         raise UserError(
-            f"--held_out must be at least 1 for {dataset.name}, which has no test images: that "
-            f"many of its {total:,} images are drawn once as test images; got {config.held_out}."
+            f"--held_out must be at least 1 for {dataset.name}, which has no test {noun}: that "
+            f"many of its {total:,} {noun} are drawn once as test {noun}; got {config.held_out}."
         )
     if config.held_out >= total:
         raise UserError(
-            f"--held_out must be below the number of training images, {total:,} in "
+            f"--held_out must be below the number of training {noun}, {total:,} in "
             f"{dataset.name}; got {config.held_out}."
         )
     number = total - config.held_out
@@ -134,18 +135,18 @@ def check_data(config: Config, dataset: Dataset) -> None:
             continue
         if wanted <= total:  # there would be enough without --held_out
             raise UserError(
-                f"--held_out={config.held_out} leaves {number:,} of the {total:,} training images "
+                f"--held_out={config.held_out} leaves {number:,} of the {total:,} training {noun} "
                 f"of {dataset.name}, which must be at least --{name}, {wanted}."
             )
         raise UserError(
-            f"--{name} must be at most the number of training images, {number:,} in "
+            f"--{name} must be at most the number of training {noun}, {number:,} in "
             f"{dataset.name}; got {wanted}."
         )
     most = LARGEST_COUNT // (number // config.batch_size)
     if config.epochs > most:
         raise UserError(
             f"--epochs must be at most {most:,} with batches of {config.batch_size} of {number:,} "
-            f"images, so that steps can be counted; got {config.epochs}."
+            f"{noun}, so that steps can be counted; got {config.epochs}."
         )
     model_checks.check_data(config, dataset)
     model_checks.check_labels(config, dataset)

@@ -6,12 +6,14 @@ from elbo_lab.data.dataset import (
     Spec,
     changed,
     digest,
+    has_images,
     hold_out,
     is_binary,
     num_classes,
     spec_of,
 )
 from elbo_lab.data.datasets import DATASETS, TRAINING, load, short_name
+from elbo_lab.data.text import Text
 
 __all__ = [
     "DATASETS",
@@ -19,8 +21,10 @@ __all__ = [
     "Batch",
     "Dataset",
     "Spec",
+    "Text",
     "changed",
     "digest",
+    "has_images",
     "hold_out",
     "is_binary",
     "load",

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from elbo_lab.data.text import Text
+
 Array = Any  # of NumPy or JAX; data sets are read without importing JAX
 
 # Images that `is_binary` checks at once.
@@ -63,6 +65,8 @@ class Dataset(NamedTuple):
     # For codes: [N'], log p(x|z) of each test example's image x given its code z, nats
     log_px_z: np.ndarray | None = None
     checkpoint: str | None = None  # for features and codes: digest of the checkpoint that made them
+    # For texts: how tokens are read; for features and codes of texts: how decoded tokens are read
+    text: Text | None = None
     factors: Factors | None = None  # of images whose factors are known
 
 
@@ -80,6 +84,11 @@ def spec_of(dataset: Dataset, binarization: str) -> Spec:
         else:
             levels = 256 if dataset.x_train.dtype == np.uint8 else None
     return Spec(dataset.kind, tuple(dataset.image_shape), levels, num_classes(dataset))
+
+
+def has_images(dataset: Dataset) -> bool:
+    """True if examples, decoded where they are features or codes, are images."""
+    return dataset.text is None and (dataset.kind == "image" or dataset.decode is not None)
 
 
 def num_classes(dataset: Dataset) -> int | None:
@@ -114,6 +123,8 @@ def _draw_test_images(dataset: Dataset, number: int) -> Dataset:
     y_train = y_test = None
     if dataset.y_train is not None:
         y_train, y_test = dataset.y_train[~is_test], dataset.y_train[is_test]
+    noun = "images" if dataset.kind == "image" else "examples"
+    note = f"{number:,} of its {total:,} {noun}, drawn once, are the test {noun}"
     factors = dataset.factors
     if factors is not None:
         factors = factors._replace(train=factors.train[~is_test], test=factors.train[is_test])
@@ -130,6 +141,7 @@ def _draw_test_images(dataset: Dataset, number: int) -> Dataset:
 
 def digest(dataset: Dataset, with_labels: bool = False) -> str:
     """The sha256 of the images of both splits, with types and shapes, as 64 hexadecimal digits.
+    The vocabulary of a text is part of it.
 
     For features and codes, "-" and the digest of their checkpoint follow, since another checkpoint
     decodes the same codes to other images.
@@ -144,6 +156,8 @@ def digest(dataset: Dataset, with_labels: bool = False) -> str:
     for array in (part for part in parts if part is not None):
         value.update(f"{array.dtype} {array.shape}".encode())
         value.update(np.ascontiguousarray(array).data)
+    if dataset.text is not None:
+        value.update(repr(tuple(dataset.text)).encode())
     if dataset.checkpoint:
         return f"{value.hexdigest()}-{dataset.checkpoint}"
     return value.hexdigest()

@@ -1,4 +1,4 @@
-"""Image data sets as NumPy arrays: the registered ones, and users' .npz files.
+"""Data sets as NumPy arrays: the registered ones, and users' .npz and .txt files.
 
 Grey levels are kept as they are stored (uint8 0..255 or float32 in [0, 1]); scaling and
 binarization happen later, on the device.
@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from elbo_lab.data import factors, npz, pinwheel
+from elbo_lab.data import factors, npz, pinwheel, text_files
 from elbo_lab.data.dataset import Dataset
 from elbo_lab.errors import UserError
 
@@ -24,8 +24,8 @@ def load(
     in_file: bool = False,
     resolve: Callable[[str, str | None, str | None], Dataset | None] | None = None,
 ) -> Dataset:
-    """Loads a data set by its registered name, by the path of an .npz file, or by the name of
-    another image set of tensorflow-datasets ("kmnist", "emnist/letters", "cifar10").
+    """Loads a data set by its registered name, by the path of an .npz or .txt file, or by the name
+    of another image set of tensorflow-datasets ("kmnist", "emnist/letters", "cifar10").
 
     An .npz file holds images under one of these sets of names, and may hold labels; other arrays
     are ignored:
@@ -47,13 +47,16 @@ def load(
     - bool, which becomes 0 and 255;
     - floats in [0, 1], kept as float32.
 
+    A .txt file holds one example a line, all of the same number of characters, in UTF-8; it has one
+    split. Every character of the file is a token.
+
     "training:NAME" is the training split of the data set NAME alone, as a set with one split. Runs
     with --held_out are then measured by held-out training images, for choices that must not depend
     on the test images.
 
     Args:
-      name: a key of `DATASETS`, the path of an .npz file (a leading ~ is expanded), a name in
-        tensorflow-datasets, or "training:" and one of these.
+      name: a key of `DATASETS`, the path of an .npz or .txt file (a leading ~ is expanded), a name
+        in tensorflow-datasets, or "training:" and one of these.
       data_dir: folder of tensorflow-datasets' prepared sets; its default folder if None.
       manual_dir: folder with a set's official files, which are then not downloaded.
       in_file: memory-map the images of an uncompressed .npz file instead of reading them; they are
@@ -80,6 +83,8 @@ def load(
         return DATASETS[name](data_dir, manual_dir)
     if name.lower().endswith(".npz"):
         return npz.load(name, in_file)
+    if name.lower().endswith(".txt"):
+        return text_files.load(name)
     if re.fullmatch(r"\w+(/[\w.-]+)?", name):
         from elbo_lab.data import image_sets  # imports tensorflow_datasets, which is slow
 
@@ -88,8 +93,8 @@ def load(
     problem = "is a folder, not a dataset" if os.path.isdir(name) else "is not a known dataset"
     raise UserError(
         f"{name!r} {problem}; choose from {', '.join(sorted(DATASETS))}, "
-        "or give the path of a file ending in .npz or the name of another image set of "
-        "tensorflow-datasets."
+        "or give the path of a file ending in .npz (images) or .txt (text), or the name of another "
+        "image set of tensorflow-datasets."
     )
 
 
@@ -119,6 +124,12 @@ def _load_pinwheel(data_dir: str | None, manual_dir: str | None) -> Dataset:
     return pinwheel.load()
 
 
+def _load_tang_quatrains(data_dir: str | None, manual_dir: str | None) -> Dataset:
+    """3,400 + 372 poems of 20 characters; see NOTICE.tang_quatrains.md."""
+    del data_dir, manual_dir  # the file is part of the package
+    return text_files.load_quatrains()
+
+
 def _factors_loader(size: int) -> Callable[[str | None, str | None], Dataset]:
     def load_set(data_dir: str | None, manual_dir: str | None) -> Dataset:
         del data_dir, manual_dir  # nothing is read
@@ -140,6 +151,7 @@ def _tfds_loader(name: str) -> Callable[[str | None, str | None], Dataset]:
 DATASETS: dict[str, Callable[[str | None, str | None], Dataset]] = {
     "mnist_small": _load_mnist_small,
     "pinwheel": _load_pinwheel,
+    "tang_quatrains": _load_tang_quatrains,
     "factors": _factors_loader(32),
     "factors64": _factors_loader(64),
     "mnist": _tfds_loader("mnist"),

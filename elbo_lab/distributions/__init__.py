@@ -11,6 +11,7 @@ from elbo_lab.distributions.pixels import (
     bernoulli_log_prob,
     continuous_bernoulli_mean,
 )
+from elbo_lab.distributions.tokens import TokenCategorical
 
 __all__ = [
     "Autoregressive",
@@ -23,6 +24,7 @@ __all__ = [
     "Flow",
     "LevelCategorical",
     "LogisticMixture",
+    "TokenCategorical",
     "Steps",
     "bernoulli_log_prob",
     "continuous_bernoulli_mean",

@@ -93,14 +93,28 @@ class Autoregressive(dist.Distribution):
 
     def log_prob(self, value: Array) -> Array:
         """The log mass of values [*any, *batch, D], nats, [*any, *batch]."""
-        shape = jnp.broadcast_shapes(value.shape, (*self.batch_shape, self.spec.dim))
-        value = jnp.broadcast_to(value, shape)
+        if self.spec.levels > 2:
+            return jnp.sum(self.log_conditionals(value), axis=-1)
+        value = self._broadcast(value)
+        return bernoulli_log_prob(self.logits(value), self._level(value))
+
+    def log_conditionals(self, value: Array) -> Array:
+        """log p(x_d | x_<d) of each of the values [*any, *batch, D], nats, in that shape.
+
+        Those of the first d values do not depend on the values after them.
+        """
+        value = self._broadcast(value)
         logits, levels = self.logits(value), self._level(value)
         if self.spec.levels == 2:
-            return bernoulli_log_prob(logits, levels)
+            # The sum over a single value is the log mass of that value.
+            return bernoulli_log_prob(logits[..., None], levels[..., None])
         (logits,) = to_common_float(logits)
         chosen = jnp.take_along_axis(logits, levels[..., None], axis=-1)[..., 0]
-        return jnp.sum(chosen - jax.nn.logsumexp(logits, axis=-1), axis=-1)
+        return chosen - jax.nn.logsumexp(logits, axis=-1)
+
+    def _broadcast(self, value: Array) -> Array:
+        shape = jnp.broadcast_shapes(value.shape, (*self.batch_shape, self.spec.dim))
+        return jnp.broadcast_to(value, shape)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws [*sample_shape, *batch, D], by a loop over rows and one over their pixels."""
@@ -165,3 +179,20 @@ class Autoregressive(dist.Distribution):
         if self.spec.kind == "token":
             return value
         return jnp.round(value * (self.spec.levels - 1)).astype(jnp.int32)
+
+    def complete(self, key: Array, x: Array, start: int) -> Array:
+        """x with the values from `start` on drawn, given those before, by one loop over them.
+
+        Args:
+          key: one typed PRNG key.
+          x: [*any, *batch, D]; the values from `start` on do not matter.
+          start: number of values that are known, 0 to D.
+        """
+        axis = x.ndim - 1
+
+        def draw(d: Array, x: Array) -> Array:
+            logits = jax.lax.dynamic_index_in_dim(self.logits(x), d, axis, keepdims=False)
+            value = self._draw(jax.random.fold_in(key, d), logits)
+            return jax.lax.dynamic_update_index_in_dim(x, value, d, axis)
+
+        return jax.lax.fori_loop(start, self.spec.dim, draw, x)

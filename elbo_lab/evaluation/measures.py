@@ -58,6 +58,11 @@ def classification(method: Method) -> Measure:
     return method.measure_classes
 
 
+def text(method: Method) -> Measure:
+    """The quantities, of which `text` takes log p(x) or its bound; `runs.text_measuring` does the
+    rest.
+    """
+    return method.measure
 def information(method: Method, size: int | None = None) -> Measure:
     """Bounds of the mutual information of x and z, of a whole split at once.
 
@@ -93,6 +98,10 @@ MEASURES: dict[str, Entry] = {
         "p(y|x) by Bayes' rule from log p(x|y) of every class, for --condition=label",
         classification,
     ),
+    "text": Entry(
+        "nats per character, copied lines and distinct n-grams of a run of texts, beside an n-gram "
+        "model's",
+        text,
     "information": Entry(
         "bounds of the mutual information of x and z, and KL(q(z) || p(z))",
         information,

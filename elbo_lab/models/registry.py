@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from elbo_lab.data.dataset import Spec
-from elbo_lab.models import conv, mixture, mlp, pixelcnn, pixelrnn, pixelvae, sbn, vqvae
+from elbo_lab.models import conv, mixture, mlp, pixelcnn, pixelrnn, pixelvae, sbn, text, vqvae
 
 
 class Family(NamedTuple):
@@ -83,6 +83,14 @@ MODELS: dict[str, Family] = {
         mixture.make,
         "mixture of Gaussians or of Bernoulli vectors with an exact likelihood, by EM or gradients",
         relative_cost=0.2,
+    ),
+    "text": Family(
+        text.TextOptions,
+        text.make,
+        "texts of equal length: gated convolutions, a Gaussian code, and a decoder of characters",
+        objective="elbo",
+        k=1,
+        relative_cost=60.0,
     ),
 }
 

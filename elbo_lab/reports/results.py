@@ -85,6 +85,46 @@ def classifier_results(name: str, measured: Evaluation, error: float, kind: str)
     ]
 
 
+def character_results(
+    log_px: dict[str, tuple[np.ndarray, str | None]], length: int
+) -> list[Result]:
+    """Nats per character, -log p(x) / T, of several models of texts.
+
+    Args:
+      log_px: name of the model, in the place of a symbol -> log p(x) of each test text, or a bound
+        of it, [N], nats; and its direction.
+      length: T, characters of a text.
+    """
+    return [
+        _mean(
+            "nats per character",
+            name,
+            -np.asarray(values, np.float64) / length,
+            "nats per character",
+            # The sign is turned.
+            bound=UPPER_BOUND if direction == LOWER_BOUND else direction,
+            k=None,
+            over="examples",
+        )
+        for name, (values, direction) in log_px.items()
+    ]
+
+
+def copy_results(name: str, copied: np.ndarray, distinct: dict[int, float]) -> list[Result]:
+    """Copied lines and distinct n-grams of texts.
+
+    Args:
+      name: of their source, in the place of a symbol.
+      copied: the share of the lines of each text that stand in the training texts, [N].
+      distinct: n -> number of different n-grams over the number of all of them.
+    """
+    share = "share of lines"
+    rows = [_mean("copied lines", name, copied, share, bound=None, k=None, over="examples")]
+    for n, value in distinct.items():
+        rows.append(Result(f"distinct {n}-grams", name, value, split="test"))
+    return rows
+
+
 def from_json(rows: list[dict[str, Any]]) -> list[Result]:
     """The results that a summary's rows describe; null, which stands for NaN in JSON, is NaN."""
     results = [Result(**{name: row[name] for name in Result._fields}) for row in rows]

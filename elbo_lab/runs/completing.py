@@ -68,7 +68,7 @@ def complete(
         if has_all:
             return path, True
         # Imported here, since JAX's settings must be made before these modules are imported.
-        from elbo_lab.runs import reporting, stages
+        from elbo_lab.runs import reporting, stages, text_records
 
         watch = stack.enter_context(distributed.context_on_first(lambda: rundir.Watch(path)))
         run = stages.Run(
@@ -83,6 +83,8 @@ def complete(
             watch=watch,
             start=start,
         )
+        if dataset.text is not None:
+            distributed.on_first(lambda: text_records.write(path, dataset.text))
         if has_numbers and not stages.load(run):
             distributed.on_first(lambda: _warn_of_figures(path))
             return path, True

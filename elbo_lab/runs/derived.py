@@ -88,6 +88,7 @@ def load(name: str, data_dir: str | None = None, manual_dir: str | None = None) 
         decode=_decoder(trained),
         log_px_z=arrays["log_px_z"] if is_code else None,
         checkpoint=trained.digest,
+        text=trained.dataset.text,
     )
 
 

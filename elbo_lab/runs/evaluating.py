@@ -26,7 +26,7 @@ from elbo_lab.reports import (
     svg_figures,
     tables,
 )
-from elbo_lab.runs import classifying, examples, informing, sizes, stages
+from elbo_lab.runs import classifying, examples, informing, sizes, stages, text_measuring
 from elbo_lab.runs.loading import Trained
 
 FOLDER = "evaluations"
@@ -107,6 +107,8 @@ def kept(
     if classifying.NAME in settings.measures:
         classifying.check(trained)
     informing.check(trained, settings.measures, settings.information_examples, dataset)
+    if text_measuring.NAME in settings.measures:
+        text_measuring.check(trained)
     stored = {
         "elbo_lab": __version__,
         "checkpoint": trained.digest,
@@ -131,6 +133,11 @@ def kept(
         size = settings.information_examples or len(dataset.x_test)
         rows += informing.rows(size, trained.spec.kind)
         stored[informing.NAME] = informing.summary(values, size)
+    if text_measuring.NAME in settings.measures:
+        seed = config.seed if settings.seed is None else settings.seed
+        key = keys.stream_key(keys.base_key(seed), keys.SAMPLES)
+        own, stored["text"] = text_measuring.measured(trained, dataset, values, key, seed)
+        rows += own
     _write(folder, values, stored | {"results": [row._asdict() for row in rows]})
     return Kept(folder, values, rows, files.jsonable(stored.get(classifying.NAME)))
 
@@ -178,6 +185,11 @@ def _check_dataset(trained: Trained, settings: Settings, dataset: Dataset) -> No
         raise UserError(
             f"--dataset={settings.dataset} has test examples of {_shown(spec)}; {trained.path} was "
             f"trained on {_shown(own)}."
+        )
+    if dataset.text != trained.dataset.text:
+        raise UserError(
+            f"--dataset={settings.dataset} has another vocabulary or other lines than the texts "
+            f"that {trained.path} was trained on."
         )
     _check_labels(trained, settings, dataset)
 

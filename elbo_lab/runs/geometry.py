@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from elbo_lab import evaluation, files, models
+from elbo_lab import data, evaluation, files, models
 from elbo_lab.data import Batch
 from elbo_lab.distributions.means import mean_or_draw
 from elbo_lab.errors import UserError
@@ -238,7 +238,7 @@ def write(path: Path, shown: Shown, trained: Trained) -> None:
     if path.suffix == ".npz":
         files.write_arrays(path, shown.arrays)
         return
-    if shown.has_images and trained.spec.kind != "image" and trained.dataset.decode is None:
+    if shown.has_images and not data.has_images(trained.dataset):
         raise UserError(
             f"--out={path} is a picture, but {trained.path} is a model of {trained.spec.kind} "
             "examples; give a path ending in .npz."
@@ -316,7 +316,8 @@ def _quantiles(space: LatentSpace, key: Array, number: int) -> tuple[np.ndarray,
     levels = (np.arange(number) + 0.5) / number
     if config.objective == AUTOENCODER:
         return np.quantile(space.means, levels, axis=0).T, "the test codes"
-    if config.model_options.prior == "standard":
+    # Families without the setting have the standard prior.
+    if getattr(config.model_options, "prior", "standard") == "standard":
         return np.stack(2 * [variational.normal_quantiles(number)]), "the prior"
     prior = space.model.prior(space.trained.params, NOTHING_GIVEN)
     draws = sample_from(prior, key, (PRIOR_DRAWS,))

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from elbo_lab import __version__, configs, evaluation, keys, training
-from elbo_lab.data import Batch, is_binary
+from elbo_lab.data import Batch, has_images, is_binary
 from elbo_lab.devices import setup
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import Evaluation, quantities
@@ -17,11 +17,13 @@ from elbo_lab.models import conditions
 from elbo_lab.options import options_of
 from elbo_lab.reports import figures, results, words
 from elbo_lab.reports.tables import Result, binarization_text, replicate_results, result_table
-from elbo_lab.runs import run_files, rundir, stages
+from elbo_lab.runs import run_files, rundir, stages, text_records
 from elbo_lab.runs.probing import PREFIX
 
 # Number of images in the figure of reconstructions.
 RECONSTRUCTIONS = 20
+# Number of drawn texts in samples.txt.
+SAMPLED_TEXTS = 40
 
 
 def report(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
@@ -212,10 +214,59 @@ def _draw_probes(run: stages.Run, folder: Path, records: list[dict]) -> None:
 
 
 def _draw_pictures(run: stages.Run, r: int, folder: Path) -> None:
-    """Draws the method's pictures, from one compiled program; none of data that are no images."""
-    pictures = run.method.pictures
-    if run.spec.kind != "image" and run.dataset.decode is None:
+    """Draws the method's pictures; of texts it writes them, and there are none of other data."""
+    if run.dataset.text is not None:
+        _write_texts(run, r)
+    if not has_images(run.dataset):
         return
+    pictures, inputs = run.method.pictures, _shown_inputs(run)
+    for name, images in _pictures(run, r).items():
+        path, picture = folder / f"{name}.png", pictures[name]
+        if picture.beside_inputs:
+            figures.reconstructions(path, inputs, images)
+        elif picture.axes is not None:
+            figures.latent_grid(path, images, len(picture.axes), picture.axes)
+        else:
+            figures.image_grid(path, images, picture.columns, picture.title, picture.rows)
+
+
+def _write_texts(run: stages.Run, r: int) -> None:
+    """Writes the method's samples and reconstructions into samples.txt."""
+    text, sections = run.dataset.text, {}
+
+    def lines_of(tokens: np.ndarray) -> list[str]:
+        return [text_records.shown(text, poem) for poem in text.decode(tokens)]
+
+    for name, tokens in _pictures(run, r).items():
+        picture = run.method.pictures[name]
+        if picture.beside_inputs:  # drawn from the codes of the test texts
+            pairs = zip(lines_of(_shown_inputs(run)), lines_of(tokens), strict=True)
+            lines = [
+                line for test, drawn in pairs for line in (f"test   {test}", f"drawn  {drawn}")
+            ]
+        elif picture.axes is None:
+            lines = lines_of(tokens[:SAMPLED_TEXTS])
+        else:
+            continue
+        sections[picture.title] = lines
+    text_records.write_samples(run.path, run.path.name, sections)
+
+
+def _shown_inputs(run: stages.Run) -> np.ndarray:
+    """The first test examples, [n, *shape], as the model that decodes them gives them."""
+    return _shaped(run, run.test_examples().x[:RECONSTRUCTIONS])
+
+
+def _shaped(run: stages.Run, x: jax.Array) -> np.ndarray:
+    """Examples [n, D] in the shape of images or texts."""
+    if run.dataset.decode is not None:
+        return run.dataset.decode(x)
+    return np.asarray(x).reshape(-1, *run.spec.shape)
+
+
+def _pictures(run: stages.Run, r: int) -> dict[str, np.ndarray]:
+    """The method's pictures by name, [n, *shape] each, from one compiled program."""
+    pictures = run.method.pictures
     base_key, params, stats = run.replicate(r)
     key = keys.stream_key(base_key, keys.FIGURES)
     inputs = jax.tree.map(lambda array: array[:RECONSTRUCTIONS], run.test_examples())
@@ -228,20 +279,8 @@ def _draw_pictures(run: stages.Run, r: int, folder: Path) -> None:
             for (name, picture), picture_key in zip(pictures.items(), picture_keys, strict=True)
         }
 
-    def shaped(x: jax.Array) -> np.ndarray:
-        if run.dataset.decode is not None:
-            return run.dataset.decode(x)
-        return np.asarray(x).reshape(-1, *run.spec.shape)
-
-    for name, images in draw_all(params, stats, inputs).items():
-        path, picture = folder / f"{name}.png", pictures[name]
-        if picture.beside_inputs:
-            figures.reconstructions(path, shaped(inputs.x), shaped(images))
-        elif picture.axes is not None:
-            figures.latent_grid(path, shaped(images), len(picture.axes), picture.axes)
-        else:
-            grid = shaped(images)
-            figures.image_grid(path, grid, picture.columns, picture.title, picture.rows)
+    drawn = draw_all(params, stats, inputs)  # in the order of the names
+    return {name: _shaped(run, drawn[name]) for name in pictures}
 
 
 def data_description(run: stages.Run) -> dict[str, Any]:

@@ -5,6 +5,8 @@ checkpoints/     see checkpoint.py; their notes hold a copy of config.json
 metrics.jsonl    training curves; tensorboard/ holds the same
 evaluation.npz   values of every test example
 figures/         PNG files
+text.json        of a run of texts: the vocabulary, by which its tokens are read
+samples.txt      of a run of texts: draws and reconstructions
 summary.json     written last: its presence means that the run is complete
 """
 
@@ -33,14 +35,15 @@ except ImportError:  # Windows
 
 EVALUATION, METRICS = "evaluation.npz", "metrics.jsonl"
 FIGURES, TENSORBOARD = "figures", "tensorboard"
+TEXT, POEMS = "text.json", "samples.txt"
 # Checkpoints that are being removed; the renaming takes no time.
 _REMOVED = f"{CHECKPOINTS}.removed"
 _DAMAGED = f"{CONFIG}.damaged"
 # Everything that a run writes, which is what overwriting removes. The order lets a run start anew
 # wherever a kill interrupts the removal: config.json, by which a run is known, goes last.
 _CONTENTS = (
-    *(SUMMARY, _REMOVED, EVALUATION, METRICS, FIGURES, TENSORBOARD, _DAMAGED),
-    *(f"{name}.tmp" for name in (SUMMARY, EVALUATION, METRICS)),
+    *(SUMMARY, _REMOVED, EVALUATION, METRICS, FIGURES, TENSORBOARD, TEXT, POEMS, _DAMAGED),
+    *(f"{name}.tmp" for name in (SUMMARY, EVALUATION, METRICS, TEXT, POEMS)),
     CONFIG,
 )
 # Files that a process leaves if it is killed before config.json is in place.

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from elbo_lab import files
+from elbo_lab import data, files
 from elbo_lab.errors import UserError
 from elbo_lab.methods import class_rows
 from elbo_lab.reports import figures
@@ -121,7 +121,7 @@ def write(
         np.savez_compressed(buffer, **arrays)
         files.write_atomically(path, buffer.getvalue())
         return
-    if trained.spec.kind != "image" and trained.dataset.decode is None:
+    if not data.has_images(trained.dataset):
         raise UserError(
             f"--out={path} is a picture, but {trained.path} is a model of {trained.spec.kind} "
             "examples; give a path ending in .npz."

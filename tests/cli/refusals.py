@@ -251,12 +251,12 @@ SENTENCES = {
     ),
     "no such measure": (
         ["evaluate", "--run={runs}/conv", "--measures=elbow"],
-        "--measures must be among quantities, squared_error, classification, information; got "
+        "--measures must be among quantities, squared_error, classification, information, text; got "
         "'elbow'.",
     ),
     "no measure": (
         ["evaluate", "--run={runs}/conv", "--measures="],
-        "--measures must be among quantities, squared_error, classification, information; got ''.",
+        "--measures must be among quantities, squared_error, classification, information, text; got ''.",
     ),
     "nothing to decode": (
         ["evaluate", "--run={runs}/prior", "--measures=squared_error"],
@@ -300,7 +300,7 @@ SENTENCES = {
     ),
     "other ending": (
         ["sample", "--run={runs}/conv", "--out=x.jpg"],
-        "--out must be a path ending in .png, .svg or .npz; got 'x.jpg'.",
+        "--out must be a path ending in .png, .svg or .npz, or .txt for texts; got 'x.jpg'.",
     ),
     "no prior": (
         ["sample", "--run={runs}/vqvae", "--out={runs}/x.png"],

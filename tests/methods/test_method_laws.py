@@ -22,6 +22,7 @@ BINARY = Spec("image", (4, 4), 2)
 COLOUR = Spec("image", (4, 4, 3), 256)
 CODES = Spec("token", (2, 3), 5)
 REAL = Spec("real", (3,), None)
+LINES = Spec("token", (4,), 5)
 LABELLED = BINARY._replace(classes=3)
 SMALL = {"batch_size": 6, "learning_rate": 0.03, "lr_schedule": "constant", "log_every": 4}
 MLP = {"hidden_dims": (8,), "k": 3, "eval_k": 6} | SMALL
@@ -34,6 +35,8 @@ PIXELVAE |= {"width": 4, "output_width": 4, "latent_features": 2}
 VQ = {"model": "vqvae", "channels": (4,), "num_codes": 6, "code_dim": 3} | SMALL
 MIX = {"model": "mixture", "components": 3, "batch_size": 6, "log_every": 4}
 GAUSSIAN = MIX | {"likelihood": "gaussian"}
+TEXT = {"model": "text", "latent_dims": (2,), "embedding_dim": 3, "width": 4, "layers": 1} | SMALL
+TEXT |= {"k": 3, "eval_k": 6}
 GRADIENT = {"fit": "gradient"} | SMALL
 # Name -> the configuration's values and the data.
 CASES: dict[str, tuple[dict, Spec]] = {
@@ -86,6 +89,11 @@ CASES: dict[str, tuple[dict, Spec]] = {
         BINARY,
     ),
     "vqvae, categorical": (VQ | {"likelihood": "categorical"}, COLOUR),
+    "text": (TEXT, LINES),
+    "text, autoregressive": (
+        TEXT | {"text_decoder": "autoregressive", "decoder_dropout": 0.3, "objective": "iwae"},
+        LINES,
+    ),
     "mlp, labels": (MLP | {"latent_dims": (2,), "condition": "label"}, LABELLED),
     "conv, labels": (CONV | {"condition": "label"}, LABELLED),
     "pixelcnn, labels": (PIXELS | {"condition": "label"}, LABELLED),
@@ -109,6 +117,8 @@ SLOW = (
     "conv, low rank, VampPrior, colours",
     "mlp, flows",
     "vqvae, categorical",
+    "text",
+    "text, autoregressive",
     "mlp, labels",
     "conv, labels",
     "pixelcnn, labels",
