@@ -145,7 +145,8 @@ def test_a_plain_install_has_all_imports_of_losses_distributions_and_models():
 
 def test_the_laboratory_and_other_extras_have_all_other_imports():
     peers = set((ROOT / "benchmarks" / "peers").rglob("*.py"))
-    classifiers = {ROOT / "elbo_lab" / "evaluation" / "pixel_classifiers.py"}
+    evaluation = ROOT / "elbo_lab" / "evaluation"
+    classifiers = {evaluation / f"{name}.py" for name in ("pixel_classifiers", "disentanglement")}
     runtime = {f for folder in OWN for f in (ROOT / folder).rglob("*.py")} - peers - classifiers
     assert len(runtime) > 50
     for files, extras in (

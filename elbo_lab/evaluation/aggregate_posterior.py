@@ -33,6 +33,17 @@ class _Drawn(NamedTuple):
     model_information: Array  # [C], log q(z|x) - log p(z) of a draw of p(z) p(x|z)
 
 
+def check(method: Method) -> None:
+    """Raises a ValueError for a method without q(z|x), or one that is conditioned on labels."""
+    if method.posterior is None or method.prior is None:
+        raise ValueError("information needs q(z|x) and p(z): a run of a latent-variable model.")
+    if method.classes is not None:
+        raise ValueError(
+            "information is that of x and z, and q(z|x, y) of a run with --condition=label has an "
+            "aggregate posterior for each y; give a run without a condition."
+        )
+
+
 def make_measure(method: Method, size: int | None = None) -> Callable[..., dict[str, Array]]:
     """The measurement of a whole split of n examples, in nats, one draw for each example.
 

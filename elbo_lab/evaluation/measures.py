@@ -9,7 +9,6 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch
 from elbo_lab.distributions.means import closed_form_mean
-from elbo_lab.evaluation import aggregate_posterior
 from elbo_lab.methods.base import Method
 from elbo_lab.models.base import given_of
 
@@ -58,37 +57,12 @@ def classification(method: Method) -> Measure:
     return method.measure_classes
 
 
-def text(method: Method) -> Measure:
-    """The quantities, of which `text` takes log p(x) or its bound; `runs.text_measuring` does the
-    rest.
-    """
-    return method.measure
-def information(method: Method, size: int | None = None) -> Measure:
-    """Bounds of the mutual information of x and z, of a whole split at once.
-
-    Args:
-      method: measured.
-      size: N, examples of an aggregate posterior; None: all of the split.
-
-    Raises:
-      ValueError: the method has no q(z|x), or is conditioned on labels.
-    """
-    if method.posterior is None or method.prior is None:
-        raise ValueError("information needs q(z|x) and p(z): a run of a latent-variable model.")
-    if method.classes is not None:
-        raise ValueError(
-            "information is that of x and z, and q(z|x, y) of a run with --condition=label has an "
-            "aggregate posterior for each y; give a run without a condition."
-        )
-    return aggregate_posterior.make_measure(method, size)
-
-
 class Entry(NamedTuple):
     """A measurement that `--measures` may name."""
 
     about: str  # for --help
-    make: Callable[[Method], Measure]
-    of_split: bool = False  # True: its batch is a whole split, since examples are paired
+    # None: of a whole split at once, by one of `runs.evaluating.INSTRUMENTS`
+    make: Callable[[Method], Measure] | None
 
 
 MEASURES: dict[str, Entry] = {
@@ -98,14 +72,14 @@ MEASURES: dict[str, Entry] = {
         "p(y|x) by Bayes' rule from log p(x|y) of every class, for --condition=label",
         classification,
     ),
+    "information": Entry("bounds of the mutual information of x and z, and KL(q(z) || p(z))", None),
     "text": Entry(
         "nats per character, copied lines and distinct n-grams of a run of texts, beside an n-gram "
         "model's",
-        text,
-    "information": Entry(
-        "bounds of the mutual information of x and z, and KL(q(z) || p(z))",
-        information,
-        of_split=True,
+        quantities,
+    ),
+    "disentanglement": Entry(
+        "if single dimensions of the codes stand for the known factors of the data", None
     ),
 }
 

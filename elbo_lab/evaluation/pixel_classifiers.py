@@ -4,29 +4,16 @@ naive Bayes          p(y) prod_d p(x_d|y), Bernoulli pixels with Laplace's corre
                      generative classifier
 logistic regression  p(y|x) by a linear layer, with an L2 penalty: a discriminative one
 
-scikit-learn belongs to the extra `classification`; no other part of the library imports it.
+scikit-learn belongs to the extra `classification`.
 """
 
-import importlib.util
 import warnings
 
 import numpy as np
 
-from elbo_lab.errors import UserError
-
 NAIVE_BAYES, LOGISTIC = NAMES = ("naive Bayes", "logistic")
 # Iterations of L-BFGS.
 _ITERATIONS = 500
-
-
-def check_installed() -> None:
-    """Raises a UserError that says what to install if scikit-learn is missing."""
-    if importlib.util.find_spec("sklearn") is None:
-        raise UserError(
-            "Bayes' rule is compared with classifiers of scikit-learn, which is not installed: "
-            'pip install "elbo_lab[classification]", or in a clone pip install -e '
-            '".[classification]".'
-        )
 
 
 def log_posteriors(

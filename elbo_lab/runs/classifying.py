@@ -1,51 +1,57 @@
 """The measure `classification` of a stored run: Bayes' rule, beside two classifiers of pixels."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from elbo_lab.data import Dataset
-from elbo_lab.evaluation import Evaluation, classification, measures, pixel_classifiers
-from elbo_lab.reports import results
-from elbo_lab.reports.tables import Result
+from elbo_lab.evaluation import (
+    Evaluation,
+    classification,
+    measures,
+    pixel_classifiers,
+    scikit_learn,
+)
+from elbo_lab.reports import classification_figures, results
 from elbo_lab.runs import examples
+from elbo_lab.runs.instruments import Instrument, Outcome, Settings
 from elbo_lab.runs.loading import Trained
 
 NAME = "classification"
-FIGURE = "classification.svg"
 # The name of the run's own classifier in tables and figures.
 OWN = "the model"
 
 
-class Classified(NamedTuple):
-    """A classified split."""
-
-    values: Evaluation  # quantities of each test example, beside the likelihoods
-    rows: list[Result]  # of all classifiers, for the table
-    # "classes", "prior" [C] and "classifiers": name -> "confusion" [C, C] and "calibration"
-    summary: dict[str, Any]
-
-
-def check(trained: Trained) -> None:
+def check(trained: Trained, settings: Settings, dataset: Dataset) -> None:
     """Refuses a run that cannot be classified by, before anything is computed.
 
     Raises:
       ValueError: the run's model is no p(x|y).
       UserError: scikit-learn is not installed.
     """
+    del settings, dataset
     measures.classification(trained.method)
     if trained.spec.kind == "image":
-        pixel_classifiers.check_installed()
+        scikit_learn.check_installed(f"--measures={NAME}")
 
 
-def classified(trained: Trained, dataset: Dataset, values: Evaluation) -> Classified:
+def measure(
+    trained: Trained, settings: Settings, dataset: Dataset, values: Evaluation, seed: int
+) -> Outcome:
     """Classifies the test examples by Bayes' rule, and images by their pixels.
 
     Args:
       trained: a run; its training examples give p(y), and fit the classifiers of pixels.
+      settings: of the evaluation; not read.
       dataset: its test examples are classified.
       values: of the measure `classification` over the test examples.
+      seed: not read.
+
+    Returns:
+      Quantities of each test example, beside the likelihoods; rows of all classifiers; and
+      "classes", "prior" [C] and "classifiers": name -> "confusion" [C, C] and "calibration".
     """
+    del settings, seed
     classes, label = trained.method.classes, np.asarray(dataset.y_test)
     prior = classification.frequencies(trained.dataset.y_train, classes)
     name, log_px_y = classification.likelihoods(values)
@@ -60,7 +66,7 @@ def classified(trained: Trained, dataset: Dataset, values: Evaluation) -> Classi
         counts = classification.confusion(log_py_x.argmax(axis=1), label, classes)
         classifiers[classifier] = {"confusion": counts, "calibration": curve._asdict()}
     summary = {"classes": classes, "prior": prior, "classifiers": classifiers}
-    return Classified({classification.SUMMED[name]: log_px} | own, rows, summary)
+    return Outcome({classification.SUMMED[name]: log_px} | own, rows, summary)
 
 
 def _by_pixels(trained: Trained, dataset: Dataset) -> dict[str, np.ndarray]:
@@ -72,3 +78,10 @@ def _by_pixels(trained: Trained, dataset: Dataset) -> dict[str, np.ndarray]:
     return pixel_classifiers.log_posteriors(
         np.asarray(train.x), np.asarray(train.label), np.asarray(test.x), trained.method.classes
     )
+
+
+def _figure(summary: dict[str, Any]) -> str:
+    return classification_figures.figure(summary["classifiers"], OWN)
+
+
+INSTRUMENT = Instrument(check, measure, ("classification.svg", _figure))

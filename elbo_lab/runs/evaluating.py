@@ -4,8 +4,7 @@ The run's own evaluation stays; each of these has its own folder:
 
 RUN/evaluations/NAME/evaluation.npz   every example's values, in the format of the run's own
 RUN/evaluations/NAME/summary.json     settings, the checkpoint's digest, and the numbers
-RUN/evaluations/NAME/classification.svg  of the measure `classification`: confusion and calibration
-RUN/evaluations/NAME/information.svg     of the measure `information`: bounds against N
+RUN/evaluations/NAME/*.svg            figures of the measures that have one
 """
 
 import dataclasses
@@ -19,39 +18,27 @@ from elbo_lab import __version__, configs, data, evaluation, files, json_files, 
 from elbo_lab.data import Dataset
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import measures
-from elbo_lab.reports import (
-    classification_figures,
-    information_figures,
-    results,
-    svg_figures,
-    tables,
+from elbo_lab.reports import results, svg_figures, tables
+from elbo_lab.runs import (
+    classifying,
+    disentangling,
+    examples,
+    informing,
+    sizes,
+    stages,
+    text_measuring,
 )
-from elbo_lab.runs import classifying, examples, informing, sizes, stages, text_measuring
+from elbo_lab.runs.instruments import Settings
 from elbo_lab.runs.loading import Trained
 
 FOLDER = "evaluations"
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """Settings of an evaluation; None stands for the run's own value."""
-
-    measures: tuple[str, ...] = ("quantities",)
-    k: int | None = None
-    eval_k: int | None = None
-    seed: int | None = None  # of the draws
-    dataset: str | None = None
-    information_examples: int | None = None  # N of the measure `information`
-
-    def stored(self) -> dict[str, Any]:
-        """The settings in summary.json and in the name of the evaluation's folder.
-
-        What only one measure reads is left out without it: older evaluations keep their names.
-        """
-        values = dataclasses.asdict(self)
-        if informing.NAME not in self.measures:
-            del values["information_examples"]
-        return values
+# The measures of `measures.MEASURES` that look at a whole split.
+INSTRUMENTS = {
+    module.NAME: module.INSTRUMENT
+    for module in (classifying, informing, text_measuring, disentangling)
+}
 
 
 class Kept(NamedTuple):
@@ -60,8 +47,7 @@ class Kept(NamedTuple):
     folder: Path
     values: evaluation.Evaluation  # per test example
     rows: list[tables.Result]
-    # of the measure `classification`: `classifying.Classified.summary`; None without it
-    classification: dict[str, Any] | None
+    summaries: dict[str, Any]  # by instrument: `instruments.Outcome.summary`
 
 
 def evaluate(
@@ -104,11 +90,14 @@ def kept(
         dataset = trained.dataset
     else:
         _check_dataset(trained, settings, dataset)
-    if classifying.NAME in settings.measures:
-        classifying.check(trained)
-    informing.check(trained, settings.measures, settings.information_examples, dataset)
-    if text_measuring.NAME in settings.measures:
-        text_measuring.check(trained)
+    if settings.information_examples is not None and informing.NAME not in settings.measures:
+        raise UserError(
+            f"--information_examples={settings.information_examples} goes with "
+            f"--measures={informing.NAME}; got --measures={','.join(settings.measures)}."
+        )
+    used = {name: INSTRUMENTS[name] for name in settings.measures if name in INSTRUMENTS}
+    for instrument in used.values():
+        instrument.check(trained, settings, dataset)
     stored = {
         "elbo_lab": __version__,
         "checkpoint": trained.digest,
@@ -120,26 +109,19 @@ def kept(
     complete = _stored(folder, len(dataset.x_test))
     if complete is not None:
         return complete
-    values = _measured(trained, settings, config, dataset, on_batch)
-    classified = None
-    if classifying.NAME in settings.measures:
-        classified = classifying.classified(trained, dataset, values)
-        values |= classified.values
+    seed = config.seed if settings.seed is None else settings.seed
+    values = _measured(trained, settings, config, dataset, seed, on_batch)
+    outcomes = {
+        name: instrument.measure(trained, settings, dataset, values, seed)
+        for name, instrument in used.items()
+    }
+    for outcome in outcomes.values():
+        values |= outcome.values
     rows = results.test_results(config, values, trained.spec)
-    if classified is not None:
-        rows += classified.rows
-        stored[classifying.NAME] = classified.summary
-    if informing.NAME in settings.measures:
-        size = settings.information_examples or len(dataset.x_test)
-        rows += informing.rows(size, trained.spec.kind)
-        stored[informing.NAME] = informing.summary(values, size)
-    if text_measuring.NAME in settings.measures:
-        seed = config.seed if settings.seed is None else settings.seed
-        key = keys.stream_key(keys.base_key(seed), keys.SAMPLES)
-        own, stored["text"] = text_measuring.measured(trained, dataset, values, key, seed)
-        rows += own
-    _write(folder, values, stored | {"results": [row._asdict() for row in rows]})
-    return Kept(folder, values, rows, files.jsonable(stored.get(classifying.NAME)))
+    rows += [row for outcome in outcomes.values() for row in outcome.rows]
+    summaries = {name: outcome.summary for name, outcome in outcomes.items()}
+    _write(folder, values, stored | summaries | {"results": [row._asdict() for row in rows]})
+    return Kept(folder, values, rows, files.jsonable(summaries))
 
 
 def _config(trained: Trained, settings: Settings) -> configs.Config:
@@ -224,27 +206,29 @@ def _stored(folder: Path, number: int) -> Kept | None:
     except (UserError, KeyError):
         return None
     values = evaluation.read_evaluations(folder / "evaluation.npz", number)
-    return Kept(folder, values[0], rows, summary.get(classifying.NAME)) if values else None
+    if not values:
+        return None
+    summaries = {name: summary[name] for name in INSTRUMENTS if name in summary}
+    return Kept(folder, values[0], rows, summaries)
 
 
 def _measured(
-    trained: Trained, settings: Settings, config: configs.Config, dataset: Dataset, on_batch
+    trained: Trained,
+    settings: Settings,
+    config: configs.Config,
+    dataset: Dataset,
+    seed: int,
+    on_batch: Callable[[int], None],
 ) -> evaluation.Evaluation:
-    """Values per test example."""
+    """Values per test example of the measures that go batch by batch."""
+    names = [name for name in settings.measures if measures.MEASURES[name].make is not None]
+    if not names:
+        return stages.pair_bound(dataset, {})
     method = methods.make(config, trained.spec, len(trained.dataset.x_train))
-    seed = config.seed if settings.seed is None else settings.seed
-    base_key, values = keys.base_key(seed), {}
+    evaluator = evaluation.make_evaluator(method._replace(measure=measures.combined(names, method)))
+    key = keys.stream_key(keys.base_key(seed), keys.EVALUATION)
     test = examples.test_examples(config, dataset, trained.spec)
-    by_batch = [name for name in settings.measures if not measures.MEASURES[name].of_split]
-    if informing.NAME in settings.measures:
-        measure = measures.information(method, settings.information_examples)
-        values |= informing.measured(measure, base_key, trained, test)
-    if by_batch:
-        evaluator = evaluation.make_evaluator(
-            method._replace(measure=measures.combined(by_batch, method))
-        )
-        key = keys.stream_key(base_key, keys.EVALUATION)
-        values |= evaluation.evaluate(evaluator, key, trained.params, trained.stats, test, on_batch)
+    values = evaluation.evaluate(evaluator, key, trained.params, trained.stats, test, on_batch)
     return values | stages.pair_bound(dataset, values)
 
 
@@ -254,14 +238,11 @@ def _write(folder: Path, values: evaluation.Evaluation, summary: dict[str, Any])
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}") from error
     evaluation.write_evaluations(folder / "evaluation.npz", {0: jax.device_get(values)})
-    figures = {}
-    if classifying.NAME in summary:
-        classifiers = summary[classifying.NAME]["classifiers"]
-        figures[classifying.FIGURE] = classification_figures.figure(classifiers, classifying.OWN)
-    if informing.NAME in summary:
-        figures[informing.FIGURE] = information_figures.by_size(summary[informing.NAME])
-    for name, svg in figures.items():
-        files.write_atomically(folder / name, (svg_figures.standalone(svg) + "\n").encode())
+    for name, instrument in INSTRUMENTS.items():
+        if name in summary and instrument.figure is not None:
+            file, draw = instrument.figure
+            svg = svg_figures.standalone(draw(summary[name])) + "\n"
+            files.write_atomically(folder / file, svg.encode())
     # Written last: its presence means that the evaluation is complete.
     files.write_summary(folder / "summary.json", summary)
 

@@ -1,7 +1,7 @@
 """The measure `information` of a stored run: bounds of the mutual information of x and z."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,39 +11,28 @@ from jax import Array
 from elbo_lab import keys
 from elbo_lab.data import Batch, Dataset
 from elbo_lab.errors import UserError
-from elbo_lab.evaluation import Evaluation, information, measures
+from elbo_lab.evaluation import Evaluation, aggregate_posterior, information
+from elbo_lab.reports import information_figures
 from elbo_lab.reports.tables import Result
 from elbo_lab.reports.words import for_kind
+from elbo_lab.runs import examples
+from elbo_lab.runs.instruments import Instrument, Outcome, Settings
 from elbo_lab.runs.loading import Trained
 
 NAME = "information"
-FIGURE = "information.svg"
 # The estimates of the curve, as they are in the last axis of "information_by_size".
 ESTIMATES = information.Estimates._fields
 
 
-def check(trained: Trained, names: Sequence[str], size: int | None, dataset: Dataset) -> None:
+def check(trained: Trained, settings: Settings, dataset: Dataset) -> None:
     """Refuses what has no answer, before anything is computed.
-
-    Args:
-      trained: the run.
-      names: of the measures.
-      size: N, examples of an aggregate posterior, if it is given.
-      dataset: its test examples are measured.
 
     Raises:
       ValueError: the run is of no latent-variable model, or is conditioned on labels.
-      UserError: N is out of range, or is given without the measure.
+      UserError: N is out of range, or there is nothing to pair.
     """
-    if NAME not in names:
-        if size is not None:
-            raise UserError(
-                f"--information_examples={size} goes with --measures={NAME}; got "
-                f"--measures={','.join(names)}."
-            )
-        return
-    measures.information(trained.method)
-    number = len(dataset.x_test)
+    aggregate_posterior.check(trained.method)
+    number, size = len(dataset.x_test), settings.information_examples
     if number < 2:
         raise UserError(f"--measures={NAME} pairs test examples; {dataset.name} has {number}.")
     if size is not None and not 2 <= size <= number:
@@ -52,13 +41,25 @@ def check(trained: Trained, names: Sequence[str], size: int | None, dataset: Dat
         )
 
 
+def measure(
+    trained: Trained, settings: Settings, dataset: Dataset, values: Evaluation, seed: int
+) -> Outcome:
+    """Bounds for each test example, their curve against N, and the limit that N sets."""
+    del values
+    test = examples.test_examples(trained.config, dataset, trained.spec)
+    size = settings.information_examples or len(dataset.x_test)
+    bounds = aggregate_posterior.make_measure(trained.method, size)
+    own = measured(bounds, keys.base_key(seed), trained, test)
+    return Outcome(own, rows(size, trained.spec.kind), summary(own, size))
+
+
 def measured(
-    measure: Callable[..., dict[str, Array]], base_key: Array, trained: Trained, test: Batch
+    bounds: Callable[..., dict[str, Array]], base_key: Array, trained: Trained, test: Batch
 ) -> Evaluation:
-    """Values of `measures.information` per test example.
+    """Values of `aggregate_posterior.make_measure` per test example.
 
     Args:
-      measure: of the run's method, or of one with the same model.
+      bounds: the measure of the run's method, or of one with the same model.
       base_key: of the seed of the draws.
       trained: its parameters are measured.
       test: the test split.
@@ -67,7 +68,7 @@ def measured(
     key = keys.stream_key(base_key, keys.EVALUATION, 1)
     # Reduced precision, the default of GPUs, would move log q(z|x) by whole nats.
     with jax.default_matmul_precision("highest"):
-        return jax.device_get(jax.jit(measure)(key, trained.params, trained.stats, test))
+        return jax.device_get(jax.jit(bounds)(key, trained.params, trained.stats, test))
 
 
 def rows(size: int, kind: str) -> list[Result]:
@@ -92,7 +93,7 @@ def summary(values: Evaluation, size: int) -> dict[str, Any]:
     """The estimates against N, JSON-ready.
 
     Args:
-      values: of `measures.information`.
+      values: of `aggregate_posterior.make_measure`.
       size: N.
 
     Returns:
@@ -108,3 +109,6 @@ def summary(values: Evaluation, size: int) -> dict[str, Any]:
     for name, array in (("rate", "information_rate"), ("model", "model_information")):
         curve[name] = float(np.mean(values[array], dtype=np.float64))
     return curve
+
+
+INSTRUMENT = Instrument(check, measure, ("information.svg", information_figures.by_size))

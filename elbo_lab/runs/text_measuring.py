@@ -6,17 +6,15 @@ interpolated n-gram model of the same training texts, and for the test texts the
 numbers of texts compare.
 """
 
-from typing import Any
-
 import numpy as np
-from jax import Array
 
+from elbo_lab import keys
 from elbo_lab.data import Dataset
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import Evaluation, ngrams, quantities, texts
 from elbo_lab.reports import results
-from elbo_lab.reports.tables import Result
 from elbo_lab.runs import sampling
+from elbo_lab.runs.instruments import Instrument, Outcome, Settings
 from elbo_lab.runs.loading import Trained
 
 NAME = "text"
@@ -26,35 +24,38 @@ OWN, NGRAMS, TEST = "the model", f"{ngrams.ORDER}-gram model", "test texts"
 _LOG_PX = ("log_px", "log_likelihood")
 
 
-def check(trained: Trained) -> None:
+def check(trained: Trained, settings: Settings, dataset: Dataset) -> None:
     """Refuses a run that models no texts, before anything is computed.
 
     Raises:
       UserError: its examples are not texts, or it gives no samples.
     """
-    dataset = trained.dataset
-    if dataset.text is None or dataset.kind != "token" or dataset.decode is not None:
+    del settings, dataset
+    own = trained.dataset
+    if own.text is None or own.kind != "token" or own.decode is not None:
         raise UserError(
             f"--measures={NAME} needs a run of texts; {trained.path} was trained on "
             f"{trained.config.dataset}."
         )
 
 
-def measured(
-    trained: Trained, dataset: Dataset, values: Evaluation, key: Array, seed: int
-) -> tuple[list[Result], dict[str, Any]]:
+def measure(
+    trained: Trained, settings: Settings, dataset: Dataset, values: Evaluation, seed: int
+) -> Outcome:
     """Rows of a table about the run, the n-gram model and the test texts, and what they rest on.
 
     Args:
       trained: a run of texts.
+      settings: of the evaluation; not read.
       dataset: its test examples are measured.
       values: of the measure `quantities` over the test examples.
-      key: of the run's draws.
-      seed: of those of the n-gram model.
+      seed: of the draws of the run and of the n-gram model.
 
     Returns:
       The rows; and "weights", those of the n-gram model, and "samples", draws of both by name.
     """
+    del settings
+    key = keys.stream_key(keys.base_key(seed), keys.SAMPLES)
     text, x_train, x_test = dataset.text, trained.dataset.x_train, dataset.x_test
     number = len(x_test)
     model = ngrams.fit(x_train, trained.spec.levels)
@@ -79,4 +80,7 @@ def measured(
             },
         )
     samples = {source: text.decode(drawn[source]) for source in (OWN, NGRAMS)}
-    return rows, {"weights": model.weights, "samples": samples}
+    return Outcome({}, rows, {"weights": model.weights, "samples": samples})
+
+
+INSTRUMENT = Instrument(check, measure)

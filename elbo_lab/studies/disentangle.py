@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from elbo_lab.errors import UserError
+from elbo_lab.evaluation import scikit_learn
 from elbo_lab.reports import disentangle_figures
 from elbo_lab.studies import analysed_study, disentangle_results
 from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts
@@ -18,7 +19,7 @@ def choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
     """Every objective with every weight; the VAE first.
 
     Raises:
-      UserError: the data have no known factors in both splits.
+      UserError: the data have no known factors in both splits, or scikit-learn is not installed.
     """
     del config_of
     if settings["dataset"] not in DATA:
@@ -26,6 +27,7 @@ def choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
             f"--dataset must be {' or '.join(DATA)} in the study disentangle, which needs the "
             f"factors of both splits; got {settings['dataset']!r}."
         )
+    scikit_learn.check_installed("The study disentangle")
     return [
         Choice({"objective": objective, "weight": weight}, {"objective": objective, "beta": weight})
         for objective, weights in WEIGHTS.items()

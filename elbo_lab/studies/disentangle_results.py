@@ -11,22 +11,15 @@ import numpy as np
 from elbo_lab import json_files
 from elbo_lab.reports import documents
 from elbo_lab.reports.tables import number_and_error
+from elbo_lab.runs import disentangling
+from elbo_lab.runs.disentangling import Scores
 from elbo_lab.studies import disentangle_analysis, stored_results
-from elbo_lab.studies.disentangle_analysis import Scores
 from elbo_lab.sweeps import sweep_reporting, sweep_results
 
 FILE = "disentangle.json"
 # Column -> its heading: quantities of the run, then scores.
 QUANTITIES = {"reconstruction": "E_q log p(x|z)", "kl": "KL"}
-SCORES = {
-    "mig": "MIG",
-    "sap": "SAP",
-    "dci_disentanglement": "DCI D",
-    "dci_completeness": "DCI C",
-    "dci_informativeness": "DCI I",
-    "factor_vae": "FactorVAE",
-    "beta_vae": "beta-VAE",
-}
+SCORES = {name: symbol for name, (_, symbol) in disentangling.TITLES.items()}
 _VALUE = {"mean": float, "standard_error": float | None}
 _ROW = {
     "objective": str,

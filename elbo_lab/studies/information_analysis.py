@@ -14,7 +14,7 @@ import numpy as np
 
 from elbo_lab import json_files, keys
 from elbo_lab.errors import UserError
-from elbo_lab.evaluation import information, measures
+from elbo_lab.evaluation import aggregate_posterior, information
 from elbo_lab.runs import examples, informing, rundir
 from elbo_lab.runs.loading import Trained
 from elbo_lab.runs.progress import Progress
@@ -36,7 +36,7 @@ LAW = {"law": str, "exact": float, "covariance": float, "examples": int} | _ESTI
 LAW |= {"repeats": int, "points": list[list[float]]}
 GAUSSIAN = {"exact": float, "examples": int, "repeats": int, "model_exact": float} | _ESTIMATE
 GAUSSIAN |= {name: float for name in ("model", "model_error", "critic", "critic_error")}
-# Estimates of a run -> its array of `measures.information`.
+# Estimates of a run -> its array of `aggregate_posterior.make_measure`.
 OF_RUNS = {
     "lower": "information",
     "corrected": "information_corrected",
@@ -78,7 +78,7 @@ def compute(path: Path, sweep: dict[str, Any], load: Load) -> None:
     rows = [row for row in stored["runs"] if row["source"] in sources]
     known = {row["source"] for row in rows}
     # Runs with the same latents have the same model: its measurement is compiled once.
-    measure_of = {run.latents: measures.information(run.trained.method) for run in runs}
+    measure_of = {run.latents: aggregate_posterior.make_measure(run.trained.method) for run in runs}
     parts: list[tuple[str, Callable[[], list[dict[str, Any]]]]] = []
     if not stored["laws"]:
         parts.append(("laws", planar_rows))

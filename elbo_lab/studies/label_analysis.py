@@ -95,7 +95,9 @@ def by_bayes(name: str, seeds: dict[int, Kept]) -> dict[str, Any]:
       name: of the model.
       seeds: seed -> its evaluation.
     """
-    own = [kept.classification["classifiers"][classifying.OWN] for kept in seeds.values()]
+    own = [
+        kept.summaries[classifying.NAME]["classifiers"][classifying.OWN] for kept in seeds.values()
+    ]
     error = float(np.mean([classifier["calibration"]["error"] for classifier in own]))
     return {
         "name": name,
@@ -109,8 +111,9 @@ def by_bayes(name: str, seeds: dict[int, Kept]) -> dict[str, Any]:
 def by_pixels(kept: Kept) -> Iterator[dict[str, Any]]:
     """Yields the classifiers of pixels, which are the same for all runs; none for other data."""
     rows = {(row.name, row.symbol): row for row in kept.rows}
+    classifiers = kept.summaries[classifying.NAME]["classifiers"]
     for name in pixel_classifiers.NAMES:
-        if name in kept.classification["classifiers"]:
+        if name in classifiers:
             measured = {
                 "accuracy": rows[results.ACCURACY, name],
                 "log_py": rows[results.LOG_PY, name],
@@ -119,7 +122,7 @@ def by_pixels(kept: Kept) -> Iterator[dict[str, Any]]:
                 quantity: {"mean": row.value, "standard_error": row.standard_error}
                 for quantity, row in measured.items()
             }
-            yield {"name": name, **values, **kept.classification["classifiers"][name]}
+            yield {"name": name, **values, **classifiers[name]}
 
 
 def _value(seeds: dict[int, Kept], quantity: str) -> dict[str, float | None]:

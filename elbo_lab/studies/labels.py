@@ -5,7 +5,7 @@ models of x, beside one without labels.
 from pathlib import Path
 from typing import Any
 
-from elbo_lab.evaluation import pixel_classifiers
+from elbo_lab.evaluation import scikit_learn
 from elbo_lab.reports import classification_figures
 from elbo_lab.studies import analysed_study, label_analysis, label_results
 from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts, crossed
@@ -25,7 +25,7 @@ def choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
       UserError: scikit-learn is not installed.
     """
     del settings, config_of
-    pixel_classifiers.check_installed()
+    scikit_learn.check_installed("The study labels")
     return crossed({label_analysis.AXIS: MODELS})
 
 

@@ -251,12 +251,13 @@ SENTENCES = {
     ),
     "no such measure": (
         ["evaluate", "--run={runs}/conv", "--measures=elbow"],
-        "--measures must be among quantities, squared_error, classification, information, text; got "
-        "'elbow'.",
+        "--measures must be among quantities, squared_error, classification, information, text, "
+        "disentanglement; got 'elbow'.",
     ),
     "no measure": (
         ["evaluate", "--run={runs}/conv", "--measures="],
-        "--measures must be among quantities, squared_error, classification, information, text; got ''.",
+        "--measures must be among quantities, squared_error, classification, information, text, "
+        "disentanglement; got ''.",
     ),
     "nothing to decode": (
         ["evaluate", "--run={runs}/prior", "--measures=squared_error"],

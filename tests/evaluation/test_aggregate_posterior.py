@@ -10,7 +10,7 @@ import pytest
 
 from elbo_lab.data import Batch
 from elbo_lab.distributions import BernoulliVector, Chain
-from elbo_lab.evaluation import aggregate_posterior, information, measures
+from elbo_lab.evaluation import aggregate_posterior, information
 from elbo_lab.losses.posteriors import sample_from
 from tests.evaluation.test_information import by_definition
 
@@ -154,6 +154,6 @@ def test_a_linear_model_has_its_closed_form_in_every_row():
 def test_what_has_no_aggregate_posterior_is_refused():
     model = SimpleNamespace(posterior=None, prior=None, classes=None)
     with pytest.raises(ValueError, match="information needs q.z.x. and p.z.: a run of a latent-"):
-        measures.information(model)
+        aggregate_posterior.check(model)
     with pytest.raises(ValueError, match="--condition=label has an aggregate posterior for each y"):
-        measures.information(SimpleNamespace(posterior=1, prior=1, classes=3))
+        aggregate_posterior.check(SimpleNamespace(posterior=1, prior=1, classes=3))

@@ -6,7 +6,7 @@ from scipy.special import expit, log_expit
 from scipy.stats import multivariate_normal
 
 from elbo_lab.errors import UserError
-from elbo_lab.evaluation import classification, pixel_classifiers
+from elbo_lab.evaluation import classification, pixel_classifiers, scikit_learn
 
 
 def test_bayes_rule_of_two_gaussians_is_a_logistic_function():
@@ -81,6 +81,6 @@ def test_naive_bayes_of_pixels_is_its_closed_form():
 
 
 def test_a_missing_scikit_learn_is_named(monkeypatch):
-    monkeypatch.setattr(pixel_classifiers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(scikit_learn.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'pip install "elbo_lab\[classification\]"'):
-        pixel_classifiers.check_installed()
+        scikit_learn.check_installed("--measures=classification")

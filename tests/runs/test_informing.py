@@ -73,7 +73,7 @@ def test_every_family_has_its_bounds_in_order(family, dataset, tmp_path):
 
 def test_settings_of_other_measures_are_stored_as_before():
     assert "information_examples" not in Settings(("quantities",), k=3).stored()
-    assert Settings(("information",)).stored()["information_examples"] is None
+    assert Settings(("information",), information_examples=5).stored()["information_examples"] == 5
 
 
 @pytest.mark.slow
@@ -89,7 +89,7 @@ def test_what_cannot_be_paired_is_refused(dataset, tmp_path):
         evaluating.evaluate(trained, Settings(("quantities",), information_examples=5))
     lone = trained.dataset._replace(x_test=trained.dataset.x_test[:1], name="lone")
     with pytest.raises(UserError, match="pairs test examples; lone has 1"):
-        informing.check(trained, ("information",), None, lone)
+        informing.check(trained, Settings(("information",)), lone)
     store(tmp_path / "labels", k=2, condition="label", **small)
     with pytest.raises(ValueError, match="with --condition=label has an aggregate posterior"):
         evaluating.evaluate(loading.load(tmp_path / "labels"), Settings(("information",)))

@@ -8,7 +8,7 @@ import pytest
 
 from elbo_lab.cli import study_flags
 from elbo_lab.errors import UserError
-from elbo_lab.evaluation import pixel_classifiers
+from elbo_lab.evaluation import scikit_learn
 from elbo_lab.reports import results
 from elbo_lab.runs.evaluating import Kept
 from elbo_lab.studies import label_analysis, label_results, labels, stored_results
@@ -35,7 +35,7 @@ def test_flags_of_a_family_apply_to_its_cells():
 
 
 def test_a_missing_scikit_learn_is_refused_before_training(monkeypatch):
-    monkeypatch.setattr(pixel_classifiers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(scikit_learn.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="which is not installed: pip install"):
         labels.choices(SETTINGS, None)
 
@@ -58,7 +58,7 @@ def kept(right: list[int], error: float) -> Kept:
     own = {"confusion": CONFUSION, "calibration": CURVE | {"error": error}}
     naive = {"confusion": CONFUSION, "calibration": CURVE | {"error": 0.2}}
     classifiers = {"naive Bayes": naive, "the model": own}
-    return Kept(None, values, rows, {"classifiers": classifiers})
+    return Kept(None, values, rows, {"classification": {"classifiers": classifiers}})
 
 
 def cell(name: str, headline: str, **config) -> dict:

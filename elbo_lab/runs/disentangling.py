@@ -1,0 +1,121 @@
+"""The measure `disentanglement` of a stored run: what single dimensions of its codes stand for."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+
+from elbo_lab.data import Batch, Dataset
+from elbo_lab.errors import UserError
+from elbo_lab.evaluation import Evaluation, disentanglement, scikit_learn
+from elbo_lab.evaluation.active_units import ACTIVE_THRESHOLD, activity
+from elbo_lab.reports.tables import Result
+from elbo_lab.runs import derived, examples
+from elbo_lab.runs.instruments import Instrument, Outcome, Settings
+from elbo_lab.runs.loading import Trained
+
+NAME = "disentanglement"
+# Score -> its title and its symbol.
+TITLES = {
+    "mig": ("mutual information gap", "MIG"),
+    "sap": ("separated attribute predictability", "SAP"),
+    "dci_disentanglement": ("disentanglement", "DCI D"),
+    "dci_completeness": ("completeness", "DCI C"),
+    "dci_informativeness": ("informativeness", "DCI I"),
+    "factor_vae": ("FactorVAE score", "FactorVAE"),
+    "beta_vae": ("beta-VAE score", "beta-VAE"),
+}
+
+
+class Scores(NamedTuple):
+    """Scores of the means of q(z|x), of the training examples; fits are judged on the test ones."""
+
+    mig: float
+    sap: float
+    dci_disentanglement: float
+    dci_completeness: float
+    dci_informativeness: float
+    factor_vae: float
+    beta_vae: float
+    active: float  # active units
+
+
+def check(trained: Trained, settings: Settings, dataset: Dataset) -> None:
+    """Refuses what has no score, before anything is computed.
+
+    Raises:
+      UserError: the factors of the data are unknown, codes are no vectors of at least two real
+        numbers, or scikit-learn is not installed.
+    """
+    del settings
+    for own in (trained.dataset, dataset):
+        if own.factors is None or not len(own.factors.test):
+            raise UserError(
+                f"--measures={NAME} needs data whose factors are known, --dataset=factors or "
+                f"factors64, or dSprites' file; got {own.name}."
+            )
+    if _num_features(trained) < 2:
+        raise UserError(
+            f"--measures={NAME} needs codes of at least two real numbers; {trained.path} is a run "
+            f"of {trained.config.model}."
+        )
+    scikit_learn.check_installed(f"--measures={NAME}")
+
+
+def _num_features(trained: Trained) -> int:
+    """L of the run's codes; 0 if it has none, or codes that are tokens."""
+    method = trained.method
+    if method.encode is None or method.code_spec is not None:
+        return 0
+    batch = Batch(examples.test_examples(trained.config, trained.dataset, trained.spec).x[:1])
+    return jax.eval_shape(method.encode, trained.params, trained.stats, batch).shape[-1]
+
+
+def measure(
+    trained: Trained, settings: Settings, dataset: Dataset, values: Evaluation, seed: int
+) -> Outcome:
+    """Scores of the run's codes, by the test examples of a data set."""
+    del settings, values
+    found = scores(trained, dataset, seed)
+    rows = [
+        Result(title, symbol, getattr(found, name), unit="in 0..1", split="train")
+        for name, (title, symbol) in TITLES.items()
+    ]
+    return Outcome({}, rows, found._asdict())
+
+
+def scores(trained: Trained, dataset: Dataset, seed: int) -> Scores:
+    """The scores of a run.
+
+    Args:
+      trained: its training examples are scored.
+      dataset: its test examples judge what is fitted.
+      seed: of groups of examples and of forests.
+    """
+    config, spec = trained.config, trained.spec
+    train = _means(trained, examples.all_of_train(config, trained.dataset, spec).x)
+    test = _means(trained, examples.test_examples(config, dataset, spec).x)
+    factors = trained.dataset.factors.train
+    splits = (train, factors, test, dataset.factors.test)
+    return Scores(
+        disentanglement.mig(train, factors),
+        disentanglement.sap(*splits),
+        *disentanglement.dci(*splits, seed=seed),
+        disentanglement.factor_vae(train, factors, seed),
+        disentanglement.beta_vae(train, factors, seed),
+        float(np.sum(activity(train) > ACTIVE_THRESHOLD)),
+    )
+
+
+def _means(trained: Trained, x: Array) -> np.ndarray:
+    """Means of q(z|x) of examples [N, D]: [N, L]."""
+    encode = jax.jit(trained.method.encode)
+    parts = [
+        encode(trained.params, trained.stats, Batch(x[start : start + derived.CHUNK]))
+        for start in range(0, len(x), derived.CHUNK)
+    ]
+    return np.concatenate(parts).astype(np.float64)
+
+
+INSTRUMENT = Instrument(check, measure)
