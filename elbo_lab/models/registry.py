@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from elbo_lab.data.dataset import Spec
-from elbo_lab.models import conv, mixture, mlp, pixelcnn, sbn, vqvae
+from elbo_lab.models import conv, mixture, mlp, pixel_flow, pixelcnn, sbn, vqvae
 
 
 class Family(NamedTuple):
@@ -57,6 +57,14 @@ MODELS: dict[str, Family] = {
         pixelcnn.make,
         "gated PixelCNN, an exact density of binary images, 256 levels or codes",
         relative_cost=45.0,
+    ),
+    "flow": Family(
+        pixel_flow.FlowOptions,
+        pixel_flow.make,
+        "flow of the pixels of images, with uniform or learned noise added to their levels",
+        objective="elbo",
+        k=1,
+        relative_cost=10.0,
     ),
     "vqvae": Family(
         vqvae.VQVAEOptions,

@@ -99,7 +99,9 @@ def test_a_density_integrates_to_one_and_is_that_of_its_draws(name, size):
 
         log_density, z, log_prob, again = jax.tree.map(np.asarray, compute(grid, jax.random.key(0)))
     density = np.exp(log_density.reshape(len(log_density), -1)) * width**size
-    np.testing.assert_allclose(density.sum(axis=0), 1, atol=1e-4 if (name, size) == ("spline", 2) else 1e-5)
+    np.testing.assert_allclose(
+        density.sum(axis=0), 1, atol=1e-4 if (name, size) == ("spline", 2) else 1e-5
+    )
     np.testing.assert_allclose(log_prob, again, rtol=1e-9, atol=1e-9)
     cells = grid.reshape(-1, size)
     mean = np.einsum("gb,gl->bl", density, cells)

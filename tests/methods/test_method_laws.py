@@ -76,6 +76,12 @@ CASES: dict[str, tuple[dict, Spec]] = {
         | {"prior": "flow", "prior_depth": 2, "prior_width": (4,)},
         BINARY,
     ),
+    "flow, variational": (
+        {"model": "flow", "dequantization": "variational", "k": 3, "eval_k": 6}
+        | {"prior_flow": "affine", "prior_depth": 2, "prior_width": (4,), "noise_width": (4,)}
+        | SMALL,
+        BINARY,
+    ),
     "vqvae, categorical": (VQ | {"likelihood": "categorical"}, COLOUR),
     "mlp, labels": (MLP | {"latent_dims": (2,), "condition": "label"}, LABELLED),
     "conv, labels": (CONV | {"condition": "label"}, LABELLED),
@@ -95,6 +101,7 @@ SLOW = (
     "mlp, predicted variance",
     "conv, low rank, VampPrior, colours",
     "mlp, flows",
+    "flow, variational",
     "vqvae, categorical",
     "mlp, labels",
     "conv, labels",
