@@ -18,6 +18,8 @@ from elbo_lab.objective_options import AUTOENCODER
 
 # Settings that another one's value alone gives a meaning: setting -> (other setting, its values).
 _OF_CHOICES = {
+    "noise_depth": ("dequantization", ("variational",)),
+    "noise_width": ("dequantization", ("variational",)),
     "likelihood_variance": ("likelihood", ("gaussian_fixed",)),
     "likelihood_components": ("likelihood", ("logistic_mixture",)),
     "posterior_rank": ("posterior", ("lowrank",)),
@@ -40,7 +42,7 @@ def check_settings(config: Config) -> None:
             f"got {config.binarization}."
         )
     for name, (other, values) in _OF_CHOICES.items():
-        if name in changed and settings[other] not in values:
+        if name in changed and other in settings and settings[other] not in values:
             raise UserError(
                 f"--{name}={configs.flag_text(changed[name])} needs --{other}="
                 f"{' or '.join(values)}; got {settings[other]}."
@@ -78,6 +80,9 @@ def check_settings(config: Config) -> None:
 def check_objective(config: Config) -> None:
     """Raises a UserError for an objective that q(z|x) or p(z) is not made for."""
     settings, objective = configs.own_settings(config), config.objective
+    if config.model == "flow":
+        _check_noise_bound(settings, objective)
+        return
     posterior = settings.get("posterior", "diagonal")
     prior = settings.get("prior", "standard")
     if objective == AUTOENCODER:
@@ -100,6 +105,22 @@ def check_objective(config: Config) -> None:
     if prior != "standard":
         law = "a flow" if prior == "flow" else "a mixture"
         _check_closed_kl(settings, objective, "prior", prior, f"to {law}")
+
+
+def _check_noise_bound(settings: dict[str, Any], objective: str) -> None:
+    """Raises a UserError for an objective that is no function of log-weights of the noise."""
+    entries = catalogue.CATALOGUE.items()
+    valid = [name for name, entry in entries if entry.kind == catalogue.LOG_WEIGHTS]
+    if objective not in valid:
+        raise UserError(
+            f"--objective={objective} does not go with --model=flow, whose bounds are functions of "
+            f"the log-weights of noise; valid: {', '.join(valid)}."
+        )
+    if settings.get("kl") == "analytic":
+        raise UserError(
+            f"--objective={objective} with --kl=analytic does not go with --model=flow, since the "
+            "KL of the noise has no closed form; use --kl=mc."
+        )
 
 
 def _check_closed_kl(

@@ -43,7 +43,9 @@ def batch_size(model: Model, k: int, num_draws: int) -> int:
     return max(1, model.rows // draws_per_chunk(k, num_draws))
 
 
-def make_measure(model: Model, k: int, num_draws: int) -> Callable[..., dict[str, Array]]:
+def make_measure(
+    model: Model, k: int, num_draws: int, with_means: bool = True
+) -> Callable[..., dict[str, Array]]:
     """The measurement of a batch, `Method.measure`; in nats per example, except the sample size.
 
     log_likelihood         [B], L_K = log 1/K sum_k w_k with all K draws
@@ -59,6 +61,7 @@ def make_measure(model: Model, k: int, num_draws: int) -> Callable[..., dict[str
       model: whose bounds are estimated.
       k: draws inside the IWAE bound, k <= num_draws.
       num_draws: K, draws of the log-likelihood estimate.
+      with_means: False to leave out the layers' means.
 
     Raises:
       ValueError: if k > num_draws, which leaves no complete group.
@@ -80,6 +83,7 @@ def make_measure(model: Model, k: int, num_draws: int) -> Callable[..., dict[str
         start = _Sums(zero - jnp.inf, zero - jnp.inf, zero, zero, zero, zero)
         sums = stream(draws_key, params, x, given, start, add)
         exact = {} if model.log_px is None else {"log_px": model.log_px(params, x, given)}
+        means = layer_means(means_key, model.posterior(params, x, given)) if with_means else {}
         return exact | {
             "log_likelihood": sums.log_w - jnp.log(float(num_draws)),
             "iwae": sums.iwae / groups,
@@ -87,7 +91,7 @@ def make_measure(model: Model, k: int, num_draws: int) -> Callable[..., dict[str
             "kl": sums.kl / num_draws,
             "reconstruction": sums.reconstruction / num_draws,
             "effective_sample_size": jnp.exp(2 * sums.log_w - sums.log_w2),
-            **layer_means(means_key, model.posterior(params, x, given)),
+            **means,
         }
 
     return measure

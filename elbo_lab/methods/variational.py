@@ -77,7 +77,7 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
 def has_plane(config: Config, model: Model) -> bool:
     """True if z is [*batch, 2] of real numbers, whose points are decoded without a label."""
     has_points = not model.is_discrete and model.classes is None
-    return config.model_options.latent_dims == (2,) and has_points
+    return getattr(config.model_options, "latent_dims", None) == (2,) and has_points
 
 
 def objective_loss(

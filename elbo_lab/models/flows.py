@@ -109,19 +109,25 @@ def maf(size: int, hidden_dims: Sequence[int], activation: str) -> Step:
     return Step(start, bijection)
 
 
-def affine(size: int, hidden_dims: Sequence[int], activation: str) -> Step:
-    """The affine coupling of the last L - L // 2 values by the first (Dinh et al. 2017)."""
+def affine(size: int, hidden_dims: Sequence[int], activation: str, context_size: int = 0) -> Step:
+    """The affine coupling of the last L - L // 2 values by the first, and by a context of
+    `context_size` values if there is one (Dinh et al. 2017).
+    """
     second = size - size // 2
     network = _Conditioner(hidden_dims, 2 * second, activation)
 
     def bijection(params: Params, context: Array | None) -> Bijection:
         def conditioner(first: Array) -> tuple[Array, Array]:
-            shift, raw = jnp.split(network.apply({"params": params}, first), 2, axis=-1)
+            inputs = [first]
+            if context is not None:
+                inputs.append(jnp.broadcast_to(context, (*first.shape[:-1], context_size)))
+            outputs = network.apply({"params": params}, jnp.concatenate(inputs, axis=-1))
+            shift, raw = jnp.split(outputs, 2, axis=-1)
             return shift, bounded(raw)
 
         return affine_coupling(conditioner, size)
 
-    return Step(_start(network, size), bijection)
+    return Step(_start(network, size // 2 + context_size), bijection)
 
 
 def spline(size: int, hidden_dims: Sequence[int], activation: str) -> Step:
@@ -138,7 +144,7 @@ def spline(size: int, hidden_dims: Sequence[int], activation: str) -> Step:
 
         return spline_coupling(conditioner, size, _BINS, _BOUND)
 
-    return Step(_start(network, size), bijection)
+    return Step(_start(network, size // 2), bijection)
 
 
 def bounded(raw: Array) -> Array:
@@ -173,8 +179,8 @@ class _Conditioner(nn.Module):
         return y.reshape(*x.shape[:-1], self.outputs)
 
 
-def _start(network: _Conditioner, size: int) -> Callable[[Array], Any]:
-    return lambda key: network.init(key, jnp.zeros(size // 2))["params"]
+def _start(network: _Conditioner, inputs: int) -> Callable[[Array], Any]:
+    return lambda key: network.init(key, jnp.zeros(inputs))["params"]
 
 
 def _name(i: int) -> str:

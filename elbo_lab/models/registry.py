@@ -4,7 +4,18 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from elbo_lab.data.dataset import Spec
-from elbo_lab.models import conv, mixture, mlp, pixelcnn, pixelrnn, pixelvae, sbn, text, vqvae
+from elbo_lab.models import (
+    conv,
+    mixture,
+    mlp,
+    pixel_flow,
+    pixelcnn,
+    pixelrnn,
+    pixelvae,
+    sbn,
+    text,
+    vqvae,
+)
 
 
 class Family(NamedTuple):
@@ -71,6 +82,14 @@ MODELS: dict[str, Family] = {
         objective="elbo",
         k=1,
         relative_cost=40.0,
+    ),
+    "flow": Family(
+        pixel_flow.FlowOptions,
+        pixel_flow.make,
+        "flow of the pixels of images, with uniform or learned noise added to their levels",
+        objective="elbo",
+        k=1,
+        relative_cost=10.0,
     ),
     "vqvae": Family(
         vqvae.VQVAEOptions,

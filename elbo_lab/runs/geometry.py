@@ -286,7 +286,7 @@ def _latent_space(trained: Trained, name: str, label: int | None) -> LatentSpace
     model = models.make(trained.config, trained.spec)
     family = trained.config.model
     reason = ""
-    if not isinstance(model, Model):
+    if not isinstance(model, Model) or trained.method.encode is None:
         reason = f"{family} has none"
     elif model.is_discrete:
         reason = f"those of {family} are discrete"

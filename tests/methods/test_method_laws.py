@@ -88,6 +88,12 @@ CASES: dict[str, tuple[dict, Spec]] = {
         | {"prior": "flow", "prior_depth": 2, "prior_width": (4,)},
         BINARY,
     ),
+    "flow, variational": (
+        {"model": "flow", "dequantization": "variational", "k": 3, "eval_k": 6}
+        | {"prior_flow": "affine", "prior_depth": 2, "prior_width": (4,), "noise_width": (4,)}
+        | SMALL,
+        BINARY,
+    ),
     "vqvae, categorical": (VQ | {"likelihood": "categorical"}, COLOUR),
     "text": (TEXT, LINES),
     "text, autoregressive": (
@@ -116,6 +122,7 @@ SLOW = (
     "mlp, predicted variance",
     "conv, low rank, VampPrior, colours",
     "mlp, flows",
+    "flow, variational",
     "vqvae, categorical",
     "text",
     "text, autoregressive",

@@ -130,8 +130,8 @@ def numpy_maf(params, depth, z):
     log_det = 0.0
     for i in reversed(range(depth)):
         step = params[f"step_{i + 1}"]
-        # Units see the first value or none, in turn.
-        sees_first = np.arange(len(step["hidden_0_bias"])) % 2 == 1
+        # The second half of the units sees the first value, the other half none.
+        sees_first = np.arange(len(step["hidden_0_bias"])) >= len(step["hidden_0_bias"]) / 2
         of_first = z[..., :1] * step["hidden_0_kernel"][0] * sees_first
         hidden = np.tanh(of_first + step["hidden_0_bias"])
         m, raw = (

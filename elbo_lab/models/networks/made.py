@@ -41,7 +41,7 @@ class MADE(nn.Module):
         rows, degrees = x.reshape(-1, size), order
         for i, width in enumerate(self.hidden_dims):
             # A unit of degree d sees the values 1, ..., d. Those of degree 0 see the context alone.
-            own = np.arange(width) % size
+            own = np.arange(width) * size // width  # spread evenly over 0, ..., L - 1
             rows = masked_dense(self, f"hidden_{i}", rows, degrees[:, None] <= own[None])
             if i == 0 and context is not None:
                 features = rows.reshape(*x.shape[:-1], width) + context
