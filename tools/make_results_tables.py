@@ -1,5 +1,4 @@
-"""Updates the tables of docs/protocols.md, docs/bounds.md (measured gradients) and of pages in
-docs/systems/ from code and results/.
+"""Updates the tables of documents (PAGES) from code and results/.
 
     python -m tools.make_results_tables
 
@@ -8,6 +7,7 @@ A test fails if they are out of date.
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 from elbo_lab import configs
 from elbo_lab.cli import run_flags
@@ -34,9 +34,8 @@ from elbo_lab.studies import (
 )
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENT, RESULTS = ROOT / "docs" / "protocols.md", ROOT / "results"
-BOUNDS = ROOT / "docs" / "bounds.md"
-SYSTEMS = ROOT / "docs" / "systems"
+RESULTS, DOCS = ROOT / "results", ROOT / "docs"
+SYSTEMS = DOCS / "systems"
 
 
 def protocols() -> str:
@@ -61,101 +60,60 @@ def search() -> str:
     return halving_table.markdown(halving_table.read(path))
 
 
-def document(text: str) -> str:
-    """The document with its tables updated."""
-    text = documents.replaced(text, "protocols", protocols())
-    tables = {
-        "table1": table1_results.markdown(table1_results.read(RESULTS)),
-        "fast_protocol": search(),
-        "time_to_nll": time_to_nll_results.markdown(time_to_nll_results.read(RESULTS)),
-    }
-    for name in published.COMPARISONS:
-        tables[name] = comparison_results.markdown(name, comparison_results.read(RESULTS, name))
-    for name, content in tables.items():
-        text = documents.replaced(text, name, content)
-    return text
+def stored(results: ModuleType) -> Callable[[], str]:
+    """The function that makes a study's tables of its stored results."""
+    return lambda: results.markdown(results.read(RESULTS))
 
 
-def mixtures_page(text: str) -> str:
-    """The page of the study mixtures with its tables updated."""
-    results = mixture_results.markdown(mixture_results.read(RESULTS))
-    return documents.replaced(text, "mixtures", results)
+def comparison(name: str) -> Callable[[], str]:
+    """The function that makes the table of a published comparison of its stored results."""
+    return lambda: comparison_results.markdown(name, comparison_results.read(RESULTS, name))
 
 
-def features_page(text: str) -> str:
-    """The page of the study features with its table updated."""
-    results = feature_results.markdown(feature_results.read(RESULTS))
-    return documents.replaced(text, "features", results)
+def likelihood_tables() -> str:
+    """The tables of the study likelihoods."""
+    return likelihood_results.markdown(computed.read(likelihoods.STUDY, RESULTS))
 
 
-def likelihoods_page(text: str) -> str:
-    """The page of the study likelihoods with its tables updated."""
-    stored = computed.read(likelihoods.STUDY, RESULTS)
-    return documents.replaced(text, "likelihoods", likelihood_results.markdown(stored))
+def binary_gradients() -> str:
+    """The gradients of binary draws, as the study discrete measured them."""
+    return discrete_results.gradients_markdown(discrete_results.read(RESULTS))
 
 
-def autoencoder_page(text: str) -> str:
-    """The page of the study autoencoder with its tables updated."""
-    results = autoencoder_results.markdown(autoencoder_results.read(RESULTS))
-    return documents.replaced(text, "autoencoder", results)
-
-
-def discrete_page(text: str) -> str:
-    """The page of the study discrete with its table updated."""
-    results = discrete_results.markdown(discrete_results.read(RESULTS))
-    return documents.replaced(text, "discrete", results)
-
-
-def information_page(text: str) -> str:
-    """The page of the study information with its tables updated."""
-    results = information_results.markdown(information_results.read(RESULTS))
-    return documents.replaced(text, "information", results)
-
-
-def collapse_page(text: str) -> str:
-    """The page of the study collapse with its table updated."""
-    results = collapse_results.markdown(collapse_results.read(RESULTS))
-    return documents.replaced(text, "collapse", results)
-
-
-def labels_page(text: str) -> str:
-    """The page of the study labels with its tables updated."""
-    results = label_results.markdown(label_results.read(RESULTS))
-    return documents.replaced(text, "labels", results)
-
-
-def bounds_page(text: str) -> str:
-    """The page of bounds with the measured gradients of binary draws updated."""
-    results = discrete_results.gradients_markdown(discrete_results.read(RESULTS))
-    return documents.replaced(text, "binary_gradients", results)
-
-
-def disentanglement_page(text: str) -> str:
-    """The page of the study disentangle with its table updated."""
-    results = disentangle_results.markdown(disentangle_results.read(RESULTS))
-    return documents.replaced(text, "disentangle", results)
-
-
-# The documents, and the functions that update them.
-PAGES: dict[Path, Callable[[str], str]] = {
-    DOCUMENT: document,
-    SYSTEMS / "mixtures.md": mixtures_page,
-    SYSTEMS / "features.md": features_page,
-    SYSTEMS / "likelihoods.md": likelihoods_page,
-    SYSTEMS / "autoencoder.md": autoencoder_page,
-    SYSTEMS / "discrete.md": discrete_page,
-    SYSTEMS / "information.md": information_page,
-    SYSTEMS / "collapse.md": collapse_page,
-    SYSTEMS / "disentanglement.md": disentanglement_page,
-    SYSTEMS / "labels.md": labels_page,
-    BOUNDS: bounds_page,
+# Document -> the name of each of its tables, and the function that makes it.
+PAGES: dict[Path, dict[str, Callable[[], str]]] = {
+    DOCS / "protocols.md": {
+        "protocols": protocols,
+        "table1": stored(table1_results),
+        "fast_protocol": search,
+        "time_to_nll": stored(time_to_nll_results),
+        **{name: comparison(name) for name in published.COMPARISONS},
+    },
+    DOCS / "bounds.md": {"binary_gradients": binary_gradients},
+    SYSTEMS / "mixtures.md": {"mixtures": stored(mixture_results)},
+    SYSTEMS / "features.md": {"features": stored(feature_results)},
+    SYSTEMS / "likelihoods.md": {"likelihoods": likelihood_tables},
+    SYSTEMS / "autoencoder.md": {"autoencoder": stored(autoencoder_results)},
+    SYSTEMS / "discrete.md": {"discrete": stored(discrete_results)},
+    SYSTEMS / "information.md": {"information": stored(information_results)},
+    SYSTEMS / "collapse.md": {"collapse": stored(collapse_results)},
+    SYSTEMS / "disentanglement.md": {"disentangle": stored(disentangle_results)},
+    SYSTEMS / "labels.md": {"labels": stored(label_results)},
 }
+
+
+def updated(path: Path) -> str:
+    """The text of a document with its tables made anew."""
+    text = path.read_text()
+    for name, content in PAGES[path].items():
+        text = documents.replaced(text, name, content())
+    return text
 
 
 def main() -> int:
     """Writes the documents."""
-    for path, updated in PAGES.items():
-        path.write_text(updated(path.read_text()))
+    for path in PAGES:
+        path.write_text(updated(path))
         print(f"wrote {path}")
     return 0
 
