@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from elbo_lab.reports import collapse_figures
-from elbo_lab.studies import collapse_results, stored_results
+from elbo_lab.studies import analysed_study, collapse_results
 from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts, crossed
-from elbo_lab.sweeps import sweep_reporting
 
 # Every objective here takes the KL in closed form.
 _ELBO = {"objective": "elbo", "kl": "analytic"}
@@ -32,31 +31,15 @@ def choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
     return crossed({collapse_results.AXIS: REMEDIES})
 
 
-def table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
-    """The table of the cells, and that of the study once a cell is trained."""
-    del settings
-    cells = sweep_reporting.table(sweep)
-    results = collapse_results.content(path, sweep)
-    return cells if results is None else f"{cells}\n\n{collapse_results.text(results)}"
-
-
 def drawing(path: Path, sweep: dict[str, Any]) -> str:
     """SVG of KL and L_K over the steps; "" until a cell is trained."""
     results = collapse_results.content(path, sweep)
     return "" if results is None else collapse_figures.figure(results["rows"], results["eval_k"])
 
 
-def kept_in(study: Study, folder: Path) -> Study:
-    """The study that writes its results into a folder, once all cells are trained."""
-
-    def stored_table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
-        results = collapse_results.content(path, sweep)
-        if sweep["complete"] and results is not None:
-            stored_results.write(folder / collapse_results.FILE, results)
-        return study.table(path, sweep, settings)
-
-    return study._replace(table=stored_table)
-
+_TABLE, _KEPT_IN = analysed_study.table_and_file(
+    collapse_results.FILE, collapse_results.content, collapse_results.text
+)
 
 STUDY = Study(
     "collapse",
@@ -81,7 +64,7 @@ STUDY = Study(
     caption="Top: KL(q(z|x) || p(z)) of the training images during training; 0 means that z is "
     "unused. Bottom: the bound L_K of the first test images, measured during training without "
     "dropped pixels.",
-    table=table,
-    kept_in=kept_in,
+    table=_TABLE,
+    kept_in=_KEPT_IN,
     drawing=drawing,
 )

@@ -9,9 +9,8 @@ from typing import Any
 
 from elbo_lab.errors import UserError
 from elbo_lab.reports import information_figures
-from elbo_lab.studies import information_analysis, information_results, stored_results
+from elbo_lab.studies import analysed_study, information_analysis, information_results
 from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts, crossed, flag_axis
-from elbo_lab.sweeps import sweep_reporting
 
 MODELS = ("mlp", "conv", "sbn")
 
@@ -49,31 +48,15 @@ def choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
     )
 
 
-def table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
-    """The table of the cells and, once all are trained, those of the study."""
-    del settings
-    cells = sweep_reporting.table(sweep)
-    content = information_results.content(path, sweep)
-    return "\n\n".join([cells, information_results.text(content)]) if content else cells
-
-
 def drawing(path: Path, sweep: dict[str, Any]) -> str:
     """SVG of laws, estimates and training; "" until all cells are trained."""
     content = information_results.content(path, sweep)
     return information_figures.study(content) if content else ""
 
 
-def kept_in(study: Study, folder: Path) -> Study:
-    """The study that writes its results into a folder, once all of it is done."""
-
-    def stored_table(path: Path, sweep: dict[str, Any], settings: Texts) -> str:
-        content = information_results.content(path, sweep)
-        if sweep["complete"] and content:
-            stored_results.write(folder / information_results.FILE, content)
-        return study.table(path, sweep, settings)
-
-    return study._replace(table=stored_table)
-
+_TABLE, _KEPT_IN = analysed_study.table_and_file(
+    information_results.FILE, information_results.content, information_results.text
+)
 
 STUDY = Study(
     "information",
@@ -94,8 +77,8 @@ STUDY = Study(
     "q(z|x) that is not the true one. Below: the ELBO and the information of VAEs on test images "
     "against the epochs of training; Barber-Agakov is of the model's own x and z. Bars: two "
     "standard errors.",
-    table=table,
-    kept_in=kept_in,
+    table=_TABLE,
+    kept_in=_KEPT_IN,
     drawing=drawing,
     after_training=information_analysis.compute,
 )
