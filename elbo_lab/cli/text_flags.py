@@ -73,11 +73,8 @@ def show(trained, key, out: Path) -> None:
 
 def _samples(trained, key) -> tuple[str, list[str], dict[str, np.ndarray]]:
     """Draws, or completions of --prefix: a title, a line for each, and the arrays of a file."""
-    from elbo_lab.runs import (
-        poems,
-        sampling,
-        text_records,
-    )  # imported late: JAX is configured first
+    # Imported late: JAX is configured first.
+    from elbo_lab.runs import poems, sampling, text_records
     from elbo_lab.runs.progress import Progress
 
     values, text = flags.FLAGS, trained.dataset.text
