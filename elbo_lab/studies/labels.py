@@ -54,7 +54,7 @@ _table, _kept_in = analysed_study.table_and_file(label_results.FILE, results, la
 
 STUDY = Study(
     "labels",
-    "How good a classifier is a model p(x|y), by Bayes' rule?",
+    "How well does a generative model classify, by Bayes' rule?",
     {
         "dataset": "mnist_small",
         "batch_size": "50",
