@@ -31,7 +31,7 @@ def by_size(curve: Mapping[str, Any]) -> str:
     axes = figure.subplots()
     numbers = curve["examples"]
     _lines(axes, numbers, curve, _OF_PAIRS)
-    axes.axhline(curve["rate"], label=LABELS["rate"], **_line("rate"))
+    axes.axhline(curve["rate"], label=LABELS["rate"], **_line("rate") | {"marker": ""})
     axes.plot(numbers, [math.log(n) for n in numbers], **_limit("log N"))
     axes.set_xscale("log")
     svg_figures.ticks_at(axes, numbers)
