@@ -17,7 +17,6 @@ from numpyro.distributions import constraints
 
 from elbo_lab.distributions.splines import rational_quadratic
 from elbo_lab.losses.posteriors import sampler_with_density
-from elbo_lab.losses.weights import frozen
 
 # A map and the logarithm of its Jacobian's determinant: [*any, L] -> [*any, L] and [*any].
 Map = Callable[[Array], tuple[Array, Array]]
@@ -59,36 +58,32 @@ def autoregressive(conditioner: Conditioner) -> Bijection:
     """An inverse autoregressive map, z_i = exp(a_i) y_i + m_i with (m, a) = conditioner(y), a_i and
     m_i functions of y_1, ..., y_{i-1} (Kingma et al. 2016, equations 9 and 10).
 
-    `forward` is one call of the conditioner. `inverse` is L of them in turn, which have no
-    derivative; y(z) gets its derivatives, by z and by the conditioner's parameters, from
-    dy = J^-1 (dz - dT), with J = dz / dy lower triangular. J takes L more passes, side by side.
-    `inverse_at` spares the L passes in turn. The derivatives are first ones.
+    `forward` is one call of the conditioner. `inverse` is L of them in turn. `inverse_at` spares
+    these. Where y(z) is differentiated, by z or by the conditioner's parameters, both take
+    dy = J^-1 (dz - dT), with J = dz / dy lower triangular: L more passes, side by side.
     """
 
     def forward(y: Array) -> tuple[Array, Array]:
         shift, log_scale = conditioner(y)
         return jnp.exp(log_scale) * y + shift, jnp.sum(log_scale, axis=-1)
 
-    def inverse_at(value: Array, z: Array) -> tuple[Array, Array]:
-        value = jax.lax.stop_gradient(value)
-        residual = forward(value)[0] - z
-        # Zero, with the derivatives of T(y) - z at fixed y.
-        residual = residual - jax.lax.stop_gradient(residual)
-        y = value - _solve(lambda y: forward(y)[0], value, residual)
+    def solved(z: Array, start: Array, solve: Callable) -> tuple[Array, Array]:
+        y = jax.lax.custom_root(lambda y: forward(y)[0] - z, start, solve, _triangular_solve)
         return y, -forward(y)[1]
 
     def inverse(z: Array) -> tuple[Array, Array]:
-        held = jax.lax.stop_gradient(z)
+        def search(function: Callable, start: Array) -> Array:
+            def with_one_more(i: Array, y: Array) -> Array:
+                # Pass i makes y_i right, as y_1, ..., y_{i-1} are already.
+                shift, log_scale = conditioner(y)
+                return (z - shift) * jnp.exp(-log_scale)
 
-        def with_one_more(i: Array, y: Array) -> Array:
-            # Pass i makes y_i right, as y_1, ..., y_{i-1} are already.
-            shift, log_scale = conditioner(y)
-            return (held - shift) * jnp.exp(-log_scale)
+            return jax.lax.fori_loop(0, z.shape[-1], with_one_more, start)
 
-        def search(y: Array) -> Array:
-            return jax.lax.fori_loop(0, z.shape[-1], with_one_more, y)
+        return solved(z, jnp.zeros_like(z), search)
 
-        return inverse_at(frozen(search)(jnp.zeros_like(held)), z)
+    def inverse_at(value: Array, z: Array) -> tuple[Array, Array]:
+        return solved(z, jax.lax.stop_gradient(value), lambda function, start: start)
 
     return Bijection(forward, inverse, inverse_at)
 
@@ -259,19 +254,17 @@ class FlowDraws:
         return draw[0]
 
 
-def _solve(function: Callable[[Array], Array], y: Array, residual: Array) -> Array:
-    """J^-1 residual, with J = d function / dy at y, lower triangular and held fixed.
+def _triangular_solve(push: Callable[[Array], Array], tangent: Array) -> Array:
+    """J^-1 tangent, J lower triangular.
 
     Args:
-      function: [*any, L] -> [*any, L].
-      y: [*any, L].
-      residual: [*any, L].
+      push: the linear map J, [*any, L] -> [*any, L].
+      tangent: [*any, L].
     """
-    _, push = jax.linearize(frozen(function), y)
-    basis = jnp.eye(y.shape[-1], dtype=y.dtype)
-    columns = jax.vmap(lambda e: push(jnp.broadcast_to(e, y.shape)))(basis)
-    jacobian = jax.lax.stop_gradient(jnp.moveaxis(columns, 0, -1))  # [*any, L, L]
+    basis = jnp.eye(tangent.shape[-1], dtype=tangent.dtype)
+    columns = jax.vmap(lambda e: push(jnp.broadcast_to(e, tangent.shape)))(basis)
+    jacobian = jnp.moveaxis(columns, 0, -1)  # [*any, L, L]
     solution = jax.lax.linalg.triangular_solve(
-        jacobian, residual[..., None], left_side=True, lower=True
+        jacobian, tangent[..., None], left_side=True, lower=True
     )
     return solution[..., 0]

@@ -91,20 +91,20 @@ def prior_flow_option() -> Any:
     """The field `prior_flow`, of type str."""
     return option(
         "maf",
-        "steps of --prior=flow: masked autoregressive ones, whose draws take one pass for each "
-        "latent dimension, affine couplings, or rational-quadratic spline couplings",
+        "steps of a flow as prior: masked autoregressive ones, whose draws take one pass for each "
+        "dimension, affine couplings, or rational-quadratic spline couplings",
         tuple(PRIOR_STEPS),
     )
 
 
 def prior_depth_option() -> Any:
     """The field `prior_depth`, of type int."""
-    return option(4, "steps of --prior=flow", least=1)
+    return option(4, "steps of a flow as prior", least=1)
 
 
 def prior_width_option() -> Any:
     """The field `prior_width`, of type tuple[int, ...]."""
-    return option((200,), "hidden widths of each step of --prior=flow", least=1)
+    return option((200,), "hidden widths of each step of a flow as prior", least=1)
 
 
 def prior_components_option() -> Any:
