@@ -74,8 +74,7 @@ CASES: dict[str, tuple[dict, Spec]] = {
         COLOUR,
     ),
     "vqvae, categorical": (VQ | {"likelihood": "categorical"}, COLOUR),
-    "text": (TEXT, LINES),
-    "text, autoregressive": (
+    "text": (
         TEXT | {"text_decoder": "autoregressive", "decoder_dropout": 0.3, "objective": "iwae"},
         LINES,
     ),
@@ -98,7 +97,6 @@ SLOW = (
     "conv, low rank, VampPrior, colours",
     "vqvae, categorical",
     "text",
-    "text, autoregressive",
     "mlp, labels",
     "conv, labels",
     "pixelcnn, labels",
