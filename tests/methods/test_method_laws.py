@@ -95,8 +95,7 @@ CASES: dict[str, tuple[dict, Spec]] = {
         BINARY,
     ),
     "vqvae, categorical": (VQ | {"likelihood": "categorical"}, COLOUR),
-    "text": (TEXT, LINES),
-    "text, autoregressive": (
+    "text": (
         TEXT | {"text_decoder": "autoregressive", "decoder_dropout": 0.3, "objective": "iwae"},
         LINES,
     ),
@@ -125,7 +124,6 @@ SLOW = (
     "flow, variational",
     "vqvae, categorical",
     "text",
-    "text, autoregressive",
     "mlp, labels",
     "conv, labels",
     "pixelcnn, labels",
