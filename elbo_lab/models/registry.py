@@ -62,7 +62,7 @@ MODELS: dict[str, Family] = {
         pixelrnn.PixelRNNOptions,
         pixelrnn.make,
         "PixelRNN (row LSTM or diagonal BiLSTM), an exact density of the same data as pixelcnn",
-        relative_cost=45.0,
+        relative_cost=35.0,
     ),
     "vqvae": Family(
         vqvae.VQVAEOptions,
