@@ -14,7 +14,7 @@ from elbo_lab.losses import catalogue
 from elbo_lab.models import laws
 from elbo_lab.models.conditions import is_conditional
 from elbo_lab.models.laws import LIKELIHOODS
-from elbo_lab.objective_options import AUTOENCODER
+from elbo_lab.objective_options import AUTOENCODER, GAN, WASSERSTEIN, WITHOUT_DRAWS
 
 # Settings that another one's value alone gives a meaning: setting -> (other setting, its values).
 _OF_CHOICES = {
@@ -22,7 +22,17 @@ _OF_CHOICES = {
     "likelihood_components": ("likelihood", ("logistic_mixture",)),
     "posterior_rank": ("posterior", ("lowrank",)),
     "prior_components": ("prior", ("mixture", "vamp")),
+    "gradient_penalty": ("gan_loss", (WASSERSTEIN,)),
 }
+
+
+# Why an objective takes no other q(z|x) or p(z) than the default.
+_WITHOUT_PRIOR = {
+    AUTOENCODER: "decodes the means of q(z|x) and fits no prior",
+    GAN: "has no q(z|x) and fits no prior",
+}
+# The families that have a discriminator.
+GAN_MODELS = ("mlp", "conv")
 
 
 def check_settings(config: Config) -> None:
@@ -64,16 +74,18 @@ def check_objective(config: Config) -> None:
     settings, objective = configs.own_settings(config), config.objective
     posterior = settings.get("posterior", "diagonal")
     prior = settings.get("prior", "standard")
-    if objective == AUTOENCODER:
+    if objective in WITHOUT_DRAWS:
         for name, value, default in (
             ("posterior", posterior, "diagonal"),
             ("prior", prior, "standard"),
         ):
             if value != default:
                 raise UserError(
-                    f"--{name}={value} does not go with --objective={AUTOENCODER}, which decodes "
-                    f"the means of q(z|x) and fits no prior; valid: {default}."
+                    f"--{name}={value} does not go with --objective={objective}, which "
+                    f"{_WITHOUT_PRIOR[objective]}; valid: {default}."
                 )
+    if objective == GAN:
+        _check_gan(config)
     if posterior != "diagonal" and objective in catalogue.INDEPENDENT:
         raise UserError(
             f"--objective={objective} needs --posterior=diagonal, since it takes q(z|x) apart into "
@@ -90,6 +102,26 @@ def check_objective(config: Config) -> None:
         raise UserError(
             f"--objective={objective} needs --prior=standard, since it takes the KL in closed "
             f"form, which there is none of to a mixture; got {prior}."
+        )
+
+
+def _check_gan(config: Config) -> None:
+    """Raises a UserError for a model that has no generator or no discriminator of a GAN."""
+    if config.model not in GAN_MODELS:
+        raise UserError(
+            f"--objective={GAN} needs --model={' or '.join(GAN_MODELS)}, whose latents are "
+            f"continuous; got {config.model}."
+        )
+    if is_conditional(config.model_options):
+        raise UserError(
+            f"--condition=label does not go with --objective={GAN}, whose networks see no label; "
+            "use --condition=none."
+        )
+    latent_dims = config.model_options.latent_dims
+    if len(latent_dims) > 1:
+        raise UserError(
+            f"--objective={GAN} needs one stochastic layer; got "
+            f"--latent_dims={configs.flag_text(latent_dims)}."
         )
 
 
@@ -131,14 +163,14 @@ def check_labels(config: Config, dataset: Dataset) -> None:
 
 
 def check_means(config: Config, spec: Spec) -> None:
-    """Raises a UserError for an objective that compares x with the mean of p(x|z), if there is no
-    mean in closed form.
+    """Raises a UserError for an objective that takes the mean of p(x|z), if there is no mean in
+    closed form.
     """
-    if config.objective != "lambda_vae":
+    if config.objective not in ("lambda_vae", GAN):
         return
     if not laws.make(config.model_options, spec).has_mean:
         raise UserError(
-            f"--objective=lambda_vae needs the mean of p(x|z), which "
+            f"--objective={config.objective} needs the mean of p(x|z), which "
             f"--likelihood={config.model_options.likelihood} of several colours does not have in "
             "closed form; use discretized_logistic."
         )

@@ -88,6 +88,8 @@ QUANTITIES: dict[str, Quantity] = {
         of_x=True,
         of_all_classes=True,
     ),
+    "critic_real": Quantity("discriminator at test images", "D(x)", "per image"),
+    "critic_generated": Quantity("discriminator at samples", "D(G(z))", "per image"),
     "effective_sample_size": Quantity("effective sample size", "ESS of {eval_k}", "draws"),
 }
 
@@ -106,6 +108,8 @@ TERMS = {
     "nll": Term("negative log-likelihood"),
     "loss": Term("training loss"),
     "baseline_loss": Term("squared error of the baseline, halved", "nats^2 per image"),
+    "discriminator": Term("loss of the discriminator", "per image"),
+    "generator": Term("loss of the generator", "per image"),
     "commitment": Term("commitment term"),
     "codebook": Term("codebook term"),
     "perplexity": Term("perplexity of the codes", "codes"),

@@ -3,12 +3,12 @@
 from elbo_lab import models
 from elbo_lab.configs import Config
 from elbo_lab.data.dataset import Spec
-from elbo_lab.methods import autoencoder, density, mixture, variational, vqvae
+from elbo_lab.methods import autoencoder, density, gan, mixture, variational, vqvae
 from elbo_lab.methods.base import Method
 from elbo_lab.models.base import Density
 from elbo_lab.models.mixture import EMMixture, MixtureOptions
 from elbo_lab.models.vqvae import Quantized
-from elbo_lab.objective_options import AUTOENCODER
+from elbo_lab.objective_options import AUTOENCODER, GAN
 
 
 def make(config: Config, spec: Spec, num_train: int | None = None) -> Method:
@@ -33,6 +33,9 @@ def make(config: Config, spec: Spec, num_train: int | None = None) -> Method:
         return vqvae.make(model, config.model_options, spec)
     if config.objective == AUTOENCODER:
         return autoencoder.make(model, variational.has_plane(config, model))
+    if config.objective == GAN:
+        is_plane = variational.has_plane(config, model)
+        return gan.make(model, spec, config.objective_options.gan_loss, is_plane)
     return variational.make(config, model, num_train)
 
 
