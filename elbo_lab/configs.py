@@ -15,8 +15,8 @@ from elbo_lab.errors import UserError
 from elbo_lab.losses.estimators import DISCRETE_ESTIMATORS, has_enough
 from elbo_lab.models.registry import MODELS
 from elbo_lab.objective_options import (
-    AUTOENCODER,
     OBJECTIVE_OPTIONS,
+    WITHOUT_DRAWS,
     NoOptions,
     arguments,
     estimators_of,
@@ -88,7 +88,7 @@ class Config:
                 _known("optimizer", self.optimizer, OPTIMIZER_OPTIONS)
             ],
         }
-        default_k = None if objective == AUTOENCODER else family.k
+        default_k = None if objective in WITHOUT_DRAWS else family.k
         filled = {"objective": objective, "k": default_k if self.k is None else self.k}
         for name, cls in classes.items():
             options = getattr(self, name)

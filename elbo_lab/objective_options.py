@@ -14,6 +14,9 @@ from elbo_lab.losses.common import KL_MODES, WITHOUT_LOG_Q
 from elbo_lab.losses.two_targets import RWS_PHASES
 from elbo_lab.options import Hyper, option
 
+# The losses of a GAN; see `methods.gan`.
+NONSATURATING, WASSERSTEIN = GAN_LOSSES = ("nonsaturating", "wasserstein")
+
 _KL = "the KL term, from the draws (mc) or in closed form (analytic)"
 _GROUP_SIZE = "neighbouring latent dimensions in a group"
 _MIN_KL = "lambda, the KL in nats per group that costs nothing"
@@ -150,6 +153,18 @@ class RWSOptions:
     phase: str = option("wake", "how the inference network is trained", RWS_PHASES)
 
 
+@dataclasses.dataclass(frozen=True)
+class GANOptions:
+    """Settings of `gan`."""
+
+    gan_loss: str = option(
+        NONSATURATING, "of a GAN: nonsaturating, or Wasserstein with a gradient penalty", GAN_LOSSES
+    )
+    gradient_penalty: Hyper = option(
+        10.0, "lambda, weight of the penalty of --gan_loss=wasserstein", least=0, traced=True
+    )
+
+
 _WITH_OPTIONS: dict[str, type] = {
     "elbo": ELBOOptions,
     "beta_vae": BetaVAEOptions,
@@ -167,12 +182,14 @@ _WITH_OPTIONS: dict[str, type] = {
     "info_vae": InfoVAEOptions,
     "cubo": CUBOOptions,
     "rws": RWSOptions,
+    "gan": GANOptions,
 }
-# The one objective that is not a function of `losses`; see `methods.autoencoder`.
-AUTOENCODER = "autoencoder"
+# The objectives that are no functions of `losses` and take no draws of z for each x; see
+# `methods.autoencoder` and `methods.gan`.
+AUTOENCODER, GAN = WITHOUT_DRAWS = ("autoencoder", "gan")
 # The class of settings of every objective that `--objective` accepts.
 OBJECTIVE_OPTIONS: dict[str, type] = {
-    name: _WITH_OPTIONS.get(name, NoOptions) for name in (*losses.OBJECTIVES, AUTOENCODER)
+    name: _WITH_OPTIONS.get(name, NoOptions) for name in (*losses.OBJECTIVES, *WITHOUT_DRAWS)
 }
 
 

@@ -14,7 +14,7 @@ from elbo_lab.losses import catalogue
 from elbo_lab.models import laws
 from elbo_lab.models.conditions import is_conditional
 from elbo_lab.models.laws import LIKELIHOODS
-from elbo_lab.objective_options import AUTOENCODER
+from elbo_lab.objective_options import AUTOENCODER, GAN, WASSERSTEIN, WITHOUT_DRAWS
 
 # Settings that another one's value alone gives a meaning: setting -> (other setting, its values).
 _OF_CHOICES = {
@@ -26,10 +26,20 @@ _OF_CHOICES = {
     "posterior_depth": ("posterior", ("iaf",)),
     "posterior_width": ("posterior", ("iaf",)),
     "prior_components": ("prior", ("mixture", "vamp")),
+    "gradient_penalty": ("gan_loss", (WASSERSTEIN,)),
     "prior_flow": ("prior", ("flow",)),
     "prior_depth": ("prior", ("flow",)),
     "prior_width": ("prior", ("flow",)),
 }
+
+
+# Why an objective takes no other q(z|x) or p(z) than the default.
+_WITHOUT_PRIOR = {
+    AUTOENCODER: "decodes the means of q(z|x) and fits no prior",
+    GAN: "has no q(z|x) and fits no prior",
+}
+# The families that have a discriminator.
+GAN_MODELS = ("mlp", "conv")
 
 
 def check_settings(config: Config) -> None:
@@ -85,16 +95,18 @@ def check_objective(config: Config) -> None:
         return
     posterior = settings.get("posterior", "diagonal")
     prior = settings.get("prior", "standard")
-    if objective == AUTOENCODER:
+    if objective in WITHOUT_DRAWS:
         for name, value, default in (
             ("posterior", posterior, "diagonal"),
             ("prior", prior, "standard"),
         ):
             if value != default:
                 raise UserError(
-                    f"--{name}={value} does not go with --objective={AUTOENCODER}, which decodes "
-                    f"the means of q(z|x) and fits no prior; valid: {default}."
+                    f"--{name}={value} does not go with --objective={objective}, which "
+                    f"{_WITHOUT_PRIOR[objective]}; valid: {default}."
                 )
+    if objective == GAN:
+        _check_gan(config)
     if posterior != "diagonal" and objective in catalogue.INDEPENDENT:
         raise UserError(
             f"--objective={objective} needs --posterior=diagonal, since it takes q(z|x) apart into "
@@ -140,6 +152,26 @@ def _check_closed_kl(
         )
 
 
+def _check_gan(config: Config) -> None:
+    """Raises a UserError for a model that has no generator or no discriminator of a GAN."""
+    if config.model not in GAN_MODELS:
+        raise UserError(
+            f"--objective={GAN} needs --model={' or '.join(GAN_MODELS)}, whose latents are "
+            f"continuous; got {config.model}."
+        )
+    if is_conditional(config.model_options):
+        raise UserError(
+            f"--condition=label does not go with --objective={GAN}, whose networks see no label; "
+            "use --condition=none."
+        )
+    latent_dims = config.model_options.latent_dims
+    if len(latent_dims) > 1:
+        raise UserError(
+            f"--objective={GAN} needs one stochastic layer; got "
+            f"--latent_dims={configs.flag_text(latent_dims)}."
+        )
+
+
 def check_data(config: Config, dataset: Dataset) -> None:
     """Raises a UserError if p(x|z) is no law of the data."""
     name = configs.own_settings(config).get("likelihood")
@@ -178,19 +210,19 @@ def check_labels(config: Config, dataset: Dataset) -> None:
 
 
 def check_means(config: Config, spec: Spec) -> None:
-    """Raises a UserError for an objective that compares x with the mean of p(x|z), if there is no
-    mean in closed form.
+    """Raises a UserError for an objective that takes the mean of p(x|z), if there is no mean in
+    closed form.
     """
-    if config.objective != "lambda_vae":
+    if config.objective not in ("lambda_vae", GAN):
         return
     if "likelihood" not in configs.own_settings(config):
         raise UserError(
-            f"--objective=lambda_vae needs the mean of p(x|z), which --model={config.model} does "
-            "not have in closed form."
+            f"--objective={config.objective} needs the mean of p(x|z), which "
+            f"--model={config.model} does not have in closed form."
         )
     if not laws.make(config.model_options, spec).has_mean:
         raise UserError(
-            f"--objective=lambda_vae needs the mean of p(x|z), which "
+            f"--objective={config.objective} needs the mean of p(x|z), which "
             f"--likelihood={config.model_options.likelihood} of several colours does not have in "
             "closed form; use discretized_logistic."
         )

@@ -3,13 +3,13 @@
 from elbo_lab import models
 from elbo_lab.configs import Config
 from elbo_lab.data.dataset import Spec
-from elbo_lab.methods import autoencoder, density, dequantized, mixture, variational, vqvae
+from elbo_lab.methods import autoencoder, density, dequantized, gan, mixture, variational, vqvae
 from elbo_lab.methods.base import Method
 from elbo_lab.models.base import Density
 from elbo_lab.models.mixture import EMMixture, MixtureOptions
 from elbo_lab.models.pixel_flow import FlowOptions
 from elbo_lab.models.vqvae import Quantized
-from elbo_lab.objective_options import AUTOENCODER
+from elbo_lab.objective_options import AUTOENCODER, GAN
 
 
 def make(config: Config, spec: Spec, num_train: int | None = None) -> Method:
@@ -34,6 +34,9 @@ def make(config: Config, spec: Spec, num_train: int | None = None) -> Method:
         return vqvae.make(model, config.model_options, spec)
     if config.objective == AUTOENCODER:
         return autoencoder.make(model, variational.has_plane(config, model))
+    if config.objective == GAN:
+        is_plane = variational.has_plane(config, model)
+        return gan.make(model, spec, config.objective_options.gan_loss, is_plane)
     if isinstance(config.model_options, FlowOptions):
         return dequantized.make(config, model, num_train)
     return variational.make(config, model, num_train)

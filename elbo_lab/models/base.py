@@ -77,5 +77,9 @@ class Model(NamedTuple):
     is_discrete: bool = False
     """True if z takes discrete values: its draws have no derivative, and z fills no plane."""
 
+    critic: Any = None
+    """The discriminator of a GAN, a Flax module x [*batch, D] -> [*batch, 1] of the inference
+    network's layers; None: there is none."""
+
     classes: int | None = None
     """C, the classes of the labels on which p(x|z, y) and q(z|x, y) are conditioned; None: none."""

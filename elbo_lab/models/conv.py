@@ -14,7 +14,7 @@ from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Distribution
 from elbo_lab.models import common, conditions, laws, posteriors, priors
 from elbo_lab.models.base import Given, Model, Params
-from elbo_lab.models.networks import GaussianConv, LatentConvDecoder
+from elbo_lab.models.networks import ConvCritic, GaussianConv, LatentConvDecoder
 from elbo_lab.options import option
 
 # Rows that the evaluation decodes at once, where p(x|z) has one number for each value: three to
@@ -105,5 +105,12 @@ def make(options: ConvOptions, spec: Spec) -> Model:
         inputs = conditions.beside(z, given, classes)
         return law.distribution(*decoder.apply({"params": params["decoder"]}, inputs))
 
-    rows = max(1, ROWS // law.numbers)
-    return Model(init, prior, posterior, likelihood, rows=rows, classes=classes)
+    return Model(
+        init,
+        prior,
+        posterior,
+        likelihood,
+        rows=max(1, ROWS // law.numbers),
+        critic=ConvCritic(settings),
+        classes=classes,
+    )

@@ -18,7 +18,7 @@ from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Chain, Distribution
 from elbo_lab.models import common, conditions, laws, posteriors, priors
 from elbo_lab.models.base import NOTHING_GIVEN, Given, Model, Params
-from elbo_lab.models.networks import INITS, DecoderMLP, GaussianMLP, Head, gaussian
+from elbo_lab.models.networks import INITS, CriticMLP, DecoderMLP, GaussianMLP, Head, gaussian
 from elbo_lab.options import option
 
 # Rows that the evaluation decodes at once, where p(x|z) has one number for each value.
@@ -172,8 +172,15 @@ def make(options: MLPOptions, spec: Spec) -> Model:
         inputs = conditions.beside(z_1, given, classes)
         return law.distribution(*decoder.apply({"params": params["decoder"]}, inputs))
 
-    rows = max(1, ROWS // law.numbers)
-    return Model(init, prior, posterior, likelihood, rows=rows, classes=classes)
+    return Model(
+        init,
+        prior,
+        posterior,
+        likelihood,
+        rows=max(1, ROWS // law.numbers),
+        critic=CriticMLP(options.hidden_dims, options.activation),
+        classes=classes,
+    )
 
 
 def _layer_name(i: int) -> str:

@@ -73,7 +73,7 @@ MODELS: dict[str, Family] = {
         pixelrnn.PixelRNNOptions,
         pixelrnn.make,
         "PixelRNN (row LSTM or diagonal BiLSTM), an exact density of the same data as pixelcnn",
-        relative_cost=45.0,
+        relative_cost=35.0,
     ),
     "pixelvae": Family(
         pixelvae.PixelVAEOptions,

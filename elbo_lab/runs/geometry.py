@@ -290,6 +290,8 @@ def _latent_space(trained: Trained, name: str, label: int | None) -> LatentSpace
         reason = f"{family} has none"
     elif model.is_discrete:
         reason = f"those of {family} are discrete"
+    elif trained.method.encode is None:
+        reason = f"{trained.config.objective} encodes no images"
     if reason:
         raise UserError(
             f"--show={name} needs continuous latents, as mlp and conv have; {trained.path} is a "

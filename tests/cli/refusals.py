@@ -199,6 +199,28 @@ SENTENCES = {
         "--model=mixture with --dataset=codes:{runs}/vqvae: The model mixture takes images or real "
         "numbers, not tokens.",
     ),
+    "draws of a gan": (
+        ["run", "--objective=gan", "--k=2"],
+        "--k=2 does not go with --objective=gan, which takes no draws.",
+    ),
+    "gan of discrete latents": (
+        ["run", "--model=sbn", "--objective=gan"],
+        "--objective=gan needs --model=mlp or conv, whose latents are continuous; got sbn.",
+    ),
+    "penalty without its loss": (
+        ["run", "--objective=gan", "--gradient_penalty=1"],
+        "--gradient_penalty=1.0 needs --gan_loss=wasserstein; got nonsaturating.",
+    ),
+    "gan with labels": (
+        ["run", "--objective=gan", "--condition=label"],
+        "--condition=label does not go with --objective=gan, whose networks see no label; use "
+        "--condition=none.",
+    ),
+    "prior of a gan": (
+        ["run", "--objective=gan", "--prior=mixture"],
+        "--prior=mixture does not go with --objective=gan, which has no q(z|x) and fits no prior; "
+        "valid: standard.",
+    ),
     "labels of sbn": (
         ["run", "--model=sbn", "--condition=label"],
         "--condition is a setting of --model=mlp, conv, pixelcnn, pixelrnn, pixelvae; got "

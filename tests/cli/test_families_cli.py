@@ -3,6 +3,7 @@
 import json
 import signal
 
+import jax
 import numpy as np
 import pytest
 
@@ -19,7 +20,6 @@ FAMILIES = {
         *("--estimator=score", "--score_baseline=network"),
     ),
     "pixelcnn": ("--model=pixelcnn", "--hidden_dims=", "--latent_dims=", "--width=4", "--layers=2"),
-    "pixelrnn": ("--model=pixelrnn", "--hidden_dims=", "--latent_dims=", "--width=4", "--layers=1"),
     "pixelvae": (
         *("--model=pixelvae", "--hidden_dims=", "--channels=4,4", "--width=4", "--layers=2"),
         *("--latent_features=2", "--decoder_dropout=0.2", "--encoder_steps=2"),
@@ -43,7 +43,6 @@ TERMS = {
     "sbn": {"bound", "kl", "reconstruction"},
     "sbn, baseline": {"bound", "kl", "reconstruction", "baseline_loss"},
     "pixelcnn": {"nll"},
-    "pixelrnn": {"nll"},
     "pixelvae": {"bound", "kl", "reconstruction"},
     "vqvae": {"reconstruction", "commitment", "loss", "perplexity", "restarts"},
     "autoencoder": {"reconstruction"},
@@ -55,7 +54,6 @@ HEADLINES = {
     "sbn": "log_px",
     "sbn, baseline": "log_px",
     "pixelcnn": "log_px",
-    "pixelrnn": "log_px",
     "pixelvae": "log_likelihood",
     "vqvae": "log_px_code",
     "autoencoder": "log_px_mean",
@@ -68,7 +66,6 @@ FIGURES = {
     "sbn": CURVES | {"active_units", "samples", "reconstructions"},
     "sbn, baseline": CURVES | {"active_units", "samples", "reconstructions"},
     "pixelcnn": CURVES | {"samples"},
-    "pixelrnn": CURVES | {"samples"},
     "pixelvae": CURVES | {"active_units", "samples", "reconstructions"},
     "vqvae": CURVES | {"reconstructions"},
     "autoencoder": CURVES | {"active_units", "samples", "reconstructions"},
@@ -155,3 +152,15 @@ def test_replicates_are_runs_of_their_seeds(cli, family, never_stopped, tmp_path
         assert lines[0][name][0] == pytest.approx(first[name], rel=0.02, abs=0.02)
     assert lines[0][summary["terms"][0]][0] != lines[0][summary["terms"][0]][1]
     assert np.shape(lines[1][f"test_{HEADLINES[family]}"]) == (2,)
+
+
+def test_a_gan_is_trained_and_reported_without_a_headline(cli, tmp_path):
+    settings = ("--objective=gan", "--gan_loss=wasserstein", "--epochs=2")
+    done = cli.run(f"--workdir={tmp_path}", *settings, *FLAGS)
+    summary, lines = summary_of(tmp_path), lines_of(tmp_path)
+    assert summary["headline"] is None
+    assert set(summary["terms"]) == {"discriminator", "generator"} <= set(lines[0])
+    assert set(summary["figures"]) == CURVES | {"samples"}
+    assert {"test_critic_real", "test_critic_generated"} <= set(lines[1])
+    assert "discriminator at samples" in unwrapped(done.stdout)
+    assert len(elbo_lab.load(tmp_path).sample(jax.random.key(0), 3)) == 3

@@ -45,7 +45,7 @@ def test_what_is_valid_passes(options):
 
 
 def test_choices_are_those_of_the_registries():
-    assert validation.CHOICES["objective"] == (*losses.OBJECTIVES, "autoencoder")
+    assert validation.CHOICES["objective"] == (*losses.OBJECTIVES, "autoencoder", "gan")
     assert validation.CHOICES["estimator"] == tuple(losses.ESTIMATORS)
     assert validation.CHOICES["lr_schedule"] == tuple(schedules.LR_SCHEDULES)
     fields = vars(Config)

@@ -2,6 +2,7 @@
 
 from elbo_lab.models.networks.conv import (
     NORMS,
+    ConvCritic,
     ConvDecoder,
     ConvSettings,
     GaussianConv,
@@ -16,6 +17,7 @@ from elbo_lab.models.networks.mlp import (
     INITS,
     MLP,
     SCALES,
+    CriticMLP,
     DecoderMLP,
     GaussianMLP,
     gaussian,
@@ -28,8 +30,10 @@ __all__ = [
     "MLP",
     "NORMS",
     "SCALES",
+    "ConvCritic",
     "ConvDecoder",
     "ConvSettings",
+    "CriticMLP",
     "DecoderMLP",
     "GaussianConv",
     "GaussianMLP",

@@ -263,6 +263,17 @@ class GaussianConv(nn.Module):
         return gaussian_outputs(h, self.features, self.scale, self.heads)
 
 
+class ConvCritic(nn.Module):
+    """`ConvEncoder` and a linear layer to one number: [*batch, D] -> [*batch, 1]."""
+
+    settings: ConvSettings
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        h = ConvEncoder(self.settings, name="trunk")(x)
+        return dense(1, "value")(h.reshape(*x.shape[:-1], -1))
+
+
 class VectorEncoder(nn.Module):
     """`ConvEncoder` and a linear layer at each cell: [*batch, D] -> [*batch, M, features].
 

@@ -152,6 +152,19 @@ class DecoderMLP(nn.Module):
         return outputs(self, self.heads, layer, len(z))
 
 
+class CriticMLP(nn.Module):
+    """MLP and a linear layer to one number: [*batch, D] -> [*batch, 1]."""
+
+    hidden_dims: Sequence[int]
+    activation: str = "tanh"
+
+    @nn.compact
+    @by_rows
+    def __call__(self, x: Array) -> Array:
+        h = MLP(self.hidden_dims, self.activation, name="trunk")(x)
+        return dense(1, "value")(h)
+
+
 def gaussian(mean: Array, scale: Array) -> dist.Distribution:
     """Diagonal Gaussian with event [L], from mean and standard deviation [*batch, L]."""
     return dist.Normal(mean, scale).to_event(1)
