@@ -21,8 +21,9 @@ FAMILIES = {
     ),
     "pixelcnn": ("--model=pixelcnn", "--hidden_dims=", "--latent_dims=", "--width=4", "--layers=2"),
     "pixelvae": (
-        *("--model=pixelvae", "--hidden_dims=", "--channels=4,4", "--width=4", "--layers=2"),
-        *("--latent_features=2", "--decoder_dropout=0.2", "--encoder_steps=2"),
+        *("--model=pixelvae", "--hidden_dims=", "--channels=4", "--width=4", "--layers=1"),
+        *("--receptive_field=5", "--latent_features=2", "--decoder_dropout=0.2"),
+        "--encoder_steps=2",
     ),
     "vqvae": (
         *("--model=vqvae", "--hidden_dims=", "--latent_dims=", "--channels=4,4"),
