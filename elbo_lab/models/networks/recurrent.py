@@ -64,7 +64,7 @@ class Gates(nn.Module):
 
     def setup(self):
         self.left = Left(self.width, self.radius, self.channels, first=False, parts=4)
-        self.label_left = class_biases(4 * self.width)
+        self.label_left = class_biases(4 * self.width, "label_left")
 
     def __call__(self, x: Array, label: Array | None, before: Array | None = None) -> Array:
         gates = self.left(x, before)
