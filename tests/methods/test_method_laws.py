@@ -56,7 +56,6 @@ CASES: dict[str, tuple[dict, Spec]] = {
     "pixelcnn": (PIXELS, BINARY),
     "pixelcnn, codes": (PIXELS | {"embedding_dim": 3}, CODES),
     "pixelrnn": (RECURRENT, BINARY),
-    "pixelrnn, diagonal, codes": (RECURRENT | {"rnn": "diagonal", "embedding_dim": 3}, CODES),
     "vqvae": (VQ, BINARY),
     "vqvae, learned codebook": (VQ | {"codebook": "loss"}, BINARY),
     "mixture, EM": (MIX, BINARY),
@@ -84,7 +83,6 @@ CASES: dict[str, tuple[dict, Spec]] = {
     "mlp, labels": (MLP | {"latent_dims": (2,), "condition": "label"}, LABELLED),
     "conv, labels": (CONV | {"condition": "label"}, LABELLED),
     "pixelcnn, labels": (PIXELS | {"condition": "label"}, LABELLED),
-    "pixelrnn, labels": (RECURRENT | {"condition": "label"}, LABELLED),
 }
 # Compiled by the slow tests alone: their parts are tested with the models.
 SLOW = (
@@ -95,7 +93,6 @@ SLOW = (
     "sbn, learned baseline",
     "pixelcnn, codes",
     "pixelrnn",
-    "pixelrnn, diagonal, codes",
     "vqvae, learned codebook",
     "mixture, EM, full",
     "mixture, gradient, diagonal",
@@ -107,7 +104,6 @@ SLOW = (
     "mlp, labels",
     "conv, labels",
     "pixelcnn, labels",
-    "pixelrnn, labels",
 )
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CASES]
 
