@@ -61,7 +61,6 @@ CASES: dict[str, tuple[dict, Spec]] = {
     "pixelcnn": (PIXELS, BINARY),
     "pixelcnn, codes": (PIXELS | {"embedding_dim": 3}, CODES),
     "pixelrnn": (RECURRENT, BINARY),
-    "pixelrnn, diagonal, codes": (RECURRENT | {"rnn": "diagonal", "embedding_dim": 3}, CODES),
     "pixelvae": (
         PIXELVAE | {"decoder_dropout": 0.3, "encoder_steps": 2, "condition": "label"},
         LABELLED,
@@ -109,7 +108,6 @@ CASES: dict[str, tuple[dict, Spec]] = {
     "mlp, labels": (MLP | {"latent_dims": (2,), "condition": "label"}, LABELLED),
     "conv, labels": (CONV | {"condition": "label"}, LABELLED),
     "pixelcnn, labels": (PIXELS | {"condition": "label"}, LABELLED),
-    "pixelrnn, labels": (RECURRENT | {"condition": "label"}, LABELLED),
 }
 # Compiled by the slow tests alone: their parts are tested with the models.
 SLOW = (
@@ -120,7 +118,6 @@ SLOW = (
     "sbn, learned baseline",
     "pixelcnn, codes",
     "pixelrnn",
-    "pixelrnn, diagonal, codes",
     "pixelvae",
     "vqvae, learned codebook",
     "mixture, EM, full",
@@ -136,7 +133,6 @@ SLOW = (
     "mlp, labels",
     "conv, labels",
     "pixelcnn, labels",
-    "pixelrnn, labels",
 )
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CASES]
 
