@@ -27,7 +27,7 @@ def figure(rows: Sequence[dict[str, Any]]) -> str:
             _line(axes, own, score, index)
         axes.set_title(title, fontsize=svg_figures.SMALL, color=svg_figures.PALETTE["ink"])
         svg_figures.finish(axes)
-    drawn.supxlabel("E log p(x|z), nats per test image", fontsize=svg_figures.MEDIUM)
+    panels[1].set_xlabel("E log p(x|z), nats per test image", fontsize=svg_figures.MEDIUM)
     svg_figures.legend(drawn, panels[0])
     return svg_figures.svg_text(drawn, "disentangle")
 
