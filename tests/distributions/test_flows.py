@@ -116,6 +116,7 @@ def test_a_density_integrates_to_one_and_is_that_of_its_draws(name, size):
     assert np.all(np.abs(log_prob.mean(axis=0) + entropy) <= 4 * error)
 
 
+@pytest.mark.slow
 def test_splines_are_distrax_ones():
     rng = np.random.default_rng(4)
     x = np.concatenate([rng.uniform(-2.5, 2.5, size=(6, 3)), [[-2.0, 0.0, 2.0]]])

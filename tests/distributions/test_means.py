@@ -194,6 +194,7 @@ def test_means_of_distrax_and_tfp():
 # --- where means are used ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_evaluation_by_a_flow():
     """A flow as posterior, a likelihood that has no mean, and means against the closed form."""
     model = Model(

@@ -111,6 +111,7 @@ CASES: dict[str, tuple[dict, Spec]] = {
 }
 # Compiled by the slow tests alone: their parts are tested with the models.
 SLOW = (
+    "mlp, real numbers",
     "mlp, two layers",
     "mlp, gan",
     "conv, gan, wasserstein",

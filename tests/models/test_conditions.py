@@ -88,7 +88,7 @@ def without_label(params: dict, layers: list, label: int) -> dict:
 @pytest.mark.parametrize(
     "family",
     [
-        "mlp",
+        pytest.param("mlp", marks=pytest.mark.slow),
         pytest.param("conv", marks=pytest.mark.slow),
         pytest.param("pixelcnn", marks=pytest.mark.slow),
         pytest.param("row", marks=pytest.mark.slow),
