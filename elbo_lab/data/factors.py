@@ -16,7 +16,7 @@ from elbo_lab.data.dataset import Dataset, Factors
 FACTORS = {"shape": 3, "scale": 4, "rotation": 6, "x": 10, "y": 10}
 TEST = 1440
 SIZES = (32, 64)  # pixels of a side
-# Of an image of 32 pixels: radii of the scales, and centres of the first and the last position.
+# For an image of 32 pixels: radii of the scales, and centres of the first and the last position.
 _RADII, _FIRST, _LAST = (4.0, 5.0, 6.0, 7.0), 7.1, 24.9
 _SEED = 0
 

@@ -62,10 +62,10 @@ STUDY = Study(
         "learning_rate": "0.002",
         "eval_k": "100",
         "replicates": "1",
-        # Of the cells of mlp.
+        # Settings of the cells of mlp.
         "objective": "elbo",
         "k": "1",
-        # Of the cell of pixelcnn, which is small: it takes most of the time.
+        # Settings of the cell of pixelcnn, which is small: it takes most of the time.
         "width": "8",
         "layers": "3",
         "output_width": "16",
