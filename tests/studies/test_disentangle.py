@@ -2,12 +2,14 @@
 
 import json
 import xml.dom.minidom
+from types import SimpleNamespace
 
 import pytest
 
 from elbo_lab.cli import study_flags
 from elbo_lab.errors import UserError
 from elbo_lab.reports import disentangle_figures
+from elbo_lab.runs import disentangling
 from elbo_lab.studies import disentangle, disentangle_results, stored_results
 
 SETTINGS = disentangle.STUDY.settings
@@ -41,6 +43,19 @@ def test_the_first_cell_is_the_vae():
 def test_data_without_factors_are_refused():
     with pytest.raises(UserError, match="--dataset must be factors or factors64 .* 'mnist_small'"):
         disentangle.choices(SETTINGS | {"dataset": "mnist_small"}, None)
+
+
+def test_the_measure_needs_known_factors_and_several_latents():
+    blobs = SimpleNamespace(factors=None, name="blobs")
+    with pytest.raises(UserError, match="needs data whose factors are known, .* got blobs"):
+        disentangling.check(SimpleNamespace(dataset=blobs), None, blobs)
+    known = SimpleNamespace(factors=SimpleNamespace(test=[0]), name="known")
+    config = SimpleNamespace(model="pixelcnn")
+    run = SimpleNamespace(
+        dataset=known, config=config, path="runs/x", method=SimpleNamespace(encode=None)
+    )
+    with pytest.raises(UserError, match="two real numbers; runs/x is a run of pixelcnn"):
+        disentangling.check(run, None, known)
 
 
 def test_the_table_and_the_file(tmp_path):
