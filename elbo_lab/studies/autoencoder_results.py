@@ -1,11 +1,8 @@
 """The results of the study autoencoder: their file, and the tables made of it."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from elbo_lab import json_files
 from elbo_lab.reports import documents
@@ -53,7 +50,10 @@ def content(path: Path, sweep: dict[str, Any]) -> dict[str, Any] | None:
             continue
         name = cell["values"]["system"]
         row: dict[str, Any] = {"system": name, "replicates": len(replicates)}
-        row |= {field: _mean([getattr(r, field) for r in replicates]) for field in _COLUMNS}
+        row |= {
+            field: stored_results.mean_and_error([getattr(r, field) for r in replicates])
+            for field in _COLUMNS
+        }
         if _ELBO in cell["results"]:
             row[_ELBO] = {field: cell["results"][_ELBO][field] for field in _VALUE}
         systems.append(row)
@@ -72,14 +72,6 @@ def content(path: Path, sweep: dict[str, Any]) -> dict[str, Any] | None:
         "systems": systems,
         "comparisons": comparisons,
     }
-
-
-def _mean(values: Sequence[float]) -> dict[str, float | None]:
-    """The mean over replicates with its standard error, None for a single replicate."""
-    error = None
-    if len(values) > 1:
-        error = float(np.std(values, ddof=1) / math.sqrt(len(values)))
-    return {"mean": float(np.mean(values)), "standard_error": error}
 
 
 def read(folder: Path) -> dict[str, Any] | None:

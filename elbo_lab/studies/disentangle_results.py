@@ -1,12 +1,8 @@
 """The results of the study disentangle: their file, and the table made of it."""
 
-import math
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from elbo_lab import json_files
 from elbo_lab.reports import documents
@@ -56,7 +52,10 @@ def content(path: Path, sweep: dict[str, Any]) -> dict[str, Any] | None:
             {name: cell["values"][name] for name in ("objective", "weight")}
             | {"replicates": len(replicates)}
             | {name: {field: q[field] for field in _VALUE} for name, q in quantities.items()}
-            | {name: _mean([getattr(r, name) for r in replicates]) for name in Scores._fields}
+            | {
+                name: stored_results.mean_and_error([getattr(r, name) for r in replicates])
+                for name in Scores._fields
+            }
         )
     if not rows:
         return None
@@ -69,14 +68,6 @@ def content(path: Path, sweep: dict[str, Any]) -> dict[str, Any] | None:
         "latent_dim": config["latent_dims"][0],
         "rows": rows,
     }
-
-
-def _mean(values: Sequence[float]) -> dict[str, float | None]:
-    """The mean over replicates with its standard error, None for a single replicate."""
-    error = None
-    if len(values) > 1:
-        error = float(np.std(values, ddof=1) / math.sqrt(len(values)))
-    return {"mean": float(np.mean(values)), "standard_error": error}
 
 
 def read(folder: Path) -> dict[str, Any] | None:

@@ -1,10 +1,14 @@
 """Small JSON files of results that are kept, such as those in results/."""
 
 import datetime
+import math
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from elbo_lab.errors import UserError
 from elbo_lab.files import write_summary
@@ -52,3 +56,11 @@ def write(path: Path, content: dict[str, Any]) -> None:
     except OSError as error:
         raise UserError(f"cannot make the folder {path.parent}: {error.strerror}") from error
     write_summary(path, content)
+
+
+def mean_and_error(values: Sequence[float]) -> dict[str, float | None]:
+    """The mean over replicates with its standard error, None for a single replicate."""
+    error = None
+    if len(values) > 1:
+        error = float(np.std(values, ddof=1) / math.sqrt(len(values)))
+    return {"mean": float(np.mean(values)), "standard_error": error}
