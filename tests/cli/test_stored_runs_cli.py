@@ -16,7 +16,7 @@ from scipy.special import expit, log_expit
 
 import elbo_lab
 from elbo_lab.runs import derived, examples
-from tests.cli import refusals
+from tests.cli import forking, refusals
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -344,7 +344,7 @@ def refused(quick, places, tmp_path_factory) -> dict[str, tuple[str, str, str]]:
         commands[name] = [word.format(**places) for word in words]
         if words[0] == "run":
             commands[name] += [f"--workdir={folder / 'never'}", "--epochs=1"]
-    outputs = refusals.run_all(commands, folder, quick.environment)
+    outputs = forking.run_all(commands, folder, quick.environment)
     assert files_of(places["runs"]) == before
     assert not (folder / "never").exists()
     return outputs

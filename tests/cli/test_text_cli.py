@@ -8,7 +8,7 @@ import pytest
 
 import elbo_lab
 from elbo_lab.runs import text_records
-from tests.cli import refusals
+from tests.cli import forking
 
 pytestmark = pytest.mark.slow
 FAMILY = ("--model=text", "--hidden_dims=", "--embedding_dim=4", "--width=4", "--layers=1")
@@ -125,7 +125,7 @@ def outputs(quick, places) -> dict[str, tuple[str, str, str]]:
         for name, words in commands.items()
     }
     environment = {**quick.environment, "PYTHONUTF8": "1"}
-    return refusals.run_all(filled, folder, environment)
+    return forking.run_all(filled, folder, environment)
 
 
 def test_a_run_writes_texts_in_place_of_pictures(places):
