@@ -30,9 +30,9 @@ _OF_CHOICES = {
     "prior_flow": ("prior", ("flow",)),
     "prior_depth": ("prior", ("flow",)),
     "prior_width": ("prior", ("flow",)),
+    "kernel_size": ("rnn", ("row",)),
+    "activation": ("text_decoder", ("positionwise",)),
 }
-
-
 # Why an objective takes no other q(z|x) or p(z) than the default.
 _WITHOUT_PRIOR = {
     AUTOENCODER: "decodes the means of q(z|x) and fits no prior",
@@ -83,7 +83,7 @@ def check_settings(config: Config) -> None:
     if settings.get("prior") == "vamp" and is_conditional(config.model_options):
         raise UserError(
             "--prior=vamp does not go with --condition=label: it mixes q(z|u), but the inference "
-            "network is q(z|u, y), and p(z) has no label; use standard or mixture."
+            "network is q(z|u, y), and p(z) has no label; use standard, mixture or flow."
         )
 
 

@@ -3,38 +3,25 @@
 import dataclasses
 
 from elbo_lab.data.dataset import Spec
-from elbo_lab.models import common, conditions, raster
+from elbo_lab.models import common, raster
 from elbo_lab.models.base import Density
 from elbo_lab.models.networks.masked import GatedPixelCNN
-from elbo_lab.options import option, values_of
+from elbo_lab.options import option
 
 
 @dataclasses.dataclass(frozen=True)
 class PixelCNNOptions:
     """Settings of `--model=pixelcnn`."""
 
-    width: int = option(16, "features of the vertical and of the horizontal stack", least=1)
+    width: int = common.gated_width_option()
     layers: int = option(7, "gated layers", least=1, most=100)
     kernel_size: int = option(3, "of the layers after the first, odd", least=3, most=99)
     first_kernel_size: int = option(7, "of the first layer, odd", least=3, most=99)
-    output_width: int = option(32, "features between the two 1 x 1 output layers", least=1)
-    embedding_dim: int = option(16, "of the embedding of a token", least=1)
+    output_width: int = common.output_width_option()
+    embedding_dim: int = common.token_embedding_option()
     condition: str = common.condition_option()
 
 
 def make(options: PixelCNNOptions, spec: Spec) -> Density:
-    """An exact density of images with levels, or of tokens; p(x|y) if it is conditioned on labels.
-
-    Args:
-      options: the family's settings.
-      spec: of kind "image" or "token", with levels, of one to three axes.
-
-    Raises:
-      ValueError: the data have no levels or too many axes, a kernel size is even, a width is below
-        the number of channels, or the model is conditioned on labels that the data lack.
-    """
-    raster.check("pixelcnn", options, spec)
-    classes = conditions.num_classes(options, spec)
-    sizes = values_of(options)
-    del sizes["condition"]
-    return raster.density(GatedPixelCNN(spec, **sizes), spec, classes)
+    """An exact density of images with levels, or of tokens, by `raster.make`."""
+    return raster.make("pixelcnn", GatedPixelCNN, options, spec)
