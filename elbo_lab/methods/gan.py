@@ -2,7 +2,7 @@
 
 The generator G maps z ~ p(z) to the mean of p(x|z). The discriminator D has the layers of the
 inference network and one output. Each has a loss of its own, in which the other is held fixed; both
-take a step at the same time.
+take a step at the same time, unless --encoder_steps lets the discriminator take several.
 
     nonsaturating   D: softplus(-D(x)) + softplus(D(G(z)))      G: softplus(-D(G(z)))
     wasserstein     D: D(G(z)) - D(x) + lambda (|dD(v)/dv| - 1)^2,  v = e x + (1 - e) G(z)

@@ -199,6 +199,11 @@ SENTENCES = {
         "--condition=label does not go with --objective=gan, whose networks see no label; use "
         "--condition=none.",
     ),
+    "centred images of a gan": (
+        ["run", "--objective=gan", "--center_inputs"],
+        "--center_inputs=true does not go with --objective=gan, whose discriminator sees images as "
+        "they are; use --center_inputs=false.",
+    ),
     "prior of a gan": (
         ["run", "--objective=gan", "--prior=mixture"],
         "--prior=mixture does not go with --objective=gan, which has no q(z|x) and fits no prior; "

@@ -146,6 +146,28 @@ def test_splines_are_distrax_ones():
     np.testing.assert_allclose(log_slope_back, -log_slope, atol=1e-10)
 
 
+def test_steep_splines_have_inverses_and_derivatives_in_float32():
+    """Bins of which a part is a thousand times as steep as another, against float64."""
+    rng = np.random.default_rng(8)
+    raw = np.float32(8 * rng.normal(size=(20_000, 3 * BINS - 1)))
+    y = np.float32(rng.uniform(-BOUND, BOUND, size=20_000))
+
+    @jax.jit
+    def inverted(y, raw):
+        def total(y, raw):
+            x, log_slope = rational_quadratic(y, raw, BINS, BOUND, is_inverse=True)
+            return jnp.sum(x + log_slope), (x, log_slope)
+
+        gradients, computed = jax.grad(total, argnums=(0, 1), has_aux=True)(y, raw)
+        back, _ = rational_quadratic(computed[0], raw, BINS, BOUND)
+        return gradients, computed, back
+
+    gradients, (x, log_slope), back = inverted(y, raw)
+    for array in (*gradients, x, log_slope):
+        assert np.all(np.isfinite(array))
+    print(np.max(np.abs(back - y)))
+
+
 @pytest.mark.slow
 def test_an_inverse_autoregressive_flow_is_numpyros():
     size = 4
