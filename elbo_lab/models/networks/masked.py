@@ -29,8 +29,6 @@ from elbo_lab.models.networks.pixels import (
     label_rows,
     moved_on,
     neighbours,
-    pixel_inputs,
-    pixel_logits,
     row_of,
 )
 
@@ -231,11 +229,19 @@ class RasterNetwork(nn.Module):
         return grid(self.spec.shape)
 
     def _inputs(self, x: Array) -> Array:
-        embedding = self.embedding if self.spec.kind == "token" else None
-        return pixel_inputs(x, self._grid, embedding)
+        """Values [*any, D'] of whole rows as inputs [rows, H', W, inputs]."""
+        _, width, channels = self._grid
+        height = x.shape[-1] // (width * channels)
+        values = self.embedding(x) if self.spec.kind == "token" else 2 * x - 1
+        return values.reshape(math.prod(x.shape[:-1]), height, width, -1)
 
     def _outputs(self, features: Array, x: Array) -> Array:
-        return pixel_logits(features, self.hidden, self.logits, x, self.spec.levels)
+        """Logits of features [rows, H', W', F]: [*any, D'], or [*any, D', levels] for levels > 2,
+        for x [*any, D].
+        """
+        outputs = self.logits(nn.relu(self.hidden(nn.relu(features))))
+        levels = () if self.spec.levels == 2 else (self.spec.levels,)
+        return outputs.reshape(*x.shape[:-1], -1, *levels)
 
 
 class GatedPixelCNN(RasterNetwork):
