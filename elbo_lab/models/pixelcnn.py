@@ -3,10 +3,10 @@
 import dataclasses
 
 from elbo_lab.data.dataset import Spec
-from elbo_lab.models import common, raster
+from elbo_lab.models import common, conditions, raster
 from elbo_lab.models.base import Density
 from elbo_lab.models.networks.masked import GatedPixelCNN
-from elbo_lab.options import option
+from elbo_lab.options import option, values_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,5 +23,18 @@ class PixelCNNOptions:
 
 
 def make(options: PixelCNNOptions, spec: Spec) -> Density:
-    """An exact density of images with levels, or of tokens, by `raster.make`."""
-    return raster.make("pixelcnn", GatedPixelCNN, options, spec)
+    """An exact density of images with levels, or of tokens; p(x|y) if it is conditioned on labels.
+
+    Args:
+      options: the family's settings.
+      spec: of kind "image" or "token", with levels, of one to three axes.
+
+    Raises:
+      ValueError: the data have no levels or too many axes, a kernel size is even, a width is below
+        the number of channels, or the model is conditioned on labels that the data lack.
+    """
+    raster.check("pixelcnn", options, spec)
+    classes = conditions.num_classes(options, spec)
+    sizes = values_of(options)
+    del sizes["condition"]
+    return raster.density(GatedPixelCNN(spec, **sizes), spec, classes)

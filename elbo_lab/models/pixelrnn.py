@@ -5,10 +5,10 @@
 import dataclasses
 
 from elbo_lab.data.dataset import Spec
-from elbo_lab.models import common, raster
+from elbo_lab.models import common, conditions, raster
 from elbo_lab.models.base import Density
 from elbo_lab.models.networks.pixelrnn import RNNS, ROW, PixelRNN
-from elbo_lab.options import option
+from elbo_lab.options import option, values_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,5 +30,17 @@ class PixelRNNOptions:
 
 
 def make(options: PixelRNNOptions, spec: Spec) -> Density:
-    """An exact density of images with levels, or of tokens, by `raster.make`."""
-    return raster.make("pixelrnn", PixelRNN, options, spec)
+    """An exact density of images with levels, or of tokens; p(x|y) if it is conditioned on labels.
+
+    Args:
+      options: the family's settings.
+      spec: of kind "image" or "token", with levels, of one to three axes.
+
+    Raises:
+      ValueError: as `pixelcnn.make`.
+    """
+    raster.check("pixelrnn", options, spec)
+    classes = conditions.num_classes(options, spec)
+    sizes = values_of(options)
+    del sizes["condition"]
+    return raster.density(PixelRNN(spec, **sizes), spec, classes)

@@ -16,30 +16,18 @@ from elbo_lab.distributions.autoregressive import Autoregressive, Steps
 from elbo_lab.models import conditions
 from elbo_lab.models.base import Density, Given, Params
 from elbo_lab.models.networks.pixels import grid
-from elbo_lab.options import values_of
 
 
-def make(family: str, network_class: type, options: Any, spec: Spec) -> Density:
-    """The density of a network that gives the logits of each value given those before it; p(x|y) if
-    it is conditioned on labels.
+def density(network: Any, spec: Spec, classes: int | None) -> Density:
+    """The density of a network that gives the logits of each value given those before it.
 
-    The bias of the network's last layer starts at the frequencies of the levels.
+    The bias of its last layer starts at the frequencies of the levels.
 
     Args:
-      family: the model's name, for messages.
-      network_class: a Flax module with the methods of `networks.masked.GatedPixelCNN`.
-      options: the family's settings; all but condition are fields of the network.
-      spec: of kind "image" or "token", with levels, of one to three axes.
-
-    Raises:
-      ValueError: the data have no levels or too many axes, a kernel size is even, a width is below
-        the number of channels, or the model is conditioned on labels that the data lack.
+      network: a Flax module with the methods of `networks.masked.GatedPixelCNN`.
+      spec: checked by `check`.
+      classes: C, the number of classes on which it is conditioned; None: on none.
     """
-    _check(family, options, spec)
-    classes = conditions.num_classes(options, spec)
-    sizes = values_of(options)
-    del sizes["condition"]
-    network = network_class(spec, **sizes)
 
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
         label = None if classes is None else jnp.zeros(classes)
@@ -62,8 +50,14 @@ def make(family: str, network_class: type, options: Any, spec: Spec) -> Density:
     return Density(init, distribution, classes)
 
 
-def _check(family: str, options: Any, spec: Spec) -> None:
-    """Raises a ValueError for data or sizes that a network of pixels does not take."""
+def check(family: str, options: Any, spec: Spec) -> None:
+    """Raises a ValueError for data or sizes that a network of pixels does not take.
+
+    Args:
+      family: the model's name, for messages.
+      options: the family's settings; has kernel_size, first_kernel_size, width and output_width.
+      spec: of kind "image" or "token", with levels, of one to three axes.
+    """
     if spec.kind not in ("image", "token") or spec.levels is None:
         raise ValueError(
             f"model={family} needs data of levels (binary images, 256 grey levels, tokens); these "
