@@ -18,6 +18,7 @@ from elbo_lab.objective_options import AUTOENCODER, GAN, WASSERSTEIN, WITHOUT_DR
 
 # Settings that another one's value alone gives a meaning: setting -> (other setting, its values).
 _OF_CHOICES = {
+    "encoder_steps": ("dequantization", ("variational",)),  # uniform noise has no encoder
     "noise_depth": ("dequantization", ("variational",)),
     "noise_width": ("dequantization", ("variational",)),
     "likelihood_variance": ("likelihood", ("gaussian_fixed",)),
@@ -30,9 +31,9 @@ _OF_CHOICES = {
     "prior_flow": ("prior", ("flow",)),
     "prior_depth": ("prior", ("flow",)),
     "prior_width": ("prior", ("flow",)),
+    "kernel_size": ("rnn", ("row",)),
+    "activation": ("text_decoder", ("positionwise",)),
 }
-
-
 # Why an objective takes no other q(z|x) or p(z) than the default.
 _WITHOUT_PRIOR = {
     AUTOENCODER: "decodes the means of q(z|x) and fits no prior",
@@ -83,7 +84,7 @@ def check_settings(config: Config) -> None:
     if settings.get("prior") == "vamp" and is_conditional(config.model_options):
         raise UserError(
             "--prior=vamp does not go with --condition=label: it mixes q(z|u), but the inference "
-            "network is q(z|u, y), and p(z) has no label; use standard or mixture."
+            "network is q(z|u, y), and p(z) has no label; use standard, mixture or flow."
         )
 
 
@@ -163,6 +164,11 @@ def _check_gan(config: Config) -> None:
         raise UserError(
             f"--condition=label does not go with --objective={GAN}, whose networks see no label; "
             "use --condition=none."
+        )
+    if getattr(config.model_options, "center_inputs", False):
+        raise UserError(
+            f"--center_inputs=true does not go with --objective={GAN}, whose discriminator sees "
+            "images as they are; use --center_inputs=false."
         )
     latent_dims = config.model_options.latent_dims
     if len(latent_dims) > 1:

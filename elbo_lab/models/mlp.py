@@ -23,9 +23,6 @@ from elbo_lab.options import option
 
 # Rows that the evaluation decodes at once, where p(x|z) has one number for each value.
 ROWS = 1000
-# Folded into the key of initialization for those of the parameters of p(z), and of q(z|x) beside
-# the network's.
-_PRIOR, _POSTERIOR = 1, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,9 +112,7 @@ def make(options: MLPOptions, spec: Spec) -> Model:
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
         chex.assert_shape(batch.x, (..., data_dim))
         common_key = jax.random.clone(key)  # for weights that are all drawn by the same key
-        prior_key, posterior_key = (
-            jax.random.fold_in(jax.random.clone(key), number) for number in (_PRIOR, _POSTERIOR)
-        )
+        prior_key, posterior_key = common.latent_keys(key)
         keys = iter(jax.random.split(key, 2 * len(sizes)))
         inputs = (data_dim + (classes or 0), *sizes)
 

@@ -13,12 +13,12 @@ from elbo_lab.options import option, values_of
 class PixelCNNOptions:
     """Settings of `--model=pixelcnn`."""
 
-    width: int = option(16, "features of the vertical and of the horizontal stack", least=1)
+    width: int = common.gated_width_option()
     layers: int = option(7, "gated layers", least=1, most=100)
     kernel_size: int = option(3, "of the layers after the first, odd", least=3, most=99)
     first_kernel_size: int = option(7, "of the first layer, odd", least=3, most=99)
-    output_width: int = option(32, "features between the two 1 x 1 output layers", least=1)
-    embedding_dim: int = option(16, "of the embedding of a token", least=1)
+    output_width: int = common.output_width_option()
+    embedding_dim: int = common.token_embedding_option()
     condition: str = common.condition_option()
 
 

@@ -76,7 +76,7 @@ def make(options: TextOptions, spec: Spec) -> Model:
         characters hidden from a decoder that sees none.
     """
     _check(options, spec)
-    (latent_dim,) = options.latent_dims
+    latent_dim = common.one_layer("text", options.latent_dims)
     levels, length = spec.levels, spec.dim
     sizes = (options.embedding_dim, options.width, options.layers, options.kernel_size)
     encoder = TextEncoder(levels, latent_dim, *sizes, options.scale)
@@ -137,9 +137,6 @@ def _check(options: TextOptions, spec: Spec) -> None:
             "The model text takes texts, tokens in a row; these are of kind "
             f"{spec.kind} and of the shape {spec.shape}."
         )
-    if len(options.latent_dims) != 1:
-        shown = ",".join(map(str, options.latent_dims))
-        raise ValueError(f"latent_dims={shown}: the model text has one layer of latents.")
     if options.kernel_size % 2 == 0:
         raise ValueError(f"kernel_size must be odd; got {options.kernel_size}.")
     if options.decoder_dropout and options.text_decoder == POSITIONWISE:

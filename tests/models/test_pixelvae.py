@@ -272,7 +272,7 @@ def test_a_state_starts_at_the_frequencies_of_the_data():
         ({"receptive_field": 4}, BINARY, "receptive_field must be an odd number .* got 4"),
         ({"receptive_field": 1}, BINARY, "receptive_field must be an odd number .* got 1"),
         ({"latent_dims": (4, 2)}, BINARY, "latent_dims=4,2: the model pixelvae has one layer"),
-        ({"width": 2}, COLOUR, "width must be at least the number of colours, 3; got 2"),
+        ({"width": 2}, COLOUR, "width must be at least the number of channels, 3; got 2"),
         ({}, Spec("token", (7, 7), 64), "The model pixelvae takes images, not tokens"),
         ({}, Spec("image", (7, 7), None), "needs images of levels .* with levels=None"),
         ({}, Spec("real", (20,), None), "Convolutions take images"),

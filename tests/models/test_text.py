@@ -47,6 +47,22 @@ def test_a_gated_convolution_is_the_sum_over_its_kernel(causal):
     np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_the_positionwise_decoder_is_its_formula_and_logits_start_at_the_frequencies():
+    """softmax(W tanh(A_t z + b_t) + c), with c the logarithms of the counts plus one."""
+    model = text.make(text.TextOptions(**SIZES), SPEC)
+    x = np.int32([[0, 0, 1, 0], [2, 0, 0, 0]])
+    params = jax.jit(model.init)(jax.random.key(0), Batch(jnp.asarray(x)))
+    decoder = jax.tree.map(np.float64, params["decoder"])
+    np.testing.assert_allclose(
+        decoder["logits"]["bias"], np.log([7 / 11, 2 / 11, 2 / 11]), rtol=1e-5
+    )
+    z = np.random.default_rng(3).normal(size=(2, 2))
+    h = np.tanh(z @ decoder["positions"]["kernel"]).reshape(2, 4, SIZES["width"])
+    logits = h @ decoder["logits"]["kernel"] + decoder["logits"]["bias"]
+    law = model.likelihood(params, jnp.asarray(z, jnp.float32), NOTHING_GIVEN)
+    np.testing.assert_allclose(law.logits, logits, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("decoder", text.DECODERS)
 @pytest.mark.parametrize("levels", [2, 3])
