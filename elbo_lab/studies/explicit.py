@@ -1,0 +1,98 @@
+"""The study explicit: models with a density or a bound of it on MNIST, beside published values.
+
+The systems have settings of their own, and one of them takes two runs, so that this is no grid: each
+is an ordinary run by its command, and a row of the table is made of the run's directory
+(`explicit_results`, `tools.make_explicit_rows`).
+"""
+
+import shlex
+from typing import NamedTuple
+
+from elbo_lab.studies.study import Texts
+
+NAME = "explicit"
+# Where the commands keep their runs: a folder for each, by the name of the system.
+RUNS = "runs/explicit"
+# The system that the others are compared with.
+BASELINE = "vae"
+# After a system's name: its first stage.
+FIRST_STAGE = "-codes"
+
+
+class System(NamedTuple):
+    """A system of the table."""
+
+    title: str
+    quantity: str  # of `quantities.QUANTITIES`: log p(x) or a lower bound of it
+    flags: Texts  # of its run, besides SHARED
+    codes: Texts | None = None  # of the run whose codes are its data; None: its data are images
+
+
+# The images of all systems, binarized anew at every visit; the test images are drawn once.
+SHARED = {"dataset": "mnist", "binarization": "dynamic"}
+_VAE = {
+    **{"protocol": "fast", "budget": "0.2", "eval_k": "1000"},
+    # What goes with a flow: a KL by draws, and the derivative of the whole path.
+    **{"objective": "elbo", "k": "1", "kl": "mc", "estimator": "reparam"},
+}
+_PIXELS = {"batch_size": "50", "learning_rate": "0.003"}
+_PIXELVAE = {
+    **_PIXELS,
+    "model": "pixelvae",
+    "latent_dims": "16",
+    "channels": "8,16",
+    "layers": "3",
+    "width": "8",
+    "output_width": "16",
+    "latent_features": "8",
+    "epochs": "6",
+    "eval_k": "50",
+}
+
+SYSTEMS: dict[str, System] = {
+    BASELINE: System("VAE, diagonal q(z|x)", "log_likelihood", _VAE),
+    "iaf": System("VAE, q(z|x) by IAF", "log_likelihood", {**_VAE, "posterior": "iaf"}),
+    "pixelcnn": System("PixelCNN", "log_px", {**_PIXELS, "model": "pixelcnn", "epochs": "2"}),
+    "pixelrnn": System(
+        "PixelRNN, row LSTM", "log_px", {**_PIXELS, "model": "pixelrnn", "epochs": "2"}
+    ),
+    "pixelvae": System("PixelVAE", "log_likelihood", _PIXELVAE),
+    "vlae": System(
+        "VLAE: short window, flow prior",
+        "log_likelihood",
+        {**_PIXELVAE, "receptive_field": "7", "prior": "flow", "kl": "mc"},
+    ),
+    "vqvae": System(
+        "VQ-VAE, PixelCNN over its codes",
+        "pair_bound",
+        {**_PIXELS, "model": "pixelcnn", "epochs": "10"},
+        {"model": "vqvae", "batch_size": "50", "epochs": "5"},
+    ),
+}
+
+
+def stages(name: str) -> dict[str, Texts]:
+    """The runs of a system in their order: name of the run -> its flags, but for --workdir."""
+    system = SYSTEMS[name]
+    if system.codes is None:
+        return {name: SHARED | system.flags}
+    first = f"{name}{FIRST_STAGE}"
+    data = {"dataset": f"codes:{RUNS}/{first}"}
+    return {first: SHARED | system.codes, name: data | system.flags}
+
+
+def commands(name: str) -> list[str]:
+    """The command lines of a system's runs, which resume them and end at once if they are complete.
+
+    Flags of where the data lie (`--manual_dir`) are left out.
+    """
+    return [
+        shlex.join(
+            [
+                *("python", "-m", "experiments.run"),
+                *(f"--{flag}={text}" for flag, text in flags.items()),
+                f"--workdir={RUNS}/{run}",
+            ]
+        )
+        for run, flags in stages(name).items()
+    ]
