@@ -1,7 +1,7 @@
 """The study explicit: models with a density or a bound of it on MNIST, beside published values.
 
-The systems have settings of their own, and one of them takes two runs, so that this is no grid: each
-is an ordinary run by its command, and a row of the table is made of the run's directory
+The systems have settings of their own, and one of them takes two runs, so that this is no grid.
+Each is an ordinary run by its command. A row of the table is made of the run's directory
 (`explicit_results`, `tools.make_explicit_rows`).
 """
 
@@ -31,7 +31,7 @@ class System(NamedTuple):
 # The images of all systems, binarized anew at every visit; the test images are drawn once.
 SHARED = {"dataset": "mnist", "binarization": "dynamic"}
 _VAE = {
-    **{"protocol": "fast", "budget": "0.2", "eval_k": "1000"},
+    **{"protocol": "fast", "budget": "0.3", "eval_k": "1000"},
     # What goes with a flow: a KL by draws, and the derivative of the whole path.
     **{"objective": "elbo", "k": "1", "kl": "mc", "estimator": "reparam"},
 }

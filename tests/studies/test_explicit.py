@@ -54,9 +54,7 @@ def made(tmp_path):
         for run, flags in explicit.stages(name).items():
             config = grid_flags.checked(flags)
             measured = {"log_px_code": values[name]} if run != name else {}
-            write_run(
-                tmp_path / run, config, measured or {system.quantity: values[name]}
-            )
+            write_run(tmp_path / run, config, measured or {system.quantity: values[name]})
     return tmp_path, values
 
 
@@ -119,7 +117,9 @@ def test_a_system_without_all_of_its_runs_has_no_row(made, tmp_path):
 
 def test_a_run_that_is_not_of_the_command_is_refused(made):
     folder, values = made
-    config = dataclasses.replace(grid_flags.checked(explicit.stages("pixelcnn")["pixelcnn"]), seed=3)
+    config = dataclasses.replace(
+        grid_flags.checked(explicit.stages("pixelcnn")["pixelcnn"]), seed=3
+    )
     write_run(folder / "other" / "pixelcnn", config, {"log_px": values["pixelcnn"]})
     with pytest.raises(UserError, match="pixelcnn is not the run of the study's command: seed: 0"):
         row_of("pixelcnn", folder / "other")
@@ -142,7 +142,8 @@ def test_the_table_shows_what_is_kept_beside_published_numbers(made, tmp_path):
     assert explicit_results.read(kept) == []
     assert explicit_results.text([]) == "No system is complete yet."
     assert all(
-        line in explicit_results.markdown([]) for name in explicit.SYSTEMS
+        line in explicit_results.markdown([])
+        for name in explicit.SYSTEMS
         for line in explicit.commands(name)
     )
     for name in ("vlae", "vae", "pixelcnn"):
