@@ -35,37 +35,43 @@ _VAE = {
     # What goes with a flow: a KL by draws, and the derivative of the whole path.
     **{"objective": "elbo", "k": "1", "kl": "mc", "estimator": "reparam"},
 }
-_PIXELS = {"batch_size": "50", "learning_rate": "0.003"}
+_BATCHES = {"batch_size": "50", "learning_rate": "0.003"}
+# All networks of pixels have this width.
+_PIXELS = {**_BATCHES, "width": "8", "output_width": "16"}
 _PIXELVAE = {
     **_PIXELS,
-    "model": "pixelvae",
-    "latent_dims": "16",
-    "channels": "8,16",
-    "layers": "3",
-    "width": "8",
-    "output_width": "16",
-    "latent_features": "8",
-    "epochs": "6",
-    "eval_k": "50",
+    **{"model": "pixelvae", "latent_dims": "32", "channels": "8,16", "latent_features": "8"},
+    "eval_k": "30",
 }
 
 SYSTEMS: dict[str, System] = {
     BASELINE: System("VAE, diagonal q(z|x)", "log_likelihood", _VAE),
     "iaf": System("VAE, q(z|x) by IAF", "log_likelihood", {**_VAE, "posterior": "iaf"}),
-    "pixelcnn": System("PixelCNN", "log_px", {**_PIXELS, "model": "pixelcnn", "epochs": "2"}),
-    "pixelrnn": System(
-        "PixelRNN, row LSTM", "log_px", {**_PIXELS, "model": "pixelrnn", "epochs": "2"}
+    "pixelcnn": System(
+        "PixelCNN", "log_px", {**_PIXELS, "model": "pixelcnn", "layers": "5", "epochs": "7"}
     ),
-    "pixelvae": System("PixelVAE", "log_likelihood", _PIXELVAE),
+    "pixelrnn": System(
+        "PixelRNN, row LSTM", "log_px", {**_PIXELS, "model": "pixelrnn", "epochs": "5"}
+    ),
+    # The kernels of the PixelCNN above, 7 x 7 and four times 3 x 3, see 15 x 15.
+    "pixelvae": System(
+        "PixelVAE",
+        "log_likelihood",
+        {**_PIXELVAE, "receptive_field": "15", "layers": "5", "epochs": "5"},
+    ),
     "vlae": System(
         "VLAE: short window, flow prior",
         "log_likelihood",
-        {**_PIXELVAE, "receptive_field": "7", "prior": "flow", "kl": "mc"},
+        {
+            **_PIXELVAE,
+            **{"receptive_field": "7", "layers": "3", "epochs": "6"},
+            **{"prior": "flow", "kl": "mc"},
+        },
     ),
     "vqvae": System(
         "VQ-VAE, PixelCNN over its codes",
         "pair_bound",
-        {**_PIXELS, "model": "pixelcnn", "epochs": "10"},
+        {**_BATCHES, "model": "pixelcnn", "epochs": "10"},
         {"model": "vqvae", "batch_size": "50", "epochs": "5"},
     ),
 }
