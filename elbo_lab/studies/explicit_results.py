@@ -237,9 +237,17 @@ def text(rows: Sequence[dict[str, Any]]) -> str:
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The table for a document, and the commands of all systems."""
-    lines = [line for name in explicit.SYSTEMS for line in explicit.commands(name)]
-    block = "\n".join(["```", *(f".venv/bin/{line}" for line in lines), "```"])
+    lines = [_wrapped(line) for name in explicit.SYSTEMS for line in explicit.commands(name)]
+    block = "\n".join(["```", *lines, "```"])
     if not rows:
         return f"No system is complete yet.\n\n{block}"
     table = documents.table(HEAD, [texts_of(row) for row in rows])
     return "\n\n".join([table, *notes(rows), block])
+
+
+def _wrapped(command: str) -> str:
+    """A command line as a document shows it, on several lines."""
+    parts = textwrap.wrap(
+        f".venv/bin/{command}", 112, break_long_words=False, break_on_hyphens=False
+    )
+    return " \\\n    ".join(parts)
