@@ -189,6 +189,8 @@ def orders(rows: Sequence[dict[str, Any]]) -> list[str]:
     """A line for our order of the systems, the best first, and one for each published order of the
     same systems.
     """
+    if len(rows) < 2:
+        return []
     ours = {row["system"]: row["nll"] for row in rows}
     lines = [f"Order by our numbers: {_order(ours)}."]
     for binarization in _BINARIZATIONS:
@@ -211,8 +213,8 @@ def notes(rows: Sequence[dict[str, Any]]) -> list[str]:
     seeds = ", ".join(map(str, sorted({row["seed"] for row in rows})))
     lines = [
         f"NLL: minus the number of the third column, nats per test image, lower is better; +- one "
-        f"standard error over {images} images; seed {seeds}. The true NLL is at or below the NLL "
-        "of a lower bound. Test images are drawn once, and are the same for all systems.",
+        f"standard error over {images} images; seed {seeds}. From a lower bound of log p(x) it is "
+        "at or above the true NLL. All systems are measured on the same binary test images.",
         f"minus the VAE's: the difference of NLL with its {html_page.LEVEL:.0%} interval"
         + "".join(f", {comparison.COVERS[kind]}" for kind in kinds)
         + ".",
