@@ -20,6 +20,7 @@ from elbo_lab.studies import (
     computed,
     discrete_results,
     disentangle_results,
+    explicit_results,
     fast_protocol,
     feature_results,
     halving_table,
@@ -99,6 +100,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     SYSTEMS / "collapse.md": {"collapse": stored(collapse_results)},
     SYSTEMS / "disentanglement.md": {"disentangle": stored(disentangle_results)},
     SYSTEMS / "labels.md": {"labels": stored(label_results)},
+    SYSTEMS / "explicit.md": {"explicit": stored(explicit_results)},
 }
 
 
