@@ -149,9 +149,7 @@ def _point(distortion: dict[int, np.ndarray], rate: dict[int, np.ndarray]) -> di
     }
 
 
-def _bound(
-    distortion: dict[int, np.ndarray], rate: dict[int, np.ndarray]
-) -> dict[int, np.ndarray]:
+def _bound(distortion: dict[int, np.ndarray], rate: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
     return {seed: -(distortion[seed] + rate[seed]) for seed in distortion}
 
 

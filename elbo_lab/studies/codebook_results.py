@@ -90,14 +90,14 @@ def notes(results: dict[str, Any]) -> list[str]:
         f"Nats per test image of {results['data']} (1 nat = 1.443 bits){errors}. "
         f"{results['epochs']} passes in batches of {results['batch_size']}; replicates: "
         f"{results['replicates']}. p(x|.) is {results['likelihood']}.",
-        "D: -log p(x|codes) of the VQ-VAE, -E log p(x|z) of the VAE. R of the VQ-VAE: -log p(codes) "
-        "by a table of frequencies for each position, counted on the training images; a learned "
-        "prior can have a smaller one. One table: the same by frequencies of all positions "
+        "D: -log p(x|codes) of the VQ-VAE, -E log p(x|z) of the VAE. R of the VQ-VAE: -log "
+        "p(codes) by a table of frequencies for each position, counted on the training images; a "
+        "learned prior can have a smaller one. One table: the same by frequencies of all positions "
         "together. M log K: codes of equal length"
         + "".join(f", M = {number}" for number in positions)
         + ". R of the VAE: KL(q(z|x) || p(z)).",
-        "-(D + M log K), -(D + R): lower bounds of log p(x); the VAE's is its ELBO. Perplexity: exp "
-        "of the entropy of the test images' codes, at most K.",
+        "-(D + M log K), -(D + R): lower bounds of log p(x); the VAE's is its ELBO. Perplexity: "
+        "exp of the entropy of the test images' codes, at most K.",
         f"Devices: {'; '.join(results['devices'])}.",
     ]
 

@@ -1,4 +1,4 @@
-"""Rate and distortion of a VQ-VAE at several codebook sizes, and of a VAE over the same convolutions.
+"""Rate and distortion of a VQ-VAE at several codebook sizes, beside a VAE of the same networks.
 
 Both have the strided convolutions, the residual blocks, and p(x|.) of `networks.conv`. They differ
 in what lies between: a grid of code vectors, or a flat Gaussian code with linear layers before and
