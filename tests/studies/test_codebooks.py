@@ -1,4 +1,4 @@
-"""The study codebooks without processes: its cells, its numbers, its table, its file, its figure."""
+"""The study codebooks without processes: cells, numbers, the table, the file, the figure."""
 
 import json
 import math
