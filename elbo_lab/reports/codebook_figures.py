@@ -5,11 +5,11 @@ from typing import Any
 
 from elbo_lab.reports import svg_figures
 
-# Title of a line -> the model of its rows, and the field of a row that is its rate.
+# Title of a line -> the model of its rows, the field of a row that is its rate, and its dashes.
 _LINES = {
-    "VAE: KL; numbers: beta": ("conv", "rate"),
-    "VQ-VAE: M log K; numbers: K": ("vqvae", "fixed_rate"),
-    "VQ-VAE: table for each position": ("vqvae", "rate"),
+    "VAE: KL; numbers: beta": ("conv", "rate", "-"),
+    "VQ-VAE: M log K; numbers: K": ("vqvae", "fixed_rate", "--"),
+    "VQ-VAE: table for each position": ("vqvae", "rate", "-"),
 }
 # Lines whose points are named by their settings: the third has the points of the second, moved.
 _NAMED = 2
@@ -22,12 +22,14 @@ def figure(rows: Sequence[dict[str, Any]]) -> str:
     Args:
       rows: of `codebook_analysis.compute`.
     """
-    drawn = svg_figures.new_figure(1.35 * svg_figures.HEIGHT, 2 * len(_LINES))
+    drawn = svg_figures.new_figure(1.35 * svg_figures.HEIGHT, 2 * len(_LINES) + 2)
     axes = drawn.subplots()
-    for index, (title, (model, field)) in enumerate(_LINES.items()):
+    for index, (title, (model, field, dashes)) in enumerate(_LINES.items()):
         own = [row for row in rows if row["model"] == model]
         if own:
-            _line(axes, own, field, index, title)
+            _line(axes, own, field, index, label=title, linestyle=dashes)
+    # Room for the name of the last point.
+    axes.margins(x=0.1)
     axes.set_xlabel("rate, nats per image", fontsize=svg_figures.MEDIUM)
     axes.set_ylabel("distortion, nats per image", fontsize=svg_figures.MEDIUM)
     svg_figures.finish(axes)
@@ -37,12 +39,12 @@ def figure(rows: Sequence[dict[str, Any]]) -> str:
     return svg_figures.svg_text(drawn, "codebooks")
 
 
-def _line(axes, rows: Sequence[dict[str, Any]], field: str, index: int, title: str) -> None:
+def _line(axes, rows: Sequence[dict[str, Any]], field: str, index: int, **drawing: str) -> None:
+    """Points of the rows, joined in their order; the first lines have the names of the points."""
     rates = [row[field] if field == "fixed_rate" else row[field]["mean"] for row in rows]
     distortions = [row["distortion"]["mean"] for row in rows]
     style = svg_figures.style(index)
-    line = svg_figures.LINES[index]
-    axes.plot(rates, distortions, line, **style, linewidth=1.4, label=title)
+    axes.plot(rates, distortions, **style, linewidth=1.4, **drawing)
     if index >= _NAMED:
         return
     for row, rate, distortion in zip(rows, rates, distortions, strict=True):
@@ -67,7 +69,8 @@ def _equal_bounds(axes) -> None:
         # Lines that only cut a corner have no room for their number.
         if end - start < 0.2 * (right - left):
             continue
-        axes.plot([start, end], [total - start, total - end], ":", linewidth=0.9, **style)
+        ends = [start, end], [total - start, total - end]
+        axes.plot(*ends, ":", linewidth=0.9, label="equal rate + distortion", **style)
         axes.annotate(
             f"{total:g}",
             (end, total - end),
