@@ -15,6 +15,7 @@ from elbo_lab.cli.protocols import PROTOCOLS
 from elbo_lab.reports import documents
 from elbo_lab.studies import (
     autoencoder_results,
+    codebook_results,
     collapse_results,
     comparison_results,
     computed,
@@ -101,6 +102,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     SYSTEMS / "disentanglement.md": {"disentangle": stored(disentangle_results)},
     SYSTEMS / "labels.md": {"labels": stored(label_results)},
     SYSTEMS / "explicit.md": {"explicit": stored(explicit_results)},
+    SYSTEMS / "codebooks.md": {"codebooks": stored(codebook_results)},
 }
 
 

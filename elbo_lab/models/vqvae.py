@@ -49,7 +49,7 @@ class Quantized(NamedTuple):
 class VQVAEOptions:
     """Settings of `--model=vqvae`."""
 
-    num_codes: int = option(128, "K, vectors of the codebook", least=1)
+    num_codes: int = option(128, "K, vectors of the codebook", least=2)
     code_dim: int = option(16, "E, dimension of the vectors of the codebook", least=1)
     codebook: str = option(
         "ema",

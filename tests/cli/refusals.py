@@ -107,6 +107,10 @@ SENTENCES = {
         ["run", "--model=conv", "--residual_blocks=100000000"],
         "--residual_blocks must be at most 100; got 100000000.",
     ),
+    "one code": (
+        ["run", "--model=vqvae", "--num_codes=1"],
+        "--num_codes must be at least 2; got 1.",
+    ),
     "too wide": (
         ["run", "--model=vqvae", "--code_dim=1000000000"],
         "--code_dim=1000000000 is too large: the parameters of a model, ",

@@ -1,12 +1,15 @@
 """Studies from the command line: the table, the figure and the page, also of a stopped study."""
 
 import json
+import math
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from elbo_lab.runs import derived
 from elbo_lab.studies.registry import STUDIES
 from tests.cli.conftest import REPOSITORY, TIMEOUT, CommandLine
 
@@ -162,3 +165,30 @@ def test_the_study_disentangle_scores_codes_and_keeps_its_results(studying, tmp_
         scores = [row[name]["mean"] for name in ("mig", "sap", "dci_disentanglement", "beta_vae")]
         assert all(0 <= score <= 1 for score in scores)
     assert "beta_tcvae" in (tmp_path / "study" / "answer.svg").read_text()
+
+
+def test_the_study_codebooks_compares_rates_and_keeps_its_results(studying, tmp_path):
+    path = tmp_path / "study"
+    flags = ("codebooks", "--hidden_dims=", "--channels=4,4", "--code_dim=4", "--epochs=2")
+    flags += (f"--workdir={path}", f"--results_dir={tmp_path / 'results'}")
+    done = studying.run(*flags)
+    assert "VQ-VAE, K = 512" in done.stdout and "VAE, beta = 0.1" in done.stdout
+    assert "table for each position" in (path / "answer.svg").read_text()
+    rows = json.loads((tmp_path / "results" / "codebooks.json").read_text())["rows"]
+    cells = json.loads((path / "sweep.json").read_text())["cells"]
+    assert len(rows) == len(cells) == 10
+    for row, cell in zip(rows, cells, strict=True):
+        name = "log_px_code" if row["model"] == "vqvae" else "reconstruction"
+        assert row["distortion"]["mean"] == pytest.approx(-cell["results"][name]["mean"])
+        if row["model"] == "conv":
+            assert row["bound"]["mean"] == pytest.approx(cell["results"]["elbo"]["mean"], rel=1e-5)
+    # The rate of K = 8 by a count of its 2 x 2 codes, which the data set of its codes has.
+    (run,) = cells[2]["runs"]
+    codes = derived.load(f"codes:{path / run['run']}")
+    lengths = [
+        -math.log((np.sum(codes.x_train[:, m] == code) + 1) / (len(codes.x_train) + 8))
+        for example in codes.x_test
+        for m, code in enumerate(example)
+    ]
+    assert rows[2]["rate"]["mean"] == pytest.approx(sum(lengths) / len(codes.x_test))
+    assert rows[2]["fixed_rate"] == pytest.approx(4 * math.log(8))
