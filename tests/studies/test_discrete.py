@@ -124,5 +124,6 @@ def test_the_figure_has_a_row_for_each_way():
 def test_nothing_is_computed_while_a_cell_waits(tmp_path):
     waiting = {"values": {"estimator": "vimco"}, "failures": {"0": "not trained yet"}}
     sweep = SWEEP | {"cells": [*SWEEP["cells"], waiting]}
-    assert discrete_analysis.of_sweep(tmp_path, sweep) is None
+    discrete_analysis.compute(tmp_path, sweep, load=None)
+    assert discrete_analysis.read(tmp_path) is None
     assert discrete.drawing(tmp_path, sweep) == ""
