@@ -75,8 +75,8 @@ def mig(codes: np.ndarray, factors: np.ndarray, bins: int = BINS) -> float:
 
         1/F sum_f (I(c_l; v_f) - max_{l' != l} I(c_l'; v_f)) / H(v_f),    l the best dimension of f
 
-    Of the binned codes, as Locatello et al. (2019) compute it. The paper's own integrates over
-    q(z|x), and the two are not compared.
+    The codes are binned, as by Locatello et al. (2019). The paper's own MIG integrates over q(z|x),
+    and the two do not compare.
 
     Args:
       codes: [N, L], L > 1.

@@ -82,12 +82,12 @@ def measure(
 ) -> Outcome:
     """Scores of the run's codes, by the test examples of a data set."""
     del settings, values
-    found = scores(trained, dataset, seed)
+    own = scores(trained, dataset, seed)
     rows = [
-        Result(title, symbol, getattr(found, name), unit="in 0..1", split="train")
+        Result(title, symbol, getattr(own, name), unit="in 0..1", split="train")
         for name, (title, symbol) in TITLES.items()
     ]
-    return Outcome({}, rows, found._asdict())
+    return Outcome({}, rows, own._asdict())
 
 
 def scores(trained: Trained, dataset: Dataset, seed: int) -> Scores:
