@@ -2,13 +2,11 @@
 
 import json
 import signal
-import subprocess
-import sys
 
 import pytest
 
 from elbo_lab.studies.registry import STUDIES
-from tests.cli.conftest import REPOSITORY, TIMEOUT, CommandLine
+from tests.cli.conftest import CommandLine, command
 
 pytestmark = pytest.mark.slow
 
@@ -91,24 +89,10 @@ def test_studies_are_listed_and_wrong_ones_are_one_sentence(studying):
         assert words in studying.refused(*flags)
 
 
-def computing(studying, *flags) -> subprocess.CompletedProcess:
-    """Runs the study likelihoods, which takes none of the flags of `studying`."""
-    command = [sys.executable, "-m", "experiments.study", "likelihoods", *flags]
-    cache = f"--compilation_cache_dir={studying.folder / 'cache'}"
-    return subprocess.run(
-        [*command, cache],
-        cwd=REPOSITORY,
-        env=studying.environment,
-        timeout=TIMEOUT,
-        capture_output=True,
-        text=True,
-    )
-
-
 def test_a_computed_study_is_complete_once_and_takes_its_own_flags(studying, tmp_path):
     flags = ("--k=3", "--replicates=2", f"--workdir={tmp_path / 'study'}")
-    first = computing(studying, *flags, f"--results_dir={tmp_path / 'results'}")
-    assert first.returncode == 0, first.stderr
+    study = ("study", "likelihoods")  # It takes none of the flags of `studying`.
+    first = command(studying, *study, *flags, f"--results_dir={tmp_path / 'results'}")
     rows = first.stdout.splitlines()
     assert rows[0].split("  ")[0] == "L" and rows[0].endswith("K = 3")
     assert [row.split()[0] for row in rows[1:16]] == ["2"] * 5 + ["8"] * 5 + ["32"] * 5
@@ -117,7 +101,7 @@ def test_a_computed_study_is_complete_once_and_takes_its_own_flags(studying, tmp
     )
     stored = (tmp_path / "study" / "study.json").read_bytes()
     assert (tmp_path / "results" / "likelihoods.json").exists()
-    again = computing(studying, *flags)
+    again = command(studying, *study, *flags)
     assert again.stdout == first.stdout
     assert (tmp_path / "study" / "study.json").read_bytes() == stored
     for own, sentence in [
@@ -128,8 +112,8 @@ def test_a_computed_study_is_complete_once_and_takes_its_own_flags(studying, tmp
         (("--budget=0.1",), "--budget has no effect in the study likelihoods, which trains"),
         (("--k=4", *flags[1:]), "holds the study with other settings (--k=3 --replicates=2 --se"),
     ]:
-        refused = computing(studying, *own)
-        assert refused.returncode == 2 and sentence in refused.stderr, refused.stderr
+        refused = command(studying, *study, *own, status=2)
+        assert sentence in refused.stderr, refused.stderr
         assert refused.stdout == "" and len(refused.stderr.splitlines()) == 1
 
 
