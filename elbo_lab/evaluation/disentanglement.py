@@ -149,9 +149,11 @@ def dci(
     for f in range(factors.shape[1]):
         # Every split sees all dimensions: among few, a random one may serve no factor.
         forest = RandomForestClassifier(
-            10, max_features=None, min_samples_leaf=5, random_state=seed
+            10, max_features=None, min_samples_leaf=5, random_state=seed, n_jobs=-1
         )
         forest.fit(codes, factors[:, f])
+        # Threads would add up the trees' probabilities in any order, and so round them anew.
+        forest.set_params(n_jobs=1)
         importance.append(forest.feature_importances_)
         accuracy.append(np.mean(forest.predict(test_codes) == test_factors[:, f]))
     disentanglement, completeness = dci_of_importance(np.stack(importance, axis=1))
