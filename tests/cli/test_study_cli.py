@@ -136,13 +136,17 @@ def test_the_study_autoencoder_shows_codes_and_keeps_its_results(studying, tmp_p
 
 
 def test_the_study_disentangle_scores_codes_and_keeps_its_results(studying, tmp_path):
-    flags = ("disentangle", "--dataset=factors", "--replicates=1", "--held_out=5000")
-    flags += (f"--workdir={tmp_path / 'study'}", f"--results_dir={tmp_path / 'results'}")
+    study, sizes = tmp_path / "study", ("--held_out=5500", "--epochs=1", "--latent_dims=2")
+    flags = ("disentangle", "--dataset=factors", "--replicates=1", *sizes, "--tensorboard=false")
+    flags += (f"--workdir={study}", f"--results_dir={tmp_path / 'results'}")
+    killed = studying.interrupted("scores.json.tmp", signal.SIGKILL, *flags)
+    assert killed.returncode == -signal.SIGKILL
     done = studying.run(*flags)
-    assert "FactorVAE" in done.stdout
+    assert "FactorVAE" in done.stdout and "scores 8/8 runs" in done.stderr
+    assert len(json.loads((study / "scores.json").read_text())["rows"]) == 8
     rows = json.loads((tmp_path / "results" / "disentangle.json").read_text())["rows"]
     assert len(rows) == 8 and rows[0]["objective"] == "beta_vae"
     for row in rows:
         scores = [row[name]["mean"] for name in ("mig", "sap", "dci_disentanglement", "beta_vae")]
         assert all(0 <= score <= 1 for score in scores)
-    assert "beta_tcvae" in (tmp_path / "study" / "answer.svg").read_text()
+    assert "beta_tcvae" in (study / "answer.svg").read_text()
