@@ -205,7 +205,7 @@ def beta_vae(codes: np.ndarray, factors: np.ndarray, seed: int = 0, votes: int =
     """Score of the beta-VAE paper (Higgins et al. 2017, section 3): the accuracy of a linear
     classifier that tells which factor the two examples of pairs share.
 
-    Its input is the mean over pairs of |c - c'|. Half of the groups of pairs fit it. Chance is 1/F.
+    Its input are `mean_differences`. Half of the groups of pairs fit it. Chance is 1/F.
 
     Args:
       codes: [N, L].
@@ -213,13 +213,37 @@ def beta_vae(codes: np.ndarray, factors: np.ndarray, seed: int = 0, votes: int =
       seed: of the pairs.
       votes: number of groups, in all.
     """
-    rng = np.random.default_rng(seed)
-    inputs, shared = [], []
-    for f, rows in _groups(factors, votes, 2 * PER_VOTE, rng):
-        first, second = codes[rows[:PER_VOTE]], codes[rows[PER_VOTE:]]
-        inputs.append(np.abs(first - second).mean(axis=0))
-        shared.append(f)
-    half, labels = votes // 2, np.array(shared)
-    train, test = probes.scaled(np.array(inputs[:half]), np.array(inputs[half:]))
+    inputs, labels = mean_differences(codes, factors, seed, votes)
+    half = votes // 2
+    train, test = probes.scaled(inputs[:half], inputs[half:])
     probe = probes.fit(train, labels[:half], factors.shape[1], _L2, _TOLERANCE)
     return probe.accuracy(test, labels[half:])
+
+
+def mean_differences(
+    codes: np.ndarray, factors: np.ndarray, seed: int, votes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means of |c - c'| over groups of PER_VOTE pairs of examples that share one factor.
+
+    The two examples of a pair share its value, which differs between the pairs of a group.
+
+    Args:
+      codes: [N, L].
+      factors: [N, F].
+      seed: of the pairs.
+      votes: number of groups.
+
+    Returns:
+      The means, [votes, L], and the factor that is shared, [votes].
+    """
+    rng = np.random.default_rng(seed)
+    ordered = np.argsort(factors, axis=0, kind="stable")  # rows by the value of each factor
+    counts = [np.bincount(values) for values in factors.T]
+    shared, means = rng.integers(factors.shape[1], size=votes), []
+    for f in shared:
+        first = rng.integers(len(codes), size=PER_VOTE)
+        value = factors[first, f]
+        start = np.cumsum(counts[f]) - counts[f]
+        second = ordered[start[value] + rng.integers(counts[f][value]), f]
+        means.append(np.abs(codes[first] - codes[second]).mean(axis=0))
+    return np.array(means), shared
