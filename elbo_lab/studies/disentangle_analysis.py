@@ -10,6 +10,7 @@ from elbo_lab import json_files
 from elbo_lab.errors import UserError
 from elbo_lab.runs import disentangling, rundir
 from elbo_lab.runs.disentangling import Scores
+from elbo_lab.runs.loading import Trained
 from elbo_lab.runs.progress import Progress
 from elbo_lab.studies import stored_results
 from elbo_lab.studies.study import Load
@@ -36,17 +37,20 @@ def compute(path: Path, sweep: dict[str, Any], load: Load) -> None:
         return
     places = [place for cell in sweep["cells"] for place in _places(cell)]
     rows = {_place(row): row for row in _rows(path)}
-    progress = Progress("scores", len(places), 0, "runs")
+    missing: dict[Place, Trained] = {}
+    for run, replicate in places:
+        trained = load(path / run, replicate)
+        # A run that was trained again since has another checkpoint.
+        if rows.get((run, replicate), {}).get("source") != trained.digest:
+            first = next(iter(missing.values()), trained)
+            missing[run, replicate] = trained._replace(dataset=first.dataset)  # held once
+    progress = Progress("scores", len(places), len(places) - len(missing), "runs")
     try:
-        for run, replicate in places:
-            trained = load(path / run, replicate)
-            old = rows.get((run, replicate))
-            # A run that was trained again since has another checkpoint.
-            if old is None or old["source"] != trained.digest:
-                scores = disentangling.scores(trained, trained.dataset, trained.config.seed)
-                row = {"run": run, "replicate": replicate, "source": trained.digest}
-                rows[run, replicate] = row | scores._asdict()
-                stored_results.write(path / FILE, {"rows": list(rows.values())})
+        for (run, replicate), trained in missing.items():
+            scores = disentangling.scores(trained, trained.dataset, trained.config.seed)
+            row = {"run": run, "replicate": replicate, "source": trained.digest}
+            rows[run, replicate] = row | scores._asdict()
+            stored_results.write(path / FILE, {"rows": list(rows.values())})
             progress.to(progress.done + 1)
     finally:
         progress.close()

@@ -3,6 +3,7 @@
 import json
 import xml.dom.minidom
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -84,16 +85,27 @@ def cell(objective, weight, replicates):
     }
 
 
+class Loaded(NamedTuple):
+    """What is read of a trained run."""
+
+    name: tuple
+    digest: str
+    dataset: str
+    config: SimpleNamespace
+
+
 CELLS = [cell("beta_vae", "1", 2), cell("beta_tcvae", "4", 1)]
 
 
-def test_scores_are_computed_once_and_again_for_a_run_that_was_trained_again(tmp_path, monkeypatch):
+def test_scores_are_computed_once_and_again_for_a_run_that_was_trained_again(
+    tmp_path, monkeypatch, capsys
+):
     checkpoints, scored = dict.fromkeys(("beta_vae1", "beta_tcvae4"), "first"), []
 
     def load(path, replicate):
         name = (path.name, replicate, checkpoints[path.name])
         config = SimpleNamespace(seed=replicate)
-        return SimpleNamespace(name=name, digest=checkpoints[path.name], dataset=0, config=config)
+        return Loaded(name, checkpoints[path.name], "factors", config)
 
     def scores(trained, dataset, seed):
         scored.append(trained.name)
@@ -106,8 +118,9 @@ def test_scores_are_computed_once_and_again_for_a_run_that_was_trained_again(tmp
     disentangle_analysis.compute(tmp_path, {"cells": CELLS}, load)
     first = [("beta_vae1", 0, "first"), ("beta_vae1", 1, "first"), ("beta_tcvae4", 0, "first")]
     assert scored == first
+    capsys.readouterr()
     disentangle_analysis.compute(tmp_path, {"cells": CELLS}, load)
-    assert scored == first
+    assert scored == first and capsys.readouterr().err == ""
     checkpoints["beta_tcvae4"] = "second"
     disentangle_analysis.compute(tmp_path, {"cells": CELLS}, load)
     assert scored == [*first, ("beta_tcvae4", 0, "second")]
