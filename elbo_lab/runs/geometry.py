@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from elbo_lab import evaluation, files, models
+from elbo_lab import data, evaluation, files, models
 from elbo_lab.data import Batch
 from elbo_lab.distributions.means import mean_or_draw
 from elbo_lab.errors import UserError
@@ -238,8 +238,11 @@ def write(path: Path, shown: Shown, trained: Trained) -> None:
     if path.suffix == ".npz":
         files.write_arrays(path, shown.arrays)
         return
-    if shown.has_images:
-        sampling.check_images(path, trained)
+    if shown.has_images and not data.has_images(trained.dataset):
+        raise UserError(
+            f"--out={path} is a picture, but {trained.path} is a model of {trained.spec.kind} "
+            "examples; give a path ending in .npz."
+        )
     shown.draw(path)
 
 

@@ -1,5 +1,6 @@
 """Draws samples from a stored run, and writes them to files."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,17 +116,15 @@ def write(
       UserError: the file cannot be written, or the draws are not images.
     """
     if path.suffix == ".npz":
-        files.write_arrays(path, {"x": x} if label is None else {"x": x, "label": label})
+        buffer = io.BytesIO()
+        arrays = {"x": x} if label is None else {"x": x, "label": label}
+        np.savez_compressed(buffer, **arrays)
+        files.write_atomically(path, buffer.getvalue())
         return
-    check_images(path, trained)
-    rows = () if label is None else class_rows.names(label[::columns])
-    figures.image_grid(path, x, columns, f"Samples from {trained.path.name}", rows)
-
-
-def check_images(path: Path, trained: Trained) -> None:
-    """Raises a UserError if a picture is asked for, the file `path`, of a run of other data."""
     if not data.has_images(trained.dataset):
         raise UserError(
             f"--out={path} is a picture, but {trained.path} is a model of {trained.spec.kind} "
             "examples; give a path ending in .npz."
         )
+    rows = () if label is None else class_rows.names(label[::columns])
+    figures.image_grid(path, x, columns, f"Samples from {trained.path.name}", rows)
