@@ -115,12 +115,11 @@ def test_a_draw_is_completed_from_its_beginning_by_the_key_that_drew_it(has_stat
     plain = linear_law("grey").law
     steps = running_sums(plain) if has_state else None
     law = Autoregressive(plain.logits, SPECS["grey"], steps=steps)
-    key, is_known = jax.random.key(5), jnp.arange(3) < 2
-    whole = plain.sample(key, (6,))
+    whole, is_known = plain.sample(jax.random.key(5), (6,)), jnp.arange(3) < 2
     complete = jax.jit(lambda key, x: law.complete(key, x, 2))
     beginning = jnp.where(is_known, whole, 1 - whole)
     assert np.all(beginning[:, 2] != whole[:, 2])
-    np.testing.assert_array_equal(complete(key, beginning), whole)
+    np.testing.assert_array_equal(complete(jax.random.key(5), beginning), whole)
     other = complete(jax.random.key(6), beginning)
     np.testing.assert_array_equal(other[:, :2], whole[:, :2])
     assert np.any(other != whole)

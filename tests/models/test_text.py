@@ -109,7 +109,8 @@ def test_a_draw_with_a_state_is_the_draw_that_computes_the_network_anew(levels):
             return state, logits[:, :, 0]
 
         _, by_steps = jax.lax.scan(position, law.steps.start(x), jnp.arange(spec.dim))
-        anew = Autoregressive(law.logits, spec, law.batch_shape).sample(key, (40,))
+        anew = Autoregressive(law.logits, spec, law.batch_shape)
+        anew = anew.sample(jax.random.clone(key), (40,))
         return x, anew, jnp.moveaxis(by_steps, 0, 2), law.logits(x)
 
     x, anew, by_steps, logits = compute(jax.random.key(1))
