@@ -115,7 +115,7 @@ def test_a_draw_is_completed_from_its_beginning_by_the_key_that_drew_it(has_stat
     plain = linear_law("grey").law
     steps = running_sums(plain) if has_state else None
     law = Autoregressive(plain.logits, SPECS["grey"], steps=steps)
-    whole, is_known = plain.sample(jax.random.key(5), (6,)), jnp.arange(3) < 2
+    whole, is_known = plain.sample(jax.random.key(5), (40,)), jnp.arange(3) < 2
     complete = jax.jit(lambda key, x: law.complete(key, x, 2))
     beginning = jnp.where(is_known, whole, 1 - whole)
     assert np.all(beginning[:, 2] != whole[:, 2])
