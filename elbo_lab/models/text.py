@@ -10,13 +10,15 @@ becomes p(z) (posterior collapse; Bowman et al. 2016).
 """
 
 import dataclasses
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
-from elbo_lab.distributions import Autoregressive, Distribution, TokenCategorical
+from elbo_lab.distributions import Autoregressive, Distribution, Steps, TokenCategorical
 from elbo_lab.models import common
 from elbo_lab.models.base import Given, Model, Params
 from elbo_lab.models.networks import gaussian
@@ -81,7 +83,7 @@ def make(options: TextOptions, spec: Spec) -> Model:
     sizes = (options.embedding_dim, options.width, options.layers, options.kernel_size)
     encoder = TextEncoder(levels, latent_dim, *sizes, options.scale)
     positionwise = PositionwiseDecoder(levels, length, options.width, options.activation)
-    causal = CausalDecoder(levels, *sizes)
+    causal = CausalDecoder(levels, length, *sizes)
     is_positionwise = options.text_decoder == POSITIONWISE
 
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
@@ -109,17 +111,36 @@ def make(options: TextOptions, spec: Spec) -> Model:
         if is_positionwise:
             return TokenCategorical(positionwise.apply(variables, z))
 
-        def logits(x: Array) -> Array:
+        apply = functools.partial(causal.apply, variables)
+
+        def beside(x: Array) -> tuple[Array, Array | None]:
+            """z, and what the decoder sees, for the rows of tokens x."""
             rows = jnp.broadcast_to(z, (*x.shape[:-1], latent_dim)).reshape(-1, latent_dim)
             is_seen = None
             if options.decoder_dropout and given.key is not None:
                 is_seen = _seen(given.key, x, options.decoder_dropout).reshape(-1, length)
-            y = causal.apply(variables, x.reshape(-1, length), rows, is_seen)
-            y = y.reshape(*x.shape, levels)
+            return rows, is_seen
+
+        def shaped(y: Array, x: Array) -> Array:
+            """Logits [rows, positions, levels] of tokens x as those of a law."""
+            y = y.reshape(*x.shape[:-1], -1, levels)
             # A law of two levels has one logit for each value.
             return y[..., 1] - y[..., 0] if levels == 2 else y
 
-        return Autoregressive(logits, spec, batch_shape=z.shape[:-1])
+        def logits(x: Array) -> Array:
+            return shaped(apply(x.reshape(-1, length), *beside(x)), x)
+
+        def position(state: Any, x: Array, row: Array, column: Array) -> tuple[Array, Any]:
+            y, state = apply(state, x.reshape(-1, length), column, method="position")
+            return shaped(y, x), state
+
+        steps = Steps(
+            (1, length, 1),
+            lambda x: apply(*beside(x), method="start"),
+            lambda state, x, row: state,
+            position,
+        )
+        return Autoregressive(logits, spec, z.shape[:-1], steps)
 
     return Model(init, prior, posterior, likelihood, rows=max(1, LOGITS // (length * levels)))
 

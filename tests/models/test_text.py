@@ -9,6 +9,7 @@ import pytest
 from scipy.special import expit, logsumexp
 
 from elbo_lab.data import Batch, Spec
+from elbo_lab.distributions import Autoregressive
 from elbo_lab.models import NOTHING_GIVEN, Given, text
 from elbo_lab.models.networks.text import GatedConvolution
 
@@ -104,6 +105,35 @@ def test_the_autoregressive_decoder_sees_what_comes_before_and_a_part_of_it_in_t
     # All draws of z miss the same characters.
     both = np.asarray(of_each(jnp.stack([x, x]), jax.random.key(1)))
     np.testing.assert_allclose(both[0], both[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("levels", [pytest.param(2, marks=pytest.mark.slow), 3])
+def test_a_draw_with_a_state_is_the_draw_that_computes_the_network_anew(levels):
+    """With characters that the decoder does not see; at and after a position x is arbitrary."""
+    spec = SPEC._replace(levels=levels)
+    model, params = model_of(spec, text_decoder="autoregressive", decoder_dropout=0.5)
+    z = jnp.asarray([[0.5, -1.0], [2.0, 1.0]])
+
+    @jax.jit
+    def compute(key):
+        law = model.likelihood(params, z, Given(key=jax.random.key(7)))
+        x = law.sample(key, (40,))
+
+        def position(state, t):
+            known = jnp.where(jnp.arange(spec.dim) < t, x, levels - 1 - x)
+            logits, state = law.steps.pixel(state, known, 0, t)
+            return state, logits[:, :, 0]
+
+        _, by_steps = jax.lax.scan(position, law.steps.start(x), jnp.arange(spec.dim))
+        anew = Autoregressive(law.logits, spec, law.batch_shape)
+        anew = anew.sample(jax.random.clone(key), (40,))
+        return x, anew, jnp.moveaxis(by_steps, 0, 2), law.logits(x)
+
+    x, anew, by_steps, logits = compute(jax.random.key(1))
+    assert x.shape == (40, 2, 4) and x.dtype == jnp.int32
+    np.testing.assert_array_equal(x, anew)
+    np.testing.assert_allclose(by_steps, logits, rtol=1e-4, atol=1e-5)
+    assert np.ptp(np.asarray(logits), axis=0).max() > 0.1  # the characters before matter
 
 
 def test_settings_and_data_that_do_not_fit():
