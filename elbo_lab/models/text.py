@@ -10,6 +10,8 @@ becomes p(z) (posterior collapse; Bowman et al. 2016).
 """
 
 import dataclasses
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Autoregressive, Distribution, TokenCategorical
+from elbo_lab.distributions.autoregressive import Steps
 from elbo_lab.models import common
 from elbo_lab.models.base import Given, Model, Params
 from elbo_lab.models.networks import gaussian
@@ -81,7 +84,7 @@ def make(options: TextOptions, spec: Spec) -> Model:
     sizes = (options.embedding_dim, options.width, options.layers, options.kernel_size)
     encoder = TextEncoder(levels, latent_dim, *sizes, options.scale)
     positionwise = PositionwiseDecoder(levels, length, options.width, options.activation)
-    causal = CausalDecoder(levels, *sizes)
+    causal = CausalDecoder(levels, length, *sizes)
     is_positionwise = options.text_decoder == POSITIONWISE
 
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
@@ -109,17 +112,31 @@ def make(options: TextOptions, spec: Spec) -> Model:
         if is_positionwise:
             return TokenCategorical(positionwise.apply(variables, z))
 
-        def logits(x: Array) -> Array:
+        def rows_of(x: Array) -> tuple[Array, Array]:
+            """x [*any, *batch, T] and z, a row for each text."""
             rows = jnp.broadcast_to(z, (*x.shape[:-1], latent_dim)).reshape(-1, latent_dim)
+            return x.reshape(-1, length), rows
+
+        def of_levels(y: Array) -> Array:
+            """A law of two levels has one logit for each value."""
+            return y[..., 1] - y[..., 0] if levels == 2 else y
+
+        def logits(x: Array) -> Array:
             is_seen = None
             if options.decoder_dropout and given.key is not None:
                 is_seen = _seen(given.key, x, options.decoder_dropout).reshape(-1, length)
-            y = causal.apply(variables, x.reshape(-1, length), rows, is_seen)
-            y = y.reshape(*x.shape, levels)
-            # A law of two levels has one logit for each value.
-            return y[..., 1] - y[..., 0] if levels == 2 else y
+            y = causal.apply(variables, *rows_of(x), is_seen)
+            return of_levels(y.reshape(*x.shape, levels))
 
-        return Autoregressive(logits, spec, batch_shape=z.shape[:-1])
+        def start(x: Array) -> Any:
+            return causal.apply(variables, math.prod(x.shape[:-1]), method="start")
+
+        def character(state: Any, x: Array, row: Array, column: Array) -> tuple[Array, Any]:
+            y, state = causal.apply(variables, state, *rows_of(x), column, method="step")
+            return of_levels(y.reshape(*x.shape[:-1], 1, levels)), state
+
+        steps = Steps((1, length, 1), start, lambda state, x, row: state, character)
+        return Autoregressive(logits, spec, z.shape[:-1], steps)
 
     return Model(init, prior, posterior, likelihood, rows=max(1, LOGITS // (length * levels)))
 

@@ -90,6 +90,30 @@ def test_the_autoregressive_decoder_sees_what_comes_before_and_a_part_of_it_in_t
     np.testing.assert_allclose(both[0], both[1], rtol=1e-5)
 
 
+@pytest.mark.parametrize("levels", [2, 3])
+def test_characters_one_by_one_have_the_logits_of_the_whole(levels):
+    """At and after the character that logits are of, x has arbitrary values, as in `sample`."""
+    spec = SPEC._replace(levels=levels)
+    model, params = model_of(spec, text_decoder="autoregressive")
+    rng = np.random.default_rng(3)
+    x, other = (jnp.asarray(rng.integers(0, levels, (3, 4)), jnp.int32) for _ in range(2))
+    z = jnp.asarray(rng.normal(size=(3, 2)), jnp.float32)
+
+    @jax.jit
+    def both(x, other):
+        law = model.likelihood(params, z, NOTHING_GIVEN)
+        state = law.steps.start(x)
+        logits = []
+        for t in range(4):
+            known = jnp.where(jnp.arange(4) < t, x, other)
+            one, state = law.steps.pixel(state, known, jnp.int32(0), jnp.int32(t))
+            logits.append(one[:, 0])
+        return jnp.stack(logits, 1), law.logits(x)
+
+    by_characters, whole = both(x, other)
+    np.testing.assert_allclose(by_characters, whole, atol=2e-5)
+
+
 def test_settings_and_data_that_do_not_fit():
     def refusal(spec=SPEC, **options):
         with pytest.raises(ValueError) as caught:

@@ -32,14 +32,26 @@ class GatedConvolution(nn.Module):
     causal: bool
 
     @nn.compact
-    def __call__(self, h: Array, condition: Array | None = None) -> Array:
-        """Features h, and features [rows, 2 width] of a condition that all positions share."""
+    def __call__(
+        self, h: Array, condition: Array | None = None, before: Array | None = None
+    ) -> Array:
+        """The features after the layer.
+
+        Args:
+          h: features of all positions, or of those after `before`.
+          condition: features [rows, 2 width] that all positions share.
+          before: features of the positions before h, [rows, kernel_size - 1, width], of a causal
+            layer that is computed in steps; None: there are none.
+        """
         width, size = h.shape[-1], self.kernel_size
-        before = size - 1 if self.causal else size // 2
         kernel = self.param("kernel", GLOROT, (size, width, 2 * width))
         bias = self.param("bias", nn.initializers.zeros_init(), (2 * width,))
         # The positions under the kernel, side by side: one matrix product is the fastest on a CPU.
-        padded = jnp.pad(h, ((0, 0), (before, size - 1 - before), (0, 0)))
+        if before is None:
+            first = size - 1 if self.causal else size // 2
+            padded = jnp.pad(h, ((0, 0), (first, size - 1 - first), (0, 0)))
+        else:
+            padded = jnp.concatenate([before, h], axis=1)
         length = h.shape[1]
         columns = [lax.slice_in_dim(padded, i, i + length, axis=1) for i in range(size)]
         windows = jnp.concatenate(columns, axis=-1).reshape(-1, size * width)
@@ -122,27 +134,61 @@ class CausalDecoder(nn.Module):
     """
 
     levels: int
+    length: int
     embedding_dim: int
     width: int
     layers: int
     kernel_size: int
 
-    @nn.compact
-    def __call__(self, tokens: Array, z: Array, is_seen: Array | None = None) -> Array:
+    def setup(self):
         start = nn.initializers.normal(_EMBEDDING_SCALE)
+        self.tokens = self.param("tokens", start, (self.levels, self.embedding_dim))
+        self.positions = self.param("positions", start, (self.length, self.embedding_dim))
+        self.features = dense(self.width, "features")
+        self.layer = [GatedConvolution(self.kernel_size, causal=True) for _ in range(self.layers)]
+        self.conditions = [
+            nn.Dense(2 * self.width, use_bias=False, name=f"latents_{i}")
+            for i in range(self.layers)
+        ]
+        self.latents = nn.Dense(self.width, use_bias=False)
+        self.logits = dense(self.levels, "logits")
+
+    def __call__(self, tokens: Array, z: Array, is_seen: Array | None = None) -> Array:
         rows, length = tokens.shape
-        table = self.param("tokens", start, (self.levels, self.embedding_dim))
-        places = self.param("positions", start, (length, self.embedding_dim))
-        vectors = table[tokens]
+        vectors = self.tokens[tokens]
         if is_seen is not None:
             vectors = jnp.where(is_seen[..., None], vectors, 0)
         # Position t sees the token before it; the first one sees none.
         vectors = jnp.pad(vectors, ((0, 0), (1, 0), (0, 0)))[:, :-1]
-        h = dense(self.width, "features")(vectors + places)
-        for i in range(self.layers):
-            condition = nn.Dense(2 * self.width, use_bias=False, name=f"latents_{i}")(z)
-            layer = GatedConvolution(self.kernel_size, causal=True, name=f"layer_{i}")
-            h = layer(h, condition)
-        h = h + nn.Dense(self.width, use_bias=False, name="latents")(z)[:, None]
+        h = self.features(vectors + self.positions)
+        for layer, condition in zip(self.layer, self.conditions, strict=True):
+            h = layer(h, condition(z))
+        h = h + self.latents(z)[:, None]
         h = h.reshape(rows * length, self.width)
-        return dense(self.levels, "logits")(h).reshape(rows, length, self.levels)
+        return self.logits(h).reshape(rows, length, self.levels)
+
+    def start(self, rows: int) -> list[Array]:
+        """The state before the first position: features of each layer's input at the positions
+        before, [rows, kernel_size - 1, width].
+        """
+        return [jnp.zeros((rows, self.kernel_size - 1, self.width)) for _ in range(self.layers)]
+
+    def step(
+        self, state: list[Array], tokens: Array, z: Array, position: Array
+    ) -> tuple[Array, list[Array]]:
+        """The logits [rows, levels] of one position, and the state before the next one.
+
+        Args:
+          state: before the position.
+          tokens: [rows, T]; those before the position matter alone.
+          z: [rows, L].
+          position: [], an integer.
+        """
+        last = lax.dynamic_slice_in_dim(tokens, jnp.maximum(position - 1, 0), 1, axis=1)
+        vectors = jnp.where(position > 0, self.tokens[last], 0)
+        h = self.features(vectors + lax.dynamic_slice_in_dim(self.positions, position, 1))
+        after = []
+        for layer, condition, before in zip(self.layer, self.conditions, state, strict=True):
+            after.append(jnp.concatenate([before, h], axis=1)[:, 1:])
+            h = layer(h, condition(z), before)
+        return self.logits(h[:, 0] + self.latents(z)), after
