@@ -24,6 +24,7 @@ from elbo_lab.models import common, conditions, posteriors, priors, raster
 from elbo_lab.models.base import Given, Model, Params
 from elbo_lab.models.networks import GaussianConv, Head, LatentConvDecoder, image_shape
 from elbo_lab.models.networks.latent_pixels import LatentPixels
+from elbo_lab.models.networks.masked import gradient_batch
 from elbo_lab.options import option
 
 # Rows (draws x examples) that the evaluation computes at once, of binary images: about 50 MB.
@@ -166,7 +167,15 @@ def make(options: PixelVAEOptions, spec: Spec) -> Model:
         return Autoregressive(logits, spec, inputs.shape[:-1], steps)
 
     rows = max(1, ROWS // (1 if spec.levels == 2 else spec.levels))
-    return Model(init, prior, posterior, likelihood, rows=rows, classes=classes)
+    return Model(
+        init,
+        prior,
+        posterior,
+        likelihood,
+        rows=rows,
+        classes=classes,
+        gradient_batch=gradient_batch(spec, options.width),
+    )
 
 
 def _check(options: PixelVAEOptions, spec: Spec) -> None:
