@@ -12,6 +12,7 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch
 from elbo_lab.methods.base import Loss
+from elbo_lab.parts import number_of_parts
 
 # Reductions of the batch's losses [B] to the scalar that a step differentiates.
 BATCH_GRADIENTS: dict[str, Callable[[Array], Array]] = {"mean": jnp.mean, "sum": jnp.sum}
@@ -148,18 +149,6 @@ def _gradient(
     weight = stepper.reduce(jnp.ones(number)) / number
     grads = jax.tree.map(lambda grad: weight * grad, grads)
     return grads, jax.tree.map(lambda term: term / number, terms), state.stats
-
-
-def number_of_parts(size: int, most: int | None) -> int:
-    """The number of equal parts of a batch: the least with at most `most` examples in each.
-
-    One if `most` is None, or if such parts would have less than half as many, as in a batch whose
-    size is a prime number.
-    """
-    if most is None or size <= most:
-        return 1
-    number = next(n for n in range(1, size + 1) if size % n == 0 and size // n <= most)
-    return number if 2 * (size // number) >= most else 1
 
 
 def moved_average(average: Any, params: Any, decay: float, step: Array) -> Any:

@@ -45,14 +45,6 @@ def test_a_loss_without_a_batch_axis_is_refused():
         train(FULL_BATCH, method_of(quadratic_init, mean_loss))
 
 
-@pytest.mark.parametrize(
-    ("size", "most", "number"),
-    [(128, 8, 16), (100, 8, 20), (8, 8, 1), (7, 8, 1), (127, 8, 1), (3, 1, 3), (128, None, 1)],
-)
-def test_batches_are_split_into_few_equal_parts(size, most, number):
-    assert step.number_of_parts(size, most) == number
-
-
 @pytest.mark.parametrize("which", step.BATCH_GRADIENTS)
 def test_the_gradient_by_parts_is_that_of_the_batch(which):
     """Of 1/2 (w . x - y)^2 it is (w . x - y) x, in NumPy float64."""

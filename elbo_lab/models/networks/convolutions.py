@@ -3,12 +3,24 @@
 There XLA runs its own convolutions inside `lax.scan` without its fast kernels, and their
 derivatives 10 to 50 times slower than outside of it or than the products here. On other platforms
 XLA's own are taken. Both compute the same sums, in another order.
+
+The pixels side by side that the products read take several times the memory of the image. In parts
+of the batch for which they fit the processor's cache, a 3 x 3 convolution with its gradient takes
+three quarters of the time (docs/performance.md).
 """
+
+import functools
+import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from elbo_lab.parts import number_of_parts
+
+# Numbers of a part's pixels side by side, or of its outputs: 1 MB.
+CACHED = 2**18
 # Rows or columns of zeros before and after the image; a negative number crops.
 Padding = tuple[tuple[int, int], tuple[int, int]]
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -67,7 +79,15 @@ def conv2d(x: Array, kernel: Array, stride: int = 1) -> Array:
       [rows, H / stride, W / stride, F], rounded up.
     """
     padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), "SAME")
-    return convolve(x, kernel, tuple(padding), stride)
+    apply = functools.partial(convolve, padding=tuple(padding), stride=stride)
+    return _by_parts(apply, x, kernel, _numbers(x.shape, kernel.shape, stride))
+
+
+def _numbers(shape: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> int:
+    """Numbers of a row of x in the memory of `conv2d`: pixels side by side, or outputs."""
+    _, height, width, channels = shape
+    outputs = math.ceil(height / stride) * math.ceil(width / stride) * kernel[3]
+    return max(height * math.ceil(width / stride) * kernel[1] * channels, outputs)
 
 
 def conv2d_transpose(x: Array, kernel: Array, size: tuple[int, int]) -> Array:
@@ -84,7 +104,10 @@ def conv2d_transpose(x: Array, kernel: Array, size: tuple[int, int]) -> Array:
       [rows, H, W, F].
     """
     if jax.default_backend() == "cpu":
-        return conv2d_transpose_by_products(x, kernel, size)
+        apply = functools.partial(conv2d_transpose_by_products, size=size)
+        # Each pixel has a product with the whole kernel.
+        numbers = math.prod(x.shape[1:3]) * max(16 * kernel.shape[3], kernel.shape[2])
+        return _by_parts(apply, x, kernel, numbers)
     y = lax.conv_transpose(x, kernel[::-1, ::-1], (2, 2), "SAME", dimension_numbers=_LAYOUT)
     return y[:, : size[0], : size[1]]
 
@@ -105,6 +128,28 @@ def conv2d_transpose_by_products(x: Array, kernel: Array, size: tuple[int, int])
     cells = cells.reshape(rows, h + 1, w + 1, 2, 2, features).transpose(0, 1, 3, 2, 4, 5)
     pixels = cells.reshape(rows, 2 * h + 2, 2 * w + 2, features)
     return pixels[:, 1 : size[0] + 1, 1 : size[1] + 1]
+
+
+def _by_parts(
+    apply: Callable[[Array, Array], Array], x: Array, kernel: Array, numbers: int
+) -> Array:
+    """apply(x, kernel), on a CPU in parts of the rows that keep at most CACHED numbers each.
+
+    Args:
+      apply: a convolution.
+      x: [rows, H, W, C].
+      kernel: its kernel; one of a single pixel is a product as it is.
+      numbers: that are kept of each row.
+    """
+    is_cpu = jax.default_backend() == "cpu"
+    most = max(1, CACHED // numbers) if is_cpu and math.prod(kernel.shape[:2]) > 1 else None
+    number = number_of_parts(len(x), most)
+    if number == 1:
+        return apply(x, kernel)
+    # Without `checkpoint` the derivative would keep all parts' pixels side by side.
+    part = jax.checkpoint(apply, prevent_cse=False)
+    y = lax.map(lambda rows: part(rows, kernel), x.reshape(number, -1, *x.shape[1:]))
+    return y.reshape(-1, *y.shape[2:])
 
 
 def _strided(x: Array, axis: int, start: int, length: int, stride: int) -> Array:
