@@ -111,7 +111,7 @@ def make(task: Task, spread: bool = False, settings: dict[str, Any] | None = Non
     restart()
     if task.k is None:
         return Peer(train, one_bound, restart=restart)
-    evaluated = methods.make(dataclasses.replace(config, k=5, eval_k=DRAWS), SPEC)
+    evaluated = methods.make(dataclasses.replace(config, k=5, eval_k=DRAWS), spec)
     evaluator = evaluation.make_evaluator(evaluated, sharding.images_mesh() if spread else None)
 
     def log_likelihood(images: np.ndarray) -> float:

@@ -5,13 +5,12 @@ derivatives 10 to 50 times slower than outside of it or than the products here. 
 XLA's own are taken. Both compute the same sums, in another order.
 
 The pixels side by side that the products read take several times the memory of the image. In parts
-of the batch for which they fit the processor's cache, a 3 x 3 convolution with its gradient takes
-three quarters of the time (docs/performance.md).
+of the batch for which they fit the processor's cache, a convolution with its gradient takes three
+quarters of the time (docs/performance.md); transposed convolutions gain nothing by it.
 """
 
 import functools
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -80,14 +79,26 @@ def conv2d(x: Array, kernel: Array, stride: int = 1) -> Array:
     """
     padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), "SAME")
     apply = functools.partial(convolve, padding=tuple(padding), stride=stride)
-    return _by_parts(apply, x, kernel, _numbers(x.shape, kernel.shape, stride))
+    number = _parts(x.shape, kernel.shape, stride)
+    if number == 1:
+        return apply(x, kernel)
+    # Without `checkpoint` the derivative would keep all parts' pixels side by side.
+    part = jax.checkpoint(apply, prevent_cse=False)
+    y = lax.map(lambda rows: part(rows, kernel), x.reshape(number, -1, *x.shape[1:]))
+    return y.reshape(-1, *y.shape[2:])
 
 
-def _numbers(shape: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> int:
-    """Numbers of a row of x in the memory of `conv2d`: pixels side by side, or outputs."""
-    _, height, width, channels = shape
-    outputs = math.ceil(height / stride) * math.ceil(width / stride) * kernel[3]
-    return max(height * math.ceil(width / stride) * kernel[1] * channels, outputs)
+def _parts(x: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> int:
+    """The parts of the rows that `conv2d` computes one after the other, by the shapes of x and the
+    kernel: at most CACHED numbers are kept of each on a CPU.
+    """
+    if jax.default_backend() != "cpu" or kernel[:2] == (1, 1):
+        return 1
+    rows, height, width, channels = x
+    columns = math.ceil(width / stride)
+    outputs = math.ceil(height / stride) * columns * kernel[3]
+    side_by_side = height * columns * kernel[1] * channels
+    return number_of_parts(rows, max(1, CACHED // max(side_by_side, outputs)))
 
 
 def conv2d_transpose(x: Array, kernel: Array, size: tuple[int, int]) -> Array:
@@ -104,10 +115,7 @@ def conv2d_transpose(x: Array, kernel: Array, size: tuple[int, int]) -> Array:
       [rows, H, W, F].
     """
     if jax.default_backend() == "cpu":
-        apply = functools.partial(conv2d_transpose_by_products, size=size)
-        # Each pixel has a product with the whole kernel.
-        numbers = math.prod(x.shape[1:3]) * max(16 * kernel.shape[3], kernel.shape[2])
-        return _by_parts(apply, x, kernel, numbers)
+        return conv2d_transpose_by_products(x, kernel, size)
     y = lax.conv_transpose(x, kernel[::-1, ::-1], (2, 2), "SAME", dimension_numbers=_LAYOUT)
     return y[:, : size[0], : size[1]]
 
@@ -128,28 +136,6 @@ def conv2d_transpose_by_products(x: Array, kernel: Array, size: tuple[int, int])
     cells = cells.reshape(rows, h + 1, w + 1, 2, 2, features).transpose(0, 1, 3, 2, 4, 5)
     pixels = cells.reshape(rows, 2 * h + 2, 2 * w + 2, features)
     return pixels[:, 1 : size[0] + 1, 1 : size[1] + 1]
-
-
-def _by_parts(
-    apply: Callable[[Array, Array], Array], x: Array, kernel: Array, numbers: int
-) -> Array:
-    """apply(x, kernel), on a CPU in parts of the rows that keep at most CACHED numbers each.
-
-    Args:
-      apply: a convolution.
-      x: [rows, H, W, C].
-      kernel: its kernel; one of a single pixel is a product as it is.
-      numbers: that are kept of each row.
-    """
-    is_cpu = jax.default_backend() == "cpu"
-    most = max(1, CACHED // numbers) if is_cpu and math.prod(kernel.shape[:2]) > 1 else None
-    number = number_of_parts(len(x), most)
-    if number == 1:
-        return apply(x, kernel)
-    # Without `checkpoint` the derivative would keep all parts' pixels side by side.
-    part = jax.checkpoint(apply, prevent_cse=False)
-    y = lax.map(lambda rows: part(rows, kernel), x.reshape(number, -1, *x.shape[1:]))
-    return y.reshape(-1, *y.shape[2:])
 
 
 def _strided(x: Array, axis: int, start: int, length: int, stride: int) -> Array:
