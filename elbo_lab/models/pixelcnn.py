@@ -5,7 +5,7 @@ import dataclasses
 from elbo_lab.data.dataset import Spec
 from elbo_lab.models import common, conditions, raster
 from elbo_lab.models.base import Density
-from elbo_lab.models.networks.masked import GatedPixelCNN
+from elbo_lab.models.networks.masked import GatedPixelCNN, gradient_batch
 from elbo_lab.options import option, values_of
 
 
@@ -37,4 +37,5 @@ def make(options: PixelCNNOptions, spec: Spec) -> Density:
     classes = conditions.num_classes(options, spec)
     sizes = values_of(options)
     del sizes["condition"]
-    return raster.density(GatedPixelCNN(spec, **sizes), spec, classes)
+    density = raster.density(GatedPixelCNN(spec, **sizes), spec, classes)
+    return density._replace(gradient_batch=gradient_batch(spec, options.width))

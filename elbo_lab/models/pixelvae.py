@@ -24,6 +24,7 @@ from elbo_lab.models import common, conditions, conv_latents, raster
 from elbo_lab.models.base import Given, Model, Params
 from elbo_lab.models.networks import Head, LatentConvDecoder, image_shape
 from elbo_lab.models.networks.latent_pixels import LatentPixels
+from elbo_lab.models.networks.masked import gradient_batch
 from elbo_lab.options import option
 
 # Rows (draws x examples) that the evaluation computes at once, of binary images: about 50 MB.
@@ -143,7 +144,13 @@ def make(options: PixelVAEOptions, spec: Spec) -> Model:
 
     rows = max(1, ROWS // (1 if spec.levels == 2 else spec.levels))
     return Model(
-        init, latents.prior, latents.posterior, likelihood, rows=rows, classes=latents.classes
+        init,
+        latents.prior,
+        latents.posterior,
+        likelihood,
+        rows=rows,
+        classes=latents.classes,
+        gradient_batch=gradient_batch(spec, options.width),
     )
 
 

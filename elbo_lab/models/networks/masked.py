@@ -32,6 +32,9 @@ from elbo_lab.models.networks.pixels import (
     row_of,
 )
 
+# Features of one stack that are computed at once: those of all layers fit a CPU's cache.
+CACHED = 2**17
+
 
 def channel_mask(inputs: int, features: int, channels: int, strict: bool) -> np.ndarray:
     """Mask of a pixel's features: 1 where an output feature may see an input feature, else 0.
@@ -58,6 +61,18 @@ def gate(x: Array) -> Array:
     a, b = jnp.split(x, 2, axis=-1)
     # sigmoid(b) = (1 + tanh(b / 2)) / 2; tanh costs the least on a CPU.
     return jnp.tanh(a) * (0.5 + 0.5 * jnp.tanh(0.5 * b))
+
+
+def gradient_batch(spec: Spec, width: int) -> int | None:
+    """Examples whose gradient is computed at once; None: as many as there are.
+
+    On a CPU a step of a PixelCNN is bound by memory: in parts of which each layer's features have
+    the size of a cache it takes two thirds of the time (docs/performance.md).
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    height, columns, _ = grid(spec.shape)
+    return max(1, CACHED // (height * columns * width))
 
 
 class Masked1x1(nn.Module):
