@@ -65,7 +65,7 @@ STUDY = Study(
         "dataset": "mnist_small",
         "channels": "8,16,16",
         "residual_blocks": "1",
-        "activation": "relu",
+        "activation": "tanh",
         "code_dim": "16",
         "latent_dims": "32",
         "batch_size": "50",
