@@ -18,8 +18,8 @@ from elbo_lab.sweeps import sweep_results
 
 NUM_CODES = ("2", "4", "8", "32", "128", "512")
 BETAS = ("4", "1", "0.3", "0.1")
-_ALL = {VQVAE: NUM_CODES, VAE: BETAS}
-_OWN = {VQVAE: {"model": VQVAE}, VAE: {"model": VAE, "objective": "beta_vae", "k": "1"}}
+_VALUES = {VQVAE: NUM_CODES, VAE: BETAS}
+_FLAGS = {VQVAE: {"model": VQVAE}, VAE: {"model": VAE, "objective": "beta_vae", "k": "1"}}
 
 
 def choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
@@ -37,8 +37,8 @@ def choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
     axes = {"model": NOT_APPLICABLE, **dict.fromkeys(SETTINGS.values(), NOT_APPLICABLE)}
     return [
         Choice(axes | {"model": model, SETTINGS[model]: text}, own | {SETTINGS[model]: text})
-        for model, own in _OWN.items()
-        for text in _ALL[model]
+        for model, own in _FLAGS.items()
+        for text in _VALUES[model]
     ]
 
 
@@ -65,7 +65,7 @@ STUDY = Study(
         "dataset": "mnist_small",
         "channels": "8,16,16",
         "residual_blocks": "1",
-        "activation": "relu",
+        "activation": "tanh",
         "code_dim": "16",
         "latent_dims": "32",
         "batch_size": "50",
