@@ -42,6 +42,7 @@ class ConvOptions:
     posterior_rank: int = common.posterior_rank_option()
     posterior_depth: int = common.posterior_depth_option()
     posterior_width: tuple[int, ...] = common.posterior_width_option()
+    posterior_min_kl: float = common.posterior_min_kl_option()
     prior: str = common.prior_option()
     prior_components: int = common.prior_components_option()
     prior_flow: str = common.prior_flow_option()

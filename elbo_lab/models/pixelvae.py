@@ -31,6 +31,8 @@ ROWS = 100
 # Folded into the key of initialization for those of the parameters of p(z), and of q(z|x) beside
 # the network's.
 _PRIOR, _POSTERIOR = 1, 2
+# The layers whose gates see z.
+LATENT_GATES = ("all", "first")
 # The value of a dropped pixel: the networks scale values to [-1, 1], so that it becomes 0.
 _DROPPED = 0.5
 
@@ -58,6 +60,12 @@ class PixelVAEOptions:
     width: int = option(16, "features of the vertical and of the horizontal stack", least=1)
     output_width: int = option(32, "features between the two 1 x 1 output layers", least=1)
     latent_features: int = option(16, "features of z at each pixel, which enter the gates", least=1)
+    latent_gates: str = option(
+        "all",
+        "the layers of the decoder whose gates the features of z enter: all (skip connections from "
+        "z, as in skip-VAE), or the first alone",
+        LATENT_GATES,
+    )
     channels: tuple[int, ...] = common.channels_option()
     residual_blocks: int = common.residual_blocks_option(0)
     norm: str = common.norm_option()
@@ -67,6 +75,7 @@ class PixelVAEOptions:
     posterior_rank: int = common.posterior_rank_option()
     posterior_depth: int = common.posterior_depth_option()
     posterior_width: tuple[int, ...] = common.posterior_width_option()
+    posterior_min_kl: float = common.posterior_min_kl_option()
     prior: str = common.prior_option()
     prior_components: int = common.prior_components_option()
     prior_flow: str = common.prior_flow_option()
@@ -111,6 +120,7 @@ def make(options: PixelVAEOptions, spec: Spec) -> Model:
         options.layers,
         output_width=options.output_width,
         receptive_field=options.receptive_field,
+        skip=options.latent_gates == "all",
     )
 
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:

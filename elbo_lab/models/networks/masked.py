@@ -145,6 +145,7 @@ class GatedLayer(nn.Module):
     channels: int
     first: bool
     condition: str = "label"
+    sees_label: bool = True  # False: the gates see x alone
 
     def setup(self):
         self.above = Above(2 * self.width, self.radius, self.first)
@@ -160,7 +161,7 @@ class GatedLayer(nn.Module):
     ) -> tuple[Array, Array]:
         """The vertical stack's features, and their contribution to the horizontal stack."""
         features = self.above(v, before)
-        if label is not None:
+        if label is not None and self.sees_label:
             features = features + self.label_above(label)
         return gate(features), self.across(features)
 
@@ -175,7 +176,7 @@ class GatedLayer(nn.Module):
         features = self.left(h, before)
         if from_above is not None:
             features = features + from_above
-        if label is not None:
+        if label is not None and self.sees_label:
             features = features + self.label_left(label)
         update = self.out(gate(features))
         return update if self.first else h + update
@@ -226,7 +227,14 @@ class GatedPixelCNN(nn.Module):
     def setup(self):
         channels, levels = self._grid[2], self.spec.levels
         self.gated = [
-            GatedLayer(self.width, radius, channels, first=i == 0, condition=self._CONDITION)
+            GatedLayer(
+                self.width,
+                radius,
+                channels,
+                first=i == 0,
+                condition=self._CONDITION,
+                sees_label=self._sees_label(i),
+            )
             for i, radius in enumerate(self._radii)
         ]
         if self.spec.kind == "token":
@@ -242,6 +250,10 @@ class GatedPixelCNN(nn.Module):
     def _radii(self) -> tuple[int, ...]:
         """The radius of each layer's kernel."""
         return (self.first_kernel_size // 2, *(self.layers - 1) * [self.kernel_size // 2])
+
+    def _sees_label(self, layer: int) -> bool:
+        """True if the gates of the layer see the label."""
+        return True
 
     def _condition(
         self,
