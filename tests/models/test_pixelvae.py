@@ -211,12 +211,12 @@ def test_without_skip_connections_later_gates_see_no_z():
 
     @jax.jit
     def logits(params, expected_params):
-        pairs = (model, params), (complete, expected_params)
-        return [m.likelihood(p, z, NOTHING_GIVEN).logits(x) for m, p in pairs]
+        law = complete.likelihood(expected_params, z, NOTHING_GIVEN)
+        own = [model.likelihood(params, z, NOTHING_GIVEN).logits(x) for z in (z, -z)]
+        return law.logits(x), *own
 
-    actual, expected = logits(params, expected_params)
+    expected, actual, other = logits(params, expected_params)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
-    other = model.likelihood(params, -z, NOTHING_GIVEN).logits(x)
     assert np.min(np.max(np.abs(other - actual), axis=-1)) > 1e-3
 
 

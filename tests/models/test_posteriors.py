@@ -202,7 +202,10 @@ REFUSALS = [
         "--posterior_min_kl=0.25 needs one stochastic layer, since the lower ones have learned "
         "priors; got --latent_dims=4,3.",
     ),
-    ({"posterior_min_kl": 11.0}, "--posterior_min_kl must be at most 10; got 11.0."),
+    (
+        {"posterior_min_kl": 11.0},
+        "--posterior_min_kl must be a number of at least 0 and at most 10; got 11.0.",
+    ),
     (
         {"objective": "autoencoder", "posterior_min_kl": 0.25, "k": None},
         "--posterior_min_kl=0.25 does not go with --objective=autoencoder, which decodes the means "

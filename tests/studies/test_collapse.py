@@ -102,7 +102,7 @@ def test_the_table_and_the_curves_are_those_of_the_runs(tmp_path, sweep):
 
 def measured(name: str, information: float, source: str = "a") -> dict:
     row = {"name": name, "source": source, "examples": 50, "information": information}
-    row |= {"information_error": 0.125, "aggregate_kl": 1.5, "aggregate_kl_error": 0.25}
+    row |= {"information_error": 0.125, "aggregate_kl": 4 * information, "aggregate_kl_error": 0.5}
     return row
 
 
@@ -112,9 +112,9 @@ def test_the_measures_are_joined_to_the_rows_and_averaged_over_replicates(tmp_pa
     content = collapse_results.content(tmp_path, sweep)
     stored_results.write(tmp_path / collapse_results.FILE, content)
     text = collapse_results.markdown(collapse_results.read(tmp_path))
-    assert "| 0.00 | 0.25 +- 0.12 | 1.50 +- 0.25 | 3 | 31 |" in text
-    # Two replicates 1 apart: the standard error sqrt(1/2) / sqrt(2).
-    assert "| 4.00 | 2.50 +- 0.50 | 1.50 +- 0.00 | 3 | 31 |" in text
+    assert "| 0.00 | 0.25 +- 0.12 | 1.00 +- 0.50 | 3 | 31 |" in text
+    # Two replicates 1 and 4 apart: standard errors of half of it.
+    assert "| 4.00 | 2.50 +- 0.50 | 10.0 +- 2.0 | 3 | 31 |" in text
     assert f"at most log 50 = {math.log(50):.2f}" in text
 
 
