@@ -64,8 +64,8 @@ def make(options: ConvOptions, spec: Spec) -> Model:
 
     Raises:
       ValueError: data that are not images, several latent layers, no channels, a law of levels
-        for data without, a condition for data without labels, or a VampPrior with labels or of
-        flows.
+        for data without, a least KL where there is none (`posteriors.make`), a condition for data
+        without labels, or a VampPrior with labels or of flows.
     """
     settings = common.conv_settings("conv", options, spec)
     if len(options.latent_dims) != 1:

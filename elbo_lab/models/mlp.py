@@ -87,7 +87,8 @@ def make(options: MLPOptions, spec: Spec) -> Model:
 
     Raises:
       ValueError: tokens; a law of levels for data without; a VampPrior of several layers, with
-        labels or of flows; flows of several layers; a condition for data without labels.
+        labels or of flows; flows of several layers; a least KL where there is none
+        (`posteriors.make`); a condition for data without labels.
     """
     if spec.kind == "token":
         raise ValueError("The model mlp takes images or real numbers, not tokens.")

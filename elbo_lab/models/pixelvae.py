@@ -100,8 +100,9 @@ def make(options: PixelVAEOptions, spec: Spec) -> Model:
 
     Raises:
       ValueError: data that are not images with levels, several latent layers, no channels, an even
-        receptive field or one below 3, a width below the number of colours, a condition for data
-        without labels, or a VampPrior with labels or of flows.
+        receptive field or one below 3, a width below the number of colours, a least KL where there
+        is none (`posteriors.make`), a condition for data without labels, or a VampPrior with labels
+        or of flows.
     """
     settings = common.conv_settings("pixelvae", options, spec)
     _check(options, spec)

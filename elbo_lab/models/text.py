@@ -61,6 +61,7 @@ class TextOptions:
 
 def make(options: TextOptions, spec: Spec) -> Model:
     """Gaussian q(z|x) by gated convolutions, p(z) = N(0, I), and p(x|z) by one of two decoders.
+    q(z|x) may have a least KL to p(z) (`posteriors.least_divergence`).
 
     The logits start at the frequencies of the characters in the first rows of the training data.
 
