@@ -5,14 +5,17 @@ either kind. The estimates are kept in the study's folder, in measures.json, run
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax import Array
 
 from elbo_lab import json_files, keys
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import aggregate_posterior
+from elbo_lab.options import values_of
 from elbo_lab.runs import examples, informing, rundir
 from elbo_lab.runs.loading import Trained
 from elbo_lab.runs.progress import Progress
@@ -25,6 +28,8 @@ FILE = "measures.json"
 AXIS = "remedy"
 # Arrays of `aggregate_posterior.make_measure`, for x uniform over the test examples.
 MEASURES = ("information", "aggregate_kl")
+# Settings on which neither q(z|x) nor p(z) depends.
+_OF_DECODER = ("receptive_field", "decoder_dropout", "latent_gates")
 _ROW = {"name": str, "source": str, "examples": int}
 _ROW |= {f"{name}{end}": float | None for name in MEASURES for end in ("", "_error")}
 _KIND = {"rows": list[_ROW]}
@@ -50,9 +55,14 @@ def compute(path: Path, sweep: dict[str, Any], load: Load) -> None:
     if not missing or rundir.is_read_only(path):
         return
     progress = Progress("information", len(missing), 0, "runs")
+    # Runs with the same q(z|x) and p(z) share a measure, which is compiled once.
+    measures: dict[Any, Callable[..., dict[str, Array]]] = {}
     try:
         for name, trained in missing:
-            rows.append({"name": name, "source": trained.digest, **_estimates(trained)})
+            # Without the information of the model's own x, which are drawn pixel by pixel.
+            own = aggregate_posterior.make_measure(trained.method, with_model=False)
+            measure = measures.setdefault(_inference_settings(trained), own)
+            rows.append({"name": name, "source": trained.digest, **_estimates(trained, measure)})
             stored_results.write(path / FILE, {"rows": rows})
             progress.to(progress.done + 1)
     finally:
@@ -78,11 +88,18 @@ def _places(path: Path, sweep: dict[str, Any]) -> list[tuple[str, tuple[Path, in
     ]
 
 
-def _estimates(trained: Trained) -> dict[str, Any]:
+def _inference_settings(trained: Trained) -> tuple[tuple[str, Any], ...]:
+    """The settings of a run's model on which q(z|x) and p(z) may depend."""
+    settings = values_of(trained.config.model_options)
+    return tuple((name, value) for name, value in settings.items() if name not in _OF_DECODER)
+
+
+def _estimates(trained: Trained, measure: Callable[..., dict[str, Array]]) -> dict[str, Any]:
     """Means over the test examples, and their standard errors."""
     test = examples.test_examples(trained.config, trained.dataset, trained.spec)
-    # Without the information of the model's own x, which are drawn pixel by pixel.
-    measure = aggregate_posterior.make_measure(trained.method, with_model=False)
+    # Arrays of the decoder would differ in their shapes, for which a measure is compiled anew.
+    inference = {name: trained.params[name] for name in ("encoder", "prior")}
+    trained = trained._replace(params=inference)
     values = informing.measured(measure, keys.base_key(trained.config.seed), trained, test)
     row: dict[str, Any] = {"examples": len(test.x)}
     for name in MEASURES:

@@ -132,8 +132,9 @@ def test_measures_wait_for_all_runs_and_are_resumed(tmp_path, capsys):
     settings = {"dataset": str(tmp_path / "noise.npz"), "model": "pixelvae", "latent_dims": (2,)}
     settings |= {"channels": (3,), "layers": 2, "width": 2, "output_width": 2, "kl": "analytic"}
     cells = []
-    for name, min_kl in (("none", 0.0), ("delta", 0.5)):
-        store(tmp_path / "runs" / name, posterior_min_kl=min_kl, **settings)
+    remedies = {"none": {}, "delta": {"posterior_min_kl": 0.5}, "field": {"receptive_field": 5}}
+    for name, remedy in remedies.items():
+        store(tmp_path / "runs" / name, **settings, **remedy)
         runs = [{"run": f"runs/{name}", "replicate": 0}]
         cells.append({"values": {"remedy": name}, "failures": {}, "runs": runs})
     waiting = {"values": {"remedy": "other"}, "failures": {"0": sweep_results.WAITING}}
@@ -141,11 +142,12 @@ def test_measures_wait_for_all_runs_and_are_resumed(tmp_path, capsys):
     assert collapse_analysis.read(tmp_path) == []
     collapse_analysis.compute(tmp_path, {"cells": cells}, derived.load_run)
     rows = collapse_analysis.read(tmp_path)
-    assert [(row["name"], row["examples"]) for row in rows] == [("none", 7), ("delta", 7)]
+    assert [(row["name"], row["examples"]) for row in rows] == [(name, 7) for name in remedies]
     assert all(row["information"] <= math.log(7) for row in rows)
-    # A killed study computes what is missing, with the same numbers.
+    # A killed study computes what is missing, with the same numbers: the last run had shared the
+    # measure of the first, and has its own now.
     before = (tmp_path / collapse_analysis.FILE).read_bytes()
-    stored_results.write(tmp_path / collapse_analysis.FILE, {"rows": rows[:1]})
+    stored_results.write(tmp_path / collapse_analysis.FILE, {"rows": rows[:2]})
     capsys.readouterr()
     collapse_analysis.compute(tmp_path, {"cells": cells}, derived.load_run)
     assert "information 1/1 runs" in capsys.readouterr().err
