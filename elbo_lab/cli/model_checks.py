@@ -26,6 +26,7 @@ _OF_CHOICES = {
     "posterior_rank": ("posterior", ("lowrank",)),
     "posterior_depth": ("posterior", ("iaf",)),
     "posterior_width": ("posterior", ("iaf",)),
+    "posterior_min_kl": ("posterior", ("diagonal",)),
     "prior_components": ("prior", ("mixture", "vamp")),
     "gradient_penalty": ("gan_loss", (WASSERSTEIN,)),
     "prior_flow": ("prior", ("flow",)),
@@ -65,6 +66,7 @@ def check_settings(config: Config) -> None:
                 f"--posterior_rank must be at most the latent dimensions, {least} (with "
                 f"--posterior=full any covariance is possible); got {settings['posterior_rank']}."
             )
+    _check_min_kl(settings)
     if settings.get("posterior") == "iaf" and len(settings["latent_dims"]) > 1:
         raise UserError(
             "--posterior=iaf needs one stochastic layer, since estimators would need the inverse "
@@ -88,6 +90,21 @@ def check_settings(config: Config) -> None:
         )
 
 
+def _check_min_kl(settings: dict[str, Any]) -> None:
+    """Raises a UserError for a floor of a KL that is not one of a single layer to N(0, I)."""
+    min_kl = settings.get("posterior_min_kl", 0.0)
+    if min_kl and settings.get("prior", "standard") != "standard":
+        raise UserError(
+            f"--posterior_min_kl={min_kl} needs --prior=standard, since it bounds the KL to "
+            f"N(0, I); got {settings['prior']}."
+        )
+    if min_kl and len(settings["latent_dims"]) > 1:
+        raise UserError(
+            f"--posterior_min_kl={min_kl} needs one stochastic layer, since the lower ones have "
+            f"learned priors; got --latent_dims={configs.flag_text(settings['latent_dims'])}."
+        )
+
+
 def check_objective(config: Config) -> None:
     """Raises a UserError for an objective that q(z|x) or p(z) is not made for."""
     settings, objective = configs.own_settings(config), config.objective
@@ -100,6 +117,7 @@ def check_objective(config: Config) -> None:
         for name, value, default in (
             ("posterior", posterior, "diagonal"),
             ("prior", prior, "standard"),
+            ("posterior_min_kl", settings.get("posterior_min_kl", 0.0), 0.0),
         ):
             if value != default:
                 raise UserError(

@@ -81,6 +81,17 @@ def posterior_width_option() -> Any:
     return option((200,), "hidden widths of each step of the flow of --posterior=iaf", least=1)
 
 
+def posterior_min_kl_option() -> Any:
+    """The field `posterior_min_kl`, of type float."""
+    return option(
+        0.0,
+        "least KL(q(z_l|x) || N(0, 1)) of each latent dimension l, nats, which the form of a "
+        "diagonal q(z|x) guarantees (delta-VAE); 0: a Gaussian of any mean and variance",
+        least=0,
+        most=10,
+    )
+
+
 def prior_option() -> Any:
     """The field `prior`, of type str."""
     return option(

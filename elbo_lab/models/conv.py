@@ -39,6 +39,7 @@ class ConvOptions:
     posterior_rank: int = common.posterior_rank_option()
     posterior_depth: int = common.posterior_depth_option()
     posterior_width: tuple[int, ...] = common.posterior_width_option()
+    posterior_min_kl: float = common.posterior_min_kl_option()
     prior: str = common.prior_option()
     prior_components: int = common.prior_components_option()
     prior_flow: str = common.prior_flow_option()
@@ -60,8 +61,8 @@ def make(options: ConvOptions, spec: Spec) -> Model:
 
     Raises:
       ValueError: data that are not images, several latent layers, no channels, a law of levels
-        for data without, a condition for data without labels, or a VampPrior with labels or of
-        flows.
+        for data without, a least KL where there is none (`posteriors.make`), a condition for data
+        without labels, or a VampPrior with labels or of flows.
     """
     latents = conv_latents.make("conv", options, spec)
     law = laws.make(options, spec)

@@ -53,6 +53,7 @@ class MLPOptions:
     posterior_rank: int = common.posterior_rank_option()
     posterior_depth: int = common.posterior_depth_option()
     posterior_width: tuple[int, ...] = common.posterior_width_option()
+    posterior_min_kl: float = common.posterior_min_kl_option()
     prior: str = common.prior_option()
     prior_components: int = common.prior_components_option()
     prior_flow: str = common.prior_flow_option()
@@ -83,7 +84,8 @@ def make(options: MLPOptions, spec: Spec) -> Model:
 
     Raises:
       ValueError: tokens; a law of levels for data without; a VampPrior of several layers, with
-        labels or of flows; flows of several layers; a condition for data without labels.
+        labels or of flows; flows of several layers; a least KL where there is none
+        (`posteriors.make`); a condition for data without labels.
     """
     if spec.kind == "token":
         raise ValueError("The model mlp takes images or real numbers, not tokens.")

@@ -29,6 +29,8 @@ from elbo_lab.options import option
 
 # Rows (draws x examples) that the evaluation computes at once, of binary images: about 50 MB.
 ROWS = 100
+# The layers whose gates see z.
+LATENT_GATES = ("all", "first")
 # The value of a dropped pixel: the networks scale values to [-1, 1], so that it becomes 0.
 _DROPPED = 0.5
 
@@ -56,6 +58,12 @@ class PixelVAEOptions:
     width: int = common.gated_width_option()
     output_width: int = common.output_width_option()
     latent_features: int = option(16, "features of z at each pixel, which enter the gates", least=1)
+    latent_gates: str = option(
+        "all",
+        "the layers of the decoder whose gates the features of z enter: all (skip connections from "
+        "z, as in skip-VAE), or the first alone",
+        LATENT_GATES,
+    )
     channels: tuple[int, ...] = common.channels_option()
     residual_blocks: int = common.residual_blocks_option(0)
     norm: str = common.norm_option()
@@ -65,6 +73,7 @@ class PixelVAEOptions:
     posterior_rank: int = common.posterior_rank_option()
     posterior_depth: int = common.posterior_depth_option()
     posterior_width: tuple[int, ...] = common.posterior_width_option()
+    posterior_min_kl: float = common.posterior_min_kl_option()
     prior: str = common.prior_option()
     prior_components: int = common.prior_components_option()
     prior_flow: str = common.prior_flow_option()
@@ -89,8 +98,9 @@ def make(options: PixelVAEOptions, spec: Spec) -> Model:
 
     Raises:
       ValueError: data that are not images with levels, several latent layers, no channels, an even
-        receptive field or one below 3, a width below the number of channels, a condition for data
-        without labels, or a VampPrior with labels or of flows.
+        receptive field or one below 3, a width below the number of channels, a least KL where there
+        is none (`posteriors.make`), a condition for data without labels, or a VampPrior with labels
+        or of flows.
     """
     latents = conv_latents.make("pixelvae", options, spec)
     _check(options, spec)
@@ -104,6 +114,7 @@ def make(options: PixelVAEOptions, spec: Spec) -> Model:
         options.layers,
         output_width=options.output_width,
         receptive_field=options.receptive_field,
+        skip=options.latent_gates == "all",
     )
 
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:

@@ -19,7 +19,7 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Autoregressive, Distribution, Steps, TokenCategorical
-from elbo_lab.models import common
+from elbo_lab.models import common, posteriors
 from elbo_lab.models.base import Given, Model, Params
 from elbo_lab.models.networks import gaussian
 from elbo_lab.models.networks.text import CausalDecoder, PositionwiseDecoder, TextEncoder
@@ -58,10 +58,12 @@ class TextOptions:
     )
     activation: str = common.activation_option("tanh")
     scale: str = common.scale_option()
+    posterior_min_kl: float = common.posterior_min_kl_option()
 
 
 def make(options: TextOptions, spec: Spec) -> Model:
     """Gaussian q(z|x) by gated convolutions, p(z) = N(0, I), and p(x|z) by one of two decoders.
+    q(z|x) may have a least KL to p(z) (`posteriors.least_divergence`).
 
     The logits start at the frequencies of the characters in the first rows of the training data.
 
@@ -84,6 +86,8 @@ def make(options: TextOptions, spec: Spec) -> Model:
     encoder = TextEncoder(levels, latent_dim, *sizes, options.scale)
     positionwise = PositionwiseDecoder(levels, length, options.width, options.activation)
     causal = CausalDecoder(levels, length, *sizes)
+    min_kl = options.posterior_min_kl
+    law_of_z = posteriors.least_divergence(min_kl) if min_kl else gaussian
     is_positionwise = options.text_decoder == POSITIONWISE
 
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
@@ -104,7 +108,7 @@ def make(options: TextOptions, spec: Spec) -> Model:
         return gaussian(jnp.zeros(latent_dim), jnp.ones(latent_dim))
 
     def posterior(params: Params, x: Array, given: Given) -> Distribution:
-        return gaussian(*encoder.apply({"params": params["encoder"]}, x))
+        return law_of_z(*encoder.apply({"params": params["encoder"]}, x))
 
     def likelihood(params: Params, z: Array, given: Given) -> Distribution:
         variables = {"params": params["decoder"]}

@@ -35,15 +35,20 @@ class LatentPixels(GatedPixelCNN):
 
     Args:
       receptive_field: odd, at least 3; it takes the place of the kernel sizes.
+      skip: True: the features of z enter the gates of every layer; False: of the first alone.
     """
 
     receptive_field: int = 3
+    skip: bool = True
 
     _CONDITION = "features"
 
     @property
     def _radii(self) -> tuple[int, ...]:
         return radii(self.receptive_field, self.layers)
+
+    def _sees_label(self, layer: int) -> bool:
+        return self.skip or layer == 0
 
     def _condition(
         self,

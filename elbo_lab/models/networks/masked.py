@@ -158,6 +158,7 @@ class GatedLayer(nn.Module):
     channels: int
     first: bool
     condition: str = "label"
+    sees_label: bool = True  # False: the gates see x alone
 
     def setup(self):
         self.above = Above(2 * self.width, self.radius, self.first)
@@ -173,7 +174,7 @@ class GatedLayer(nn.Module):
     ) -> tuple[Array, Array]:
         """The vertical stack's features, and their contribution to the horizontal stack."""
         features = self.above(v, before)
-        if label is not None:
+        if label is not None and self.sees_label:
             features = features + self.label_above(label)
         return gate(features), self.across(features)
 
@@ -188,7 +189,7 @@ class GatedLayer(nn.Module):
         features = self.left(h, before)
         if from_above is not None:
             features = features + from_above
-        if label is not None:
+        if label is not None and self.sees_label:
             features = features + self.label_left(label)
         update = self.out(gate(features))
         return update if self.first else h + update
@@ -275,7 +276,14 @@ class GatedPixelCNN(RasterNetwork):
     def setup(self):
         super().setup()
         self.gated = [
-            GatedLayer(self.width, radius, self._grid[2], first=i == 0, condition=self._CONDITION)
+            GatedLayer(
+                self.width,
+                radius,
+                self._grid[2],
+                first=i == 0,
+                condition=self._CONDITION,
+                sees_label=self._sees_label(i),
+            )
             for i, radius in enumerate(self._radii)
         ]
 
@@ -283,6 +291,10 @@ class GatedPixelCNN(RasterNetwork):
     def _radii(self) -> tuple[int, ...]:
         """The radius of each layer's kernel."""
         return (self.first_kernel_size // 2, *(self.layers - 1) * [self.kernel_size // 2])
+
+    def _sees_label(self, layer: int) -> bool:
+        """True if the gates of the layer see the label."""
+        return True
 
     def _condition(
         self,
