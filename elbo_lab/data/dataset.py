@@ -66,7 +66,9 @@ class Codes(NamedTuple):
     log_pz_above: np.ndarray | None
     # (key, number, on_progress) -> draws of the codes above, [number, M]; None at the top level
     draw_above: Callable[..., np.ndarray] | None
-    decode: Callable[[Any], np.ndarray]  # codes of all levels [n, M_1 + ...] -> images [n, H, W, ...]
+    decode: Callable[
+        [Any], np.ndarray
+    ]  # codes of all levels [n, M_1 + ...] -> images [n, H, W, ...]
 
     @property
     def is_lowest(self) -> bool:

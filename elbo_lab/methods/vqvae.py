@@ -139,7 +139,13 @@ def make(model: Quantized, options: VQVAEOptions, spec: Spec, measure_batch: int
         codes = encode(params, stats, batch)
         return jnp.clip(mean_or_draw(key, decode(params, stats, codes, given_of(batch))), 0, 1)
 
-    terms = ["loss", "reconstruction", "commitment", *_numbered("perplexity", levels), *_numbered("restarts", levels)]
+    terms = [
+        "loss",
+        "reconstruction",
+        "commitment",
+        *_numbered("perplexity", levels),
+        *_numbered("restarts", levels),
+    ]
     if options.codebook == "loss":
         terms.insert(2, "codebook")
     return Method(
@@ -183,9 +189,9 @@ def _keys(key: Array, levels: int) -> list[Array]:
 def pair_bound(method: Method, params: Any, stats: Any, batch: Batch, prior: Any) -> Array:
     """log p(x | z_q(x)) + log p(z_q(x)) of a VQ-VAE and a density of its codes.
 
-    The pair is a model p(x) = sum_z p(z) p(x|z) over all K^M arrays of codes (of all levels). The bound is the
-    logarithm of one term of that sum. It is also the ELBO of q(z|x) = 1 at z_q(x), whose entropy is
-    zero. So
+    The pair is a model p(x) = sum_z p(z) p(x|z) over all K^M arrays of codes, those of all levels.
+    The bound is the logarithm of one term of that sum. It is also the ELBO of q(z|x) = 1 at z_q(x),
+    whose entropy is zero. So
 
         log p(x | z_q(x)) + log p(z_q(x)) <= log p(x)
 

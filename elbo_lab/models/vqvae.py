@@ -1,5 +1,5 @@
-"""Networks of a VQ-VAE (van den Oord et al. 2017), for images of any size and colour, and of VQ-VAE-2
-(Razavi et al. 2019), which has several levels of codes.
+"""Networks of a VQ-VAE (van den Oord et al. 2017), for images of any size and colour, and of
+VQ-VAE-2 (Razavi et al. 2019), which has several levels of codes.
 
 For 28 x 28 images, channels (32, 64) and E = code_dim:
   x -> 14 x 14 x 32 -> 7 x 7 x 64 -> 7 x 7 x E = z;
@@ -48,8 +48,8 @@ class Quantized(NamedTuple):
     """(params, x [*batch, D], given) -> what `vectors` of every level needs of x, any tuple."""
 
     vectors: Callable[..., Array]
-    """(params, features, above) -> vectors [*batch, M_l, E] of the level below those of `above`, the
-    tuple of the chosen codes [*batch, M_i, E] of each level above it: () for the top level."""
+    """(params, features, above) -> vectors [*batch, M_l, E] of the level below those of `above`,
+    the tuple of the chosen codes [*batch, M_i, E] of each level above it: () for the top level."""
 
     likelihood: Callable[..., Any]
     """(params, (vectors [*batch, M_l, E] of each level), given) -> p(x|vectors), batch shape
@@ -65,7 +65,9 @@ class VQVAEOptions:
     """Settings of `--model=vqvae`."""
 
     code_levels: int = option(
-        1, "levels of codes, each with a codebook; a level has half the grid of the one below it", least=1
+        1,
+        "levels of codes, each with a codebook; a level has half the grid of the one below it",
+        least=1,
     )
     num_codes: int = option(128, "K, vectors of the codebook", least=2)
     code_dim: int = option(16, "E, dimension of the vectors of the codebook", least=1)

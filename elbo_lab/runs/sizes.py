@@ -22,7 +22,7 @@ from elbo_lab.errors import UserError
 from elbo_lab.models.conditions import is_conditional
 from elbo_lab.options import values_of
 from elbo_lab.reports import words
-from elbo_lab.runs import examples
+from elbo_lab.runs.examples import blank
 from elbo_lab.training import optimizer
 
 # Operations whose results are stored; those of elementwise operations may be fused.
@@ -56,7 +56,7 @@ def check(config: Config, spec: Spec, num_train: int, memory: int | None = None)
         return  # True for nearly every run, and spares a tenth of a second of tracing.
     method = methods.make(config, spec, num_train)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    batch = jax.eval_shape(lambda: examples.blank(spec, config.batch_size))
+    batch = jax.eval_shape(lambda: blank(spec, config.batch_size))
     params, stats = jax.eval_shape(method.init, key, batch)
     _check_parameters(config, params, stats, memory)
     number = jax.ShapeDtypeStruct((), jnp.float32)
