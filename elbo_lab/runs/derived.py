@@ -70,10 +70,8 @@ def load(name: str, data_dir: str | None = None, manual_dir: str | None = None) 
     _check(source, trained)
     if trained.method.encode is None:
         return _below(name, trained)
-    file, sampled = source.kind, source.is_sample
-    arrays = _kept(
-        trained, f"{file}-sample" if sampled else file, lambda: _encoded(source, trained)
-    )
+    kind = f"{source.kind}-sample" if source.is_sample else source.kind
+    arrays = _kept(trained, kind, lambda: _encoded(source, trained))
     if source.kind == CODES:
         return _top(name, trained, arrays)
     return Dataset(
@@ -115,7 +113,7 @@ def _below(name: str, trained: Trained) -> Dataset:
     above = trained.dataset.codes
     log_pz_above = None
     if above.log_pz_above is not None:
-        log_pz = _kept(trained, CODES, lambda: _measured(trained))["log_pz"]
+        log_pz = _kept(trained, "log_pz", lambda: _measured(trained))["log_pz"]
         log_pz_above = above.log_pz_above + log_pz
     codes = above._replace(
         level=above.level + 1,
