@@ -1,4 +1,4 @@
-"""PixelCNN of codes given those of the levels above: dependence, masses, pixel by pixel, refusals."""
+"""PixelCNN of codes given those of the levels above: dependence, masses, code by code, refusals."""
 
 import functools
 import itertools
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.usefixtures("fast_compilation")
 ABOVE = (Spec("token", (1, 1), 3), Spec("token", (2, 2), 3))
 SPEC = Spec("token", (3, 4), 5, context=ABOVE)
 # All values of this one are enumerated.
-TINY = Spec("token", (2, 3), 3, context=ABOVE[1:])
-TINY_ABOVE = np.int32([[0, 1, 2, 1], [2, 2, 0, 1]])
+TINY = Spec("token", (2, 3), 3, context=(Spec("token", (1, 2), 3),))
+TINY_ABOVE = np.int32([[0, 1], [2, 2]])
 OPTIONS = pixelcnn.PixelCNNOptions(
     width=8, layers=2, first_kernel_size=5, output_width=24, embedding_dim=3
 )
@@ -61,7 +61,7 @@ def test_a_code_sees_those_before_it_and_all_levels_above():
     np.testing.assert_allclose(by_x[~earlier], 0, atol=1e-6)
     # The kernels of two layers reach three columns to either side and all rows above.
     assert np.min(by_x[earlier]) > 1e-5
-    by_context = np.abs(logits(x, other_context) - before).max(axis=(0, -1))
+    by_context = np.abs(logits(np.broadcast_to(x, (6, 5, SPEC.dim)), other_context) - before).max(axis=(0, -1))
     # The top code, and those of the 2 x 2 level at all values at which theirs is upsampled.
     assert np.min(by_context[0]) > 1e-5
     assert np.all(by_context.max(axis=1) > 1e-5)

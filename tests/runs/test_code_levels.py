@@ -1,4 +1,4 @@
-"""Chains of runs: a VQ-VAE of two levels, a density of the top codes, and one of the bottom ones."""
+"""Chains of runs: a VQ-VAE of two levels, a density of its top codes, one of its bottom codes."""
 
 import shutil
 
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import elbo_lab
-from elbo_lab import data
 from elbo_lab.data import contexts
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import quantities

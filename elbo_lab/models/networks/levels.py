@@ -4,6 +4,7 @@ Levels are ordered from the top, the coarsest grid, down to the one nearest to t
 a level are [*batch, M, E], a grid of h w = M cells row by row.
 """
 
+import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -49,15 +50,15 @@ class FromAbove(nn.Module):
 
     @nn.compact
     def __call__(self, above: Sequence[Array]) -> Array:
-        u = None
+        batch, u = above[0].shape[:-2], None
         for i, (own, e) in enumerate(zip(self.settings, above, strict=True)):
             size_below, size = own.sizes
-            x = e.reshape(-1, *size, e.shape[-1])
+            x = e.reshape(math.prod(batch), *size, e.shape[-1])
             x = x if u is None else jnp.concatenate([x, u], axis=-1)
             x = ResidualStack(own, name=f"residual_{i}")(x)
             x = Upsample(own.channels[-1], size_below, name=f"up_{i}")(x)
             u = NormActivation(own, name=f"act_{i}")(x)
-        return u.reshape(*above[0].shape[:-2], *u.shape[1:])
+        return u.reshape(*batch, *u.shape[1:])
 
 
 class LevelsEncoder(nn.Module):
