@@ -13,7 +13,7 @@ from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import BernoulliVector
 from elbo_lab.methods import codebook, vqvae
 from elbo_lab.models.base import Given
-from elbo_lab.models.vqvae import CODEBOOKS, Quantized, VQVAEOptions
+from elbo_lab.models.vqvae import Quantized, VQVAEOptions
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -22,7 +22,7 @@ D, TOP, BOTTOM, E, K, B = 4, 1, 2, 2, 3, 8
 SPEC = Spec("image", (2, 2), 2)
 COMMITMENT = 0.25
 BATCH = Batch(np.random.default_rng(0).integers(0, 2, (B, D)).astype(np.float32))
-both_kinds = pytest.mark.parametrize("kind", CODEBOOKS)
+both_kinds = pytest.mark.parametrize("kind", ["ema", pytest.param("loss", marks=pytest.mark.slow)])
 
 
 def linear() -> Quantized:
@@ -152,6 +152,7 @@ def test_measure_encode_and_decode_have_all_levels_side_by_side():
     np.testing.assert_allclose(measured["log_px_code"], log_px, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_each_level_has_its_own_moving_averages_and_restarts():
     """One step of hard EM for each level, with codes that are far from all vectors restarted."""
     method, params, stats, value_and_grad = tiny("ema")

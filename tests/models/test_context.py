@@ -61,7 +61,9 @@ def test_a_code_sees_those_before_it_and_all_levels_above():
     np.testing.assert_allclose(by_x[~earlier], 0, atol=1e-6)
     # The kernels of two layers reach three columns to either side and all rows above.
     assert np.min(by_x[earlier]) > 1e-5
-    by_context = np.abs(logits(np.broadcast_to(x, (6, 5, SPEC.dim)), other_context) - before).max(axis=(0, -1))
+    by_context = np.abs(logits(np.broadcast_to(x, (6, 5, SPEC.dim)), other_context) - before).max(
+        axis=(0, -1)
+    )
     # The top code, and those of the 2 x 2 level at all values at which theirs is upsampled.
     assert np.min(by_context[0]) > 1e-5
     assert np.all(by_context.max(axis=1) > 1e-5)

@@ -78,6 +78,7 @@ def test_shapes_and_laws_for_any_image_and_leading_dimensions(law, name):
         assert not differs[:16].any() and differs[-4:].all()
 
 
+@pytest.mark.slow
 def test_a_lower_level_sees_the_codes_above_it_and_the_image_all_codes():
     model, params, _ = small("grey", code_levels=3)
     assert model.grids == ((4, 1), (8, 1), (16, 2))

@@ -9,13 +9,12 @@ import pytest
 import elbo_lab
 from elbo_lab.data import contexts
 from elbo_lab.errors import UserError
-from elbo_lab.evaluation import quantities
 from elbo_lab.models import Given
 from elbo_lab.reports import results
 from elbo_lab.runs import derived, examples, sampling, stages
 from tests.runs.test_loading import NUM_TEST, NUM_TRAIN, refusal, store
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
+pytestmark = [pytest.mark.usefixtures("fast_compilation"), pytest.mark.slow]
 
 # Grids of 2 x 2 and 3 x 3 codes of 5 x 6 images.
 VQVAE = {
@@ -128,7 +127,6 @@ def test_a_context_of_another_kind_is_refused(made, bottom):
         top.measure(key, top.dataset.x_test, context=context)
 
 
-@pytest.mark.slow
 def test_broken_chains_are_refused(made, tmp_path):
     vqvae, top, bottom = (f"codes:{made / name}" for name in ("vqvae", "top", "bottom"))
     assert refusal(bottom) == (
@@ -156,16 +154,3 @@ def test_broken_chains_are_refused(made, tmp_path):
         for name in ("top", "vqvae"):
             shutil.rmtree(made / name, ignore_errors=True)
             shutil.copytree(tmp_path / "kept" / name, made / name)
-
-
-def test_results_of_several_levels_have_their_numbers():
-    assert quantities.term("perplexity_2").title == "perplexity of the codes, level 2"
-    assert quantities.term("restarts_1").unit == "codes"
-    codes = {"codes_1": np.array([[0, 0], [1, 1]]), "codes_2": np.array([[0, 1, 2, 3]])}
-    rows = {row.name: row.value for row in results.code_use(codes, {"num_codes": 8})}
-    assert rows == {
-        "perplexity of 8 codes, level 1": pytest.approx(2),
-        "used codes of 8, level 1": 2,
-        "perplexity of 8 codes, level 2": pytest.approx(4),
-        "used codes of 8, level 2": 4,
-    }
