@@ -52,9 +52,9 @@ class Factors(NamedTuple):
 
 
 class Codes(NamedTuple):
-    """All levels of codes of images, of which the examples of a data set are one (see `Codes.x`).
+    """All levels of codes of images, from the top down; the examples of a data set are one of them.
 
-    The levels above it are the examples' context. Levels are ordered from the top down.
+    The levels above that one are the examples' context.
     """
 
     specs: tuple[Spec, ...]  # of each level
@@ -66,9 +66,8 @@ class Codes(NamedTuple):
     log_pz_above: np.ndarray | None
     # (key, number, on_progress) -> draws of the codes above, [number, M]; None at the top level
     draw_above: Callable[..., np.ndarray] | None
-    decode: Callable[
-        [Any], np.ndarray
-    ]  # codes of all levels [n, M_1 + ...] -> images [n, H, W, ...]
+    # Codes of all levels [n, M_1 + M_2 + ...] -> images [n, H, W, ...]
+    decode: Callable[[Any], np.ndarray]
 
     @property
     def is_lowest(self) -> bool:

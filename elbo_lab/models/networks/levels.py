@@ -76,7 +76,7 @@ class LevelsEncoder(nn.Module):
     settings: tuple[ConvSettings, ...]
 
     def setup(self):
-        # The networks of a single level have the names that they had before there were more.
+        # Those of a single level are named as in runs that were stored before there were several.
         self.trunk = ConvEncoder(self.settings[-1])
         self.trunks_above = [ConvEncoder(own) for own in self.settings[:-1]]
         names = [f"vectors_{i}" for i in range(len(self.settings) - 1)]
