@@ -44,6 +44,7 @@ def write_samples(trained, key, out: Path) -> str:
     from elbo_lab.runs.progress import Progress
 
     values = flags.FLAGS
+    sampling.check_out(out, trained)
     label, columns = sampling.labels(trained, values.num, values.label)
     number = values.num if label is None else len(label)
     progress = Progress("sampling", number, 0, "examples")

@@ -2,15 +2,19 @@
 
 from elbo_lab.data.dataset import (
     Batch,
+    Codes,
     Dataset,
     Spec,
     changed,
+    contexts,
+    decoded,
     digest,
     has_images,
     hold_out,
     is_binary,
     num_classes,
     spec_of,
+    split_levels,
 )
 from elbo_lab.data.datasets import DATASETS, TRAINING, load, short_name
 from elbo_lab.data.text import Text
@@ -19,10 +23,13 @@ __all__ = [
     "DATASETS",
     "TRAINING",
     "Batch",
+    "Codes",
     "Dataset",
     "Spec",
     "Text",
     "changed",
+    "contexts",
+    "decoded",
     "digest",
     "has_images",
     "hold_out",
@@ -31,4 +38,5 @@ __all__ = [
     "num_classes",
     "short_name",
     "spec_of",
+    "split_levels",
 ]

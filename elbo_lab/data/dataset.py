@@ -1,8 +1,9 @@
 """Types of a data set, a batch and a spec, and the functions that split and identify a data set."""
 
 import hashlib
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,8 @@ class Spec(NamedTuple):
     shape: tuple[int, ...]  # (28, 28), (32, 32, 3), (20,) characters, (7, 7) codes
     levels: int | None  # values of a coordinate (2, 256, vocabulary or codebook size); None: real
     classes: int | None = None  # number of classes, if there are labels
+    # Of each level of codes on which examples are conditioned, from the top down; (): on none
+    context: tuple["Spec", ...] = ()
 
     @property
     def dim(self) -> int:
@@ -37,7 +40,7 @@ class Batch(NamedTuple):
     x: Array  # [B, D], of the kind's type; networks reshape it to the spec's shape
     label: Array | None = None  # [B], int32
     factors: Array | None = None  # [B, F]
-    context: Array | None = None  # [B, M], e.g. the codes of the layer above
+    context: Array | None = None  # [B, M], the codes of all levels above side by side, int32
 
 
 class Factors(NamedTuple):
@@ -46,6 +49,39 @@ class Factors(NamedTuple):
     names: tuple[str, ...]  # F
     train: np.ndarray  # [N, F], int32
     test: np.ndarray  # [N', F], int32
+
+
+class Codes(NamedTuple):
+    """All levels of codes of images, from the top down; the examples of a data set are one of them.
+
+    The levels above that one are the examples' context.
+    """
+
+    specs: tuple[Spec, ...]  # of each level
+    level: int  # index of the level that the examples are
+    train: np.ndarray  # [N, M_1 + M_2 + ...], int32, the codes of all levels side by side
+    test: np.ndarray  # [N', M_1 + M_2 + ...]
+    # [N'], nats: log p of the codes above under the runs that model them, 0 at the top level; None:
+    # not known
+    log_pz_above: np.ndarray | None
+    # (key, number, on_progress) -> draws of the codes above, [number, M]; None at the top level
+    draw_above: Callable[..., np.ndarray] | None
+    # Codes of all levels [n, M_1 + M_2 + ...] -> images [n, H, W, ...]
+    decode: Callable[[Any], np.ndarray]
+
+    @property
+    def is_lowest(self) -> bool:
+        """True if the examples are the last level, with which images can be decoded."""
+        return self.level == len(self.specs) - 1
+
+    def x(self, codes: Array) -> Array:
+        """The columns of `train` or `test` that are the examples."""
+        return split_levels(codes, self.specs)[self.level]
+
+    def context(self, codes: Array) -> Array | None:
+        """The columns of the levels above; None at the top level."""
+        size = sum(spec.dim for spec in self.specs[: self.level])
+        return codes[..., :size] if self.level else None
 
 
 class Dataset(NamedTuple):
@@ -60,14 +96,16 @@ class Dataset(NamedTuple):
     notes: tuple[str, ...] = ()  # for reports: how names, axes and splits of a file were read
     kind: str = "image"  # as in `Spec`; x is of integers for "token", of floats for "real"
     levels: int | None = None  # for tokens: the number of values
-    # For features and codes: decoder [n, D] -> images [n, H, W, ...]
+    # For features and codes: decoder [n, D] -> images [n, H, W, ...]; of codes given those above,
+    # all of them side by side. None: there is none, or codes of a lower level are missing.
     decode: Callable[[Any], np.ndarray] | None = None
-    # For codes: [N'], log p(x|z) of each test example's image x given its code z, nats
+    # For codes: [N'], log p(x|z) of each test example's image x given all its codes z, nats
     log_px_z: np.ndarray | None = None
     checkpoint: str | None = None  # for features and codes: digest of the checkpoint that made them
     # For texts: how tokens are read; for features and codes of texts: how decoded tokens are read
     text: Text | None = None
     factors: Factors | None = None  # of images whose factors are known
+    codes: Codes | None = None  # for codes: those of all levels
 
 
 def spec_of(dataset: Dataset, binarization: str) -> Spec:
@@ -83,7 +121,37 @@ def spec_of(dataset: Dataset, binarization: str) -> Spec:
             levels = 2
         else:
             levels = 256 if dataset.x_train.dtype == np.uint8 else None
-    return Spec(dataset.kind, tuple(dataset.image_shape), levels, num_classes(dataset))
+    codes = dataset.codes
+    context = () if codes is None else codes.specs[: codes.level]
+    return Spec(dataset.kind, tuple(dataset.image_shape), levels, num_classes(dataset), context)
+
+
+def split_levels(codes: Array, specs: Sequence[Spec]) -> list[Array]:
+    """The codes of each level [*any, M_l], of those of all side by side [*any, M_1 + M_2 + ...]."""
+    ends = itertools.accumulate(spec.dim for spec in specs)
+    return [codes[..., end - spec.dim : end] for spec, end in zip(specs, ends, strict=True)]
+
+
+def contexts(dataset: Dataset) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """What training and test examples are conditioned on, [N, M] and [N', M]; None: nothing."""
+    codes = dataset.codes
+    if codes is None:
+        return None, None
+    return codes.context(codes.train), codes.context(codes.test)
+
+
+def decoded(dataset: Dataset, x: Any, context: Any = None) -> np.ndarray:
+    """The images or texts [n, *shape] of a data set's examples: decoded, if it decodes them.
+
+    Args:
+      dataset: whose `decode` is taken.
+      x: [n, D].
+      context: [n, M], of codes given those above; or None.
+    """
+    x = np.asarray(x)
+    if dataset.decode is None:
+        return x.reshape(-1, *dataset.image_shape)
+    return dataset.decode(x if context is None else np.concatenate([context, x], axis=1))
 
 
 def has_images(dataset: Dataset) -> bool:
@@ -110,10 +178,14 @@ def hold_out(dataset: Dataset, number: int) -> Dataset:
         return _draw_test_images(dataset, number)
     kept = len(dataset.x_train) - number
     y_train = None if dataset.y_train is None else dataset.y_train[:kept]
-    factors = dataset.factors
+    factors, codes = dataset.factors, dataset.codes
     if factors is not None:
         factors = factors._replace(train=factors.train[:kept])
-    return dataset._replace(x_train=dataset.x_train[:kept], y_train=y_train, factors=factors)
+    if codes is not None:
+        codes = codes._replace(train=codes.train[:kept])
+    return dataset._replace(
+        x_train=dataset.x_train[:kept], y_train=y_train, factors=factors, codes=codes
+    )
 
 
 def _draw_test_images(dataset: Dataset, number: int) -> Dataset:
@@ -125,9 +197,11 @@ def _draw_test_images(dataset: Dataset, number: int) -> Dataset:
         y_train, y_test = dataset.y_train[~is_test], dataset.y_train[is_test]
     noun = "images" if dataset.kind == "image" else "examples"
     note = f"{number:,} of its {total:,} {noun}, drawn once, are the test {noun}"
-    factors = dataset.factors
+    factors, codes = dataset.factors, dataset.codes
     if factors is not None:
         factors = factors._replace(train=factors.train[~is_test], test=factors.train[is_test])
+    if codes is not None:
+        codes = codes._replace(train=codes.train[~is_test], test=codes.train[is_test])
     return dataset._replace(
         x_train=dataset.x_train[~is_test],
         x_test=dataset.x_train[is_test],
@@ -135,12 +209,13 @@ def _draw_test_images(dataset: Dataset, number: int) -> Dataset:
         y_test=y_test,
         notes=(*dataset.notes, note),
         factors=factors,
+        codes=codes,
     )
 
 
 def digest(dataset: Dataset, with_labels: bool = False) -> str:
     """The sha256 of the images of both splits, with types and shapes, as 64 hexadecimal digits.
-    The vocabulary of a text is part of it.
+    The vocabulary of a text is part of it, and so is what examples are conditioned on.
 
     For features and codes, "-" and the digest of their checkpoint follow, since another checkpoint
     decodes the same codes to other images.
@@ -151,7 +226,7 @@ def digest(dataset: Dataset, with_labels: bool = False) -> str:
     """
     value = hashlib.sha256()
     labels = (dataset.y_train, dataset.y_test) if with_labels else ()
-    parts = (dataset.x_train, dataset.x_test, *labels)
+    parts = (dataset.x_train, dataset.x_test, *labels, *contexts(dataset))
     for array in (part for part in parts if part is not None):
         value.update(f"{array.dtype} {array.shape}".encode())
         value.update(np.ascontiguousarray(array).data)

@@ -106,10 +106,14 @@ def short_name(name: str) -> str:
 def _without_test_images(dataset: Dataset) -> Dataset:
     """The training split as a data set with one split; log p(x|z) of test images is left out."""
     name, no_images = f"{TRAINING}{dataset.name}", dataset.x_train[:0]
-    known = dataset.factors
+    known, codes = dataset.factors, dataset.codes
     if known is not None:
         known = known._replace(test=known.train[:0])
-    return dataset._replace(name=name, x_test=no_images, y_test=None, log_px_z=None, factors=known)
+    if codes is not None:
+        codes = codes._replace(test=codes.train[:0], log_pz_above=None)
+    return dataset._replace(
+        name=name, x_test=no_images, y_test=None, log_px_z=None, factors=known, codes=codes
+    )
 
 
 def _load_mnist_small(data_dir: str | None, manual_dir: str | None) -> Dataset:

@@ -32,6 +32,7 @@ class Examples:
     mode: str  # one of `binarization.BINARIZATIONS`
     label: np.ndarray | None = None  # [N]
     key: Array | None = None  # the key of `binarization.binarize_once`; only "fixed" needs it
+    context: np.ndarray | None = None  # [N, M]
 
     def __len__(self) -> int:
         return len(self.array)
@@ -62,7 +63,7 @@ def batches(
 
     Yields:
       For each call a batch with x [..., T, B, D], of the images' type and equal to the rows of
-      `binarization.binarize_once`, and label [..., T, B].
+      `binarization.binarize_once`, label [..., T, B] and context [..., T, B, M].
     """
     import grain  # here, since importing it takes half a second
 
@@ -94,6 +95,9 @@ class _Calls:
 
     def __getitem__(self, index: int) -> tuple[Batch, np.ndarray]:
         first, last = self.calls[index]
-        rows, label = self.indices(first, last), self.examples.label
-        x = np.asarray(self.examples.array[rows])
-        return Batch(x, None if label is None else label[rows]), rows.astype(np.int32)
+        rows, examples = self.indices(first, last), self.examples
+        x = np.asarray(examples.array[rows])
+        label, context = (
+            None if array is None else array[rows] for array in (examples.label, examples.context)
+        )
+        return Batch(x, label, context=context), rows.astype(np.int32)

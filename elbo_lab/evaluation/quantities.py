@@ -60,6 +60,9 @@ QUANTITIES: dict[str, Quantity] = {
     "log_px_code": Quantity(
         "reconstruction", "log p(x|codes)", NATS, None, "higher", compared=True, of_x=True
     ),
+    "log_pz_above": Quantity(
+        "log-likelihood of the codes above", "log p(codes above)", NATS, EXACT, "higher"
+    ),
     "pair_bound": Quantity(
         title="codes and their density",
         symbol="log p(x|codes) p(codes)",
@@ -133,6 +136,9 @@ def term(name: str, density: bool = False, conditional: bool = False) -> Term:
       conditional: True if the model is p(x|y); the same titles then say that y is given.
     """
     known = TERMS.get(name, Term(name.replace("_", " ")))
+    of_level, _, level = name.rpartition("_")
+    if of_level in TERMS and level.isdigit():  # e.g. "perplexity_2"
+        known = TERMS[of_level]._replace(title=f"{TERMS[of_level].title}, level {level}")
     if known.unit != NATS or name == "kl":
         return known
     given = GIVEN_Y if conditional else ""
@@ -165,6 +171,11 @@ def described(quantity: Quantity, density: bool = False, conditional: bool = Fal
     if density and quantity.of_x:
         title += ", density"
     return quantity._replace(title=title, symbol=symbol_text)
+
+
+def given_codes(quantity: Quantity) -> Quantity:
+    """A quantity of codes that are modelled given the codes of the levels above them."""
+    return quantity._replace(symbol=quantity.symbol.replace("p(x)", "p(x|codes above)"))
 
 
 def _given_y(text: str) -> str:
@@ -208,7 +219,11 @@ def layers(evaluation: Mapping[str, np.ndarray], split: str = "test") -> list[np
     Returns:
       The layers in their order; [] if the evaluation has none.
     """
-    prefix = {"test": "means_", "train": "train_means_"}[split]
+    return numbered(evaluation, {"test": "means_", "train": "train_means_"}[split])
+
+
+def numbered(evaluation: Mapping[str, np.ndarray], prefix: str) -> list[np.ndarray]:
+    """The arrays whose names are the prefix and a number, by that number."""
     by_number = {
         int(name.removeprefix(prefix)): array
         for name, array in evaluation.items()

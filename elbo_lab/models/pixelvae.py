@@ -10,8 +10,6 @@ Binary images have a logit for each value, images of more levels one for each le
 """
 
 import dataclasses
-import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +17,6 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Autoregressive
-from elbo_lab.distributions.autoregressive import Steps
 from elbo_lab.models import common, conditions, conv_latents, raster
 from elbo_lab.models.base import Given, Model, Params
 from elbo_lab.models.networks import Head, LatentConvDecoder, image_shape
@@ -132,26 +129,12 @@ def make(options: PixelVAEOptions, spec: Spec) -> Model:
         (features,) = upwards.apply({"params": params["decoder"]["latents"]}, inputs)
         features = features.reshape(*inputs.shape[:-1], height, width, number)
 
-        apply = functools.partial(pixels.apply, {"params": params["decoder"]["pixels"]})
-
-        def features_for(x: Array) -> Array:
-            return jnp.broadcast_to(features, (*x.shape[:-1], *features.shape[-3:]))
-
-        def logits(x: Array) -> Array:
-            seen = x
+        def seen(x: Array) -> Array:
             if options.decoder_dropout and given.key is not None:
-                seen = _with_dropped_pixels(given.key, x, options.decoder_dropout, colours)
-            return apply(seen, features_for(x))
+                return _with_dropped_pixels(given.key, x, options.decoder_dropout, colours)
+            return x
 
-        def new_row(state: Any, x: Array, row: Array) -> Any:
-            return apply(state, x, row, features_for(x), method="new_row")
-
-        def pixel(state: Any, x: Array, row: Array, column: Array) -> tuple[Array, Any]:
-            return apply(state, x, row, column, features_for(x), method="pixel")
-
-        start = functools.partial(apply, method="start")
-        steps = Steps((height, width, colours), start, new_row, pixel)
-        return Autoregressive(logits, spec, inputs.shape[:-1], steps)
+        return raster.law_given_features(pixels, params["decoder"]["pixels"], features, spec, seen)
 
     rows = max(1, ROWS // (1 if spec.levels == 2 else spec.levels))
     return Model(

@@ -5,6 +5,7 @@ of tokens, such as the codes of a VQ-VAE.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -48,6 +49,68 @@ def density(network: Any, spec: Spec, classes: int | None) -> Density:
         return Autoregressive(functools.partial(apply, label=label), spec, batch_shape, steps)
 
     return Density(init, distribution, classes)
+
+
+def density_given_context(network: Any, above: Any, spec: Spec) -> Density:
+    """p(x|context) = prod_d p(x_d | x_<d, context), of codes given those of the levels above.
+
+    Args:
+      network: a Flax module with the methods of `networks.latent_pixels.FeaturePixels`.
+      above: a Flax module, context [*batch, M] -> features of each pixel, [*batch, H, W, F].
+      spec: checked by `check`, with a context.
+    """
+
+    def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
+        above_key, network_key = jax.random.split(key)
+        features, variables = above.init_with_output(above_key, batch.context[:1])
+        pixels = network.init(network_key, batch.x[:1], features)["params"]
+        pixels["logits"]["bias"] = marginal_logits(spec, batch.x, mean)
+        return {"context": variables["params"], "pixels": pixels}
+
+    def distribution(params: Params, stats: tuple, given: Given) -> Autoregressive:
+        if given is None or given.context is None:
+            raise ValueError(
+                "a model of codes given those above needs the context of each example."
+            )
+        features = above.apply({"params": params["context"]}, given.context)
+        return law_given_features(network, params["pixels"], features, spec)
+
+    return Density(init, distribution)
+
+
+def law_given_features(
+    network: Any,
+    params: Params,
+    features: Array,
+    spec: Spec,
+    seen: Callable[[Array], Array] = lambda x: x,
+) -> Autoregressive:
+    """prod_d p(x_d | x_<d, features), batch shape [*batch].
+
+    Args:
+      network: a Flax module with the methods of `networks.latent_pixels.FeaturePixels`.
+      params: of the network.
+      features: of each pixel, [*batch, H, W, F].
+      spec: of x.
+      seen: x -> what the network sees of it where it is computed for whole images.
+    """
+    apply = functools.partial(network.apply, {"params": params})
+
+    def features_for(x: Array) -> Array:
+        return jnp.broadcast_to(features, (*x.shape[:-1], *features.shape[-3:]))
+
+    def logits(x: Array) -> Array:
+        return apply(seen(x), features_for(x))
+
+    def new_row(state: Any, x: Array, row: Array) -> Any:
+        return apply(state, x, row, features_for(x), method="new_row")
+
+    def pixel(state: Any, x: Array, row: Array, column: Array) -> tuple[Array, Any]:
+        return apply(state, x, row, column, features_for(x), method="pixel")
+
+    start = functools.partial(apply, method="start")
+    steps = Steps(grid(spec.shape), start, new_row, pixel)
+    return Autoregressive(logits, spec, features.shape[:-3], steps)
 
 
 def check(family: str, options: Any, spec: Spec) -> None:

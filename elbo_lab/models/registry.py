@@ -34,6 +34,7 @@ class Family(NamedTuple):
     estimators: tuple[str, ...] = ()
     # Time per image and draw at the default sizes, relative to mlp's. Sweeps plan by it.
     relative_cost: float = 1.0
+    takes_context: bool = False  # True: it models codes given those of the levels above them
 
 
 MODELS: dict[str, Family] = {
@@ -68,6 +69,7 @@ MODELS: dict[str, Family] = {
         pixelcnn.make,
         "gated PixelCNN, an exact density of binary images, 256 levels or codes",
         relative_cost=45.0,
+        takes_context=True,
     ),
     "pixelrnn": Family(
         pixelrnn.PixelRNNOptions,
@@ -94,7 +96,7 @@ MODELS: dict[str, Family] = {
     "vqvae": Family(
         vqvae.VQVAEOptions,
         vqvae.make,
-        "VQ-VAE, discrete codes of images; a second run fits a density to its codes",
+        "VQ-VAE (or VQ-VAE-2), discrete codes of images; further runs fit a density to its codes",
         relative_cost=10.0,
     ),
     "mixture": Family(
@@ -120,5 +122,14 @@ def make(config: Any, spec: Spec) -> Any:
     Args:
       config: an `elbo_lab.configs.Config`; reads model and model_options.
       spec: of the data.
+
+    Raises:
+      ValueError: the family does not take the data, or a setting does not go with them.
     """
+    if spec.context and not MODELS[config.model].takes_context:
+        valid = " or ".join(name for name, family in MODELS.items() if family.takes_context)
+        raise ValueError(
+            f"The model {config.model} takes no codes that are given those of the levels above; "
+            f"use {valid}."
+        )
     return MODELS[config.model].make(config.model_options, spec)

@@ -51,6 +51,8 @@ def test_results(config: Config, evaluation: Evaluation, spec: Spec | None = Non
     results = []
     for name, measured in quantities.present(evaluation).items():
         quantity = quantities.described(measured, is_density(config), is_conditional(config))
+        if spec is not None and spec.context:
+            quantity = quantities.given_codes(quantity)
         results.append(
             _mean(
                 quantity.title,
@@ -163,16 +165,31 @@ def _bits(evaluation: Evaluation, dim: int, config: Config) -> list[Result]:
 
 
 def code_use(evaluation: Evaluation, settings: dict[str, Any]) -> list[Result]:
-    """Perplexity and use of the codebook over the split; [] for a method without codes."""
-    if "codes" not in evaluation:
-        return []
-    num_codes = settings["num_codes"]
-    perplexity, usage = map(float, codebook.codebook_use(evaluation["codes"], num_codes))
-    used = round(usage * num_codes)
-    return [
-        Result(f"perplexity of {num_codes} codes", "exp H", perplexity, unit="codes", split="test"),
-        Result(f"used codes of {num_codes}", "", used, unit="codes", split="test"),
-    ]
+    """Perplexity and use of each level's codebook over the split; [] for a method without codes."""
+    single = [evaluation["codes"]] if "codes" in evaluation else []
+    levels = single or quantities.numbered(evaluation, "codes_")
+    results = []
+    for i, codes in enumerate(levels):
+        number = settings["num_codes"]
+        perplexity, usage = map(float, codebook.codebook_use(codes, number))
+        level = f", level {i + 1}" if len(levels) > 1 else ""
+        results += [
+            Result(
+                f"perplexity of {number} codes{level}",
+                "exp H",
+                perplexity,
+                unit="codes",
+                split="test",
+            ),
+            Result(
+                f"used codes of {number}{level}",
+                "",
+                round(usage * number),
+                unit="codes",
+                split="test",
+            ),
+        ]
+    return results
 
 
 def active_units(evaluation: Evaluation) -> list[Result]:

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from elbo_lab import files, keys
-from elbo_lab.data import Batch, Dataset
+from elbo_lab import evaluation, files, keys
+from elbo_lab.data import Batch, Codes, Dataset
 from elbo_lab.distributions.means import mean_or_draw
 from elbo_lab.errors import UserError
 from elbo_lab.losses.posteriors import sample_from
@@ -68,27 +68,87 @@ def load(name: str, data_dir: str | None = None, manual_dir: str | None = None) 
         raise UserError(f"give the run too, as {source.kind}:RUN, with RUN a run's directory.")
     trained = load_run(source.run, REPLICATE, data_dir, manual_dir)
     _check(source, trained)
-    path = trained.path / FOLDER / f"{_file_name(source, trained)}.npz"
-    arrays = _stored(path)
-    if arrays is None:
-        arrays = _encoded(source, trained)
-        _write(path, arrays)
-    is_code, spec = source.kind == CODES, trained.method.code_spec
-    note = f"{source.kind} of {trained.path}, step {trained.step:,}"
+    if trained.method.encode is None:
+        return _below(name, trained)
+    kind = f"{source.kind}-sample" if source.is_sample else source.kind
+    arrays = _kept(trained, kind, lambda: _encoded(source, trained))
+    if source.kind == CODES:
+        return _top(name, trained, arrays)
     return Dataset(
         name,
         arrays["x_train"],
         arrays["x_test"],
         trained.dataset.y_train,
         trained.dataset.y_test,
-        image_shape=spec.shape if is_code else arrays["x_train"].shape[1:],
-        notes=(*trained.dataset.notes, note),
-        kind="token" if is_code else "real",
-        levels=spec.levels if is_code else None,
+        image_shape=arrays["x_train"].shape[1:],
+        notes=(*trained.dataset.notes, f"features of {trained.path}, step {trained.step:,}"),
+        kind="real",
         decode=_decoder(trained),
-        log_px_z=arrays["log_px_z"] if is_code else None,
         checkpoint=trained.digest,
         text=trained.dataset.text,
+    )
+
+
+def _top(name: str, trained: Trained, arrays: dict[str, np.ndarray]) -> Dataset:
+    """The top level of a VQ-VAE's codes, which is the only one unless there are several."""
+    levels = trained.method.code_specs
+    of_levels = f"level 1 of {len(levels)}, " if len(levels) > 1 else ""
+    note = f"codes of {trained.path}, {of_levels}step {trained.step:,}"
+    codes = Codes(
+        levels,
+        level=0,
+        train=arrays["x_train"],
+        test=arrays["x_test"],
+        log_pz_above=np.zeros_like(arrays["log_px_z"]),
+        draw_above=None,
+        decode=functools.partial(_decoded, trained),
+    )
+    return _of_level(
+        trained.dataset._replace(log_px_z=arrays["log_px_z"]), name, trained, codes, note
+    )
+
+
+def _below(name: str, trained: Trained) -> Dataset:
+    """The codes of the level below those that a run models, given all levels above."""
+    above = trained.dataset.codes
+    log_pz_above = None
+    if above.log_pz_above is not None:
+        log_pz = _kept(trained, "log_pz", lambda: _measured(trained))["log_pz"]
+        log_pz_above = above.log_pz_above + log_pz
+    codes = above._replace(
+        level=above.level + 1,
+        log_pz_above=log_pz_above,
+        draw_above=functools.partial(_drawn, trained),
+    )
+    note = f"level {codes.level + 1} given those that {trained.path} models, step {trained.step:,}"
+    return _of_level(trained.dataset, name, trained, codes, note)
+
+
+def _of_level(dataset: Dataset, name: str, trained: Trained, codes: Codes, note: str) -> Dataset:
+    """The data set of one level of codes.
+
+    Args:
+      dataset: its labels and notes are taken, and its log p(x|codes).
+      name: of the new one.
+      trained: the run whose checkpoint the new one depends on.
+      codes: of all levels, at the new one's.
+      note: added to the notes.
+    """
+    spec = codes.specs[codes.level]
+    return Dataset(
+        name,
+        codes.x(codes.train),
+        codes.x(codes.test),
+        dataset.y_train,
+        dataset.y_test,
+        image_shape=spec.shape,
+        notes=(*dataset.notes, note),
+        kind=spec.kind,
+        levels=spec.levels,
+        decode=codes.decode if codes.is_lowest else None,
+        log_px_z=dataset.log_px_z,
+        checkpoint=trained.digest,
+        codes=codes,
     )
 
 
@@ -109,14 +169,11 @@ def encode_in_chunks(trained: Trained, batch: Batch) -> np.ndarray:
 
 def _check(source: Source, trained: Trained) -> None:
     """Raises a UserError for a run that has no such features or codes, or is not trained."""
-    encoded = None
-    if trained.method.encode is not None:
-        encoded = CODES if trained.method.code_spec is not None else FEATURES
-    if encoded != source.kind:
-        has = f"it has {encoded}: {encoded}:{source.run}" if encoded else "it encodes nothing"
-        raise UserError(
-            f"{source.run} is a run of {trained.config.model}, without {source.kind}; {has}."
-        )
+    codes_above = trained.dataset.codes
+    if source.kind == CODES and trained.method.encode is None and codes_above is not None:
+        _check_above(trained)
+    else:
+        _check_encoding(source, trained)
     if trained.step < trained.total_steps:
         raise UserError(
             f"{source.run} is at step {trained.step:,} of {trained.total_steps:,}; train it to its "
@@ -130,14 +187,47 @@ def _check(source: Source, trained: Trained) -> None:
         )
 
 
-def _file_name(source: Source, trained: Trained) -> str:
-    sampled = "-sample" if source.is_sample else ""
-    return f"{source.kind}{sampled}-{trained.digest[:16]}"
+def _check_encoding(source: Source, trained: Trained) -> None:
+    encoded = None
+    if trained.method.encode is not None:
+        encoded = CODES if trained.method.code_specs else FEATURES
+    if encoded != source.kind:
+        has = f"it has {encoded}: {encoded}:{source.run}" if encoded else "it encodes nothing"
+        raise UserError(
+            f"{source.run} is a run of {trained.config.model}, without {source.kind}; {has}."
+        )
+
+
+def _check_above(trained: Trained) -> None:
+    """Raises a UserError for a model of codes with no level below, or one given labels."""
+    codes = trained.dataset.codes
+    if codes.is_lowest:
+        raise UserError(
+            f"{trained.path} models the lowest level of codes, {codes.level + 1} of "
+            f"{len(codes.specs)}; there is none below it."
+        )
+    if trained.method.classes is not None:
+        raise UserError(
+            f"{trained.path} models codes given labels, and those of the level below are modelled "
+            "without; give a run with --condition=none."
+        )
+
+
+def _kept(
+    trained: Trained, kind: str, make: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Arrays of a run's checkpoint that are made once and stored in the run's folder."""
+    path = trained.path / FOLDER / f"{kind}-{trained.digest[:16]}.npz"
+    arrays = _stored(path)
+    if arrays is None:
+        arrays = make()
+        _write(path, arrays)
+    return arrays
 
 
 def _encoded(source: Source, trained: Trained) -> dict[str, np.ndarray]:
-    """Codes or features of both splits, whose images are binarized once; for codes also log p(x|z)
-    of the test examples.
+    """Features of both splits, whose images are binarized once; or their codes of all levels, and
+    log p(x|z) of the test examples.
     """
     method, config = trained.method, trained.config
     test = examples.test_examples(config, trained.dataset, trained.spec)
@@ -150,6 +240,24 @@ def _encoded(source: Source, trained: Trained) -> dict[str, np.ndarray]:
     if source.kind == CODES:
         arrays["log_px_z"] = _in_chunks(_log_px_z(method), trained, test)
     return arrays
+
+
+def _measured(trained: Trained) -> dict[str, np.ndarray]:
+    """log p of the codes that a run models, given those above, of each test example."""
+    test = examples.test_examples(trained.config, trained.dataset, trained.spec)
+    evaluator = evaluation.make_evaluator(trained.method)
+    key = keys.stream_key(keys.base_key(trained.config.seed), keys.EVALUATION)
+    values = evaluation.evaluate(evaluator, key, trained.params, trained.stats, test)
+    return {"log_pz": values["log_px"]}
+
+
+def _drawn(
+    trained: Trained, key: Array, number: int, on_progress: Callable[[float], None]
+) -> np.ndarray:
+    """Drawn codes [number, M_1 + ...] of the level that a run models and of those above it."""
+    draws = trained.draws(key, number, on_progress)
+    above = [] if draws.context is None else [draws.context]
+    return np.concatenate([*above, draws.x], axis=1)
 
 
 def _in_chunks(function: Callable[..., Array], trained: Trained, batch: Batch) -> np.ndarray:

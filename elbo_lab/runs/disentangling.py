@@ -70,7 +70,7 @@ def check(trained: Trained, settings: Settings, dataset: Dataset) -> None:
 def _num_features(trained: Trained) -> int:
     """L of the run's codes; 0 if it has none, or codes that are tokens."""
     method = trained.method
-    if method.encode is None or method.code_spec is not None:
+    if method.encode is None or method.code_specs:
         return 0
     test = examples.test_examples(trained.config, trained.dataset, trained.spec)
     batch = jax.tree.map(lambda array: array[:1], test)

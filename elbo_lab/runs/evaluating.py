@@ -163,10 +163,17 @@ def _check_dataset(trained: Trained, settings: Settings, dataset: Dataset) -> No
     # `spec_of` looks at training examples.
     as_train = dataset._replace(x_train=dataset.x_test)
     spec, own = data.spec_of(as_train, trained.config.binarization), trained.spec
-    if spec[:3] != own[:3]:
+    if spec._replace(classes=None) != own._replace(classes=None):
         raise UserError(
             f"--dataset={settings.dataset} has test examples of {_shown(spec)}; {trained.path} was "
             f"trained on {_shown(own)}."
+        )
+    if (
+        dataset.codes or trained.dataset.codes
+    ) and dataset.checkpoint != trained.dataset.checkpoint:
+        raise UserError(
+            f"--dataset={settings.dataset} has codes of another run than {trained.dataset.name}, "
+            f"on which {trained.path} was trained; the codes of different runs do not compare."
         )
     if dataset.text != trained.dataset.text:
         raise UserError(
@@ -195,7 +202,8 @@ def _check_labels(trained: Trained, settings: Settings, dataset: Dataset) -> Non
 def _shown(spec: data.Spec) -> str:
     """A spec in words."""
     levels = "real numbers" if spec.levels is None else f"{spec.levels} levels"
-    return f"kind {spec.kind}, shape {spec.shape} and {levels}"
+    above = ", given codes above" if spec.context else ""
+    return f"kind {spec.kind}, shape {spec.shape} and {levels}{above}"
 
 
 def _stored(folder: Path, number: int) -> Kept | None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from elbo_lab import keys
 from elbo_lab.configs import Config
-from elbo_lab.data import Batch, Dataset, Spec, binarization
+from elbo_lab.data import Batch, Dataset, Spec, binarization, contexts
 
 # Number of training examples that initialization sees.
 FIRST_ROWS = 100
@@ -30,13 +30,22 @@ def first_rows(dataset: Dataset) -> tuple[Batch, np.ndarray | None]:
     """The arguments of initialization, the same for all replicates: the first training examples and
     the mean of all training examples (None for tokens). Images are not binarized.
     """
-    x, label = dataset.x_train[:FIRST_ROWS], dataset.y_train
+    x, label, context = dataset.x_train[:FIRST_ROWS], dataset.y_train, contexts(dataset)[0]
     label = None if label is None else label[:FIRST_ROWS]
+    context = None if context is None else context[:FIRST_ROWS]
     if dataset.kind == "token":
-        return Batch(x.astype(np.int32), label), None
+        return Batch(x.astype(np.int32), label, context=context), None
     scale = 255 if x.dtype == np.uint8 else 1
     mean = np.asarray(dataset.x_train.mean(axis=0) / scale, np.float32)
     return Batch(np.asarray(x / scale, np.float32), label), mean
+
+
+def blank(spec: Spec, number: int) -> Batch:
+    """Zeros in the place of examples of a spec, for their shapes and types."""
+    x = jnp.zeros((number, spec.dim), jnp.int32 if spec.kind == "token" else jnp.float32)
+    label = None if spec.classes is None else jnp.zeros(number, jnp.int32)
+    size = sum(own.dim for own in spec.context)
+    return Batch(x, label, context=jnp.zeros((number, size), jnp.int32) if size else None)
 
 
 def test_examples(config: Config, dataset: Dataset, spec: Spec) -> Batch:
@@ -44,7 +53,7 @@ def test_examples(config: Config, dataset: Dataset, spec: Spec) -> Batch:
     by_seed = config.test_draw == "by_seed"
     seed = config.seed if by_seed else keys.FIXED_BINARIZATION_SEED
     x = stored(dataset.x_test, keys.TEST_SPLIT, _drawn_once(config, spec), seed)
-    return _as_model_sees(x, dataset.y_test, spec)
+    return _as_model_sees(x, dataset.y_test, contexts(dataset)[1], spec)
 
 
 def all_of_train(config: Config, dataset: Dataset, spec: Spec) -> Batch:
@@ -60,9 +69,12 @@ def first_of_train(config: Config, dataset: Dataset, spec: Spec) -> Batch:
 
 
 def _of_train(config: Config, dataset: Dataset, spec: Spec, number: int) -> Batch:
-    label = dataset.y_train
     x = stored(dataset.x_train[:number], keys.TRAIN_SPLIT, _drawn_once(config, spec))
-    return _as_model_sees(x, None if label is None else label[:number], spec)
+    label, context = (
+        None if array is None else array[:number]
+        for array in (dataset.y_train, contexts(dataset)[0])
+    )
+    return _as_model_sees(x, label, context, spec)
 
 
 def _drawn_once(config: Config, spec: Spec) -> str:
@@ -71,6 +83,8 @@ def _drawn_once(config: Config, spec: Spec) -> str:
     return "fixed" if mode == "dynamic" else mode
 
 
-def _as_model_sees(x: jax.Array, label: np.ndarray | None, spec: Spec) -> Batch:
-    label = None if label is None else jnp.asarray(label)
-    return Batch(binarization.model_input(x, spec.kind), label)
+def _as_model_sees(
+    x: jax.Array, label: np.ndarray | None, context: np.ndarray | None, spec: Spec
+) -> Batch:
+    label, context = (None if array is None else jnp.asarray(array) for array in (label, context))
+    return Batch(binarization.model_input(x, spec.kind), label, context=context)

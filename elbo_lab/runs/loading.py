@@ -16,7 +16,7 @@ from elbo_lab.errors import UserError
 from elbo_lab.evaluation import classification
 from elbo_lab.methods import Method
 from elbo_lab.models import conditions
-from elbo_lab.models.base import NOTHING_GIVEN, Given
+from elbo_lab.models.base import Given
 from elbo_lab.runs import examples, run_files, states
 from elbo_lab.training import optimizer
 
@@ -40,12 +40,13 @@ class Trained(NamedTuple):
     digest: str  # of the checkpoint
     failed_at: int = -1  # the step at which this replicate diverged; -1: it did not
 
-    def batch(self, x: Any, label: Any = None) -> Batch:
+    def batch(self, x: Any, label: Any = None, context: Any = None) -> Batch:
         """Examples as the method takes them: x [N, ...] -> [N, D] in the kind's type.
 
         Raises:
           ValueError: x has another number of values per example, or values out of range; a model
-            that is conditioned on labels gets none, or other ones than it has.
+            that is conditioned on labels, or on the codes of the levels above, gets none, or other
+            ones than it has.
         """
         x = np.asarray(x)
         if not x.size or x[0].size != self.spec.dim:
@@ -61,7 +62,9 @@ class Trained(NamedTuple):
             label = self.labels_of(label, len(x))
         elif label is not None:
             label = jnp.asarray(label, jnp.int32)
-        return Batch(binarization.model_input(jnp.asarray(x), self.spec.kind), label)
+        context = self._context_of(context, len(x))
+        x = binarization.model_input(jnp.asarray(x), self.spec.kind)
+        return Batch(x, label, context=context)
 
     def encode(self, x: Any, label: Any = None) -> Array:
         """Features [N, L] (means of q(z|x)) or codes [N, M] of examples.
@@ -80,7 +83,8 @@ class Trained(NamedTuple):
         on_progress: Callable[[float], None] = lambda part: None,
         label: Any = None,
     ) -> np.ndarray:
-        """Draws [number, *shape] from the model; means of p(x|z) where it has latents.
+        """Draws [number, *shape] from the model; means of p(x|z) where it has latents. Of codes
+        given those above, these are drawn first, by the runs that model them; see `draws`.
 
         Args:
           key: one typed PRNG key.
@@ -92,19 +96,66 @@ class Trained(NamedTuple):
         Raises:
           ValueError: the method gives no samples, or there is no such class.
         """
+        return self.draws(key, number, on_progress, label).x.reshape(number, *self.spec.shape)
+
+    def draws(
+        self,
+        key: Array,
+        number: int,
+        on_progress: Callable[[float], None] = lambda part: None,
+        label: Any = None,
+    ) -> Batch:
+        """The draws of `sample` as x [number, D], with the labels and the codes above, `context`
+        [number, M], that they are given. All are NumPy arrays.
+        """
         if self.method.sample is None:
             raise ValueError(f"{self.config.model} gives no samples without a prior of its codes.")
-        given = NOTHING_GIVEN
+        context = None
+        if self.spec.context:
+            context_key, key = jax.random.split(key)
+            draw_above = self.dataset.codes.draw_above
+            context = draw_above(context_key, number, lambda part: on_progress(part / 2))
         if self.method.classes is not None and label is None:
             label_key, key = jax.random.split(key)
             share = classification.frequencies(self.dataset.y_train, self.method.classes)
             label = jax.random.choice(label_key, len(share), (number,), p=jnp.asarray(share))
         if label is not None:
             label = np.full(number, label) if np.ndim(label) == 0 else label
-            given = Given(label=self.labels_of(label, number))
-        draw = self.method.sample
-        x = draw(key, self.params, self.stats, number, given, on_progress=on_progress)
-        return np.asarray(x).reshape(number, *self.spec.shape)
+            label = self.labels_of(label, number)
+        given = Given(label=label, context=self._context_of(context, number))
+        done = 0.0 if context is None else 0.5
+        x = self.method.sample(
+            key,
+            self.params,
+            self.stats,
+            number,
+            given,
+            on_progress=lambda part: on_progress(done + (1 - done) * part),
+        )
+        return jax.tree.map(np.asarray, Batch(x, label, context=context))
+
+    def _context_of(self, context: Any, number: int) -> Array | None:
+        """Codes of the levels above [number, M], int32, for a model that is conditioned on them.
+
+        Raises:
+          ValueError: the model is not conditioned on codes, or they are missing, not as many, or
+            out of range.
+        """
+        levels = self.spec.context
+        if not levels:
+            if context is not None:
+                raise ValueError(f"{self.path} is not conditioned on codes; give no context.")
+            return None
+        size, most = sum(spec.dim for spec in levels), min(spec.levels for spec in levels)
+        valid = f"whole numbers in 0..{most - 1}, [{number}, {size}], the codes of the levels above"
+        if context is None:
+            raise ValueError(f"context is missing: {self.path} is conditioned on {valid}.")
+        context = np.asarray(context)
+        if context.shape != (number, size) or context.dtype.kind not in "iu":
+            raise ValueError(f"context must be {valid}; got {context.dtype} {context.shape}.")
+        if not (0 <= context.min() and context.max() < most):
+            raise ValueError(f"context must be {valid}; got {context.min()} to {context.max()}.")
+        return jnp.asarray(context, jnp.int32)
 
     def labels_of(self, label: Any, number: int) -> Array:
         """Labels [number], int32, for a model that is conditioned on them.
@@ -125,8 +176,11 @@ class Trained(NamedTuple):
             raise ValueError(f"label must be {valid}; got {label.min()} to {label.max()}.")
         return jnp.asarray(label, jnp.int32)
 
-    def measure(self, key: Array, x: Any, label: Any = None) -> dict[str, np.ndarray]:
-        """Every quantity of every example, in nats; of p(x|y) if it is conditioned on labels.
+    def measure(
+        self, key: Array, x: Any, label: Any = None, context: Any = None
+    ) -> dict[str, np.ndarray]:
+        """Every quantity of every example, in nats; of p(x|y) if it is conditioned on labels, of
+        p(x|context) if on the codes of the levels above.
 
         "log_likelihood" [N] estimates log p(x) by L_K with K = config.eval_k draws, a lower bound
         in expectation; "log_px" [N], of a method that has it, is exact.
@@ -134,7 +188,7 @@ class Trained(NamedTuple):
         Raises:
           ValueError: see `batch`; or x is grey levels and the model is one of binary images.
         """
-        batch = self.batch(x, label)
+        batch = self.batch(x, label, context)
         if self.spec.kind == "image" and self.spec.levels == 2 and not is_binary(batch.x):
             raise ValueError(
                 "x must be binary, since p(x) is a distribution of binary images; got grey levels. "

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from elbo_lab import __version__, configs, evaluation, keys, training
-from elbo_lab.data import Batch, has_images, is_binary
+from elbo_lab.data import Batch, contexts, decoded, has_images, is_binary
 from elbo_lab.devices import setup
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import Evaluation, quantities
@@ -260,10 +260,11 @@ def _shown_inputs(run: stages.Run) -> np.ndarray:
 
 
 def _shaped(run: stages.Run, x: jax.Array) -> np.ndarray:
-    """Examples [n, D] in the shape of images or texts."""
-    if run.dataset.decode is not None:
-        return run.dataset.decode(x)
-    return np.asarray(x).reshape(-1, *run.spec.shape)
+    """Examples [n, D] in the shape of images or texts; codes given those above are decoded with
+    those of the first n test examples.
+    """
+    context = contexts(run.dataset)[1]
+    return decoded(run.dataset, x, None if context is None else context[: len(x)])
 
 
 def _pictures(run: stages.Run, r: int) -> dict[str, np.ndarray]:

@@ -42,14 +42,13 @@ def sample(
     """
     starts = range(0, number, CHUNK)
     chunks = []
-    decode = trained.dataset.decode
     for chunk_key, start in zip(jax.random.split(key, len(starts)), starts, strict=True):
         size = min(CHUNK, number - start)
         own = None if label is None else label[start : start + size]
-        x = trained.sample(
+        draws = trained.draws(
             chunk_key, size, lambda part, a=start, n=size: on_progress(a + part * n), own
         )
-        chunks.append(x if decode is None else decode(x.reshape(size, -1)))
+        chunks.append(data.decoded(trained.dataset, draws.x, draws.context))
     return np.concatenate(chunks)
 
 
@@ -99,6 +98,23 @@ def labels(trained: Trained, number: int, label: int | None) -> tuple[np.ndarray
     return np.repeat(np.arange(classes), number // classes), number // classes
 
 
+def check_out(path: Path, trained: Trained) -> None:
+    """Raises a UserError for a picture of draws that are not images."""
+    if path.suffix == ".npz" or data.has_images(trained.dataset):
+        return
+    codes = trained.dataset.codes
+    if codes is not None and not codes.is_lowest:
+        raise UserError(
+            f"--out={path} is a picture, which takes all {len(codes.specs)} levels of codes, and "
+            f"{trained.path} models level {codes.level + 1}: give a run of "
+            f"--dataset=codes:{trained.path}, the level below, or a path ending in .npz."
+        )
+    raise UserError(
+        f"--out={path} is a picture, but {trained.path} is a model of {trained.spec.kind} "
+        "examples; give a path ending in .npz."
+    )
+
+
 def write(
     path: Path, x: np.ndarray, trained: Trained, columns: int, label: np.ndarray | None = None
 ) -> None:
@@ -106,14 +122,14 @@ def write(
     that is conditioned on labels, `label`.
 
     Args:
-      path: the file.
+      path: the file, which `check_out` passes.
       x: draws, [n, *shape].
       trained: the run.
       columns: images in a row of the picture.
       label: the class of each draw, [n], the same within a row, which is named by it; or None.
 
     Raises:
-      UserError: the file cannot be written, or the draws are not images.
+      UserError: the file cannot be written.
     """
     if path.suffix == ".npz":
         buffer = io.BytesIO()
@@ -121,10 +137,5 @@ def write(
         np.savez_compressed(buffer, **arrays)
         files.write_atomically(path, buffer.getvalue())
         return
-    if not data.has_images(trained.dataset):
-        raise UserError(
-            f"--out={path} is a picture, but {trained.path} is a model of {trained.spec.kind} "
-            "examples; give a path ending in .npz."
-        )
     rows = () if label is None else class_rows.names(label[::columns])
     figures.image_grid(path, x, columns, f"Samples from {trained.path.name}", rows)

@@ -17,11 +17,12 @@ import numpy as np
 
 from elbo_lab import losses, methods
 from elbo_lab.configs import Config, flag_text, traced
-from elbo_lab.data.dataset import Batch, Spec
+from elbo_lab.data.dataset import Spec
 from elbo_lab.errors import UserError
 from elbo_lab.models.conditions import is_conditional
 from elbo_lab.options import values_of
 from elbo_lab.reports import words
+from elbo_lab.runs.examples import blank
 from elbo_lab.training import optimizer
 
 # Operations whose results are stored; those of elementwise operations may be fused.
@@ -55,11 +56,7 @@ def check(config: Config, spec: Spec, num_train: int, memory: int | None = None)
         return  # True for nearly every run, and spares a tenth of a second of tracing.
     method = methods.make(config, spec, num_train)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    kind = jnp.int32 if spec.kind == "token" else jnp.float32
-    label = None
-    if spec.classes is not None:
-        label = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
-    batch = Batch(jax.ShapeDtypeStruct((config.batch_size, spec.dim), kind), label)
+    batch = jax.eval_shape(lambda: blank(spec, config.batch_size))
     params, stats = jax.eval_shape(method.init, key, batch)
     _check_parameters(config, params, stats, memory)
     number = jax.ShapeDtypeStruct((), jnp.float32)

@@ -14,7 +14,15 @@ import numpy as np
 
 from elbo_lab import evaluation, keys, methods, training
 from elbo_lab.configs import Config
-from elbo_lab.data import Batch, Dataset, binarization, hold_out, spec_of, streaming
+from elbo_lab.data import (
+    Batch,
+    Dataset,
+    binarization,
+    contexts,
+    hold_out,
+    spec_of,
+    streaming,
+)
 from elbo_lab.devices import distributed, setup, sharding
 from elbo_lab.evaluation.storage import TRAIN
 from elbo_lab.runs import examples, initial, probing, run_checkpoints, run_files, rundir
@@ -195,13 +203,14 @@ def _resume_clock(run: Run, step: int) -> None:
 
 def _training_data(run: Run) -> Batch | streaming.Examples:
     """The training split on the device, or on the host if it is streamed."""
-    x, label = run.dataset.x_train, run.dataset.y_train
+    x, label, context = run.dataset.x_train, run.dataset.y_train, contexts(run.dataset)[0]
     mode = binarization.mode_for_kind(run.config.binarization, run.spec.kind)
     stream = run.placement.stream
     if streaming.too_large(x.nbytes) if stream is None else stream:
-        return streaming.Examples(x, mode, label, keys.binarization_key(keys.TRAIN_SPLIT))
-    label = None if label is None else jnp.asarray(label)
-    return Batch(examples.stored(x, keys.TRAIN_SPLIT, mode), label)
+        key = keys.binarization_key(keys.TRAIN_SPLIT)
+        return streaming.Examples(x, mode, label, key, context)
+    label, context = (None if array is None else jnp.asarray(array) for array in (label, context))
+    return Batch(examples.stored(x, keys.TRAIN_SPLIT, mode), label, context=context)
 
 
 def _train_from(
@@ -323,10 +332,20 @@ def evaluate(run: Run) -> dict[int, Any]:
 def pair_bound(dataset: Dataset, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """ "pair_bound", log p(x|codes) + log p(codes) <= log p(x), of test examples that are the codes
     of images x; {} for other examples.
+
+    Of several levels, those of the lowest have it: log p(codes) is then the sum over all levels,
+    each given those above it. Its other parts are "log_px_code" and "log_pz_above".
     """
-    if dataset.log_px_z is None or "log_px" not in values:
+    codes = dataset.codes
+    if codes is None or not codes.is_lowest or dataset.log_px_z is None or "log_px" not in values:
         return {}
-    return {"pair_bound": values["log_px"] + dataset.log_px_z}
+    if codes.level == 0:
+        return {"pair_bound": values["log_px"] + dataset.log_px_z}
+    return {
+        "log_px_code": dataset.log_px_z,
+        "log_pz_above": codes.log_pz_above,
+        "pair_bound": values["log_px"] + codes.log_pz_above + dataset.log_px_z,
+    }
 
 
 def _train_means(run: Run, key: jax.Array, params: Any, stats: Any) -> dict[str, np.ndarray]:
@@ -342,7 +361,7 @@ def measured_shapes(run: Run) -> dict[str, tuple[int, ...]]:
     """The shape of each array of an evaluation."""
     number, au_images = len(run.dataset.x_test), run.config.au_images
     key, params, stats = run.replicate(0)
-    row = jax.eval_shape(lambda: _row(run))
+    row = jax.eval_shape(lambda: examples.blank(run.spec, 1))
     measured = jax.eval_shape(run.method.measure, key, params, stats, row)
     shapes = {name: (number, *array.shape[1:]) for name, array in measured.items()}
     shapes |= {name: (number,) for name in pair_bound(run.dataset, {"log_px": np.zeros(number)})}
@@ -350,9 +369,3 @@ def measured_shapes(run: Run) -> dict[str, tuple[int, ...]]:
         means = jax.eval_shape(run.method.layer_means, key, params, stats, row)
         shapes |= {f"{TRAIN}{n}": (au_images, *a.shape[1:]) for n, a in means.items()}
     return shapes
-
-
-def _row(run: Run) -> Batch:
-    """A batch of one example, for shapes."""
-    x = jnp.zeros((1, run.spec.dim), jnp.int32 if run.spec.kind == "token" else jnp.float32)
-    return Batch(x, None if run.dataset.y_test is None else jnp.zeros(1, jnp.int32))

@@ -73,11 +73,17 @@ def test_the_batches_are_those_of_the_orders_and_the_keys_alone():
     def actual(examples: Examples) -> list[Batch]:
         return list(streaming.batches(examples, calls, indices))
 
-    def expected(x: np.ndarray, label: np.ndarray | None) -> list[Batch]:
+    def expected(x: np.ndarray, label: np.ndarray | None, context=None) -> list[Batch]:
         rows = [indices(start, end) for start, end in calls]
-        return [Batch(x[row], None if label is None else label[row]) for row in rows]
+        return [
+            Batch(x[row], *(None if a is None else a[row] for a in (label, None, context)))
+            for row in rows
+        ]
 
     assert_identical(actual(Examples(images(), "none", LABELS)), expected(images(), LABELS))
+    context = np.arange(3 * NUMBER, dtype=np.int32).reshape(NUMBER, 3)
+    given = Examples(images(), "none", LABELS, context=context)
+    assert_identical(actual(given), expected(images(), LABELS, context))
     key = jax.random.key(2)
     stored = np.asarray(binarization.binarize_once(key, jnp.asarray(images()), "fixed"))
     fixed = actual(Examples(images(), "fixed", key=key))

@@ -44,6 +44,20 @@ def test_terms_of_a_density_are_marked_but_for_the_kl():
     assert quantities.term("reconstruction").title == "reconstruction term"
 
 
+def test_terms_of_a_level_of_codes_have_its_number():
+    for name, level in (("perplexity_2", 2), ("restarts_10", 10)):
+        term = quantities.term(name)
+        assert term.title == f"{quantities.term(name.split('_')[0]).title}, level {level}"
+        assert term.unit == "codes"
+
+
+def test_the_density_of_codes_given_those_above_says_so():
+    given = quantities.given_codes(quantities.QUANTITIES["log_px"])
+    assert given.symbol == "log p(x|codes above)"
+    pair = quantities.QUANTITIES["pair_bound"]
+    assert quantities.given_codes(pair) == pair
+
+
 def test_quantities_of_a_conditional_model_have_y_and_another_target():
     def described(name: str, **law) -> tuple[str, str]:
         quantity = quantities.described(quantities.QUANTITIES[name], **law)

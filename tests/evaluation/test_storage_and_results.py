@@ -168,6 +168,19 @@ def test_active_units_are_counted_per_layer():
     assert alone["active units of 4"].unit == "units"
 
 
+def test_the_use_of_codes_is_that_of_each_level():
+    codes = {"codes_1": np.array([[0, 0], [1, 1]]), "codes_2": np.array([[0, 1, 2, 3]])}
+    rows = {row.name: row.value for row in results.code_use(codes, {"num_codes": 8})}
+    assert rows == {
+        "perplexity of 8 codes, level 1": pytest.approx(2),
+        "used codes of 8, level 1": 2,
+        "perplexity of 8 codes, level 2": pytest.approx(4),
+        "used codes of 8, level 2": 4,
+    }
+    alone = [row.name for row in results.code_use({"codes": codes["codes_1"]}, {"num_codes": 8})]
+    assert alone == ["perplexity of 8 codes", "used codes of 8"]
+
+
 @pytest.mark.parametrize(
     ("objective", "symbol", "k", "bound"),
     [

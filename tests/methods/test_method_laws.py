@@ -33,6 +33,7 @@ RECURRENT = PIXELS | {"model": "pixelrnn", "first_kernel_size": 3}
 PIXELVAE = CONV | {"model": "pixelvae", "receptive_field": 5, "layers": 2, "k": 2, "eval_k": 4}
 PIXELVAE |= {"width": 4, "output_width": 4, "latent_features": 2}
 VQ = {"model": "vqvae", "channels": (4,), "num_codes": 6, "code_dim": 3} | SMALL
+BELOW = CODES._replace(context=(Spec("token", (1, 1), 4), Spec("token", (1, 2), 4)))
 MIX = {"model": "mixture", "components": 3, "batch_size": 6, "log_every": 4}
 GAUSSIAN = MIX | {"likelihood": "gaussian"}
 TEXT = {"model": "text", "latent_dims": (2,), "embedding_dim": 3, "width": 4, "layers": 1} | SMALL
@@ -101,6 +102,8 @@ CASES: dict[str, tuple[dict, Spec]] = {
         BINARY,
     ),
     "vqvae, categorical": (VQ | {"likelihood": "categorical"}, COLOUR),
+    "vqvae, two levels": (VQ | {"code_levels": 2, "codebook": "loss"}, BINARY),
+    "pixelcnn, codes given those above": (PIXELS | {"embedding_dim": 3}, BELOW),
     "text": (
         TEXT | {"text_decoder": "autoregressive", "decoder_dropout": 0.3, "objective": "iwae"},
         LINES,
@@ -130,6 +133,8 @@ SLOW = (
     "mlp, flows",
     "flow, variational",
     "vqvae, categorical",
+    "vqvae, two levels",
+    "pixelcnn, codes given those above",
     "text",
     "mlp, labels",
     "conv, labels",
@@ -148,7 +153,10 @@ def examples(spec: Spec, number: int = 6) -> Batch:
         levels = rng.integers(0, spec.levels, (number, spec.dim))
         x = (levels / (spec.levels - 1)).astype(np.float32)
     label = None if spec.classes is None else jnp.arange(number) % spec.classes
-    return Batch(jnp.asarray(x), label)
+    context = None
+    if spec.context:
+        context = jnp.asarray(rng.integers(0, 4, (number, sum(s.dim for s in spec.context))))
+    return Batch(jnp.asarray(x), label, context=context)
 
 
 class Case:
@@ -160,9 +168,12 @@ class Case:
         self.config = configs.make(**values, binarization=binarization)
         self.method = methods.make(self.config, self.spec, 6)
         self.batch = examples(self.spec)
-        # One class for all draws, where there are classes.
-        is_labelled = self.spec.classes is not None
-        self.given = Given(label=jnp.array(1)) if is_labelled else NOTHING_GIVEN
+        # One class for all draws, where there are classes, and the same codes above.
+        self.given = NOTHING_GIVEN
+        if self.spec.classes is not None:
+            self.given = Given(label=jnp.array(1))
+        if self.spec.context:
+            self.given = Given(context=self.batch.context[0])
         self.init = jax.jit(self.method.init)
         self.params, self.stats = self.init(jax.random.key(0), self.batch)
         self.hparams = hyper.hyperparameters([self.config])
@@ -239,7 +250,7 @@ def test_measured_quantities_are_known_and_of_each_example(case):
 def test_an_example_is_measured_as_it_is_alone(case):
     """Quantities with draws are left out: they depend on the batch through their keys."""
     together = case.measure(jax.random.key(2), case.params, case.stats, case.batch)
-    exact = set(together) & {"log_px", "log_px_mean", "log_px_code", "means_1", "codes"}
+    exact = set(together) & {"log_px", "log_px_mean", "log_px_code", "means_1", "codes", "codes_2"}
     if getattr(case.config.model_options, "posterior", None) == "iaf":
         exact -= {"means_1"}  # means of draws
     example = jax.tree.map(lambda array: array[2:3], case.batch)
@@ -268,7 +279,9 @@ def test_distributions_of_a_batch_are_those_of_its_examples(case):
     else:
 
         def log_prob(x):
-            vectors = model.encode(params, x, case.given)
+            features, vectors = model.features(params, x, case.given), ()
+            for _ in model.grids:
+                vectors = (*vectors, model.vectors(params, features, vectors))
             return model.likelihood(params, vectors, case.given).log_prob(x)
 
     alone = np.stack([log_prob(row) for row in x])
@@ -301,13 +314,13 @@ def test_what_is_encoded_can_be_decoded(case):
     if method.encode is None:
         pytest.skip("the method has no codes")
     code = jax.jit(method.encode)(case.params, case.stats, case.batch)
-    if method.code_spec is None:
+    if not method.code_specs:
         chex.assert_rank(code, 2)
         chex.assert_type(code, np.float32)
     else:
-        chex.assert_shape(code, (6, method.code_spec.dim))
+        chex.assert_shape(code, (6, sum(spec.dim for spec in method.code_specs)))
         chex.assert_type(code, np.int32)
-        assert np.all((np.asarray(code) >= 0) & (np.asarray(code) < method.code_spec.levels))
+        assert np.all((np.asarray(code) >= 0) & (np.asarray(code) < method.code_specs[0].levels))
     # `encode` returns the means of the lowest stochastic layer; `decode` takes all layers.
     if len(getattr(case.config.model_options, "latent_dims", (1,))) == 1:
         law = method.decode(case.params, case.stats, code, case.given)

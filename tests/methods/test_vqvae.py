@@ -37,13 +37,17 @@ def linear() -> Quantized:
             "decoder": jax.random.normal(keys[1], (M * E, D)),
         }
 
-    def encode(params, x, given):
-        return (x @ params["encoder"]).reshape(*x.shape[:-1], M, E)
+    def features(params, x, given):
+        return (x @ params["encoder"],)
+
+    def vectors(params, features, above):
+        return features[0].reshape(*features[0].shape[:-1], M, E)
 
     def likelihood(params, vectors, given):
-        return BernoulliVector(vectors.reshape(*vectors.shape[:-2], M * E) @ params["decoder"])
+        (e,) = vectors
+        return BernoulliVector(e.reshape(*e.shape[:-2], M * E) @ params["decoder"])
 
-    return Quantized(init, encode, likelihood, (1, M), K, E)
+    return Quantized(init, features, vectors, likelihood, ((1, M),), K, E)
 
 
 def settings(kind: str, **changes) -> VQVAEOptions:
@@ -238,7 +242,7 @@ def test_measure_encode_decode_and_terms_agree(kind):
     assert measured["codes"].dtype == jnp.int32
     np.testing.assert_allclose(measured["log_px_code"], ref.log_px_z, rtol=1e-5)
     np.testing.assert_array_equal(codes, ref.indices)
-    assert method.code_spec == Spec("token", (1, M), K)
+    assert method.code_specs == (Spec("token", (1, M), K),)
     (_, out), _ = value_and_grad(params, jax.random.key(0), stats)
     use = codebook.codebook_use(measured["codes"], K)
     np.testing.assert_allclose(out.terms["perplexity"], np.full(B, use.perplexity), rtol=1e-5)

@@ -51,13 +51,13 @@ def images(name: str, *batch: int) -> np.ndarray:
 def test_shapes_and_laws_for_any_image_and_leading_dimensions(law, name):
     _, code_shape = IMAGES[name]
     model, params, start = small(name, likelihood=law)
-    assert model.code_shape == code_shape
+    assert model.grids == (code_shape,)
     x = images(name, 2, 3)
 
     @jax.jit
     def forward(params, x):
-        vectors = model.encode(params, x, Given())
-        p_x = model.likelihood(params, vectors, Given())
+        vectors = model.vectors(params, model.features(params, x, Given()), ())
+        p_x = model.likelihood(params, (vectors,), Given())
         return vectors, p_x.mean, p_x.log_prob(x)
 
     vectors, mean, log_px = forward(params, x)
@@ -76,6 +76,36 @@ def test_shapes_and_laws_for_any_image_and_leading_dimensions(law, name):
         other, _, _ = forward(params, changed.reshape(x.shape))
         differs = np.any(vectors != other, axis=(0, 1, 3))
         assert not differs[:16].any() and differs[-4:].all()
+
+
+@pytest.mark.slow
+def test_a_lower_level_sees_the_codes_above_it_and_the_image_all_codes():
+    model, params, _ = small("grey", code_levels=3)
+    assert model.grids == ((4, 1), (8, 1), (16, 2))
+    x, rng = images("grey", 2), np.random.default_rng(1)
+    codes = tuple(rng.normal(size=(2, h * w, 2)).astype(np.float32) for h, w in model.grids)
+
+    @jax.jit
+    def forward(x, *codes):
+        features = model.features(params, x, Given())
+        vectors = [model.vectors(params, features, codes[:level]) for level in range(3)]
+        return vectors, model.likelihood(params, codes, Given()).mean
+
+    vectors, mean = forward(x, *codes)
+    assert [v.shape for v in vectors] == [c.shape for c in codes]
+    for level in range(3):
+        changed = [c + (i == level) for i, c in enumerate(codes)]
+        others, other_mean = forward(x, *changed)
+        differs = [bool(np.any(a != b)) for a, b in zip(vectors, others, strict=True)]
+        assert differs == [below > level for below in range(3)]
+        assert np.any(mean != other_mean)
+    # The last rows of a tall image reach the last vectors of each level, and not the first ones of
+    # the lowest.
+    changed = x.copy().reshape(2, 62, 5)
+    changed[:, -8:] = 1 - changed[:, -8:]
+    others, _ = forward(changed.reshape(x.shape), *codes)
+    differs = [np.any(a != b, axis=(0, 2)) for a, b in zip(vectors, others, strict=True)]
+    assert all(level[-1] for level in differs) and not differs[2][:16].any()
 
 
 @pytest.mark.slow
@@ -123,6 +153,13 @@ def test_training_lowers_the_loss_and_keeps_state_finite(codebook):
         ({}, Spec("token", (7, 7), 16), "The model vqvae takes images, not tokens."),
         ({}, Spec("real", (20,), None), r"not the shape \(20,\)"),
         ({"channels": ()}, Spec("image", (4, 4), 2), "channels is empty"),
+        (
+            {"code_levels": 5},
+            Spec("image", (28, 28), 2),
+            r"code_levels must be at most 4, since channels=32,64 take images of \(28, 28\) to a "
+            "grid of 7 x 7, which each further level halves; got 5.",
+        ),
+        ({"code_levels": 2, "channels": (4,)}, Spec("image", (1, 2), 2), "at most 1, .* 1 x 1"),
     ],
 )
 def test_unsupported_data_and_options_are_refused(changes, spec, message):

@@ -7,7 +7,6 @@ from elbo_lab.models.networks.conv import (
     ConvSettings,
     GaussianConv,
     LatentConvDecoder,
-    VectorEncoder,
     image_shape,
 )
 from elbo_lab.models.networks.heads import Head
@@ -39,7 +38,6 @@ __all__ = [
     "GaussianMLP",
     "Head",
     "LatentConvDecoder",
-    "VectorEncoder",
     "gaussian",
     "image_shape",
 ]

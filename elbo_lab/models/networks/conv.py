@@ -272,19 +272,3 @@ class ConvCritic(nn.Module):
     def __call__(self, x: Array) -> Array:
         h = ConvEncoder(self.settings, name="trunk")(x)
         return dense(1, "value")(h.reshape(*x.shape[:-1], -1))
-
-
-class VectorEncoder(nn.Module):
-    """`ConvEncoder` and a linear layer at each cell: [*batch, D] -> [*batch, M, features].
-
-    M is the number of cells of the coarsest grid, row by row.
-    """
-
-    features: int
-    settings: ConvSettings
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        grid = ConvEncoder(self.settings, name="trunk")(x)
-        cells = grid.reshape(*x.shape[:-1], -1, grid.shape[-1])
-        return dense(self.features, "vectors")(cells)

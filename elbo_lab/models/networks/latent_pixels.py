@@ -1,7 +1,8 @@
-"""Gated masked convolutions over an image, given features of z at each of its pixels.
+"""Gated masked convolutions over an image, given features at each of its pixels.
 
-The network of PixelVAE (Gulrajani et al. 2016): features of z enter every gate of a gated PixelCNN
-by a 1 x 1 convolution (van den Oord et al. 2016b, equation 5).
+The features enter every gate of a gated PixelCNN by a 1 x 1 convolution (van den Oord et al. 2016b,
+equation 5). Those of a latent z make the network of PixelVAE (Gulrajani et al. 2016), those of the
+codes above the prior of a lower level of VQ-VAE-2 (Razavi et al. 2019).
 """
 
 import jax
@@ -27,28 +28,13 @@ def radii(receptive_field: int, layers: int) -> tuple[int, ...]:
     return (first, *(int(i < total - first) for i in range(layers - 1)))
 
 
-class LatentPixels(GatedPixelCNN):
-    """`GatedPixelCNN` whose methods take features of z, [*any, H, W, F], in the place of a label.
+class FeaturePixels(GatedPixelCNN):
+    """`GatedPixelCNN` whose methods take features, [*any, H, W, F], in the place of a label.
 
-    The logits at d depend on all features of z within reach, and on those values before d that lie
-    at most (receptive_field - 1) / 2 rows above, and columns to either side of, the pixel of d.
-
-    Args:
-      receptive_field: odd, at least 3; it takes the place of the kernel sizes.
-      skip: True: the features of z enter the gates of every layer; False: of the first alone.
+    The logits at d depend on the features of all pixels within reach, before and after d.
     """
 
-    receptive_field: int = 3
-    skip: bool = True
-
     _CONDITION = "features"
-
-    @property
-    def _radii(self) -> tuple[int, ...]:
-        return radii(self.receptive_field, self.layers)
-
-    def _sees_label(self, layer: int) -> bool:
-        return self.skip or layer == 0
 
     def _condition(
         self,
@@ -63,3 +49,23 @@ class LatentPixels(GatedPixelCNN):
             if index is not None:
                 features = jax.lax.dynamic_slice_in_dim(features, index, 1, axis)
         return features
+
+
+class LatentPixels(FeaturePixels):
+    """`FeaturePixels` whose logits at d depend on those values before d alone that lie at most
+    (receptive_field - 1) / 2 rows above, and columns to either side of, the pixel of d.
+
+    Args:
+      receptive_field: odd, at least 3; it takes the place of the kernel sizes.
+      skip: True: the features enter the gates of every layer; False: of the first alone.
+    """
+
+    receptive_field: int = 3
+    skip: bool = True
+
+    @property
+    def _radii(self) -> tuple[int, ...]:
+        return radii(self.receptive_field, self.layers)
+
+    def _sees_label(self, layer: int) -> bool:
+        return self.skip or layer == 0
