@@ -13,6 +13,7 @@ CELLS = {
     "train": {"batch": int, "k": int},
     "replicates": {"batch": int, "k": int, "replicates": int},
     "systems": {"model": str},
+    "sampling": {"model": str},
     "optimizers": {"batch": int},
 }
 

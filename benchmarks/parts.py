@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks import mixtures, optimizers, printing, processes, sampling, systems, training
-from benchmarks.peers import MIXTURE_ROWS, OURS, ROWS, SYSTEM_ROWS
+from benchmarks.peers import DRAW_ROWS, MIXTURE_ROWS, OURS, ROWS, SYSTEM_ROWS
 from elbo_lab.errors import UserError
 
 PARTS = (
@@ -88,11 +88,11 @@ def _measure_train(request: Request, keep: Callable[[str, Any], None]) -> None:
 def _measure_systems(request: Request, keep: Callable[[str, Any], None]) -> None:
     rows = [SYSTEM_ROWS[row] for row in request.rows if row in SYSTEM_ROWS]
     done = []
-    for model in systems.SYSTEMS:
-        cell = systems.measure_system(model, rows, request.rounds, request.burst, warn)
+    for name, system in systems.SYSTEMS.items():
+        cell = systems.measure_system(name, rows, request.rounds, request.burst, warn)
         done.append(cell)
         keep("systems", done)
-        printing.print_system(systems.SYSTEMS[model].label, cell)
+        printing.print_system(system.label, cell)
 
 
 def _measure_mixtures(request: Request, keep: Callable[[str, Any], None]) -> None:
@@ -103,11 +103,13 @@ def _measure_mixtures(request: Request, keep: Callable[[str, Any], None]) -> Non
 
 
 def _measure_sampling(request: Request, keep: Callable[[str, Any], None]) -> None:
+    rows = [DRAW_ROWS[row] for row in request.rows if row in DRAW_ROWS]
     done = []
-    for label, settings in sampling.MODELS.items():
-        done.append(sampling.measure_sampling(label, settings, max(3, request.rounds // 3)))
+    for name in sampling.SAMPLED:
+        cell = sampling.measure_sampling(name, rows, max(3, request.rounds // 2), warn)
+        done.append(cell)
         keep("sampling", done)
-    sampling.print_sampling(done)
+        sampling.print_sampling(cell)
 
 
 def _measure_optimizers(request: Request, keep: Callable[[str, Any], None]) -> None:

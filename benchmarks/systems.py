@@ -16,25 +16,32 @@ class System(NamedTuple):
     """A model family at its default settings."""
 
     label: str  # in tables
-    k: int | None  # draws inside the IWAE bound; None: the model has its own loss
+    k: int | None  # draws inside the bound; None: the model has its own loss
     steps: int  # of one call, which takes about a second
+    model: str  # the family
+    options: dict[str, Any] = {}  # settings that differ from the defaults
 
 
 SYSTEMS = {
-    "conv": System("convolutional VAE", 1, 20),
-    "sbn": System("sigmoid belief network", 5, 30),
-    "pixelcnn": System("PixelCNN", None, 3),
-    "vqvae": System("VQ-VAE", None, 20),
+    "conv": System("convolutional VAE", 1, 20, "conv"),
+    "sbn": System("sigmoid belief network", 5, 30, "sbn"),
+    "pixelcnn": System("PixelCNN", None, 3, "pixelcnn"),
+    "pixelvae": System("PixelVAE", 1, 3, "pixelvae"),
+    "vqvae": System("VQ-VAE", None, 20, "vqvae"),
+    "text": System("texts, position-wise", 1, 10, "text"),
+    "text_autoregressive": System(
+        "texts, autoregressive", 1, 5, "text", {"text_decoder": "autoregressive"}
+    ),
 }
 
 
 def measure_system(
-    model: str, peers: Sequence[str], rounds: int, burst: float, say: Callable[[str], None]
+    name: str, peers: Sequence[str], rounds: int, burst: float, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Steps per second of a model family at B = 128, and ratios to peers, alternating in rounds.
 
     Args:
-      model: one of `SYSTEMS`.
+      name: one of `SYSTEMS`.
       peers: rows besides ours.
       rounds: alternations.
       burst: seconds of a turn, which has at least one call of `System.steps` steps.
@@ -43,9 +50,9 @@ def measure_system(
     Raises:
       RuntimeError: a peer computes another loss at the same parameters.
     """
-    k, steps = SYSTEMS[model].k, SYSTEMS[model].steps
+    _, k, steps, model, options = SYSTEMS[name]
     with (
-        task_folder(BATCH, k, model=model) as folder,
+        task_folder(BATCH, k, model=model, options=options) as folder,
         workers([OURS, *peers], lambda row: Worker(row, folder, steps), say) as running,
     ):
         parameters = read_task(folder, steps=steps, replicates=1).num_parameters
@@ -54,7 +61,7 @@ def measure_system(
         seconds = in_turns(turns, rounds)
         memory = {row: worker.ask("memory")["mb"] for row, worker in running.items()}
     return {
-        "model": model,
+        "model": name,
         "batch": BATCH,
         "parameters": parameters,
         "rows": {

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.peers import common
-from benchmarks.peers.ours import SPEC, arrays_of
-from elbo_lab import methods
+from benchmarks.peers.our_draws import prior_of
+from benchmarks.peers.ours import arrays_of, examples, spec_for
+from elbo_lab import configs, methods
 from elbo_lab.configs import Config
-from elbo_lab.data import Batch
+from elbo_lab.data import Batch, Spec
 from elbo_lab.devices import setup
 
 # Environment variables of compilation caches; an empty folder gives a cold start.
@@ -115,20 +117,45 @@ class Worker:
 
 @contextlib.contextmanager
 def task_folder(
-    batch: int, k: int | None, num_images: int = common.NUM_IMAGES, model: str = "mlp"
+    batch: int,
+    k: int | None,
+    num_images: int = common.NUM_IMAGES,
+    model: str = "mlp",
+    options: dict[str, Any] | None = None,
 ) -> Iterator[str]:
-    """Writes a task: noise of MNIST's size, our initial parameters and our optimizer's settings."""
-    config = Config(model=model, k=k, batch_size=batch)
-    rng = np.random.default_rng(1)
-    images = common.fake_images(num_images)
-    grey = images[np.arange(COMPARED_IMAGES) % num_images]
-    x = (rng.random(grey.shape) < grey / 255).astype(np.float32)
-    mean = np.full(common.DATA_DIM, 0.13, np.float32)
-    init = jax.jit(methods.make(config, SPEC).init)
-    arrays = arrays_of(*init(jax.random.key(0), Batch(x), mean))
+    """Writes a task: noise of MNIST's size, or of the quatrains' size for the model text, our
+    initial parameters and our optimizer's settings.
+    """
+    config = configs.make(model=model, k=k, batch_size=batch, **(options or {}))
+    if model == "text":
+        images = common.fake_texts(num_images)
+        x = images[np.arange(COMPARED_IMAGES) % num_images]
+    else:
+        images = common.fake_images(num_images)
+        x = binary(images[np.arange(COMPARED_IMAGES) % num_images])
+    spec = spec_for(images)
+    method = methods.make(config, spec)
+    mean = np.full(spec.dim, 0.13, np.float32)
+    arrays = arrays_of(*jax.jit(method.init)(jax.random.key(0), Batch(examples(x)), mean))
+    if method.code_spec is not None:
+        arrays |= _prior_arrays(method.code_spec)
     with tempfile.TemporaryDirectory() as folder:
-        common.write_task(folder, settings_of(config), images, x, arrays)
+        settings = settings_of(config) | {"options": options}
+        common.write_task(folder, settings, images, x, arrays)
         yield folder
+
+
+def _prior_arrays(code_spec: Spec) -> dict[str, np.ndarray]:
+    """The initial parameters of a PixelCNN of codes, by the names of a task."""
+    codes = Batch(jnp.zeros((1, code_spec.dim), jnp.int32))
+    params = jax.jit(prior_of(code_spec).init)(jax.random.key(0), codes)
+    return {f"prior/{name}": array for name, array in arrays_of(params, ()).items()}
+
+
+def binary(grey: np.ndarray) -> np.ndarray:
+    """Binary images, float32, drawn with the probabilities of grey levels, uint8."""
+    uniform = np.random.default_rng(1).random(grey.shape)
+    return (uniform < grey / 255).astype(np.float32)
 
 
 def settings_of(config: Config) -> dict[str, Any]:

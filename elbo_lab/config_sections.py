@@ -44,8 +44,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "clip_norm": "clip the gradient to this global norm (never if not given)",
         "ema": "decay of an average of the parameters over the steps, which is evaluated in their "
         "place (0: none)",
-        "encoder_steps": "updates of the encoder for each update of decoder and prior, which move "
-        "at every so many steps alone (1: all move at every step); for models with latents",
+        "encoder_steps": "updates of the encoder, or of a GAN's discriminator, for each update of "
+        "decoder and prior, which move at every so many steps alone (1: all move at every step); "
+        "for models with latents",
         "init_from": "directory of a run of the same networks at whose parameters this one starts "
         "(random ones if not given)",
         "seed": "seed of initialization, batches and draws; the test images' common binarization "

@@ -11,12 +11,13 @@ train       steps per second of `training.fit`, for the IWAE paper's one-layer m
             products depend on each other cannot reach it. Peers train the same model by the same
             objective, in turns with ours.
 systems     steps per second of the convolutional VAE (IWAE, k = 1), the sigmoid belief network
-            (IWAE, k = 5, by VIMCO), PixelCNN and VQ-VAE at their default settings and B = 128, in
-            turns with the same models in PyTorch.
+            (IWAE, k = 5, by VIMCO), PixelCNN, PixelVAE, VQ-VAE and the models of texts at their
+            default settings and B = 128, in turns with the same models in PyTorch.
 mixtures    seconds of 20 iterations of EM for 20 Gaussians with full covariances and 10,000 points
             of 50 dimensions, in turns with scikit-learn.
-sampling    milliseconds of an image drawn by PixelCNN and PixelRNN, 64 at once: pixel by pixel with
-            a state, and by the whole network for each of the 784 values.
+sampling    milliseconds of an example drawn by PixelCNN, PixelVAE, PixelRNN, a VQ-VAE with a
+            PixelCNN of its codes and the models of texts, 128 at once: with a state between values,
+            by the network for each value, and by that in PyTorch.
 evaluate    L_5000 in images per second, relative to the generation network's matrix products; and
             its temporary memory.
 start       time from process start to the first training step, with a cold and a warm compilation

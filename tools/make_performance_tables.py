@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.optimizers import GRADIENT
-from benchmarks.peers import OURS, ROWS
+from benchmarks.peers import OUR_DRAWS, OURS, ROWS
+from benchmarks.sampling import SAMPLED
 from benchmarks.systems import SYSTEMS
 from elbo_lab.cli import run_flags
 from elbo_lab.files import read_json
@@ -38,6 +39,7 @@ EVALUATION, REPLICATES = 0.71, 1.5
 PARTS = (
     "train",
     "systems",
+    "sampling",
     "mixtures",
     "replicates",
     "evaluate",
@@ -178,6 +180,26 @@ def systems(figures: dict[str, Any]) -> str:
     return documents.table(head, rows)
 
 
+def sampling(figures: dict[str, Any]) -> str:
+    """Drawing examples: milliseconds of one in every row, and ratios."""
+    rows = []
+    for cell in figures["sampling"]:
+        for row, line in cell["rows"].items():
+            is_ours = row == OUR_DRAWS
+            rows.append(
+                (
+                    SAMPLED[cell["model"]].label if is_ours else "",
+                    ROWS[row].label,
+                    f"{line['ms']:.3g}",
+                    _rate(1e3 / line["ms"]),
+                    "" if is_ours else _spread(line, "ours_over_this"),
+                    f"{line['bound'][0]:.2f}",
+                )
+            )
+    head = ("model", "", "ms an example", "examples/s", "ours over it", "minus the loss")
+    return documents.table(head, rows)
+
+
 def mixtures(figures: dict[str, Any]) -> str:
     """EM for a mixture: seconds of the iterations of every row, ratios and log-likelihoods."""
     part = figures["mixtures"]
@@ -310,7 +332,7 @@ def speed(figures: dict[str, Any]) -> str:
 def performance(text: str, figures: dict[str, Any]) -> str:
     """The text of docs/performance.md with its tables updated."""
     parts = dict.fromkeys((speed, machine, limit, ratios, speeds, bounds, memory), "train")
-    parts |= {systems: "systems", mixtures: "mixtures"}
+    parts |= {systems: "systems", sampling: "sampling", mixtures: "mixtures"}
     parts |= {evaluation: "evaluate", replicates: "replicates"}
     parts |= dict.fromkeys((optimizers, optimizers_alone), "optimizers")
     for part, needed in parts.items():

@@ -15,11 +15,13 @@ from elbo_lab.cli.protocols import PROTOCOLS
 from elbo_lab.reports import documents
 from elbo_lab.studies import (
     autoencoder_results,
+    codebook_results,
     collapse_results,
     comparison_results,
     computed,
     discrete_results,
     disentangle_results,
+    explicit_results,
     fast_protocol,
     feature_results,
     halving_table,
@@ -99,6 +101,8 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     SYSTEMS / "collapse.md": {"collapse": stored(collapse_results)},
     SYSTEMS / "disentanglement.md": {"disentangle": stored(disentangle_results)},
     SYSTEMS / "labels.md": {"labels": stored(label_results)},
+    SYSTEMS / "explicit.md": {"explicit": stored(explicit_results)},
+    SYSTEMS / "codebooks.md": {"codebooks": stored(codebook_results)},
 }
 
 

@@ -34,6 +34,11 @@ ROWS = {
     "pytorch": Row("pytorch", {"compiled": False}, "PyTorch eager"),
     "pytorch_compiled": Row("pytorch", {"compiled": True}, "PyTorch, torch.compile"),
     "pytorch_systems": Row("pytorch_systems", {}, "PyTorch eager"),
+    "draws": Row("our_draws", {"recomputed": False}, "this library"),
+    "recomputed_draws": Row(
+        "our_draws", {"recomputed": True}, "this library, the network for each value"
+    ),
+    "pytorch_draws": Row("pytorch_draws", {}, "PyTorch eager"),
     "pyro": Row("pyro_svi", {}, "Pyro"),
     "numpyro": Row("numpyro_svi", {}, "NumPyro, scanned"),
     "pythae": Row("pythae_trainer", {}, "pythae's trainer"),
@@ -76,6 +81,9 @@ ROWS |= {
 }
 # Row of a peer -> the row that trains the other model families, if there is one.
 SYSTEM_ROWS = {"pytorch": "pytorch_systems"}
+# Row of a peer -> the row that draws examples, if there is one; and our rows that do.
+DRAW_ROWS = {"pytorch": "pytorch_draws"}
+OUR_DRAWS, OUR_RECOMPUTED_DRAWS = "draws", "recomputed_draws"
 # Rows of peers that fit mixtures, and train no networks.
 MIXTURE_ROWS = ("scikit_learn", "scikit_learn_float32")
 

@@ -9,6 +9,8 @@ import numpy as np
 
 DATA_DIM, HIDDEN, LATENT = 784, 200, 50
 NUM_IMAGES = 60_000
+# Length and number of characters of the quatrains, whose sizes the texts have.
+TEXT_LENGTH, TEXT_LEVELS = 20, 3743
 # Linear layers of the one-layer model of Burda et al. (2016) -> the path of each one's kernel
 # [inputs, outputs] and bias in our parameters.
 LAYERS = {
@@ -35,9 +37,12 @@ class Task(NamedTuple):
     cores: int
     learning_rate: float
     adam: tuple[float, float, float]  # b1, b2, epsilon beside the root of the corrected moment
-    images: np.ndarray  # [N, 784], uint8; points [N, D], float32, for a mixture
-    x: np.ndarray  # [n, 784], float32, the binary images or points that bounds are computed on
-    # Our initial parameters and state: "params/encoder/mean/kernel", "stats/shares".
+    # Images [N, 784], uint8; points [N, D], float32, for a mixture; tokens [N, T], int64, for texts
+    images: np.ndarray
+    # The examples that bounds are computed on: binary images or points, float32, or tokens
+    x: np.ndarray
+    # Our initial parameters and state: "params/encoder/mean/kernel", "stats/shares"; of a VQ-VAE
+    # those of a PixelCNN of its codes too: "prior/params/hidden/kernel".
     arrays: dict[str, np.ndarray]
     model: str = "mlp"  # our model family
     options: dict[str, Any] | None = None  # settings of our configuration, by name
@@ -60,10 +65,10 @@ class Task(NamedTuple):
 class Peer(NamedTuple):
     """The functions of a peer. Each returns when the device has finished its computation."""
 
-    train: Callable[[], Any]
+    train: Callable[[], Any] | None = None
     """() -> anything: takes `task.steps` steps, starting where the last call ended."""
 
-    bound: Callable[[], float]
+    bound: Callable[[], float] | None = None
     """() -> one draw of minus the mean loss over task.x, such as L_k, at the current parameters."""
 
     log_likelihood: Callable[[np.ndarray], float] | None = None
@@ -71,6 +76,10 @@ class Peer(NamedTuple):
 
     restart: Callable[[], None] | None = None
     """() -> None: goes back to the task's parameters."""
+
+    sample: Callable[[int], Any] | None = None
+    """(values) -> `task.batch` examples from the model, of which the first `values` values are
+    drawn, one after the other; a model that draws all at once draws all."""
 
 
 def write_task(
@@ -119,3 +128,8 @@ def fake_images(number: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     lit = rng.random((number, DATA_DIM), np.float32) < 0.19
     return np.where(lit, 180, 0).astype(np.uint8)
+
+
+def fake_texts(number: int) -> np.ndarray:
+    """Noise texts of the quatrains' length and number of characters, [number, T], int64."""
+    return np.random.default_rng(0).integers(0, TEXT_LEVELS, (number, TEXT_LENGTH))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.peers.common import DRAWS, Peer, Task
+from benchmarks.peers.common import DRAWS, TEXT_LENGTH, TEXT_LEVELS, Peer, Task
 from elbo_lab import configs, evaluation, methods, training
 from elbo_lab.configs import Config
 from elbo_lab.data import Batch, Spec, binarization
@@ -18,9 +18,19 @@ from elbo_lab.training import hyper, optimizer
 SPEC = Spec("image", (28, 28), 2)
 
 
+TEXT_SPEC = Spec("token", (TEXT_LENGTH,), TEXT_LEVELS)
+
+
 def spec_for(images: np.ndarray) -> Spec:
-    """The spec of a task's images; points, float32, are real numbers."""
+    """The spec of a task's examples: images, uint8, points, float32, or tokens, int64."""
+    if images.dtype == np.int64:
+        return TEXT_SPEC
     return SPEC if images.dtype == np.uint8 else Spec("real", images.shape[1:], None)
+
+
+def examples(array: np.ndarray) -> jax.Array:
+    """Examples as this library stores them: tokens are int32."""
+    return jnp.asarray(array, jnp.int32 if array.dtype == np.int64 else None)
 
 
 def config_of(task: Task, settings: dict[str, Any] | None = None) -> Config:
@@ -67,14 +77,14 @@ def make(task: Task, spread: bool = False, settings: dict[str, Any] | None = Non
     keys = training.base_keys(runs)
     images = binarization.binarize_once(
         jax.random.key(0),
-        jnp.asarray(task.images),
+        examples(task.images),
         binarization.mode_for_kind(config.binarization, spec.kind),
     )
-    state = loop.init(keys, Batch(jnp.asarray(task.x[:FIRST_ROWS])), jnp.full(spec.dim, 0.13))
+    state = loop.init(keys, Batch(examples(task.x[:FIRST_ROWS])), jnp.full(spec.dim, 0.13))
     if task.replicates == 1:
         state = state._replace(**initial(state, task))
     hparams = hyper.hyperparameters(runs)
-    x = jnp.asarray(task.x)
+    x = examples(task.x)
     latest: dict[str, Any] = {}  # "fit", the iterator; "params" and "stats" after its last call
     draws = iter(range(10**9))
 
@@ -101,7 +111,7 @@ def make(task: Task, spread: bool = False, settings: dict[str, Any] | None = Non
     restart()
     if task.k is None:
         return Peer(train, one_bound, restart=restart)
-    evaluated = methods.make(dataclasses.replace(config, k=5, eval_k=DRAWS), SPEC)
+    evaluated = methods.make(dataclasses.replace(config, k=5, eval_k=DRAWS), spec)
     evaluator = evaluation.make_evaluator(evaluated, sharding.images_mesh() if spread else None)
 
     def log_likelihood(images: np.ndarray) -> float:
@@ -115,11 +125,16 @@ def make(task: Task, spread: bool = False, settings: dict[str, Any] | None = Non
 
 def initial(state: training.TrainState, task: Task) -> dict[str, Any]:
     """The task's params and stats, in the structure of a state."""
+    return restored({"params": state.params, "stats": state.stats}, task.arrays)
 
-    def array(path: tuple, old: jax.Array) -> jax.Array:
-        return jnp.asarray(task.arrays[jax.tree_util.keystr(path, simple=True, separator="/")])
 
-    return jax.tree.map_with_path(array, {"params": state.params, "stats": state.stats})
+def restored(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """The arrays in the structure of a tree, by path."""
+
+    def array(path: tuple, old: Any) -> jax.Array:
+        return jnp.asarray(arrays[jax.tree_util.keystr(path, simple=True, separator="/")])
+
+    return jax.tree.map_with_path(array, tree)
 
 
 def arrays_of(params: Any, stats: Any) -> dict[str, np.ndarray]:

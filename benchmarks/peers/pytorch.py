@@ -97,16 +97,19 @@ def optimizer(task: Task, parameters) -> torch.optim.Adam:
 
 
 class Batches:
-    """The binary batches [B, 784] of each call."""
+    """The batches of each call: binary images [B, 784], or tokens [B, T]."""
 
     def __init__(self, task: Task, device: torch.device):
-        self.images = torch.from_numpy(task.images).to(device)
+        self.examples = torch.from_numpy(task.images).to(device)
         self.orders = orders(task)
 
     def call(self):
         """Yields the `steps` batches of the next call."""
-        for indices in torch.from_numpy(next(self.orders)).to(self.images.device):
-            yield torch.bernoulli(self.images[indices].float().div_(255))
+        for indices in torch.from_numpy(next(self.orders)).to(self.examples.device):
+            batch = self.examples[indices]
+            if batch.dtype == torch.uint8:
+                batch = torch.bernoulli(batch.float().div_(255))
+            yield batch
 
 
 def training_calls(

@@ -8,6 +8,7 @@ with a line of JSON:
 train N       N calls of STEPS steps: {"seconds"}
 bound N       N draws of the mean L_k of the task's images: {"values"}
 evaluate N    L_5000 of N images: {"seconds", "value"}
+sample N      draws of a batch of examples, the first N values of each: {"seconds"}
 restart       goes back to the task's parameters: {}
 memory        peak resident memory so far: {"mb"}
 """
@@ -45,6 +46,9 @@ def answer(task: Task, peer: Peer, words: list[str]) -> dict[str, Any]:
     if request == "evaluate":
         value = peer.log_likelihood(task.x[:number])
         return {"value": value, "seconds": time.perf_counter() - start}
+    if request == "sample":
+        peer.sample(number)
+        return {"seconds": time.perf_counter() - start}
     for _ in range(number):
         peer.train()
     return {"seconds": time.perf_counter() - start}

@@ -18,6 +18,7 @@ from elbo_lab.objective_options import AUTOENCODER, GAN, WASSERSTEIN, WITHOUT_DR
 
 # Settings that another one's value alone gives a meaning: setting -> (other setting, its values).
 _OF_CHOICES = {
+    "encoder_steps": ("dequantization", ("variational",)),  # uniform noise has no encoder
     "noise_depth": ("dequantization", ("variational",)),
     "noise_width": ("dequantization", ("variational",)),
     "likelihood_variance": ("likelihood", ("gaussian_fixed",)),
@@ -25,14 +26,15 @@ _OF_CHOICES = {
     "posterior_rank": ("posterior", ("lowrank",)),
     "posterior_depth": ("posterior", ("iaf",)),
     "posterior_width": ("posterior", ("iaf",)),
+    "posterior_min_kl": ("posterior", ("diagonal",)),
     "prior_components": ("prior", ("mixture", "vamp")),
     "gradient_penalty": ("gan_loss", (WASSERSTEIN,)),
     "prior_flow": ("prior", ("flow",)),
     "prior_depth": ("prior", ("flow",)),
     "prior_width": ("prior", ("flow",)),
+    "kernel_size": ("rnn", ("row",)),
+    "activation": ("text_decoder", ("positionwise",)),
 }
-
-
 # Why an objective takes no other q(z|x) or p(z) than the default.
 _WITHOUT_PRIOR = {
     AUTOENCODER: "decodes the means of q(z|x) and fits no prior",
@@ -64,6 +66,7 @@ def check_settings(config: Config) -> None:
                 f"--posterior_rank must be at most the latent dimensions, {least} (with "
                 f"--posterior=full any covariance is possible); got {settings['posterior_rank']}."
             )
+    _check_min_kl(settings)
     if settings.get("posterior") == "iaf" and len(settings["latent_dims"]) > 1:
         raise UserError(
             "--posterior=iaf needs one stochastic layer, since estimators would need the inverse "
@@ -83,7 +86,22 @@ def check_settings(config: Config) -> None:
     if settings.get("prior") == "vamp" and is_conditional(config.model_options):
         raise UserError(
             "--prior=vamp does not go with --condition=label: it mixes q(z|u), but the inference "
-            "network is q(z|u, y), and p(z) has no label; use standard or mixture."
+            "network is q(z|u, y), and p(z) has no label; use standard, mixture or flow."
+        )
+
+
+def _check_min_kl(settings: dict[str, Any]) -> None:
+    """Raises a UserError for a floor of a KL that is not one of a single layer to N(0, I)."""
+    min_kl = settings.get("posterior_min_kl", 0.0)
+    if min_kl and settings.get("prior", "standard") != "standard":
+        raise UserError(
+            f"--posterior_min_kl={min_kl} needs --prior=standard, since it bounds the KL to "
+            f"N(0, I); got {settings['prior']}."
+        )
+    if min_kl and len(settings["latent_dims"]) > 1:
+        raise UserError(
+            f"--posterior_min_kl={min_kl} needs one stochastic layer, since the lower ones have "
+            f"learned priors; got --latent_dims={configs.flag_text(settings['latent_dims'])}."
         )
 
 
@@ -99,6 +117,7 @@ def check_objective(config: Config) -> None:
         for name, value, default in (
             ("posterior", posterior, "diagonal"),
             ("prior", prior, "standard"),
+            ("posterior_min_kl", settings.get("posterior_min_kl", 0.0), 0.0),
         ):
             if value != default:
                 raise UserError(
@@ -163,6 +182,11 @@ def _check_gan(config: Config) -> None:
         raise UserError(
             f"--condition=label does not go with --objective={GAN}, whose networks see no label; "
             "use --condition=none."
+        )
+    if getattr(config.model_options, "center_inputs", False):
+        raise UserError(
+            f"--center_inputs=true does not go with --objective={GAN}, whose discriminator sees "
+            "images as they are; use --center_inputs=false."
         )
     latent_dims = config.model_options.latent_dims
     if len(latent_dims) > 1:

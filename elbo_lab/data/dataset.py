@@ -202,7 +202,6 @@ def _draw_test_images(dataset: Dataset, number: int) -> Dataset:
         factors = factors._replace(train=factors.train[~is_test], test=factors.train[is_test])
     if codes is not None:
         codes = codes._replace(train=codes.train[~is_test], test=codes.train[is_test])
-    note = f"{number:,} of its {total:,} images, drawn once, are the test images"
     return dataset._replace(
         x_train=dataset.x_train[~is_test],
         x_test=dataset.x_train[is_test],

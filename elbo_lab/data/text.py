@@ -33,7 +33,8 @@ class Text(NamedTuple):
 
     def decode(self, tokens: np.ndarray) -> list[str]:
         """The texts of tokens [n, T], one string of T characters for each."""
-        characters = np.array(list(self.vocabulary))
+        # As objects: NumPy's own strings end at a null character.
+        characters = np.array(list(self.vocabulary), object)
         return ["".join(row) for row in characters[np.asarray(tokens)]]
 
     def lines(self, poem: str) -> list[str]:

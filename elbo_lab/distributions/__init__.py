@@ -24,8 +24,8 @@ __all__ = [
     "Flow",
     "LevelCategorical",
     "LogisticMixture",
-    "TokenCategorical",
     "Steps",
+    "TokenCategorical",
     "bernoulli_log_prob",
     "continuous_bernoulli_mean",
 ]

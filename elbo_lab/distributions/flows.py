@@ -211,7 +211,7 @@ class FlowDraws:
     """The law of draws (z, path) of a flow, path = (y, T_1(y), ..., T_{n-1}(...)) held fixed.
 
     log_prob((z, path)) is log p(z) with all its derivatives by z and by the flow's parameters; the
-    path tells the values at which they are taken, and has no derivative of its own.
+    path holds the values at which they are taken, and has no derivative of its own.
 
     Args:
       flow: z's distribution.

@@ -54,12 +54,11 @@ def rational_quadratic(
     d_k, d_next, s = chosen(slopes[..., :-1]), chosen(slopes[..., 1:]), h / w
     excess = d_next + d_k - 2 * s
     if is_inverse:
-        # The root of a t^2 + b t + c in [0, 1], in the form without cancellation (equation 8).
         rise = inside - y_k
         a = h * (s - d_k) + rise * excess
         b = h * d_k - rise * excess
         c = -s * rise
-        t = 2 * c / (-b - jnp.sqrt(b**2 - 4 * a * c))
+        t = _root(a, b, c)
     else:
         t = (inside - x_k) / w
     product = t * (1 - t)
@@ -71,6 +70,20 @@ def rational_quadratic(
     slope = s**2 * (d_next * t**2 + 2 * s * product + d_k * (1 - t) ** 2) / denominator**2
     log_slope = -jnp.log(slope) if is_inverse else jnp.log(slope)
     return jnp.where(is_inside, image, values), jnp.where(is_inside, log_slope, 0)
+
+
+def _root(a: Array, b: Array, c: Array) -> Array:
+    """The root of a t^2 + b t + c in [0, 1] (Durkan et al. 2019, equation 8), elementwise, for
+    c <= 0 < a + b.
+
+    The sign of b decides which of the root's two forms is taken: the one in which nothing cancels.
+    Rounding can make a small discriminant negative and move a root beyond the ends.
+    """
+    discriminant = jnp.maximum(b**2 - 4 * a * c, jnp.finfo(b.dtype).tiny)
+    total = jnp.abs(b) + jnp.sqrt(discriminant)
+    t = jnp.where(b < 0, total, -2 * c) / jnp.where(b < 0, 2 * a, total)
+    # Not clip, whose derivative at the ends themselves is not 1.
+    return jnp.where(t < 0, 0, jnp.where(t > 1, 1, t))
 
 
 def _knots(raw: Array, bound: float) -> tuple[Array, Array]:

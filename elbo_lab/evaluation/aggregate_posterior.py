@@ -30,7 +30,8 @@ class _Drawn(NamedTuple):
 
     z: Array  # [C, L_1], a draw of z_1 from q(z_1|x)
     rate: Array  # [C], log q(z|x) - log p(z) of the draw, all layers
-    model_information: Array  # [C], log q(z|x) - log p(z) of a draw of p(z) p(x|z)
+    # [C], log q(z|x) - log p(z) of a draw of p(z) p(x|z); None: not wanted
+    model_information: Array | None
 
 
 def check(method: Method) -> None:
@@ -44,7 +45,9 @@ def check(method: Method) -> None:
         )
 
 
-def make_measure(method: Method, size: int | None = None) -> Callable[..., dict[str, Array]]:
+def make_measure(
+    method: Method, size: int | None = None, with_model: bool = True
+) -> Callable[..., dict[str, Array]]:
     """The measurement of a whole split of n examples, in nats, one draw for each example.
 
     The aggregate posterior of example i is that of N examples, i, i + 1, ... (after the last one
@@ -65,6 +68,8 @@ def make_measure(method: Method, size: int | None = None) -> Callable[..., dict[
     Args:
       method: has a posterior, a prior and a decoder.
       size: N, 2..n; None: n.
+      with_model: False: without `model_information`, for which an autoregressive decoder draws as
+        many x, value by value.
     """
 
     def measure(key: Array, params: Any, stats: Any, examples: Batch) -> dict[str, Array]:
@@ -77,7 +82,8 @@ def make_measure(method: Method, size: int | None = None) -> Callable[..., dict[
             return jax.tree.map(lambda array: array[rows[index]], examples)
 
         def draw(index: Array) -> _Drawn:
-            return _drawn(method, jax.random.fold_in(key, index), params, stats, chunk_of(index))
+            own_key = jax.random.fold_in(key, index)
+            return _drawn(method, own_key, params, stats, chunk_of(index), with_model)
 
         drawn = jax.lax.map(draw, jnp.arange(count))
 
@@ -102,19 +108,19 @@ def make_measure(method: Method, size: int | None = None) -> Callable[..., dict[
         by_size = jax.lax.map(estimated, row_chunks)
         by_size = by_size.reshape(-1, *by_size.shape[-2:])[:number]  # [n, S, 3]
         lower, corrected, upper = by_size[:, -1].T
-        rate, model_information = (
-            values.reshape(-1)[:number] for values in (drawn.rate, drawn.model_information)
-        )
-        return {
+        rate = drawn.rate.reshape(-1)[:number]
+        values = {
             "information": lower,
             "information_corrected": corrected,
             "information_loo": upper,
             "information_rate": rate,
             "aggregate_kl": rate - lower,
             "aggregate_kl_corrected": rate - corrected,
-            "model_information": model_information,
             "information_by_size": by_size,
         }
+        if with_model:
+            values["model_information"] = drawn.model_information.reshape(-1)[:number]
+        return values
 
     return measure
 
@@ -124,20 +130,25 @@ def _lowest(posterior: Any) -> Any:
     return posterior.first if isinstance(posterior, Chain) else posterior
 
 
-def _drawn(method: Method, key: Array, params: Any, stats: Any, batch: Batch) -> _Drawn:
-    """Draws of q(z|x) for the examples of a batch, and as many of p(z) p(x|z)."""
+def _drawn(
+    method: Method, key: Array, params: Any, stats: Any, batch: Batch, with_model: bool
+) -> _Drawn:
+    """Draws of q(z|x) for the examples of a batch and, `with_model`, as many of p(z) p(x|z)."""
     z_key, prior_key, x_key = jax.random.split(key, 3)
     given = given_of(batch)
     posterior = method.posterior(params, stats, batch)
     prior = method.prior(params, stats, given)
     z = sample_from(posterior, z_key, ())
-    model_z = one_per_example(prior, prior_key, (batch.x.shape[0],))
-    x = sample_from(method.decode(params, stats, model_z, given), x_key, ())
-    of_model = method.posterior(params, stats, batch._replace(x=x))
+    model_information = None
+    if with_model:
+        model_z = one_per_example(prior, prior_key, (batch.x.shape[0],))
+        x = sample_from(method.decode(params, stats, model_z, given), x_key, ())
+        of_model = method.posterior(params, stats, batch._replace(x=x))
+        model_information = of_model.log_prob(model_z) - prior.log_prob(model_z)
     return _Drawn(
         z=z[0] if isinstance(posterior, Chain) else z,
         rate=posterior.log_prob(z) - prior.log_prob(z),
-        model_information=of_model.log_prob(model_z) - prior.log_prob(model_z),
+        model_information=model_information,
     )
 
 

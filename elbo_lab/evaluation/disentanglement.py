@@ -75,8 +75,8 @@ def mig(codes: np.ndarray, factors: np.ndarray, bins: int = BINS) -> float:
 
         1/F sum_f (I(c_l; v_f) - max_{l' != l} I(c_l'; v_f)) / H(v_f),    l the best dimension of f
 
-    Of the binned codes, as Locatello et al. (2019) compute it. The paper's own integrates over
-    q(z|x), and the two are not compared.
+    The codes are binned, as by Locatello et al. (2019). The paper's own MIG integrates over q(z|x),
+    and the two do not compare.
 
     Args:
       codes: [N, L], L > 1.
@@ -149,9 +149,11 @@ def dci(
     for f in range(factors.shape[1]):
         # Every split sees all dimensions: among few, a random one may serve no factor.
         forest = RandomForestClassifier(
-            10, max_features=None, min_samples_leaf=5, random_state=seed
+            10, max_features=None, min_samples_leaf=5, random_state=seed, n_jobs=-1
         )
         forest.fit(codes, factors[:, f])
+        # Threads would add up the trees' probabilities in any order, and so round them anew.
+        forest.set_params(n_jobs=1)
         importance.append(forest.feature_importances_)
         accuracy.append(np.mean(forest.predict(test_codes) == test_factors[:, f]))
     disentanglement, completeness = dci_of_importance(np.stack(importance, axis=1))
@@ -203,7 +205,7 @@ def beta_vae(codes: np.ndarray, factors: np.ndarray, seed: int = 0, votes: int =
     """Score of the beta-VAE paper (Higgins et al. 2017, section 3): the accuracy of a linear
     classifier that tells which factor the two examples of pairs share.
 
-    Its input is the mean over pairs of |c - c'|. Half of the groups of pairs fit it. Chance is 1/F.
+    Its input are `mean_differences`. Half of the groups of pairs fit it. Chance is 1/F.
 
     Args:
       codes: [N, L].
@@ -211,13 +213,37 @@ def beta_vae(codes: np.ndarray, factors: np.ndarray, seed: int = 0, votes: int =
       seed: of the pairs.
       votes: number of groups, in all.
     """
-    rng = np.random.default_rng(seed)
-    inputs, shared = [], []
-    for f, rows in _groups(factors, votes, 2 * PER_VOTE, rng):
-        first, second = codes[rows[:PER_VOTE]], codes[rows[PER_VOTE:]]
-        inputs.append(np.abs(first - second).mean(axis=0))
-        shared.append(f)
-    half, labels = votes // 2, np.array(shared)
-    train, test = probes.scaled(np.array(inputs[:half]), np.array(inputs[half:]))
+    inputs, labels = mean_differences(codes, factors, seed, votes)
+    half = votes // 2
+    train, test = probes.scaled(inputs[:half], inputs[half:])
     probe = probes.fit(train, labels[:half], factors.shape[1], _L2, _TOLERANCE)
     return probe.accuracy(test, labels[half:])
+
+
+def mean_differences(
+    codes: np.ndarray, factors: np.ndarray, seed: int, votes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means of |c - c'| over groups of PER_VOTE pairs of examples that share one factor.
+
+    The two examples of a pair share its value, which differs between the pairs of a group.
+
+    Args:
+      codes: [N, L].
+      factors: [N, F].
+      seed: of the pairs.
+      votes: number of groups.
+
+    Returns:
+      The means, [votes, L], and the factor that is shared, [votes].
+    """
+    rng = np.random.default_rng(seed)
+    ordered = np.argsort(factors, axis=0, kind="stable")  # rows by the value of each factor
+    counts = [np.bincount(values) for values in factors.T]
+    shared, means = rng.integers(factors.shape[1], size=votes), []
+    for f in shared:
+        first = rng.integers(len(codes), size=PER_VOTE)
+        value = factors[first, f]
+        start = np.cumsum(counts[f]) - counts[f]
+        second = ordered[start[value] + rng.integers(counts[f][value]), f]
+        means.append(np.abs(codes[first] - codes[second]).mean(axis=0))
+    return np.array(means), shared

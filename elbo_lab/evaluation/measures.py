@@ -86,7 +86,8 @@ MEASURES: dict[str, Entry] = {
 
 def combined(names: list[str], method: Method) -> Measure:
     """One measurement that gives the quantities of several; all use the same key."""
-    measures = [MEASURES[name].make(method) for name in names]
+    # Two names may stand for one measurement.
+    measures = list(dict.fromkeys(MEASURES[name].make(method) for name in names))
 
     def measure(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
         values: dict[str, Array] = {}

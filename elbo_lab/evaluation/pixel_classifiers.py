@@ -37,11 +37,11 @@ def log_posteriors(
         NAIVE_BAYES: BernoulliNB(binarize=0.5),
         LOGISTIC: LogisticRegression(max_iter=_ITERATIONS),
     }
-    found = {}
+    posteriors = {}
     for name, classifier in fits.items():
         with warnings.catch_warnings():
             # The penalized optimum is unique, and close after so many iterations.
             warnings.simplefilter("ignore", ConvergenceWarning)
             classifier.fit(x_train, label)
-        found[name] = classifier.predict_log_proba(x_test)
-    return found
+        posteriors[name] = classifier.predict_log_proba(x_test)
+    return posteriors

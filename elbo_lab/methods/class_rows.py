@@ -1,6 +1,6 @@
 """Pictures of models that are conditioned on labels: a row for each class."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import jax.numpy as jnp
 from jax import Array
@@ -21,7 +21,7 @@ def names(labels: Iterable[int]) -> tuple[str, ...]:
     return tuple(f"class {label}" for label in labels)
 
 
-def picture(draw, classes: int, columns: str = "") -> Picture:
+def picture(draw: Callable[..., Array], classes: int, columns: str = "") -> Picture:
     """A picture of COLUMNS images for each of the shown classes.
 
     Args:

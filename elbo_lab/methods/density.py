@@ -90,6 +90,7 @@ def make(model: Density, spec: Spec, measure_batch: int = 100) -> Method:
         sample=sample,
         classes=model.classes,
         measure_classes=None if model.classes is None else measure_classes,
+        gradient_batch=model.gradient_batch,
     )
 
 

@@ -2,7 +2,7 @@
 
 The generator G maps z ~ p(z) to the mean of p(x|z). The discriminator D has the layers of the
 inference network and one output. Each has a loss of its own, in which the other is held fixed; both
-take a step at the same time.
+take a step at the same time, unless --encoder_steps lets the discriminator take several.
 
     nonsaturating   D: softplus(-D(x)) + softplus(D(G(z)))      G: softplus(-D(G(z)))
     wasserstein     D: D(G(z)) - D(x) + lambda (|dD(v)/dv| - 1)^2,  v = e x + (1 - e) G(z)
@@ -73,18 +73,20 @@ def make(model: Model, spec: Spec, gan_loss: str = NONSATURATING, is_plane: bool
         x, number = batch.x, len(batch.x)
         fake = generated(z_key, params, number)
         held = jax.lax.stop_gradient(fake)
-        of_fake = critic(params | {"critic": jax.lax.stop_gradient(params["critic"])}, fake)
-        real, fooled = critic(params, x), critic(params, held)
+        # D(x) and D(G(z)) as functions of the discriminator, then D(G(z)) as one of the generator.
+        d_real, d_fake = critic(params, x), critic(params, held)
+        g_fake = critic(params | {"critic": jax.lax.stop_gradient(params["critic"])}, fake)
         if gan_loss == NONSATURATING:
-            own_loss = jax.nn.softplus(-real) + jax.nn.softplus(fooled)
-            generator_loss = jax.nn.softplus(-of_fake)
+            discriminator_loss = jax.nn.softplus(-d_real) + jax.nn.softplus(d_fake)
+            generator_loss = jax.nn.softplus(-g_fake)
         else:
             e = jax.random.uniform(e_key, (number, 1))
             slope = jax.grad(lambda v: jnp.sum(critic(params, v)))(e * x + (1 - e) * held)
-            own_loss = fooled - real + hparams["gradient_penalty"] * _penalty(slope)
-            generator_loss = -of_fake
-        terms = {"discriminator": own_loss, "generator": generator_loss}
-        return Loss(own_loss + generator_loss, terms, stats)
+            penalty = hparams["gradient_penalty"] * _penalty(slope)
+            discriminator_loss = d_fake - d_real + penalty
+            generator_loss = -g_fake
+        terms = {"discriminator": discriminator_loss, "generator": generator_loss}
+        return Loss(discriminator_loss + generator_loss, terms, stats)
 
     def measure(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
         fake = generated(key, params, len(batch.x))

@@ -15,6 +15,7 @@ from elbo_lab import losses
 from elbo_lab.configs import Config, resolved
 from elbo_lab.data.dataset import Batch
 from elbo_lab.distributions.means import closed_form_mean, mean_of, mean_or_draw
+from elbo_lab.losses.catalogue import CATALOGUE, LOG_WEIGHTS
 from elbo_lab.losses.estimators import score
 from elbo_lab.losses.posteriors import sample_from
 from elbo_lab.methods import baselines, class_rows, importance
@@ -52,6 +53,8 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
     measure_classes = None
     if model.classes is not None:
         measure_classes = importance.make_class_measure(model, config.k, config.eval_k)
+    # The losses of two examples depend on each other only by their whole batch or by a baseline.
+    is_split = baseline is None and CATALOGUE[config.objective].kind == LOG_WEIGHTS
 
     return Method(
         init=init,
@@ -71,6 +74,7 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
         decode=lambda params, stats, z, given: model.likelihood(params, z, given),
         classes=model.classes,
         measure_classes=measure_classes,
+        gradient_batch=model.gradient_batch if is_split else None,
     )
 
 

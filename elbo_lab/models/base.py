@@ -41,6 +41,10 @@ class Density(NamedTuple):
     classes: int | None = None
     """C, the classes of the labels on which p(x|y) is conditioned; None: it is p(x)."""
 
+    gradient_batch: int | None = None
+    """Examples whose gradient is computed at once: their activations should fit a CPU's cache.
+    None: as many as there are."""
+
 
 class Model(NamedTuple):
     """A latent-variable model as pure functions, valid for any leading batch dimensions.
@@ -83,3 +87,6 @@ class Model(NamedTuple):
 
     classes: int | None = None
     """C, the classes of the labels on which p(x|z, y) and q(z|x, y) are conditioned; None: none."""
+
+    gradient_batch: int | None = None
+    """As in `Density`."""

@@ -6,6 +6,7 @@ settings. It takes the default where the families differ in it.
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -21,6 +22,9 @@ from elbo_lab.options import option
 
 # Where the output bias starts.
 OUTPUT_BIASES = ("train_mean", "zero")
+# Folded into the key of initialization for those of the parameters of p(z), and of q(z|x) beside
+# the network's.
+_PRIOR, _POSTERIOR = 1, 2
 
 
 def activation_option(default: str) -> Any:
@@ -75,6 +79,17 @@ def posterior_depth_option() -> Any:
 def posterior_width_option() -> Any:
     """The field `posterior_width`, of type tuple[int, ...]."""
     return option((200,), "hidden widths of each step of the flow of --posterior=iaf", least=1)
+
+
+def posterior_min_kl_option() -> Any:
+    """The field `posterior_min_kl`, of type float."""
+    return option(
+        0.0,
+        "least KL(q(z_l|x) || N(0, 1)) of each latent dimension l, nats, which the form of a "
+        "diagonal q(z|x) guarantees (delta-VAE); 0: a Gaussian of any mean and variance",
+        least=0,
+        most=10,
+    )
 
 
 def prior_option() -> Any:
@@ -153,6 +168,45 @@ def residual_blocks_option(default: int) -> Any:
 def norm_option() -> Any:
     """The field `norm`, of type str."""
     return option("none", "normalization between convolution and activation", NORMS)
+
+
+def gated_width_option() -> Any:
+    """The field `width` of gated masked convolutions, of type int."""
+    return option(16, "features of the vertical and of the horizontal stack", least=1)
+
+
+def output_width_option() -> Any:
+    """The field `output_width`, of type int."""
+    return option(32, "features between the two 1 x 1 output layers", least=1)
+
+
+def token_embedding_option() -> Any:
+    """The field `embedding_dim` of a network of pixels, of type int."""
+    return option(16, "of the embedding of a token", least=1)
+
+
+def one_layer(family: str, latent_dims: tuple[int, ...]) -> int:
+    """L, the latent dimension of a family with one stochastic layer.
+
+    Raises:
+      ValueError: several layers.
+    """
+    if len(latent_dims) != 1:
+        shown = ",".join(map(str, latent_dims))
+        raise ValueError(f"latent_dims={shown}: the model {family} has one layer of latents.")
+    return latent_dims[0]
+
+
+def latent_keys(key: Array) -> tuple[Array, Array]:
+    """Keys of the parameters of p(z), and of those of q(z|x) beside its network's.
+
+    Args:
+      key: of the model's initialization; it may be used again for the networks.
+    """
+    prior_key, posterior_key = (
+        jax.random.fold_in(jax.random.clone(key), number) for number in (_PRIOR, _POSTERIOR)
+    )
+    return prior_key, posterior_key
 
 
 def conv_settings(family: str, options: Any, spec: Spec) -> ConvSettings:

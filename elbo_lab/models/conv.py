@@ -12,17 +12,14 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions import Distribution
-from elbo_lab.models import common, conditions, laws, posteriors, priors
+from elbo_lab.models import common, conditions, conv_latents, laws
 from elbo_lab.models.base import Given, Model, Params
-from elbo_lab.models.networks import ConvCritic, GaussianConv, LatentConvDecoder
+from elbo_lab.models.networks import ConvCritic, LatentConvDecoder
 from elbo_lab.options import option
 
 # Rows that the evaluation decodes at once, where p(x|z) has one number for each value: three to
 # four times as fast on a CPU as 1000 rows.
 ROWS = 100
-# Folded into the key of initialization for those of the parameters of p(z), and of q(z|x) beside
-# the network's.
-_PRIOR, _POSTERIOR = 1, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +39,7 @@ class ConvOptions:
     posterior_rank: int = common.posterior_rank_option()
     posterior_depth: int = common.posterior_depth_option()
     posterior_width: tuple[int, ...] = common.posterior_width_option()
+    posterior_min_kl: float = common.posterior_min_kl_option()
     prior: str = common.prior_option()
     prior_components: int = common.prior_components_option()
     prior_flow: str = common.prior_flow_option()
@@ -52,8 +50,8 @@ class ConvOptions:
 
 
 def make(options: ConvOptions, spec: Spec) -> Model:
-    """Gaussian q(z|x) by strided convolutions; its covariance, the prior and p(x|z) are those of
-    the settings (`posteriors`, `priors`, `laws`).
+    """q(z|x) by strided convolutions; its kind, the prior and p(x|z) are those of the settings
+    (`conv_latents`, `laws`).
 
     A model that is conditioned on labels is p(x|y, z), q(z|x, y) and p(z).
 
@@ -63,54 +61,30 @@ def make(options: ConvOptions, spec: Spec) -> Model:
 
     Raises:
       ValueError: data that are not images, several latent layers, no channels, a law of levels
-        for data without, a condition for data without labels, or a VampPrior with labels or of
-        flows.
+        for data without, a least KL where there is none (`posteriors.make`), a condition for data
+        without labels, or a VampPrior with labels or of flows.
     """
-    settings = common.conv_settings("conv", options, spec)
-    if len(options.latent_dims) != 1:
-        shown = ",".join(map(str, options.latent_dims))
-        raise ValueError(f"latent_dims={shown}: the model conv has one layer of latents.")
-    (latent_dim,) = options.latent_dims
-    classes = conditions.num_classes(options, spec)
-    num_labels = classes or 0  # the length of the one-hot vector beside an input
+    latents = conv_latents.make("conv", options, spec)
     law = laws.make(options, spec)
-    law_of_z = posteriors.make(options, latent_dim)
-    top = priors.make(options, latent_dim, spec)
-    encoder = GaussianConv(latent_dim, settings, options.scale, law_of_z.heads)
-    decoder = LatentConvDecoder(settings, law.heads)
+    decoder = LatentConvDecoder(latents.settings, law.heads)
 
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
-        prior_key, posterior_key = (
-            jax.random.fold_in(jax.random.clone(key), number) for number in (_PRIOR, _POSTERIOR)
-        )
         encoder_key, decoder_key = jax.random.split(key)
-        params = {
-            "encoder": encoder.init(encoder_key, jnp.zeros(spec.dim + num_labels))["params"],
-            "decoder": decoder.init(decoder_key, jnp.zeros(latent_dim + num_labels))["params"],
-            "prior": top.init(prior_key, batch),
-        }
-        params["encoder"] |= law_of_z.init(posterior_key)
+        params = latents.init(key, encoder_key, batch)
+        params["decoder"] = decoder.init(decoder_key, jnp.zeros(latents.input_size))["params"]
         common.start_at_mean(params, law, batch, mean, options.output_bias)
         return params
 
-    def prior(params: Params, given: Given) -> Distribution:
-        return top.distribution(params["prior"], lambda x: posterior(params, x, given))
-
-    def posterior(params: Params, x: Array, given: Given) -> Distribution:
-        inputs = conditions.beside(x, given, classes)
-        outputs = encoder.apply({"params": params["encoder"]}, inputs)
-        return law_of_z.distribution(params["encoder"], *outputs)
-
     def likelihood(params: Params, z: Array, given: Given) -> Distribution:
-        inputs = conditions.beside(z, given, classes)
+        inputs = conditions.beside(z, given, latents.classes)
         return law.distribution(*decoder.apply({"params": params["decoder"]}, inputs))
 
     return Model(
         init,
-        prior,
-        posterior,
+        latents.prior,
+        latents.posterior,
         likelihood,
         rows=max(1, ROWS // law.numbers),
-        critic=ConvCritic(settings),
-        classes=classes,
+        critic=ConvCritic(latents.settings),
+        classes=latents.classes,
     )

@@ -66,11 +66,11 @@ def log_px(
     z = binary_states(sizes[0]).reshape(*shape, sizes[0])
     log_pz = log_lowest_layer(prior, sizes).reshape(shape)
 
-    def of_chunk(chunk: tuple[Array, Array]) -> Array:
+    def log_sum(chunk: tuple[Array, Array]) -> Array:
         z, log_pz = chunk
         return jax.nn.logsumexp(log_pz + likelihood(z).log_prob(x[None]), axis=0)
 
-    return jax.nn.logsumexp(jax.lax.map(of_chunk, (z, log_pz)), axis=0)
+    return jax.nn.logsumexp(jax.lax.map(log_sum, (z, log_pz)), axis=0)
 
 
 def posterior(

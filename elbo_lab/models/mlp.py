@@ -23,9 +23,6 @@ from elbo_lab.options import option
 
 # Rows that the evaluation decodes at once, where p(x|z) has one number for each value.
 ROWS = 1000
-# Folded into the key of initialization for those of the parameters of p(z), and of q(z|x) beside
-# the network's.
-_PRIOR, _POSTERIOR = 1, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +53,7 @@ class MLPOptions:
     posterior_rank: int = common.posterior_rank_option()
     posterior_depth: int = common.posterior_depth_option()
     posterior_width: tuple[int, ...] = common.posterior_width_option()
+    posterior_min_kl: float = common.posterior_min_kl_option()
     prior: str = common.prior_option()
     prior_components: int = common.prior_components_option()
     prior_flow: str = common.prior_flow_option()
@@ -86,7 +84,8 @@ def make(options: MLPOptions, spec: Spec) -> Model:
 
     Raises:
       ValueError: tokens; a law of levels for data without; a VampPrior of several layers, with
-        labels or of flows; flows of several layers; a condition for data without labels.
+        labels or of flows; flows of several layers; a least KL where there is none
+        (`posteriors.make`); a condition for data without labels.
     """
     if spec.kind == "token":
         raise ValueError("The model mlp takes images or real numbers, not tokens.")
@@ -115,9 +114,7 @@ def make(options: MLPOptions, spec: Spec) -> Model:
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
         chex.assert_shape(batch.x, (..., data_dim))
         common_key = jax.random.clone(key)  # for weights that are all drawn by the same key
-        prior_key, posterior_key = (
-            jax.random.fold_in(jax.random.clone(key), number) for number in (_PRIOR, _POSTERIOR)
-        )
+        prior_key, posterior_key = common.latent_keys(key)
         keys = iter(jax.random.split(key, 2 * len(sizes)))
         inputs = (data_dim + (classes or 0), *sizes)
 

@@ -7,7 +7,7 @@ from elbo_lab.models import common, conditions, raster
 from elbo_lab.models.base import Density
 from elbo_lab.models.networks.latent_pixels import FeaturePixels
 from elbo_lab.models.networks.levels import TokensAbove
-from elbo_lab.models.networks.masked import GatedPixelCNN
+from elbo_lab.models.networks.masked import GatedPixelCNN, gradient_batch
 from elbo_lab.models.networks.pixels import grid
 from elbo_lab.options import option, values_of
 
@@ -16,12 +16,12 @@ from elbo_lab.options import option, values_of
 class PixelCNNOptions:
     """Settings of `--model=pixelcnn`."""
 
-    width: int = option(16, "features of the vertical and of the horizontal stack", least=1)
+    width: int = common.gated_width_option()
     layers: int = option(7, "gated layers", least=1, most=100)
     kernel_size: int = option(3, "of the layers after the first, odd", least=3, most=99)
     first_kernel_size: int = option(7, "of the first layer, odd", least=3, most=99)
-    output_width: int = option(32, "features between the two 1 x 1 output layers", least=1)
-    embedding_dim: int = option(16, "of the embedding of a token", least=1)
+    output_width: int = common.output_width_option()
+    embedding_dim: int = common.token_embedding_option()
     condition: str = common.condition_option()
 
 
@@ -44,13 +44,16 @@ def make(options: PixelCNNOptions, spec: Spec) -> Density:
     classes = conditions.num_classes(options, spec)
     sizes = values_of(options)
     del sizes["condition"]
-    if not spec.context:
-        return raster.density(GatedPixelCNN(spec, **sizes), spec, classes)
-    if classes is not None:
-        raise ValueError(
-            "condition=label does not go with codes that are given those of the levels above; use "
-            "condition=none."
+    if spec.context:
+        if classes is not None:
+            raise ValueError(
+                "condition=label does not go with codes that are given those of the levels above; "
+                "use condition=none."
+            )
+        above = TokensAbove(
+            spec.context, grid(spec.shape)[:2], options.width, options.embedding_dim
         )
-    size = grid(spec.shape)[:2]
-    above = TokensAbove(spec.context, size, options.width, options.embedding_dim)
-    return raster.density_given_context(FeaturePixels(spec, **sizes), above, spec)
+        density = raster.density_given_context(FeaturePixels(spec, **sizes), above, spec)
+    else:
+        density = raster.density(GatedPixelCNN(spec, **sizes), spec, classes)
+    return density._replace(gradient_batch=gradient_batch(spec, options.width))

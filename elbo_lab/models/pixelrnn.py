@@ -24,8 +24,8 @@ class PixelRNNOptions:
     layers: int = option(3, "LSTMs", least=1, most=100)
     kernel_size: int = option(3, "of the row LSTM's convolutions, odd", least=3, most=99)
     first_kernel_size: int = option(7, "of the first convolution, odd", least=3, most=99)
-    output_width: int = option(32, "features between the two 1 x 1 output layers", least=1)
-    embedding_dim: int = option(16, "of the embedding of a token", least=1)
+    output_width: int = common.output_width_option()
+    embedding_dim: int = common.token_embedding_option()
     condition: str = common.condition_option()
 
 

@@ -16,18 +16,18 @@ import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
-from elbo_lab.distributions import Autoregressive, Distribution
-from elbo_lab.models import common, conditions, posteriors, priors, raster
+from elbo_lab.distributions import Autoregressive
+from elbo_lab.models import common, conditions, conv_latents, raster
 from elbo_lab.models.base import Given, Model, Params
-from elbo_lab.models.networks import GaussianConv, Head, LatentConvDecoder, image_shape
+from elbo_lab.models.networks import Head, LatentConvDecoder, image_shape
 from elbo_lab.models.networks.latent_pixels import LatentPixels
+from elbo_lab.models.networks.masked import gradient_batch
 from elbo_lab.options import option
 
 # Rows (draws x examples) that the evaluation computes at once, of binary images: about 50 MB.
 ROWS = 100
-# Folded into the key of initialization for those of the parameters of p(z), and of q(z|x) beside
-# the network's.
-_PRIOR, _POSTERIOR = 1, 2
+# The layers whose gates see z.
+LATENT_GATES = ("all", "first")
 # The value of a dropped pixel: the networks scale values to [-1, 1], so that it becomes 0.
 _DROPPED = 0.5
 
@@ -52,9 +52,15 @@ class PixelVAEOptions:
         below=1,
     )
     layers: int = option(4, "gated layers of the decoder", least=1, most=100)
-    width: int = option(16, "features of the vertical and of the horizontal stack", least=1)
-    output_width: int = option(32, "features between the two 1 x 1 output layers", least=1)
+    width: int = common.gated_width_option()
+    output_width: int = common.output_width_option()
     latent_features: int = option(16, "features of z at each pixel, which enter the gates", least=1)
+    latent_gates: str = option(
+        "all",
+        "the layers of the decoder whose gates the features of z enter: all (skip connections from "
+        "z, as in skip-VAE), or the first alone",
+        LATENT_GATES,
+    )
     channels: tuple[int, ...] = common.channels_option()
     residual_blocks: int = common.residual_blocks_option(0)
     norm: str = common.norm_option()
@@ -64,6 +70,7 @@ class PixelVAEOptions:
     posterior_rank: int = common.posterior_rank_option()
     posterior_depth: int = common.posterior_depth_option()
     posterior_width: tuple[int, ...] = common.posterior_width_option()
+    posterior_min_kl: float = common.posterior_min_kl_option()
     prior: str = common.prior_option()
     prior_components: int = common.prior_components_option()
     prior_flow: str = common.prior_flow_option()
@@ -74,7 +81,7 @@ class PixelVAEOptions:
 
 def make(options: PixelVAEOptions, spec: Spec) -> Model:
     """q(z|x) by strided convolutions, and p(x|z) by masked ones; the kind of q(z|x) and the prior
-    are those of the settings (`posteriors`, `priors`).
+    are those of the settings (`conv_latents`).
 
     A model that is conditioned on labels is p(x|y, z), q(z|x, y) and p(z).
 
@@ -88,56 +95,37 @@ def make(options: PixelVAEOptions, spec: Spec) -> Model:
 
     Raises:
       ValueError: data that are not images with levels, several latent layers, no channels, an even
-        receptive field or one below 3, a width below the number of colours, a condition for data
-        without labels, or a VampPrior with labels or of flows.
+        receptive field or one below 3, a width below the number of channels, a least KL where there
+        is none (`posteriors.make`), a condition for data without labels, or a VampPrior with labels
+        or of flows.
     """
-    settings = common.conv_settings("pixelvae", options, spec)
+    latents = conv_latents.make("pixelvae", options, spec)
     _check(options, spec)
-    (latent_dim,) = options.latent_dims
-    classes = conditions.num_classes(options, spec)
-    num_labels = classes or 0  # the length of the one-hot vector beside an input
-    law_of_z = posteriors.make(options, latent_dim)
-    top = priors.make(options, latent_dim, spec)
     height, width, colours = image_shape(spec.shape)
     number = options.latent_features
-    encoder = GaussianConv(latent_dim, settings, options.scale, law_of_z.heads)
-    upwards = LatentConvDecoder(settings, (Head("features", size=height * width * number),))
+    heads = (Head("features", size=height * width * number),)
+    upwards = LatentConvDecoder(latents.settings, heads)
     pixels = LatentPixels(
         spec,
         options.width,
         options.layers,
         output_width=options.output_width,
         receptive_field=options.receptive_field,
+        skip=options.latent_gates == "all",
     )
 
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
-        prior_key, posterior_key = (
-            jax.random.fold_in(jax.random.clone(key), number) for number in (_PRIOR, _POSTERIOR)
-        )
         encoder_key, upwards_key, pixels_key = jax.random.split(key, 3)
-        z, features = jnp.zeros(latent_dim + num_labels), jnp.zeros((1, height, width, number))
+        z, features = jnp.zeros(latents.input_size), jnp.zeros((1, height, width, number))
         decoder = {
             "latents": upwards.init(upwards_key, z)["params"],
             "pixels": pixels.init(pixels_key, batch.x[:1], features)["params"],
         }
         decoder["pixels"]["logits"]["bias"] = raster.marginal_logits(spec, batch.x, mean)
-        own = encoder.init(encoder_key, jnp.zeros(spec.dim + num_labels))["params"]
-        return {
-            "encoder": own | law_of_z.init(posterior_key),
-            "decoder": decoder,
-            "prior": top.init(prior_key, batch),
-        }
-
-    def prior(params: Params, given: Given) -> Distribution:
-        return top.distribution(params["prior"], lambda x: posterior(params, x, given))
-
-    def posterior(params: Params, x: Array, given: Given) -> Distribution:
-        inputs = conditions.beside(x, given, classes)
-        outputs = encoder.apply({"params": params["encoder"]}, inputs)
-        return law_of_z.distribution(params["encoder"], *outputs)
+        return latents.init(key, encoder_key, batch) | {"decoder": decoder}
 
     def likelihood(params: Params, z: Array, given: Given) -> Autoregressive:
-        inputs = conditions.beside(z, given, classes)
+        inputs = conditions.beside(z, given, latents.classes)
         (features,) = upwards.apply({"params": params["decoder"]["latents"]}, inputs)
         features = features.reshape(*inputs.shape[:-1], height, width, number)
 
@@ -149,7 +137,15 @@ def make(options: PixelVAEOptions, spec: Spec) -> Model:
         return raster.law_given_features(pixels, params["decoder"]["pixels"], features, spec, seen)
 
     rows = max(1, ROWS // (1 if spec.levels == 2 else spec.levels))
-    return Model(init, prior, posterior, likelihood, rows=rows, classes=classes)
+    return Model(
+        init,
+        latents.prior,
+        latents.posterior,
+        likelihood,
+        rows=rows,
+        classes=latents.classes,
+        gradient_batch=gradient_batch(spec, options.width),
+    )
 
 
 def _check(options: PixelVAEOptions, spec: Spec) -> None:
@@ -158,21 +154,12 @@ def _check(options: PixelVAEOptions, spec: Spec) -> None:
             "model=pixelvae needs images of levels (binary images or 256 grey levels); these are "
             f"of kind {spec.kind!r} with levels={spec.levels}."
         )
-    if len(options.latent_dims) != 1:
-        shown = ",".join(map(str, options.latent_dims))
-        raise ValueError(f"latent_dims={shown}: the model pixelvae has one layer of latents.")
     if options.receptive_field < 3 or options.receptive_field % 2 == 0:
         raise ValueError(
             "receptive_field must be an odd number of at least 3 (model=conv has a pixel depend on "
             f"z alone); got {options.receptive_field}."
         )
-    colours = image_shape(spec.shape)[2]
-    for name in ("width", "output_width"):
-        if getattr(options, name) < colours:
-            raise ValueError(
-                f"{name} must be at least the number of colours, {colours}; got "
-                f"{getattr(options, name)}."
-            )
+    raster.check_widths(options, spec)
 
 
 def _with_dropped_pixels(key: Array, x: Array, rate: float, colours: int) -> Array:

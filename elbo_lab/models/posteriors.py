@@ -1,7 +1,7 @@
 """q(z|x): Gaussians whose covariance is diagonal, full, or of low rank plus a diagonal, and inverse
 autoregressive flows.
 
-diagonal  N(m, diag s^2)
+diagonal  N(m, diag s^2), or `least_divergence` of m and s
 full      N(m, L L^T), L lower triangular with the diagonal s > 0 (textbook 13.6 to 13.10, with a
           full Sigma_I)
 lowrank   N(m, F F^T + diag s^2), F [L, R]; for R = 1 as in Rezende et al. 2014, section 4.3, who
@@ -13,6 +13,7 @@ the context of the flow's steps are further ones. The KL to a Gaussian prior is 
 the Gaussians (textbook 13.23).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -86,27 +87,104 @@ GAUSSIANS: dict[str, Gaussian] = {
 }
 IAF = "iaf"
 POSTERIORS = (*GAUSSIANS, IAF)
+# Below the square of the least mean, whose derivative at 0 would be infinite.
+_TINY = 1e-12
+
+
+def least_divergence(min_kl: float) -> Callable[[Array, Array], dist.Distribution]:
+    """A Gaussian whose KL to N(0, I) is at least delta in each dimension, by its form.
+
+    Of a network's outputs m and s > 0:
+
+        sigma = sigma_l + (sigma_u - sigma_l) s / (1 + s)
+        mu = sqrt(r(sigma) + m^2),    r(sigma) = 2 delta + 1 + log sigma^2 - sigma^2
+
+    with sigma_l < 1 < sigma_u the roots of r, so that r is not negative between them, and
+
+        KL(N(mu, sigma^2) || N(0, 1)) = (mu^2 + sigma^2 - 1 - log sigma^2) / 2 = delta + m^2 / 2.
+
+    The independent form of delta-VAE (Razavi et al. 2019), whose mean is r + max(0, m). Here the
+    root keeps their condition mu^2 >= r for every delta, and m^2 has a derivative on both sides of
+    0. With --scale=log_std s / (1 + s) is the paper's sigmoid.
+
+    A dimension costs delta nats for every x, whether it says something of x or not: the floor is
+    one of KL(q(z|x) || p(z)), and not of the mutual information.
+
+    Args:
+      min_kl: delta > 0, nats.
+
+    Returns:
+      A function (m [*batch, L], s [*batch, L]) -> the Gaussian, batch shape [*batch].
+    """
+    least, most = deviations(min_kl)
+
+    def distribution(mean: Array, scale: Array) -> dist.Distribution:
+        sigma = least + (most - least) * (1 - 1 / (1 + scale))  # finite for s = inf too
+        least_square = 2 * min_kl + 1 + 2 * jnp.log(sigma) - jnp.square(sigma)
+        square = jnp.maximum(least_square, 0) + jnp.square(mean)
+        return gaussian(jnp.sqrt(jnp.maximum(square, _TINY)), sigma)
+
+    return distribution
+
+
+def deviations(min_kl: float) -> tuple[float, float]:
+    """sigma_l < 1 < sigma_u, the standard deviations with KL(N(0, sigma^2) || N(0, 1)) = min_kl.
+
+    By bisection of e^y - 1 - y = 2 min_kl for y = log sigma^2. The left side is convex with its
+    minimum 0 at y = 0, and at least 2 min_kl at both ends that are taken here.
+    """
+
+    def root(outer: float) -> float:
+        inner = 0.0
+        for _ in range(100):
+            middle = (outer + inner) / 2
+            if math.expm1(middle) - middle < 2 * min_kl:
+                inner = middle
+            else:
+                outer = middle
+        return math.exp(inner / 2)
+
+    return root(-1 - 2 * min_kl), root(2 * math.sqrt(min_kl))
 
 
 def make(options: Any, latent_dim: int) -> Posterior:
     """The q(z|x) that a model family's settings name, of one stochastic layer.
 
     Args:
-      options: reads posterior, posterior_rank, posterior_depth, posterior_width, activation and
-        latent_dims.
+      options: reads posterior, posterior_rank, posterior_depth, posterior_width, posterior_min_kl,
+        prior, activation and latent_dims.
       latent_dim: L, of the layer.
 
     Raises:
-      ValueError: a flow in one of several stochastic layers.
+      ValueError: a flow in one of several stochastic layers; a least KL of another q(z|x) than the
+        diagonal one, to another prior than N(0, I), or of several stochastic layers.
     """
+    _check_min_kl(options)
     if options.posterior == IAF:
         return _iaf(options, latent_dim)
     kind = GAUSSIANS[options.posterior]
+    law = kind.distribution
+    if options.posterior_min_kl:
+        law = least_divergence(options.posterior_min_kl)
 
     def distribution(params: Params, *outputs: Array) -> dist.Distribution:
-        return kind.distribution(*outputs)
+        return law(*outputs)
 
     return Posterior(kind.heads(latent_dim, options.posterior_rank), lambda key: {}, distribution)
+
+
+def _check_min_kl(options: Any) -> None:
+    shown = ",".join(map(str, options.latent_dims))
+    for name, value, is_valid in (
+        ("posterior", options.posterior, options.posterior == "diagonal"),
+        ("prior", options.prior, options.prior == "standard"),
+        ("latent_dims", shown, len(options.latent_dims) == 1),
+    ):
+        if options.posterior_min_kl and not is_valid:
+            raise ValueError(
+                f"posterior_min_kl={options.posterior_min_kl:g} bounds the KL of one layer of "
+                f"independent Gaussians to the standard prior; got {name}={value}."
+            )
 
 
 def _iaf(options: Any, latent_dim: int) -> Posterior:

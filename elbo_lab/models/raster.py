@@ -134,6 +134,13 @@ def check(family: str, options: Any, spec: Spec) -> None:
     for name in ("kernel_size", "first_kernel_size"):
         if getattr(options, name) % 2 == 0:
             raise ValueError(f"{name} must be odd; got {getattr(options, name)}.")
+    check_widths(options, spec)
+
+
+def check_widths(options: Any, spec: Spec) -> None:
+    """Raises a ValueError for a width or an output_width that is less than the number of channels,
+    each of which has features of its own.
+    """
     channels = grid(spec.shape)[2]
     for name in ("width", "output_width"):
         if getattr(options, name) < channels:

@@ -5,6 +5,7 @@ of `LIKELIHOODS`;  q(z_1|x) and q(z_{i+1}|z_i) likewise. Every f is linear, or a
 """
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -113,7 +114,7 @@ def make(options: SBNOptions, spec: Spec) -> Model:
         first = layers[0](x)
         return first if len(layers) == 1 else Chain(first, layers[1:])
 
-    def of_lowest_layer(params: Params, z_1: Array) -> Distribution:
+    def law_of_x(params: Params, z_1: Array) -> Distribution:
         return law.distribution(*decoder.apply({"params": params["decoder"]}, z_1))
 
     def likelihood(
@@ -122,13 +123,11 @@ def make(options: SBNOptions, spec: Spec) -> Model:
         del given
         # Otherwise an array of two draws would be unpacked as two layers.
         chex.assert_trees_all_equal_structs(z, sizes if len(sizes) > 1 else sizes[0])
-        return of_lowest_layer(params, z[0] if len(sizes) > 1 else z)
+        return law_of_x(params, z[0] if len(sizes) > 1 else z)
 
     def log_px(params: Params, x: Array, given: Given = NOTHING_GIVEN) -> Array:
-        def law_of_x(z_1: Array) -> Distribution:
-            return of_lowest_layer(params, z_1)
-
-        return enumeration.log_px(prior(params, given), law_of_x, sizes, x)
+        decode = functools.partial(law_of_x, params)
+        return enumeration.log_px(prior(params, given), decode, sizes, x)
 
     is_enumerable = sum(sizes) <= MOST_UNITS
     exact = log_px if is_enumerable else None

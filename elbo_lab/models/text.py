@@ -10,14 +10,16 @@ becomes p(z) (posterior collapse; Bowman et al. 2016).
 """
 
 import dataclasses
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
-from elbo_lab.distributions import Autoregressive, Distribution, TokenCategorical
-from elbo_lab.models import common
+from elbo_lab.distributions import Autoregressive, Distribution, Steps, TokenCategorical
+from elbo_lab.models import common, posteriors
 from elbo_lab.models.base import Given, Model, Params
 from elbo_lab.models.networks import gaussian
 from elbo_lab.models.networks.text import CausalDecoder, PositionwiseDecoder, TextEncoder
@@ -56,10 +58,12 @@ class TextOptions:
     )
     activation: str = common.activation_option("tanh")
     scale: str = common.scale_option()
+    posterior_min_kl: float = common.posterior_min_kl_option()
 
 
 def make(options: TextOptions, spec: Spec) -> Model:
     """Gaussian q(z|x) by gated convolutions, p(z) = N(0, I), and p(x|z) by one of two decoders.
+    q(z|x) may have a least KL to p(z) (`posteriors.least_divergence`).
 
     The logits start at the frequencies of the characters in the first rows of the training data.
 
@@ -76,12 +80,14 @@ def make(options: TextOptions, spec: Spec) -> Model:
         characters hidden from a decoder that sees none.
     """
     _check(options, spec)
-    (latent_dim,) = options.latent_dims
+    latent_dim = common.one_layer("text", options.latent_dims)
     levels, length = spec.levels, spec.dim
     sizes = (options.embedding_dim, options.width, options.layers, options.kernel_size)
     encoder = TextEncoder(levels, latent_dim, *sizes, options.scale)
     positionwise = PositionwiseDecoder(levels, length, options.width, options.activation)
-    causal = CausalDecoder(levels, *sizes)
+    causal = CausalDecoder(levels, length, *sizes)
+    min_kl = options.posterior_min_kl
+    law_of_z = posteriors.least_divergence(min_kl) if min_kl else gaussian
     is_positionwise = options.text_decoder == POSITIONWISE
 
     def init(key: Array, batch: Batch, mean: Array | None = None) -> Params:
@@ -102,24 +108,43 @@ def make(options: TextOptions, spec: Spec) -> Model:
         return gaussian(jnp.zeros(latent_dim), jnp.ones(latent_dim))
 
     def posterior(params: Params, x: Array, given: Given) -> Distribution:
-        return gaussian(*encoder.apply({"params": params["encoder"]}, x))
+        return law_of_z(*encoder.apply({"params": params["encoder"]}, x))
 
     def likelihood(params: Params, z: Array, given: Given) -> Distribution:
         variables = {"params": params["decoder"]}
         if is_positionwise:
             return TokenCategorical(positionwise.apply(variables, z))
 
-        def logits(x: Array) -> Array:
+        apply = functools.partial(causal.apply, variables)
+
+        def beside(x: Array) -> tuple[Array, Array | None]:
+            """z, and what the decoder sees, for the rows of tokens x."""
             rows = jnp.broadcast_to(z, (*x.shape[:-1], latent_dim)).reshape(-1, latent_dim)
             is_seen = None
             if options.decoder_dropout and given.key is not None:
                 is_seen = _seen(given.key, x, options.decoder_dropout).reshape(-1, length)
-            y = causal.apply(variables, x.reshape(-1, length), rows, is_seen)
-            y = y.reshape(*x.shape, levels)
+            return rows, is_seen
+
+        def shaped(y: Array, x: Array) -> Array:
+            """Logits [rows, positions, levels] of tokens x as those of a law."""
+            y = y.reshape(*x.shape[:-1], -1, levels)
             # A law of two levels has one logit for each value.
             return y[..., 1] - y[..., 0] if levels == 2 else y
 
-        return Autoregressive(logits, spec, batch_shape=z.shape[:-1])
+        def logits(x: Array) -> Array:
+            return shaped(apply(x.reshape(-1, length), *beside(x)), x)
+
+        def position(state: Any, x: Array, row: Array, column: Array) -> tuple[Array, Any]:
+            y, state = apply(state, x.reshape(-1, length), column, method="position")
+            return shaped(y, x), state
+
+        steps = Steps(
+            (1, length, 1),
+            lambda x: apply(*beside(x), method="start"),
+            lambda state, x, row: state,
+            position,
+        )
+        return Autoregressive(logits, spec, z.shape[:-1], steps)
 
     return Model(init, prior, posterior, likelihood, rows=max(1, LOGITS // (length * levels)))
 
@@ -137,9 +162,6 @@ def _check(options: TextOptions, spec: Spec) -> None:
             "The model text takes texts, tokens in a row; these are of kind "
             f"{spec.kind} and of the shape {spec.shape}."
         )
-    if len(options.latent_dims) != 1:
-        shown = ",".join(map(str, options.latent_dims))
-        raise ValueError(f"latent_dims={shown}: the model text has one layer of latents.")
     if options.kernel_size % 2 == 0:
         raise ValueError(f"kernel_size must be odd; got {options.kernel_size}.")
     if options.decoder_dropout and options.text_decoder == POSITIONWISE:

@@ -1,12 +1,11 @@
 """The figure of the study autoencoder."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from elbo_lab.reports import svg_figures
+from elbo_lab.reports import svg_figures, tiles
 from elbo_lab.reports.figures import class_colours
 
 # Resolution of the parts that are drawn as pixels.
@@ -46,20 +45,11 @@ def side_by_side(pictures: Mapping[str, Any], radius: float) -> str:
 
 
 def _images(axes, images: np.ndarray, columns: int, title: str) -> None:
-    axes.imshow(_mosaic(images, columns), cmap="gray", vmin=0, vmax=1, rasterized=True)
+    mosaic = tiles.mosaic(tiles.levels(images), columns, gap=1)
+    grey_or_rgb = mosaic.squeeze(-1) if mosaic.shape[-1] == 1 else mosaic
+    axes.imshow(grey_or_rgb, cmap="gray", vmin=0, vmax=1, rasterized=True)
     axes.set_axis_off()
     axes.set_title(title, fontsize=svg_figures.MEDIUM, color=_INK)
-
-
-def _mosaic(images: np.ndarray, columns: int) -> np.ndarray:
-    """Images [n, H, W, ...] in rows, with white lines of a pixel between them."""
-    number, height, width = images.shape[:3]
-    rows = math.ceil(number / columns)
-    whole = np.ones((rows * (height + 1) - 1, columns * (width + 1) - 1, *images.shape[3:]))
-    for index, image in enumerate(images):
-        top, left = (index // columns) * (height + 1), (index % columns) * (width + 1)
-        whole[top : top + height, left : left + width] = image
-    return whole
 
 
 def _codes(axes, codes: np.ndarray, labels: np.ndarray | None, radius: float) -> None:

@@ -127,8 +127,9 @@ def _training(left, right, latents: str, rows: Sequence[Mapping[str, Any]]) -> N
     _finish(right, "epochs", "I(x; z), nats")
 
 
-def _limits(axes, shown: Sequence[float]) -> None:
-    """Limits of the vertical axis around 0 and these values, with room above for what ends."""
+def _limits(axes, values: Sequence[float | None]) -> None:
+    """Limits of the vertical axis around 0 and the finite values, with room above for what ends."""
+    shown = [value for value in values if value is not None and math.isfinite(value)]
     greatest, least = max(shown), min(0.0, *shown)
     axes.set_ylim(least - 0.1 * (greatest - least) * (least < 0), _ROOM * greatest)
 

@@ -67,7 +67,7 @@ def _plane(axes, extent: tuple[float, ...], title: str) -> None:
 
 
 def _path(axes, log_px: np.ndarray, elbo: np.ndarray) -> None:
-    """Steps of the bound: up by an M-step (solid), then up to log p(x) by an E-step (dashed)."""
+    """Steps of the bound: up by an M-step (solid), then up to log p(x) by an E-step (dotted)."""
     shown = min(len(elbo), 12)
     colours = svg_figures.PALETTE["series-1"], svg_figures.PALETTE["series-2"]
     for t in range(shown):

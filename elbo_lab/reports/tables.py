@@ -181,6 +181,12 @@ def number_and_error(value: float, error: float | None, unit: str = "") -> tuple
     return f"{value:,.{decimals}f}", f"{error:,.{decimals}f}"
 
 
+def with_error(value: float, error: float | None) -> str:
+    """ "-128.0 +- 2.5": both numbers of `number_and_error`, or the first alone."""
+    number, shown_error = number_and_error(value, error)
+    return f"{number} +- {shown_error}" if shown_error else number
+
+
 def _number(value: float, unit: str) -> str:
     """Four significant digits; all digits of a count."""
     if not math.isfinite(value):

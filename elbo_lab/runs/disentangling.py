@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax import Array
 
 from elbo_lab.data import Batch, Dataset
 from elbo_lab.errors import UserError
@@ -45,16 +44,21 @@ def check(trained: Trained, settings: Settings, dataset: Dataset) -> None:
     """Refuses what has no score, before anything is computed.
 
     Raises:
-      UserError: the factors of the data are unknown, codes are no vectors of at least two real
-        numbers, or scikit-learn is not installed.
+      UserError: the factors of the data are unknown or other than the run's, codes are no vectors
+        of at least two real numbers, or scikit-learn is not installed.
     """
-    del settings
     for own in (trained.dataset, dataset):
         if own.factors is None or not len(own.factors.test):
             raise UserError(
                 f"--measures={NAME} needs data whose factors are known, --dataset=factors or "
                 f"factors64, or dSprites' file; got {own.name}."
             )
+    names, own_names = dataset.factors.names, trained.dataset.factors.names
+    if names != own_names:
+        raise UserError(
+            f"--dataset={settings.dataset} has the factors {', '.join(names)}; {trained.path} was "
+            f"trained on images of {', '.join(own_names)}."
+        )
     if _num_features(trained) < 2:
         raise UserError(
             f"--measures={NAME} needs codes of at least two real numbers; {trained.path} is a run "
@@ -68,7 +72,8 @@ def _num_features(trained: Trained) -> int:
     method = trained.method
     if method.encode is None or method.code_specs:
         return 0
-    batch = Batch(examples.test_examples(trained.config, trained.dataset, trained.spec).x[:1])
+    test = examples.test_examples(trained.config, trained.dataset, trained.spec)
+    batch = jax.tree.map(lambda array: array[:1], test)
     return jax.eval_shape(method.encode, trained.params, trained.stats, batch).shape[-1]
 
 
@@ -77,12 +82,12 @@ def measure(
 ) -> Outcome:
     """Scores of the run's codes, by the test examples of a data set."""
     del settings, values
-    found = scores(trained, dataset, seed)
+    own = scores(trained, dataset, seed)
     rows = [
-        Result(title, symbol, getattr(found, name), unit="in 0..1", split="train")
+        Result(title, symbol, getattr(own, name), unit="in 0..1", split="train")
         for name, (title, symbol) in TITLES.items()
     ]
-    return Outcome({}, rows, found._asdict())
+    return Outcome({}, rows, own._asdict())
 
 
 def scores(trained: Trained, dataset: Dataset, seed: int) -> Scores:
@@ -94,8 +99,8 @@ def scores(trained: Trained, dataset: Dataset, seed: int) -> Scores:
       seed: of groups of examples and of forests.
     """
     config, spec = trained.config, trained.spec
-    train = _means(trained, examples.all_of_train(config, trained.dataset, spec).x)
-    test = _means(trained, examples.test_examples(config, dataset, spec).x)
+    train = _means(trained, examples.all_of_train(config, trained.dataset, spec))
+    test = _means(trained, examples.test_examples(config, dataset, spec))
     factors = trained.dataset.factors.train
     splits = (train, factors, test, dataset.factors.test)
     return Scores(
@@ -108,14 +113,9 @@ def scores(trained: Trained, dataset: Dataset, seed: int) -> Scores:
     )
 
 
-def _means(trained: Trained, x: Array) -> np.ndarray:
-    """Means of q(z|x) of examples [N, D]: [N, L]."""
-    encode = jax.jit(trained.method.encode)
-    parts = [
-        encode(trained.params, trained.stats, Batch(x[start : start + derived.CHUNK]))
-        for start in range(0, len(x), derived.CHUNK)
-    ]
-    return np.concatenate(parts).astype(np.float64)
+def _means(trained: Trained, batch: Batch) -> np.ndarray:
+    """Means of q(z|x), [N, L]."""
+    return derived.encode_in_chunks(trained, batch).astype(np.float64)
 
 
 INSTRUMENT = Instrument(check, measure)

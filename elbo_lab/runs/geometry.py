@@ -22,7 +22,7 @@ from elbo_lab.errors import UserError
 from elbo_lab.losses.posteriors import sample_from
 from elbo_lab.methods import variational
 from elbo_lab.models.base import NOTHING_GIVEN, Given, Model
-from elbo_lab.objective_options import AUTOENCODER
+from elbo_lab.objective_options import AUTOENCODER, GAN
 from elbo_lab.reports import figures, latent_figures
 from elbo_lab.runs import derived, examples, sampling
 from elbo_lab.runs.loading import Trained
@@ -284,22 +284,24 @@ def _latent_space(trained: Trained, name: str, label: int | None) -> LatentSpace
     if label is None and trained.method.classes is not None:
         label = 0
     model = models.make(trained.config, trained.spec)
-    family = trained.config.model
-    reason = ""
-    if not isinstance(model, Model) or trained.method.encode is None:
-        reason = f"{family} has none"
-    elif model.is_discrete:
-        reason = f"those of {family} are discrete"
-    elif trained.method.encode is None:
-        reason = f"{trained.config.objective} encodes no images"
-    if reason:
+    if reason := _without_latents(trained, model):
         raise UserError(
             f"--show={name} needs continuous latents, as mlp and conv have; {trained.path} is a "
-            f"run of {family}, and {reason}."
+            f"run of {trained.config.model}, and {reason}."
         )
     test = examples.test_examples(trained.config, trained.dataset, trained.spec)
     means = derived.encode_in_chunks(trained, test).astype(np.float64)
     return LatentSpace(trained, model, test, means, label)
+
+
+def _without_latents(trained: Trained, model: Any) -> str:
+    """The reason why a run has no codes in a continuous latent space; "" if it has."""
+    family = trained.config.model
+    if trained.config.objective == GAN:
+        return f"--objective={GAN} encodes nothing"
+    if not isinstance(model, Model) or trained.method.encode is None:
+        return f"{family} has none"
+    return f"those of {family} are discrete" if model.is_discrete else ""
 
 
 def _check_plane(space: LatentSpace, name: str) -> None:

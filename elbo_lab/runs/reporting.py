@@ -116,6 +116,8 @@ def model_text(config: dict[str, Any]) -> str:
     if (posterior := config.get("posterior", "diagonal")) != "diagonal":
         is_flow = posterior == "iaf"
         texts.append("inverse autoregressive posterior" if is_flow else f"{posterior} covariance")
+    if min_kl := config.get("posterior_min_kl"):
+        texts.append(f"KL of each latent at least {min_kl:g}")
     if (prior := config.get("prior", "standard")) != "standard":
         texts.append(f"{prior} prior")
     if config.get("condition", conditions.NONE) != conditions.NONE:

@@ -37,6 +37,11 @@ def check(trained: Trained, settings: Settings, dataset: Dataset) -> None:
             f"--measures={NAME} needs a run of texts; {trained.path} was trained on "
             f"{trained.config.dataset}."
         )
+    if trained.method.sample is None:
+        raise UserError(
+            f"--measures={NAME} draws texts; {trained.path} is a run of {trained.config.model}, "
+            "which gives no samples."
+        )
 
 
 def measure(

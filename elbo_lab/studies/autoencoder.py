@@ -77,4 +77,5 @@ STUDY = Study(
     table=_table,
     kept_in=_kept_in,
     drawing=drawing,
+    after_training=autoencoder_analysis.compute,
 )

@@ -2,7 +2,6 @@
 draws from the prior decode to, and the textbook's objective (13.28) beside the ELBO.
 """
 
-import functools
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +17,9 @@ from elbo_lab.data import Batch
 from elbo_lab.distributions.means import closed_form_mean
 from elbo_lab.models import NOTHING_GIVEN
 from elbo_lab.models.base import Model
-from elbo_lab.runs import derived, examples
+from elbo_lab.runs import examples
 from elbo_lab.runs.loading import Trained
+from elbo_lab.studies.study import Load
 
 # Part of the prior inside the region that codes are counted in.
 COVERED = 0.99
@@ -62,28 +62,52 @@ class Replicate(NamedTuple):
     pictures: Pictures | None  # None unless codes are a plane and examples are images
 
 
+# Directory and replicate of a run -> what the table and the figure share.
+_measured: dict[tuple[Path, int], Replicate] = {}
+
+
 def radius(latent_dim: int) -> float:
     """The radius of the ball that holds COVERED of N(0, I): |z|^2 is chi-squared distributed."""
     return math.sqrt(2 * special.gammaincinv(latent_dim / 2, COVERED))
 
 
+def compute(path: Path, sweep: dict[str, Any], load: Load) -> None:
+    """Measures the replicates that are trained, for `of_cell`.
+
+    Args:
+      path: the sweep's folder.
+      sweep: the content of its sweep.json.
+      load: reads a trained run.
+
+    Raises:
+      UserError: a run cannot be loaded.
+    """
+    for cell in sweep["cells"]:
+        for place in _places(path, cell):
+            if place not in _measured:
+                _measured[place] = _of_run(load(*place))
+
+
 def of_cell(path: Path, cell: dict[str, Any]) -> list[Replicate]:
-    """The replicates of a cell that are trained; none for codes of several layers, and for a
-    learned prior.
+    """The replicates of a cell that `compute` has measured; none for codes of several layers, and
+    for a learned prior.
 
     Args:
       path: the sweep's folder.
       cell: of sweep.json.
     """
-    config = cell["config"]
-    if len(config["latent_dims"]) != 1 or config["prior"] != "standard":
+    return [_measured[place] for place in _places(path, cell) if place in _measured]
+
+
+def _places(path: Path, cell: dict[str, Any]) -> list[tuple[Path, int]]:
+    """Directory and replicate of each run of a cell whose codes can be measured."""
+    config = cell.get("config")  # a cell that is skipped has none
+    if not config or len(config["latent_dims"]) != 1 or config["prior"] != "standard":
         return []
-    return [_of_run(path / run["run"], run["replicate"]) for run in cell.get("runs", [])]
+    return [(path / run["run"], run["replicate"]) for run in cell["runs"]]
 
 
-@functools.lru_cache(maxsize=32)  # The table and the figure share it.
-def _of_run(path: Path, replicate: int) -> Replicate:
-    trained = derived.load_run(path, replicate)
+def _of_run(trained: Trained) -> Replicate:
     test = examples.test_examples(trained.config, trained.dataset, trained.spec)
     codes, decoded, draws = encoded_and_decoded(trained, test)
     x = np.asarray(test.x)

@@ -4,9 +4,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from elbo_lab import json_files
 from elbo_lab.reports import documents
-from elbo_lab.reports.tables import number_and_error
+from elbo_lab.reports.tables import with_error
 from elbo_lab.studies import autoencoder_analysis, stored_results
 from elbo_lab.studies.autoencoder_analysis import COMPARED, COVERED, DRAWS, Comparison
 from elbo_lab.sweeps import sweep_reporting
@@ -63,8 +62,7 @@ def content(path: Path, sweep: dict[str, Any]) -> dict[str, Any] | None:
         return None
     config = sweep["cells"][0]["config"]
     return {
-        **{name: sweep[name] for name in ("elbo_lab", "jax", "date", "devices")},
-        "command": stored_results.shown_command(sweep["command"]),
+        **stored_results.conditions(sweep),
         "data": config["dataset"],
         "variance": config["likelihood_variance"],
         "epochs": config["epochs"],
@@ -80,8 +78,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     Raises:
       UserError: they cannot be read, or are damaged.
     """
-    path = folder / FILE
-    return json_files.read(path, _KIND) if path.exists() else None
+    return stored_results.read(folder / FILE, _KIND)
 
 
 def systems_table(results: dict[str, Any]) -> _Table:
@@ -102,8 +99,7 @@ def _text(value: dict[str, float | None], field: str) -> str:
     mean, error = value["mean"], value["standard_error"]
     if field == "outside":
         return f"{100 * mean:.1f}%" + (f" +- {100 * error:.1f}" if error is not None else "")
-    shown, shown_error = number_and_error(mean, error)
-    return f"{shown} +- {shown_error}" if shown_error else shown
+    return with_error(mean, error)
 
 
 def comparisons_table(results: dict[str, Any]) -> _Table:

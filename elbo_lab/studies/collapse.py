@@ -1,14 +1,17 @@
 """Posterior collapse: a decoder that can do without z, and the remedies that keep z in use.
 
 The notes' section 3.3: weaken the decoder (dropped pixels, a short receptive field), bound the KL
-from below, let its weight rise, update the encoder more often.
+from below, let its weight rise, update the encoder more often. Later papers: a q(z|x) that cannot
+be the prior (delta-VAE), and skip connections from z to every layer (skip-VAE), which the decoder
+has in all rows but one.
 """
 
 from pathlib import Path
 from typing import Any
 
+from elbo_lab.errors import UserError
 from elbo_lab.reports import collapse_figures
-from elbo_lab.studies import analysed_study, collapse_results
+from elbo_lab.studies import analysed_study, collapse_analysis, collapse_results
 from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts, crossed
 
 # Every objective here takes the KL in closed form.
@@ -22,13 +25,24 @@ REMEDIES: dict[str, Texts] = {
     "KL warm-up": {"objective": "beta_vae", "beta": "linear:0:1:40%"},
     "cyclical warm-up": {"objective": "beta_vae", "beta": "cyclical:0:1:25%"},
     "3 encoder steps": {**_ELBO, "encoder_steps": "3"},
+    "delta-posterior, 0.25 a latent": {**_ELBO, "posterior_min_kl": "0.25"},
+    "without skip connections": {**_ELBO, "latent_gates": "first"},
 }
 
 
 def choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
-    """A cell for each remedy."""
-    del settings, config_of
-    return crossed({collapse_results.AXIS: REMEDIES})
+    """A cell for each remedy.
+
+    Raises:
+      UserError: a model that is conditioned on labels.
+    """
+    del config_of
+    if settings.get("condition", "none") != "none":
+        raise UserError(
+            f"--condition={settings['condition']} does not go with the study collapse, which "
+            "measures I(x; z), not I(x; z | y); leave it out."
+        )
+    return crossed({collapse_analysis.AXIS: REMEDIES})
 
 
 def drawing(path: Path, sweep: dict[str, Any]) -> str:
@@ -67,4 +81,5 @@ STUDY = Study(
     table=_TABLE,
     kept_in=_KEPT_IN,
     drawing=drawing,
+    after_training=collapse_analysis.compute,
 )

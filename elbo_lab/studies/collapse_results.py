@@ -1,5 +1,6 @@
 """The results of the study collapse: their file, and the table made of it."""
 
+import math
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,12 @@ from elbo_lab import json_files
 from elbo_lab.reports import documents, html_parts, sweep_cells
 from elbo_lab.reports.sweep_cells import NOT_APPLICABLE
 from elbo_lab.reports.tables import number_and_error
-from elbo_lab.studies import stored_results
+from elbo_lab.studies import collapse_analysis, stored_results
+from elbo_lab.studies.collapse_analysis import AXIS, MEASURES
 from elbo_lab.sweeps import sweep_reporting
 from elbo_lab.training.metrics import read_metrics
 
 FILE = "collapse.json"
-# The axis of the grid.
-AXIS = "remedy"
 # What is drawn over the steps: the mean KL of training batches, and L_K of the first test images.
 KL, PROBE = "kl", "test_log_likelihood"
 _VALUE = {"mean": float, "standard_error": float | None}
@@ -31,7 +31,8 @@ _ROW = {
     "active_units": float,
     "seconds": float,
     "curves": _CURVES,
-}
+    "examples?": int,
+} | {f"{name}?": _VALUE for name in MEASURES}
 _KIND = {
     "command": str,
     "devices": list[str],
@@ -56,6 +57,7 @@ def content(path: Path, sweep: dict[str, Any]) -> dict[str, Any] | None:
     if not done:
         return None
     config = done[0]["config"]
+    measured = collapse_analysis.read(path)
     return {
         **{name: sweep[name] for name in ("elbo_lab", "jax", "date", "devices")},
         "command": stored_results.shown_command(sweep["command"]),
@@ -64,7 +66,7 @@ def content(path: Path, sweep: dict[str, Any]) -> dict[str, Any] | None:
         "steps": done[0]["steps"],
         "replicates": config["replicates"],
         **{name: config[name] for name in ("batch_size", "eval_k")},
-        "rows": [_row(path, cell) for cell in done],
+        "rows": [_row(path, cell) | _measures(cell, measured) for cell in done],
     }
 
 
@@ -82,6 +84,22 @@ def _row(path: Path, cell: dict[str, Any]) -> dict[str, Any]:
     }
     if difference := sweep_cells.difference(cell):
         row["difference"] = difference
+    return row
+
+
+def _measures(cell: dict[str, Any], measured: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means of the measures over the replicates of a cell; {} if they are not computed yet.
+
+    Standard errors are over replicates, or over the test images of a single one.
+    """
+    own = [row for row in measured if row["name"] == cell["values"][AXIS]]
+    if not own or any(row[name] is None for row in own for name in MEASURES):
+        return {}
+    row: dict[str, Any] = {"examples": own[0]["examples"]}
+    for name in MEASURES:
+        row[name] = stored_results.mean_and_error([replicate[name] for replicate in own])
+        if len(own) == 1:
+            row[name]["standard_error"] = own[0][f"{name}_error"]
     return row
 
 
@@ -127,7 +145,8 @@ def read(folder: Path) -> dict[str, Any] | None:
 def head(results: dict[str, Any]) -> tuple[str, ...]:
     """The heads of the table's columns."""
     bound = f"test L_{results['eval_k']}"
-    return ("remedy", bound, "minus none", "ELBO", "KL", "active units", "s of training")
+    measures = ("I(x; z)", "KL(q(z) || p(z))")
+    return ("remedy", bound, "minus none", "ELBO", "KL", *measures, "active units", "s of training")
 
 
 def rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -136,25 +155,38 @@ def rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _texts(row: dict[str, Any]) -> tuple[str, ...]:
-    value, error = number_and_error(*(row["log_likelihood"][name] for name in _VALUE))
     difference = NOT_APPLICABLE
     if "difference" in row:
         difference = html_parts.interval(row["difference"]).replace("\N{MINUS SIGN}", "-")
     return (
         row["name"],
-        f"{value} +- {error}" if error else value,
+        _with_error(row["log_likelihood"]),
         difference,
         f"{row['elbo']:.2f}",
         f"{row['kl']:.2f}",
+        *(_with_error(row[name]) if name in row else NOT_APPLICABLE for name in MEASURES),
         f"{row['active_units']:.3g}",
         f"{row['seconds']:.0f}",
     )
+
+
+def _with_error(entry: dict[str, float | None]) -> str:
+    value, error = number_and_error(entry["mean"], entry["standard_error"])
+    return f"{value} +- {error}" if error else value
 
 
 def notes(results: dict[str, Any]) -> list[str]:
     """Explanations of the columns."""
     over = " or ".join(dict.fromkeys(row["over"] for row in results["rows"] if row["over"]))
     errors = f"; +- one standard error over {over}" if over else ""
+    measures = (
+        "I(x; z), the mutual information, and KL(q(z) || p(z)), of the aggregate posterior: of the "
+        "test images alone, by one draw of z for each; their sum is KL but for the noise of the "
+        "draws."
+    )
+    numbers = [row["examples"] for row in results["rows"] if "examples" in row]
+    if numbers:
+        measures += f" I(x; z) is at most log {numbers[0]:,} = {math.log(numbers[0]):.2f}."
     return [
         f"Nats per image of {results['data']}{errors}; minus none: the difference to the first row "
         f"with its interval. {results['steps']:,} steps of {results['batch_size']} images; "
@@ -162,6 +194,7 @@ def notes(results: dict[str, Any]) -> list[str]:
         "KL: KL(q(z|x) || p(z)) of the test images. Active units: of "
         f"{results['latent_dim']} latents, those whose posterior mean has a variance above 0.01 "
         "over the test images.",
+        measures,
         f"Devices: {'; '.join(results['devices'])}. Seconds: without compilation.",
     ]
 

@@ -193,5 +193,4 @@ def read(study: Study, folder: Path) -> dict[str, Any] | None:
     Raises:
       UserError: it cannot be read, or is damaged.
     """
-    path = folder / f"{study.name}.json"
-    return json_files.read(path, kind(study)) if path.exists() else None
+    return stored_results.read(folder / f"{study.name}.json", kind(study))

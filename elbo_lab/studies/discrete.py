@@ -10,6 +10,7 @@ from typing import Any
 from elbo_lab.reports import discrete_figures
 from elbo_lab.studies import analysed_study, discrete_analysis, discrete_results
 from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts, crossed
+from elbo_lab.sweeps import sweep_results
 
 _ELBO = {"objective": "elbo", "k": "1"}
 # The exact gradient first, with which the others are compared.
@@ -34,8 +35,8 @@ def choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
 
 
 def results(path: Path, sweep: dict[str, Any]) -> dict[str, Any] | None:
-    """The stored results; None until all cells are trained."""
-    analysis = discrete_analysis.of_sweep(path, sweep)
+    """The stored results; None while a cell waits, and without an analysis."""
+    analysis = None if sweep_results.is_waiting(sweep) else discrete_analysis.read(path)
     return None if analysis is None else discrete_results.content(sweep, analysis)
 
 
@@ -70,4 +71,5 @@ STUDY = Study(
     table=_table,
     kept_in=_kept_in,
     drawing=drawing,
+    after_training=discrete_analysis.compute,
 )

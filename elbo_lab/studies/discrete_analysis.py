@@ -1,8 +1,8 @@
 """What the study discrete computes from its trained models: log p(x) of the training images, and
-the gradients of all estimators at one point.
+the gradients of all estimators at one point. They are kept in the study's folder, in analysis.json.
 """
 
-import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,18 +11,21 @@ import jax
 import numpy as np
 from jax import Array
 
-from elbo_lab import configs, methods, models
+from elbo_lab import configs, json_files, methods, models
 from elbo_lab.configs import Config
 from elbo_lab.data import Batch
+from elbo_lab.errors import UserError
 from elbo_lab.evaluation.gradients import exact_gradients, gradient_study
 from elbo_lab.evaluation.gradients.exact_gradients import Estimator, Quality
 from elbo_lab.models import NOTHING_GIVEN
-from elbo_lab.runs import derived, examples
+from elbo_lab.runs import examples, rundir
 from elbo_lab.runs.loading import Trained
 from elbo_lab.studies import stored_results
+from elbo_lab.studies.study import Load
 from elbo_lab.sweeps import sweep_results
 from elbo_lab.training import hyper
 
+FILE = "analysis.json"
 # The axis of the grid; the cell with the exact gradient; the cell at whose first replicate, at its
 # end, gradients are taken: its baseline is fitted there.
 AXIS, EXACT, POINT = "estimator", "enumerate", "score, learned baseline"
@@ -30,6 +33,16 @@ AXIS, EXACT, POINT = "estimator", "enumerate", "score, learned baseline"
 GRADIENTS, CHUNK = 1000, 500
 # The parts of the parameters that all methods of the model share.
 _MODEL = ("encoder", "decoder", "prior")
+
+_QUALITY = {"variance": float, "bias": float, "cosine": float, "is_biased": bool}
+_QUALITY |= {"resolution": float | None}  # null: infinite
+_KIND = {
+    "sources": list[str],  # of each run, the digest of its checkpoint
+    "train_log_px": dict[str, list[float]],
+    "num_train": int,
+    "gradients": dict[str, _QUALITY],
+    "batch_size": int,
+}
 
 
 class Analysis(NamedTuple):
@@ -41,40 +54,63 @@ class Analysis(NamedTuple):
     batch_size: int  # images of one gradient
 
 
-class _Cell(NamedTuple):
-    """A trained cell, hashable."""
+def compute(path: Path, sweep: dict[str, Any], load: Load) -> None:
+    """Computes the analysis of the trained cells, once no cell waits, unless it is stored.
 
-    name: str
-    runs: tuple[tuple[Path, int], ...]  # a run's folder and a replicate, of each seed
+    Args:
+      path: the sweep's folder.
+      sweep: the content of its sweep.json.
+      load: reads a trained run.
 
-
-def of_sweep(path: Path, sweep: dict[str, Any]) -> Analysis | None:
-    """The analysis of a sweep; None while a cell waits, or if none has results."""
-    cells = sweep["cells"]
-    if sweep_results.is_waiting(sweep):
-        return None
-    trained = tuple(
-        _Cell(
-            cell["values"][AXIS],
-            tuple((path / run["run"], run["replicate"]) for run in cell["runs"]),
-        )
+    Raises:
+      UserError: a run cannot be loaded, or the file cannot be written.
+    """
+    cells = [cell for cell in sweep["cells"] if stored_results.has_headline(cell)]
+    if not cells or sweep_results.is_waiting(sweep) or rundir.is_read_only(path):
+        return
+    runs = {
+        cell["values"][AXIS]: [load(path / run["run"], run["replicate"]) for run in cell["runs"]]
         for cell in cells
-        if "results" in cell and stored_results.is_complete(cell)
-    )
-    return _of_cells(trained) if trained else None
+    }
+    sources = [trained.digest for own in runs.values() for trained in own]
+    stored = _stored(path)
+    if stored is None or stored["sources"] != sources:
+        analysis = _of_runs(runs)
+        gradients = {name: quality._asdict() for name, quality in analysis.gradients.items()}
+        content = analysis._asdict() | {"gradients": gradients, "sources": sources}
+        stored_results.write(path / FILE, content)
 
 
-@functools.lru_cache(maxsize=1)  # The table and the figure share it.
-def _of_cells(cells: tuple[_Cell, ...]) -> Analysis:
-    some = derived.load_run(*cells[0].runs[0])
+def read(path: Path) -> Analysis | None:
+    """The analysis in a study's folder; None if there is none, or the file is damaged."""
+    stored = _stored(path)
+    if stored is None:
+        return None
+    gradients = {name: _quality(fields) for name, fields in stored["gradients"].items()}
+    return Analysis(**{n: stored[n] for n in Analysis._fields} | {"gradients": gradients})
+
+
+def _stored(path: Path) -> dict[str, Any] | None:
+    try:
+        return json_files.read(path / FILE, _KIND)
+    except UserError:
+        return None
+
+
+def _quality(fields: dict[str, Any]) -> Quality:
+    resolution = math.inf if fields["resolution"] is None else fields["resolution"]
+    return Quality(**fields | {"resolution": resolution})
+
+
+def _of_runs(runs: dict[str, list[Trained]]) -> Analysis:
+    """The analysis of the runs of each cell, one for each seed."""
+    first = {name: own[0] for name, own in runs.items()}
+    some = next(iter(first.values()))
     train = examples.all_of_train(some.config, some.dataset, some.spec).x
     mean_log_px = _mean_log_px(some)
-    first: dict[str, Trained] = {}
-    train_log_px: dict[str, list[float]] = {}
-    for cell in cells:
-        loaded = [derived.load_run(*run) for run in cell.runs]
-        first[cell.name] = loaded[0]
-        train_log_px[cell.name] = [mean_log_px(trained.params, train) for trained in loaded]
+    train_log_px = {
+        name: [mean_log_px(trained.params, train) for trained in own] for name, own in runs.items()
+    }
     size = some.config.batch_size
     return Analysis(train_log_px, len(train), _gradients(first, train[:size]), size)
 

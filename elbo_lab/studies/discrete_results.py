@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from elbo_lab import configs, json_files
+from elbo_lab import configs
 from elbo_lab.reports import documents, html_parts, sweep_cells
 from elbo_lab.reports.sweep_cells import NOT_APPLICABLE
-from elbo_lab.reports.tables import number_and_error
+from elbo_lab.reports.tables import with_error
 from elbo_lab.studies import discrete_analysis, stored_results
 from elbo_lab.studies.discrete_analysis import Analysis
 from elbo_lab.sweeps import sweep_reporting
@@ -54,8 +54,7 @@ def content(sweep: dict[str, Any], analysis: Analysis) -> dict[str, Any]:
     done = [cell for cell in sweep["cells"] if _name(cell) in analysis.train_log_px]
     config = done[0]["config"]
     return {
-        **{name: sweep[name] for name in ("elbo_lab", "jax", "date", "devices")},
-        "command": stored_results.shown_command(sweep["command"]),
+        **stored_results.conditions(sweep),
         "data": config["dataset"],
         "latent_dims": config["latent_dims"],
         "steps": done[0]["steps"],
@@ -116,8 +115,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     Raises:
       UserError: they cannot be read, or are damaged.
     """
-    path = folder / FILE
-    return json_files.read(path, _KIND) if path.exists() else None
+    return stored_results.read(folder / FILE, _KIND)
 
 
 def rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -126,14 +124,13 @@ def rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _texts(row: dict[str, Any]) -> tuple[str, ...]:
-    value, error = number_and_error(row["test"], row["standard_error"])
     difference = NOT_APPLICABLE
     if "difference" in row:
         difference = html_parts.interval(row["difference"]).replace("\N{MINUS SIGN}", "-")
     return (
         row["name"],
         f"{row['objective']}, {row['k']}",
-        f"{value} +- {error}" if error else value,
+        with_error(row["test"], row["standard_error"]),
         difference,
         f"{row['train']:.2f}",
         f"{row['gap']:.2f}",

@@ -8,7 +8,7 @@ from typing import Any
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import scikit_learn
 from elbo_lab.reports import disentangle_figures
-from elbo_lab.studies import analysed_study, disentangle_results
+from elbo_lab.studies import analysed_study, disentangle_analysis, disentangle_results
 from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts
 
 WEIGHTS = {"beta_vae": ("1", "2", "4", "8"), "beta_tcvae": ("2", "4", "8", "16")}
@@ -36,7 +36,7 @@ def choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
 
 
 def drawing(path: Path, sweep: dict[str, Any]) -> str:
-    """SVG of scores against the reconstruction; "" until all cells are trained."""
+    """SVG of scores against the reconstruction; "" until all cells are trained and scored."""
     results = disentangle_results.content(path, sweep)
     return disentangle_figures.figure(results["rows"]) if results else ""
 
@@ -65,4 +65,5 @@ STUDY = Study(
     table=_TABLE,
     kept_in=_KEPT_IN,
     drawing=drawing,
+    after_training=disentangle_analysis.compute,
 )

@@ -4,9 +4,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from elbo_lab import json_files
 from elbo_lab.reports import documents
-from elbo_lab.reports.tables import number_and_error
+from elbo_lab.reports.tables import with_error
 from elbo_lab.runs import disentangling
 from elbo_lab.runs.disentangling import Scores
 from elbo_lab.studies import disentangle_analysis, stored_results
@@ -34,7 +33,7 @@ _KIND = {
 
 
 def content(path: Path, sweep: dict[str, Any]) -> dict[str, Any] | None:
-    """The stored results of a sweep, JSON-ready; None while a cell waits.
+    """The stored results of a sweep, JSON-ready; None while a cell waits, and without scores.
 
     Args:
       path: the sweep's folder.
@@ -42,9 +41,9 @@ def content(path: Path, sweep: dict[str, Any]) -> dict[str, Any] | None:
     """
     if sweep_results.is_waiting(sweep):
         return None
-    rows = []
+    rows, scores = [], disentangle_analysis.read(path)
     for cell in sweep["cells"]:
-        replicates = disentangle_analysis.of_cell(path, cell)
+        replicates = disentangle_analysis.of_cell(cell, scores)
         if not replicates:
             continue
         quantities = {name: cell["results"][name] for name in QUANTITIES}
@@ -61,8 +60,7 @@ def content(path: Path, sweep: dict[str, Any]) -> dict[str, Any] | None:
         return None
     config = sweep["cells"][0]["config"]
     return {
-        **{name: sweep[name] for name in ("elbo_lab", "jax", "date", "devices")},
-        "command": stored_results.shown_command(sweep["command"]),
+        **stored_results.conditions(sweep),
         "data": config["dataset"],
         "epochs": config["epochs"],
         "latent_dim": config["latent_dims"][0],
@@ -76,8 +74,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     Raises:
       UserError: they cannot be read, or are damaged.
     """
-    path = folder / FILE
-    return json_files.read(path, _KIND) if path.exists() else None
+    return stored_results.read(folder / FILE, _KIND)
 
 
 def table(results: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -86,7 +83,7 @@ def table(results: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...
         (
             row["objective"],
             row["weight"],
-            *(_text(*number_and_error(*row[name].values())) for name in (*QUANTITIES, "active")),
+            *(with_error(*row[name].values()) for name in (*QUANTITIES, "active")),
             *(_score(**row[name]) for name in SCORES),
         )
         for row in results["rows"]
@@ -95,11 +92,7 @@ def table(results: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...
 
 
 def _score(mean: float, standard_error: float | None) -> str:
-    return _text(f"{mean:.3f}", "" if standard_error is None else f"{standard_error:.3f}")
-
-
-def _text(number: str, error: str) -> str:
-    return f"{number} +- {error}" if error else number
+    return f"{mean:.3f}" + ("" if standard_error is None else f" +- {standard_error:.3f}")
 
 
 def notes(results: dict[str, Any]) -> list[str]:

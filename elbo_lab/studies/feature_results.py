@@ -1,14 +1,10 @@
 """The results of the study features: their file, and the table made of it."""
 
-import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from elbo_lab import json_files
 from elbo_lab.reports import documents
-from elbo_lab.reports.tables import number_and_error
+from elbo_lab.reports.tables import with_error
 from elbo_lab.studies import feature_analysis, stored_results
 from elbo_lab.sweeps import sweep_reporting
 
@@ -47,17 +43,16 @@ def rows_of(probed: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for method, labels in sorted(values, key=lambda pair: (order.index(pair[0]), pair[1])):
         own = values[method, labels]
-        error = float(np.std(own, ddof=1) / math.sqrt(len(own))) if len(own) > 1 else None
-        row = {"method": method, "labels": labels, "accuracy": float(np.mean(own))}
-        rows.append(row | {"standard_error": error, "seeds": len(own)})
+        accuracy = stored_results.mean_and_error(own)
+        row = {"method": method, "labels": labels, "accuracy": accuracy["mean"]}
+        rows.append(row | {"standard_error": accuracy["standard_error"], "seeds": len(own)})
     return rows
 
 
 def content(sweep: dict[str, Any], probed: dict[str, Any]) -> dict[str, Any]:
     """The stored results of a sweep and its probes, JSON-ready."""
     return {
-        **{name: sweep[name] for name in ("elbo_lab", "jax", "date", "devices")},
-        "command": stored_results.shown_command(sweep["command"]),
+        **stored_results.conditions(sweep),
         **{name: probed[name] for name in ("data", "train", "test")},
         "rows": rows_of(probed),
     }
@@ -69,8 +64,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     Raises:
       UserError: they cannot be read, or are damaged.
     """
-    path = folder / FILE
-    return json_files.read(path, _KIND) if path.exists() else None
+    return stored_results.read(folder / FILE, _KIND)
 
 
 def table(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -84,8 +78,7 @@ def table(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, 
 
 def _percent(row: dict[str, Any]) -> str:
     error = row["standard_error"]
-    value, error = number_and_error(100 * row["accuracy"], None if error is None else 100 * error)
-    return f"{value} +- {error}" if error else value
+    return with_error(100 * row["accuracy"], None if error is None else 100 * error)
 
 
 def notes(results: dict[str, Any]) -> list[str]:

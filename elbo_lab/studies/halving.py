@@ -36,8 +36,7 @@ def is_complete(sweep: dict[str, Any]) -> bool:
     Args:
       sweep: the content of the rung's sweep.json.
     """
-    reasons = (reason for cell in sweep["cells"] for reason in cell.get("failures", {}).values())
-    return sweep_results.WAITING not in reasons
+    return not sweep_results.is_waiting(sweep)
 
 
 def quantity(sweep: dict[str, Any]) -> dict[str, str] | None:

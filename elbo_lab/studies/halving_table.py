@@ -6,7 +6,7 @@ from typing import Any
 from elbo_lab import json_files
 from elbo_lab.reports import documents
 from elbo_lab.reports.sweep_cells import NOT_APPLICABLE
-from elbo_lab.reports.tables import number_and_error
+from elbo_lab.reports.tables import with_error
 from elbo_lab.sweeps import sweep_reporting
 
 _RESULT = {
@@ -77,8 +77,7 @@ def rows(content: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]
 def _value(entry: dict[str, Any]) -> str:
     if entry.get("value") is None:
         return "failed" if entry["failure"] else NOT_APPLICABLE
-    value, error = number_and_error(entry["value"], entry["standard_error"])
-    return f"{value} +- {error}" if error else value
+    return with_error(entry["value"], entry["standard_error"])
 
 
 def _seconds(entry: dict[str, Any]) -> str:

@@ -76,7 +76,8 @@ def compute(path: Path, sweep: dict[str, Any], load: Load) -> None:
     sources = {run.trained.digest for run in runs}
     # Rows of runs that were trained again since are dropped.
     rows = [row for row in stored["runs"] if row["source"] in sources]
-    known = {row["source"] for row in rows}
+    # The replicates of a run share its checkpoint.
+    known = {(row["source"], row["seed"]) for row in rows}
     # Runs with the same latents have the same model: its measurement is compiled once.
     measure_of = {run.latents: aggregate_posterior.make_measure(run.trained.method) for run in runs}
     parts: list[tuple[str, Callable[[], list[dict[str, Any]]]]] = []
@@ -85,7 +86,7 @@ def compute(path: Path, sweep: dict[str, Any], load: Load) -> None:
     if not stored["gaussians"]:
         parts.append(("gaussians", gaussian_rows))
     for run in runs:
-        if run.trained.digest not in known:
+        if (run.trained.digest, run.trained.config.seed) not in known:
             parts.append(("runs", functools.partial(_run_rows, run, measure_of[run.latents])))
     content = stored | {"runs": rows}
     progress = Progress("estimates", len(parts), 0, "parts")
@@ -179,8 +180,7 @@ def _mean(name: str, values: Any) -> dict[str, float]:
 
 def _places(path: Path, sweep: dict[str, Any]) -> list[tuple[str, int, tuple[Path, int]]]:
     """Latents, epochs, and directory with replicate of each run; [] until all are trained."""
-    cells = sweep["cells"]
-    if any(sweep_results.WAITING in cell.get("failures", {}).values() for cell in cells):
+    if sweep_results.is_waiting(sweep):
         return []
     return [
         (
@@ -188,7 +188,7 @@ def _places(path: Path, sweep: dict[str, Any]) -> list[tuple[str, int, tuple[Pat
             int(cell["values"][EPOCHS]),
             (path / run["run"], run["replicate"]),
         )
-        for cell in cells
+        for cell in sweep["cells"]
         for run in cell.get("runs", [])
     ]
 

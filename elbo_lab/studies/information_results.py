@@ -5,11 +5,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from elbo_lab import json_files
 from elbo_lab.reports import documents
-from elbo_lab.reports.tables import number_and_error
+from elbo_lab.reports.tables import with_error
 from elbo_lab.runs import informing
 from elbo_lab.studies import information_analysis, stored_results
 from elbo_lab.studies.information_analysis import DIM, OF_RUNS
@@ -51,8 +48,7 @@ def content(path: Path, sweep: dict[str, Any]) -> dict[str, Any] | None:
         return None
     rows = [_training_row(cell, stored["runs"]) for cell in done]
     return {
-        **{name: sweep[name] for name in ("elbo_lab", "jax", "date", "devices")},
-        "command": stored_results.shown_command(sweep["command"]),
+        **stored_results.conditions(sweep),
         "data": done[0]["config"]["dataset"],
         "dim": DIM,
         "laws": stored["laws"],
@@ -77,11 +73,12 @@ def _training_row(cell: dict[str, Any], runs: list[dict[str, Any]]) -> dict[str,
     row |= {"elbo": elbo["mean"], "elbo_error": elbo["standard_error"]}
     for name in OF_RUNS:
         values = [run[name] for run in own]
-        error = own[0][f"{name}_error"]
-        if len(own) > 1 and None not in values:
-            error = float(np.std(values, ddof=1) / math.sqrt(len(own)))
-        row[name] = None if None in values else float(np.mean(values))
-        row[f"{name}_error"] = error
+        row |= {name: own[0][name], f"{name}_error": own[0][f"{name}_error"]}
+        if None in values:
+            row[name] = None
+        elif len(own) > 1:
+            over_seeds = stored_results.mean_and_error(values)
+            row |= {name: over_seeds["mean"], f"{name}_error": over_seeds["standard_error"]}
     return row
 
 
@@ -91,8 +88,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     Raises:
       UserError: they cannot be read, or are damaged.
     """
-    path = folder / FILE
-    return json_files.read(path, _KIND) if path.exists() else None
+    return stored_results.read(folder / FILE, _KIND)
 
 
 def laws_table(results: dict[str, Any]) -> _Table:
@@ -147,8 +143,7 @@ def _cell(row: dict[str, Any], name: str) -> str:
     error = row[f"{name}_error"]
     if abs(row[name]) < 5e-4 and error is not None and error < 5e-4:
         return "0.000"  # rounding errors of float32
-    value, error = number_and_error(row[name], error)
-    return f"{value} +- {error}" if error else value
+    return with_error(row[name], error)
 
 
 def _decimal(value: float) -> str:

@@ -4,11 +4,10 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from elbo_lab import json_files
 from elbo_lab.models.conditions import LABEL
 from elbo_lab.reports import documents
 from elbo_lab.reports.sweep_cells import NOT_APPLICABLE
-from elbo_lab.reports.tables import number_and_error
+from elbo_lab.reports.tables import with_error
 from elbo_lab.studies import stored_results
 from elbo_lab.studies.label_analysis import AXIS, VALUE
 from elbo_lab.sweeps import sweep_reporting
@@ -43,8 +42,7 @@ def content(sweep: dict[str, Any], classified: dict[str, Any]) -> dict[str, Any]
     done = [cell for cell in sweep["cells"] if stored_results.is_complete(cell)]
     config = done[0]["config"]
     return {
-        **{name: sweep[name] for name in ("elbo_lab", "jax", "date", "devices")},
-        "command": stored_results.shown_command(sweep["command"]),
+        **stored_results.conditions(sweep),
         "data": config["dataset"],
         "test": sweep["data"][0]["test_images"],
         "draws": config["eval_k"],
@@ -82,8 +80,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     Raises:
       UserError: they cannot be read, or are damaged.
     """
-    path = folder / FILE
-    return json_files.read(path, _KIND) if path.exists() else None
+    return stored_results.read(folder / FILE, _KIND)
 
 
 def models_table(results: dict[str, Any]) -> _Table:
@@ -121,9 +118,7 @@ def classifiers_table(results: dict[str, Any]) -> _Table:
 def _text(value: dict[str, float | None], scale: float = 1) -> str:
     """A mean with its standard error, both multiplied by `scale`."""
     error = value["standard_error"]
-    scaled_error = None if error is None else scale * error
-    mean, error = number_and_error(scale * value["mean"], scaled_error)
-    return f"{mean} +- {error}" if error else mean
+    return with_error(scale * value["mean"], None if error is None else scale * error)
 
 
 def models_note(results: dict[str, Any]) -> str:

@@ -1,6 +1,5 @@
 """What the study mixtures computes from a trained mixture: EM's path, and log p(x) = ELBO + KL."""
 
-import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,9 @@ from elbo_lab.distributions.mixtures import responsibilities
 from elbo_lab.evaluation.finite_latents import decomposition
 from elbo_lab.models import NOTHING_GIVEN
 from elbo_lab.models.mixture import EMMixture
-from elbo_lab.runs import derived, examples
+from elbo_lab.runs import examples
+from elbo_lab.runs.loading import Trained
+from elbo_lab.studies.study import Load
 
 # Iterations of EM in the path.
 ITERATIONS = 30
@@ -47,18 +48,43 @@ class Analysis(NamedTuple):
     density: Density | None  # None in other than two dimensions
 
 
+# Directory and replicate of a run -> what the table and the figure share.
+_analysed: dict[tuple[Path, int], Analysis] = {}
+
+
+def compute(path: Path, sweep: dict[str, Any], load: Load) -> None:
+    """Analyses the sweep's first cell, for `of_sweep`.
+
+    Args:
+      path: the sweep's folder.
+      sweep: the content of its sweep.json.
+      load: reads a trained run.
+
+    Raises:
+      UserError: the run cannot be loaded.
+    """
+    place = _place(path, sweep)
+    if place is not None and place not in _analysed:
+        _analysed[place] = _of_run(load(*place))
+
+
 def of_sweep(path: Path, sweep: dict[str, Any]) -> Analysis | None:
-    """The analysis of a sweep's first cell; None until it is trained, or if EM did not fit it."""
+    """The analysis of a sweep's first cell, once `compute` has made it; None until it is trained,
+    or if EM did not fit it.
+    """
+    return _analysed.get(_place(path, sweep))
+
+
+def _place(path: Path, sweep: dict[str, Any]) -> tuple[Path, int] | None:
+    """Directory and replicate of the first run of the first cell, if EM fitted it."""
     cell = sweep["cells"][0]
     if not cell.get("runs") or cell["config"]["fit"] != "em":
         return None
     run = cell["runs"][0]
-    return _of_run(path / run["run"], run["replicate"])
+    return path / run["run"], run["replicate"]
 
 
-@functools.lru_cache(maxsize=1)  # The table and the figure share it.
-def _of_run(path: Path, replicate: int) -> Analysis:
-    trained = derived.load_run(path, replicate)
+def _of_run(trained: Trained) -> Analysis:
     model = models.make(trained.config, trained.spec)
     law = model.distribution(trained.params, trained.stats, NOTHING_GIVEN)
     train = examples.all_of_train(trained.config, trained.dataset, trained.spec).x

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from elbo_lab import json_files
 from elbo_lab.reports import documents
-from elbo_lab.reports.tables import number_and_error
+from elbo_lab.reports.tables import with_error
 from elbo_lab.studies import stored_results
 from elbo_lab.studies.mixture_analysis import Analysis
 from elbo_lab.sweeps import sweep_reporting
@@ -38,8 +37,7 @@ def content(sweep: dict[str, Any], analysis: Analysis) -> dict[str, Any]:
     done = [cell for cell in sweep["cells"] if stored_results.is_complete(cell)]
     config = sweep["cells"][0]["config"]
     return {
-        **{name: sweep[name] for name in ("elbo_lab", "jax", "date", "devices")},
-        "command": stored_results.shown_command(sweep["command"]),
+        **stored_results.conditions(sweep),
         "data": config["dataset"],
         "components": config["components"],
         "axes": list(sweep["grid"]),
@@ -70,16 +68,14 @@ def read(folder: Path) -> dict[str, Any] | None:
     Raises:
       UserError: they cannot be read, or are damaged.
     """
-    path = folder / FILE
-    return json_files.read(path, _KIND) if path.exists() else None
+    return stored_results.read(folder / FILE, _KIND)
 
 
 def cells_table(results: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Head and rows of the table of cells."""
     rows = []
     for cell in results["cells"]:
-        value, error = number_and_error(cell["log_px"], cell["standard_error"])
-        value = f"{value} +- {error}" if error else value
+        value = with_error(cell["log_px"], cell["standard_error"])
         rows.append((*cell["values"], value, f"{cell['steps']:,}"))
     return (*results["axes"], "log p(x)", "steps"), rows
 

@@ -63,4 +63,5 @@ STUDY = Study(
     table=_table,
     kept_in=_kept_in,
     drawing=drawing,
+    after_training=mixture_analysis.compute,
 )

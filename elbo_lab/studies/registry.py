@@ -3,6 +3,7 @@
 from elbo_lab.studies import (
     ablate_protocol,
     autoencoder,
+    codebooks,
     collapse,
     discrete,
     disentangle,
@@ -41,5 +42,6 @@ _MODULES = (
     information,
     collapse,
     disentangle,
+    codebooks,
 )
 STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in _MODULES}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from elbo_lab import json_files
 from elbo_lab.errors import UserError
 from elbo_lab.files import write_summary
 from elbo_lab.sweeps import sweep_results
@@ -56,6 +57,25 @@ def write(path: Path, content: dict[str, Any]) -> None:
     except OSError as error:
         raise UserError(f"cannot make the folder {path.parent}: {error.strerror}") from error
     write_summary(path, content)
+
+
+def read(path: Path, kind: Any) -> dict[str, Any] | None:
+    """The content of a file that `write` wrote; None if there is none.
+
+    Args:
+      path: the file.
+      kind: of the content, as `json_files` checks it.
+
+    Raises:
+      UserError: it cannot be read, or is damaged.
+    """
+    return json_files.read(path, kind) if path.exists() else None
+
+
+def conditions(sweep: dict[str, Any]) -> dict[str, Any]:
+    """What the results of a sweep are stored with: versions, date, devices and the command."""
+    names = ("elbo_lab", "jax", "date", "devices")
+    return {name: sweep[name] for name in names} | {"command": shown_command(sweep["command"])}
 
 
 def mean_and_error(values: Sequence[float]) -> dict[str, float | None]:

@@ -30,8 +30,9 @@ from elbo_lab.training.step import TrainState
 Optimizer = optax.GradientTransformationExtraArgs
 # The two parts of a latent-variable model's parameters, for `--encoder_steps`.
 _INFERENCE, _GENERATION = "inference", "generation"
-# Parameters of the inference network's part: a learned baseline serves its gradient alone.
-_OF_INFERENCE = ("encoder", "baseline")
+# Parameters of the inference network's part: a learned baseline serves its gradient alone, and a
+# GAN's discriminator, which has its layers, stands in its place.
+_OF_INFERENCE = ("encoder", "baseline", "critic")
 
 
 def make(config: Config) -> Optimizer:
@@ -40,9 +41,9 @@ def make(config: Config) -> Optimizer:
     Its `update` takes learning_rate [] and step [] by name, and returns what is added to the
     parameters: the learning rate and the sign are in it.
 
-    With encoder_steps = N > 1 the encoder moves at every step. The decoder and the prior, with
-    their part of the optimizer's state, change at the steps N - 1, 2 N - 1, ... alone, and not by
-    a bit at the others (He et al. 2019).
+    With encoder_steps = N > 1 the encoder, or a GAN's discriminator, moves at every step. The
+    decoder and the prior, with their part of the optimizer's state, change at the steps N - 1,
+    2 N - 1, ... alone, and not by a bit at the others (He et al. 2019).
 
     Args:
       config: reads optimizer, optimizer_options, encoder_steps, clip_norm.

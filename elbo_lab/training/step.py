@@ -12,6 +12,7 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch
 from elbo_lab.methods.base import Loss
+from elbo_lab.parts import number_of_parts
 
 # Reductions of the batch's losses [B] to the scalar that a step differentiates.
 BATCH_GRADIENTS: dict[str, Callable[[Array], Array]] = {"mean": jnp.mean, "sum": jnp.sum}
@@ -71,6 +72,7 @@ class Stepper(NamedTuple):
     at_step: Callable[[dict[str, Array], Array], dict[str, Array]]
     reduce: Callable[[Array], Array]  # losses [B] -> []: one of BATCH_GRADIENTS
     ema: float = 0.0  # decay of the averaged weights; 0: there are none
+    gradient_batch: int | None = None  # of `Method`
 
 
 def train_step(
@@ -93,13 +95,7 @@ def train_step(
       The new state, and each term's mean over the batch, [].
     """
     hparams = stepper.at_step(hparams, state.step)
-
-    def batch_loss(params: Any) -> tuple[Array, tuple[dict[str, Array], Any]]:
-        loss = stepper.loss(key, params, state.stats, batch, hparams)
-        chex.assert_shape([loss.loss, *loss.terms.values()], batch.x.shape[:1])
-        return stepper.reduce(loss.loss), (jax.tree.map(jnp.mean, loss.terms), loss.stats)
-
-    (_, (terms, stats)), grads = jax.value_and_grad(batch_loss, has_aux=True)(state.params)
+    grads, terms, stats = _gradient(stepper, hparams, state, key, batch)
     # Optax multiplies floats with integer counts, which strict promotion forbids.
     with jax.numpy_dtype_promotion("standard"):
         updates, opt_state = stepper.optimizer.update(
@@ -117,6 +113,42 @@ def train_step(
     is_finite[GRADIENT] = _gradient_is_finite(grads)
     failure = state.failure.updated(state.step, is_finite)
     return TrainState(state.step + 1, params, opt_state, failure, stats, average), terms
+
+
+def _gradient(
+    stepper: Stepper, hparams: dict[str, Array], state: TrainState, key: Array, batch: Batch
+) -> tuple[Any, dict[str, Array], Any]:
+    """The gradient of the reduced loss, each term's mean over the batch, and the new stats."""
+
+    def batch_loss(params: Any, key: Array, batch: Batch) -> tuple[Array, Any]:
+        loss = stepper.loss(key, params, state.stats, batch, hparams)
+        chex.assert_shape([loss.loss, *loss.terms.values()], batch.x.shape[:1])
+        return stepper.reduce(loss.loss), (jax.tree.map(jnp.mean, loss.terms), loss.stats)
+
+    gradient = jax.grad(batch_loss, has_aux=True)
+    size = batch.x.shape[0]
+    number = number_of_parts(size, stepper.gradient_batch)
+    if number == 1:
+        grads, (terms, stats) = gradient(state.params, key, batch)
+        return grads, terms, stats
+
+    def part_of(array: Array) -> Array:
+        """[parts, size / parts, ...]; each device of a sharded batch has some of every part."""
+        return array.reshape(-1, number, *array.shape[1:]).swapaxes(0, 1)
+
+    def added(total: Any, part: tuple[Array, Batch]) -> tuple[Any, None]:
+        grads, (terms, _) = gradient(state.params, *part)
+        return jax.tree.map(jnp.add, total, (grads, terms)), None
+
+    parts = jax.random.split(key, number), jax.tree.map(part_of, batch)
+    first = jax.tree.map(lambda array: array[0], parts)
+    shapes, (terms, _) = jax.eval_shape(gradient, state.params, *first)
+    zeros = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), (shapes, terms))
+    (grads, terms), _ = jax.lax.scan(added, zeros, parts)
+    # The mean of the parts' means, or the sum of their sums.
+    weight = stepper.reduce(jnp.ones(number)) / number
+    grads = jax.tree.map(lambda grad: weight * grad, grads)
+    return grads, jax.tree.map(lambda term: term / number, terms), state.stats
 
 
 def moved_average(average: Any, params: Any, decay: float, step: Array) -> Any:

@@ -79,25 +79,28 @@ def test_peers_compute_and_train_as_this_library(tasks, row, k):
     agree(row, tasks[k])
 
 
-# The gains of the VAE and the belief network differ by draws; the other models have none.
+# The gains of models with draws of latents differ by these; the other models have none.
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "learning_rate", "tolerance"),
+    ("name", "learning_rate", "tolerance"),
     [
         ("conv", 3e-3, 0.3),
         ("sbn", 3e-3, 0.3),
         ("pixelcnn", 1e-3, 1e-3),
+        ("pixelvae", 1e-3, 0.1),
         ("vqvae", 1e-3, 1e-3),
+        ("text", 3e-3, 0.1),
+        ("text_autoregressive", 3e-3, 0.1),
     ],
 )
-def test_pytorch_trains_the_other_models_as_this_library(model, learning_rate, tolerance):
+def test_pytorch_trains_the_other_models_as_this_library(name, learning_rate, tolerance):
     pytest.importorskip("torch", exc_type=ImportError)
-    k = systems.SYSTEMS[model].k
-    with workers.task_folder(8, k, num_images=8, model=model) as folder:
+    _, k, _, model, options = systems.SYSTEMS[name]
+    with workers.task_folder(8, k, num_images=8, model=model, options=options) as folder:
         task = common.read_task(folder, steps=1, replicates=1)
     # With binary images, all of them in every batch, both take the same steps.
     x = task.x[:8]
-    images = (255 * x).astype(np.uint8)
+    images = x if model == "text" else (255 * x).astype(np.uint8)
     task = task._replace(x=x, images=images, learning_rate=learning_rate)
     pair = make_peer(OURS, task), make_peer("pytorch_systems", task)
     starts = [bound_of(peer) for peer in pair]
@@ -155,23 +158,19 @@ def system_line(speed: float, ratio: float) -> dict:
 
 
 def test_other_model_families_are_measured_in_turn_and_kept(monkeypatch, capsys):
-    def measure(model, rows, rounds, burst, say):
+    def measure(name, rows, rounds, burst, say):
         lines = {row: system_line(20.0, 1.0) for row in (OURS, *rows)}
-        return {"model": model, "batch": 128, "parameters": 1234, "rows": lines}
+        return {"model": name, "batch": 128, "parameters": 1234, "rows": lines}
 
     monkeypatch.setattr(systems, "measure_system", measure)
     kept = []
     request = parts.Request(["systems"], [], ["pytorch", "pytorch_compiled", "numpyro"], 3, 0.1)
     parts.measure(request, lambda part, value: kept.append((part, [c["model"] for c in value])))
-    assert kept == [
-        ("systems", ["conv"]),
-        ("systems", ["conv", "sbn"]),
-        ("systems", ["conv", "sbn", "pixelcnn"]),
-        ("systems", ["conv", "sbn", "pixelcnn", "vqvae"]),
-    ]
+    names = list(systems.SYSTEMS)
+    assert kept == [("systems", names[: i + 1]) for i in range(len(names))]
     printed = capsys.readouterr().out
     assert "VQ-VAE, B = 128, 1,234 parameters" in printed
-    assert printed.count("PyTorch eager") == 4 and "NumPyro" not in printed
+    assert printed.count("PyTorch eager") == len(names) and "NumPyro" not in printed
 
 
 def test_tables_of_other_model_families():
@@ -226,7 +225,7 @@ def test_unknown_and_missing_peers_are_refused(monkeypatch):
 
 def test_every_row_has_a_module():
     named = [row for _, rows in peers.PEERS.values() for row in rows]
-    for row in [*named, *peers.SYSTEM_ROWS.values()]:
+    for row in [*named, *peers.SYSTEM_ROWS.values(), *peers.DRAW_ROWS.values(), peers.OUR_DRAWS]:
         assert importlib.util.find_spec(f"benchmarks.peers.{ROWS[row].module}")
 
 

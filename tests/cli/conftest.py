@@ -125,6 +125,19 @@ class CommandLine:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+def command(
+    cli: CommandLine, script: str, *flags: str, status: int = 0
+) -> subprocess.CompletedProcess:
+    """Runs a script whose flags are not those of `experiments.run`; checks its exit status."""
+    line = [sys.executable, "-m", f"experiments.{script}", *flags]
+    line += [f"--compilation_cache_dir={cli.folder / 'cache'}"]
+    options = {"capture_output": True, "text": True, "timeout": TIMEOUT}
+    done = subprocess.run(line, cwd=REPOSITORY, env=cli.environment, **options)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
     """Waits for a condition. The process must be certain to last until then and beyond."""
     deadline = time.monotonic() + TIMEOUT

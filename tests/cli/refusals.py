@@ -47,6 +47,14 @@ SENTENCES = {
         "--model=pixelcnn with --dataset=features:{runs}/conv: model=pixelcnn needs data of levels "
         "(binary images, 256 grey levels, tokens); these are of kind 'real' with levels=None.",
     ),
+    "kernels of a diagonal": (
+        ["run", "--model=pixelrnn", "--rnn=diagonal", "--kernel_size=5"],
+        "--kernel_size=5 needs --rnn=row; got diagonal.",
+    ),
+    "activation of gates": (
+        ["run", "--model=text", "--text_decoder=autoregressive", "--activation=relu"],
+        "--activation=relu needs --text_decoder=positionwise; got autoregressive.",
+    ),
     "an even window": (
         ["run", "--model=pixelvae", "--receptive_field=6"],
         "--model=pixelvae with --dataset=mnist_small: receptive_field must be an odd number of at "
@@ -98,6 +106,10 @@ SENTENCES = {
     "too many layers": (
         ["run", "--model=conv", "--residual_blocks=100000000"],
         "--residual_blocks must be at most 100; got 100000000.",
+    ),
+    "one code": (
+        ["run", "--model=vqvae", "--num_codes=1"],
+        "--num_codes must be at least 2; got 1.",
     ),
     "too wide": (
         ["run", "--model=vqvae", "--code_dim=1000000000"],
@@ -191,6 +203,11 @@ SENTENCES = {
         "--condition=label does not go with --objective=gan, whose networks see no label; use "
         "--condition=none.",
     ),
+    "centred images of a gan": (
+        ["run", "--objective=gan", "--center_inputs"],
+        "--center_inputs=true does not go with --objective=gan, whose discriminator sees images as "
+        "they are; use --center_inputs=false.",
+    ),
     "prior of a gan": (
         ["run", "--objective=gan", "--prior=mixture"],
         "--prior=mixture does not go with --objective=gan, which has no q(z|x) and fits no prior; "
@@ -213,7 +230,7 @@ SENTENCES = {
     "a prior with labels": (
         ["run", "--prior=vamp", "--condition=label"],
         "--prior=vamp does not go with --condition=label: it mixes q(z|u), but the inference "
-        "network is q(z|u, y), and p(z) has no label; use standard or mixture.",
+        "network is q(z|u, y), and p(z) has no label; use standard, mixture or flow.",
     ),
     "classes of no model": (
         ["evaluate", "--run={runs}/conv", "--measures=classification"],

@@ -23,7 +23,7 @@ FAMILIES = {
     "pixelvae": (
         *("--model=pixelvae", "--hidden_dims=", "--channels=4", "--width=4", "--layers=1"),
         *("--receptive_field=5", "--latent_features=2", "--decoder_dropout=0.2"),
-        "--encoder_steps=2",
+        *("--encoder_steps=2", "--posterior_min_kl=0.1"),
     ),
     "vqvae": (
         *("--model=vqvae", "--hidden_dims=", "--latent_dims=", "--channels=4,4"),

@@ -1,14 +1,11 @@
 """A run whose q(z|x) and p(z) are flows, from the command line: trained, sampled, loaded."""
 
-import subprocess
-import sys
-
 import jax
 import numpy as np
 import pytest
 
 import elbo_lab
-from tests.cli.conftest import REPOSITORY
+from tests.cli.conftest import command
 
 pytestmark = pytest.mark.slow
 
@@ -23,11 +20,7 @@ def test_a_run_is_trained_sampled_and_loaded(quick, tmp_path):
     run = tmp_path / "flows"
     done = quick.run(f"--workdir={run}", *FLOWS)
     assert "inverse autoregressive posterior, flow prior" in " ".join(done.stdout.split())
-    line = [sys.executable, "-m", "experiments.sample", f"--run={run}", "--num=5"]
-    line += [f"--out={tmp_path / 'x.npz'}"]
-    options = {"cwd": REPOSITORY, "env": quick.environment, "capture_output": True, "text": True}
-    sampled = subprocess.run(line, timeout=600, **options)
-    assert sampled.returncode == 0, sampled.stderr
+    command(quick, "sample", f"--run={run}", "--num=5", f"--out={tmp_path / 'x.npz'}")
     with np.load(tmp_path / "x.npz") as file:
         assert file["x"].shape == (5, 8, 8)
     trained = elbo_lab.load(run)

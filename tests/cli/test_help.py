@@ -37,6 +37,7 @@ FLAGS = {
         *("data_dir", "manual_dir"),
     },
     "tools.make_mnist_small": {"idx_dir", "output"},
+    "tools.make_explicit_rows": {"runs", "results_dir", "list"},
 }
 INTERRUPTED = """\
 import os, signal

@@ -1,8 +1,6 @@
 """Models that are conditioned on labels, from the command line: trained, classified, sampled."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -13,9 +11,9 @@ from scipy.special import logsumexp
 
 import elbo_lab
 from elbo_lab.data import digest
+from tests.cli.conftest import command
 
 pytestmark = pytest.mark.slow
-REPOSITORY = Path(__file__).resolve().parents[2]
 FLAGS = ("--tensorboard=false", "--condition=label")
 MODELS = {
     "mlp": (),
@@ -24,17 +22,6 @@ MODELS = {
         "--output_width=4",
     ),
 }
-
-
-def command(quick, script: str, *flags: str, status: int = 0) -> subprocess.CompletedProcess:
-    """Runs a script whose flags are not those of `experiments.run`."""
-    line = [sys.executable, "-m", f"experiments.{script}", *flags]
-    line += [f"--compilation_cache_dir={quick.folder / 'cache'}"]
-    options = {"capture_output": True, "text": True, "timeout": 600}
-    done = subprocess.run(line, cwd=REPOSITORY, env=quick.environment, **options)
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.fixture(scope="module", params=MODELS)

@@ -17,9 +17,9 @@ from scipy.special import expit, log_expit
 import elbo_lab
 from elbo_lab.runs import derived, examples
 from tests.cli import forking, refusals
+from tests.cli.conftest import REPOSITORY, command
 
 pytestmark = pytest.mark.slow
-REPOSITORY = Path(__file__).resolve().parents[2]
 SHORT = ("--epochs=2", "--tensorboard=false")
 CONV = ("--model=conv", "--hidden_dims=", "--latent_dims=2", "--channels=4,4", "--k=2")
 NO_MLP = ("--hidden_dims=", "--latent_dims=")
@@ -28,17 +28,6 @@ VQVAE = (
     "--residual_blocks=0",
 )
 PIXELCNN = ("--model=pixelcnn", *NO_MLP, "--width=4", "--layers=2", "--output_width=4")
-
-
-def command(cli, script: str, *flags: str, status: int = 0) -> subprocess.CompletedProcess:
-    """Runs a script whose flags are not those of `experiments.run`."""
-    line = [sys.executable, "-m", f"experiments.{script}", *flags]
-    line += [f"--compilation_cache_dir={cli.folder / 'cache'}"]
-    options = {"capture_output": True, "text": True, "timeout": 120}
-    done = subprocess.run(line, cwd=REPOSITORY, env=cli.environment, **options)
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 def files_of(path) -> dict[Path, tuple[int, bytes]]:

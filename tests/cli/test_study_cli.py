@@ -1,14 +1,15 @@
 """Studies from the command line: the table, the figure and the page, also of a stopped study."""
 
 import json
+import math
 import signal
-import subprocess
-import sys
 
+import numpy as np
 import pytest
 
+from elbo_lab.runs import derived
 from elbo_lab.studies.registry import STUDIES
-from tests.cli.conftest import REPOSITORY, TIMEOUT, CommandLine
+from tests.cli.conftest import CommandLine, command
 
 pytestmark = pytest.mark.slow
 
@@ -91,24 +92,10 @@ def test_studies_are_listed_and_wrong_ones_are_one_sentence(studying):
         assert words in studying.refused(*flags)
 
 
-def computing(studying, *flags) -> subprocess.CompletedProcess:
-    """Runs the study likelihoods, which takes none of the flags of `studying`."""
-    command = [sys.executable, "-m", "experiments.study", "likelihoods", *flags]
-    cache = f"--compilation_cache_dir={studying.folder / 'cache'}"
-    return subprocess.run(
-        [*command, cache],
-        cwd=REPOSITORY,
-        env=studying.environment,
-        timeout=TIMEOUT,
-        capture_output=True,
-        text=True,
-    )
-
-
 def test_a_computed_study_is_complete_once_and_takes_its_own_flags(studying, tmp_path):
     flags = ("--k=3", "--replicates=2", f"--workdir={tmp_path / 'study'}")
-    first = computing(studying, *flags, f"--results_dir={tmp_path / 'results'}")
-    assert first.returncode == 0, first.stderr
+    study = ("study", "likelihoods")  # It takes none of the flags of `studying`.
+    first = command(studying, *study, *flags, f"--results_dir={tmp_path / 'results'}")
     rows = first.stdout.splitlines()
     assert rows[0].split("  ")[0] == "L" and rows[0].endswith("K = 3")
     assert [row.split()[0] for row in rows[1:16]] == ["2"] * 5 + ["8"] * 5 + ["32"] * 5
@@ -117,7 +104,7 @@ def test_a_computed_study_is_complete_once_and_takes_its_own_flags(studying, tmp
     )
     stored = (tmp_path / "study" / "study.json").read_bytes()
     assert (tmp_path / "results" / "likelihoods.json").exists()
-    again = computing(studying, *flags)
+    again = command(studying, *study, *flags)
     assert again.stdout == first.stdout
     assert (tmp_path / "study" / "study.json").read_bytes() == stored
     for own, sentence in [
@@ -128,8 +115,8 @@ def test_a_computed_study_is_complete_once_and_takes_its_own_flags(studying, tmp
         (("--budget=0.1",), "--budget has no effect in the study likelihoods, which trains"),
         (("--k=4", *flags[1:]), "holds the study with other settings (--k=3 --replicates=2 --se"),
     ]:
-        refused = computing(studying, *own)
-        assert refused.returncode == 2 and sentence in refused.stderr, refused.stderr
+        refused = command(studying, *study, *own, status=2)
+        assert sentence in refused.stderr, refused.stderr
         assert refused.stdout == "" and len(refused.stderr.splitlines()) == 1
 
 
@@ -152,13 +139,44 @@ def test_the_study_autoencoder_shows_codes_and_keeps_its_results(studying, tmp_p
 
 
 def test_the_study_disentangle_scores_codes_and_keeps_its_results(studying, tmp_path):
-    flags = ("disentangle", "--dataset=factors", "--replicates=1", "--held_out=5000")
-    flags += (f"--workdir={tmp_path / 'study'}", f"--results_dir={tmp_path / 'results'}")
+    study, sizes = tmp_path / "study", ("--held_out=5500", "--epochs=1", "--latent_dims=2")
+    flags = ("disentangle", "--dataset=factors", "--replicates=1", *sizes, "--tensorboard=false")
+    flags += (f"--workdir={study}", f"--results_dir={tmp_path / 'results'}")
+    killed = studying.interrupted("scores.json.tmp", signal.SIGKILL, *flags)
+    assert killed.returncode == -signal.SIGKILL
     done = studying.run(*flags)
-    assert "FactorVAE" in done.stdout
+    assert "FactorVAE" in done.stdout and "scores 8/8 runs" in done.stderr
+    assert len(json.loads((study / "scores.json").read_text())["rows"]) == 8
     rows = json.loads((tmp_path / "results" / "disentangle.json").read_text())["rows"]
     assert len(rows) == 8 and rows[0]["objective"] == "beta_vae"
     for row in rows:
         scores = [row[name]["mean"] for name in ("mig", "sap", "dci_disentanglement", "beta_vae")]
         assert all(0 <= score <= 1 for score in scores)
-    assert "beta_tcvae" in (tmp_path / "study" / "answer.svg").read_text()
+    assert "beta_tcvae" in (study / "answer.svg").read_text()
+
+
+def test_the_study_codebooks_compares_rates_and_keeps_its_results(studying, tmp_path):
+    path = tmp_path / "study"
+    flags = ("codebooks", "--hidden_dims=", "--channels=4,4", "--code_dim=4", "--epochs=2")
+    flags += (f"--workdir={path}", f"--results_dir={tmp_path / 'results'}")
+    done = studying.run(*flags)
+    assert "VQ-VAE, K = 512" in done.stdout and "VAE, beta = 0.1" in done.stdout
+    assert "table for each position" in (path / "answer.svg").read_text()
+    rows = json.loads((tmp_path / "results" / "codebooks.json").read_text())["rows"]
+    cells = json.loads((path / "sweep.json").read_text())["cells"]
+    assert len(rows) == len(cells) == 10
+    for row, cell in zip(rows, cells, strict=True):
+        name = "log_px_code" if row["model"] == "vqvae" else "reconstruction"
+        assert row["distortion"]["mean"] == pytest.approx(-cell["results"][name]["mean"])
+        if row["model"] == "conv":
+            assert row["bound"]["mean"] == pytest.approx(cell["results"]["elbo"]["mean"], rel=1e-5)
+    # The rate of K = 8 by a count of its 2 x 2 codes, which the data set of its codes has.
+    (run,) = cells[2]["runs"]
+    codes = derived.load(f"codes:{path / run['run']}")
+    lengths = [
+        -math.log((np.sum(codes.x_train[:, m] == code) + 1) / (len(codes.x_train) + 8))
+        for example in codes.x_test
+        for m, code in enumerate(example)
+    ]
+    assert rows[2]["rate"]["mean"] == pytest.approx(sum(lengths) / len(codes.x_test))
+    assert rows[2]["fixed_rate"] == pytest.approx(4 * math.log(8))

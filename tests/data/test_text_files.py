@@ -42,6 +42,7 @@ def test_a_file_of_ones_own(tmp_path, ending):
     assert dataset.x_train.dtype == np.int32 and len(dataset.x_test) == 0
     parts = hold_out(dataset, 1)
     assert len(parts.x_train) == len(parts.x_test) == 1 and parts.text == dataset.text
+    assert parts.notes[-1] == "1 of its 2 examples, drawn once, are the test examples"
 
 
 def test_the_vocabulary_is_part_of_the_digest(tmp_path):
@@ -73,6 +74,12 @@ def test_files_that_are_no_texts_of_equal_length(tmp_path, content, sentence):
     with pytest.raises(UserError) as caught:
         load(str(path))
     assert str(path) in str(caught.value) and sentence in str(caught.value)
+
+
+def test_texts_are_decoded_to_themselves_whatever_their_characters():
+    poems = ["a\0\t", " 床a"]
+    text = Text("".join(sorted(set("".join(poems)))), length=3, line_length=3)
+    assert text.decode(text.encode(poems)) == poems
 
 
 def test_characters_that_a_vocabulary_lacks():

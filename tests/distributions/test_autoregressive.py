@@ -110,6 +110,21 @@ def test_a_vector_drawn_in_parts_and_with_a_state_is_the_vector_drawn_at_once():
     np.testing.assert_array_equal(whole, draws.x)
 
 
+@pytest.mark.parametrize("has_state", [False, True])
+def test_a_draw_is_completed_from_its_beginning_by_the_key_that_drew_it(has_state):
+    plain = linear_law("grey").law
+    steps = running_sums(plain) if has_state else None
+    law = Autoregressive(plain.logits, SPECS["grey"], steps=steps)
+    whole, is_known = plain.sample(jax.random.key(5), (40,)), jnp.arange(3) < 2
+    complete = jax.jit(lambda key, x: law.complete(key, x, 2))
+    beginning = jnp.where(is_known, whole, 1 - whole)
+    assert np.all(beginning[:, 2] != whole[:, 2])
+    np.testing.assert_array_equal(complete(jax.random.key(5), beginning), whole)
+    other = complete(jax.random.key(6), beginning)
+    np.testing.assert_array_equal(other[:, :2], whole[:, :2])
+    assert np.any(other != whole)
+
+
 def test_batch_dimensions_of_the_condition():
     # Given c, x_1 has the logit c and x_2 the logit c (2 x_1 - 1).
     condition = jnp.array([-1.0, 0.5, 2.0])

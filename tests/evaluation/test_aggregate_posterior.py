@@ -111,6 +111,24 @@ def test_blocks_and_windows_are_those_of_loops(posterior, monkeypatch):
     )
 
 
+@pytest.mark.slow
+def test_without_the_models_own_information_nothing_is_decoded():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(NUMBER, DIM)), jnp.float32)
+    method = method_of(diagonal)
+    expected, values = (
+        jax.jit(measure)(jax.random.key(3), (), (), Batch(x))
+        for measure in (
+            aggregate_posterior.make_measure(method),
+            aggregate_posterior.make_measure(
+                SimpleNamespace(**vars(method) | {"decode": None}), with_model=False
+            ),
+        )
+    )
+    assert set(expected) - set(values) == {"model_information"}
+    for name, value in values.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-5, err_msg=name)
+
+
 def linear(coupling: np.ndarray, noise: float):
     """A method with p(z) = N(0, I), p(x|z) = N(W z, s^2 I) and its exact p(z|x) as q(z|x)."""
     data_dim, latent_dim = coupling.shape

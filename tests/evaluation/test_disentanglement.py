@@ -83,6 +83,23 @@ def test_codes_that_are_constant_score_nothing():
     assert (d, c) == (0.0, 0.0)
 
 
+def test_pairs_share_a_factor_and_each_has_its_own_value():
+    # The scale of the noise is the first factor's value, 0, 1 or 2; E|n - n'| = 2 / sqrt(pi).
+    codes = np.hstack([FACTORS, FACTORS[:, :1] * NOISE])
+    means, shared = disentanglement.mean_differences(codes, FACTORS, seed=0, votes=300)
+    assert set(shared) == {0, 1, 2}
+    for f, size in enumerate(SIZES):
+        assert np.all((means[:, f] == 0) == (shared == f))
+        # |v - v'| of independent uniform values has the mean (n^2 - 1) / 3n.
+        others = means[shared != f, f]
+        error = others.std(ddof=1) / np.sqrt(len(others))
+        assert others.mean() == pytest.approx((size**2 - 1) / (3 * size), abs=4 * error)
+    # With one value for the whole group a third of these would be 0, and a third twice the mean.
+    same = means[shared == 0, 3]
+    full = np.mean(np.abs(NOISE - NOISE.T))
+    assert np.all((same > 0.3 * full) & (same < 1.8 * full))
+
+
 def test_dci_of_importances():
     importance = np.array([[3.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
     d, c = disentanglement.dci_of_importance(importance)

@@ -19,6 +19,8 @@ Z = np.random.default_rng(1).normal(size=(5, 2)).astype(np.float32)
 # label, or to a kernel whose last rows are, and to the bias that they are added to.
 MLP = {"latent_dims": (2,), "hidden_dims": (4,), "center_inputs": True}
 CONV = {"model": "conv", "latent_dims": (2,), "channels": (4, 6)}
+PIXELVAE = CONV | {"model": "pixelvae", "receptive_field": 5, "layers": 2, "width": 4}
+PIXELVAE |= {"output_width": 4, "latent_features": 2}
 PIXELS = {"model": "pixelcnn", "width": 4, "layers": 2, "output_width": 4, "first_kernel_size": 3}
 RECURRENT = PIXELS | {"model": "pixelrnn"}
 GATED = [f"gated_{i}" for i in (0, 1)]
@@ -36,6 +38,13 @@ FAMILIES = {
         [
             (("encoder", "trunk", "down_0"), ("encoder", "trunk", "others")),
             (("decoder", "grid"), None),
+        ],
+    ),
+    "pixelvae": (
+        PIXELVAE,
+        [
+            (("encoder", "trunk", "down_0"), ("encoder", "trunk", "others")),
+            (("decoder", "latents", "grid"), None),
         ],
     ),
     "pixelcnn": (
@@ -85,16 +94,8 @@ def without_label(params: dict, layers: list, label: int) -> dict:
     return params
 
 
-@pytest.mark.parametrize(
-    "family",
-    [
-        pytest.param("mlp", marks=pytest.mark.slow),
-        pytest.param("conv", marks=pytest.mark.slow),
-        pytest.param("pixelcnn", marks=pytest.mark.slow),
-        pytest.param("row", marks=pytest.mark.slow),
-        pytest.param("diagonal", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
 def test_given_a_class_a_model_is_one_without_labels_and_with_other_biases(family):
     settings, layers = FAMILIES[family]
     (model, params), (plain, _) = made(settings, "label"), made(settings, "none")
@@ -131,7 +132,7 @@ def test_missing_labels_are_refused():
     model, params = made(MLP, "label")
     with pytest.raises(ValueError, match="needs the label of each example; got none"):
         model.posterior(params, X, NOTHING_GIVEN)
-    for settings in (MLP, CONV, PIXELS, RECURRENT):
+    for settings in (MLP, CONV, PIXELVAE, PIXELS, RECURRENT):
         config = configs.make(**settings, condition="label")
         with pytest.raises(ValueError, match="condition=label needs data with labels"):
             models.make(config, SPEC._replace(classes=None))

@@ -37,3 +37,22 @@ def test_convolutions_equal_their_definition(shape, platform, monkeypatch):
     actual = jax.jit(lambda x: compute(convolutions, x))(x)
     expected = compute(convolutions_float64, np.float64(x))
     chex.assert_trees_all_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_convolution_by_parts_of_the_rows_and_its_derivatives(monkeypatch):
+    """It is linear in each argument: the derivative along v is the convolution of v itself."""
+    monkeypatch.setattr(convolutions, "CACHED", 1)
+    x, kernel, weights = normal(3, 4, 5, 3), normal(4, 4, 3, 2), normal(3, 2, 3, 2)
+    v, along = x[::-1] ** 2, kernel[::-1] ** 2
+
+    def weighted(library, x, kernel):
+        return (weights * library.conv2d(x, kernel, 2)).sum()
+
+    gradient = jax.grad(weighted, argnums=(1, 2))
+    program = jax.jit(lambda x, kernel: gradient(convolutions, x, kernel))
+    assert "while" in program.lower(x, kernel).as_text()  # a loop over parts
+    of_x, of_kernel = program(x, kernel)
+    pairs = (v, kernel), (x, along)
+    expected = [weighted(convolutions_float64, *map(np.float64, pair)) for pair in pairs]
+    actual = [(of_x * v).sum(), (of_kernel * along).sum()]
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)

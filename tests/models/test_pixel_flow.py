@@ -159,6 +159,7 @@ def test_noise_stays_within_its_cube_and_uniform_noise_has_density_one():
 
 REFUSALS = [
     ({"noise_depth": 1}, "--noise_depth=1 needs --dequantization=variational; got uniform."),
+    ({"encoder_steps": 2}, "--encoder_steps=2 needs --dequantization=variational; got uniform."),
     (
         {"objective": "rws"},
         "--objective=rws does not go with --model=flow, whose bounds are functions of the "

@@ -116,12 +116,15 @@ def test_z_reaches_every_pixel():
 
 
 @pytest.mark.parametrize(
-    "spec",
-    [TINY, pytest.param(TINY_COLOUR, marks=pytest.mark.slow)],
-    ids=["binary", "colour"],
+    ("spec", "gates"),
+    [
+        (TINY, "all"),
+        pytest.param(TINY, "first", marks=pytest.mark.slow),
+        pytest.param(TINY_COLOUR, "all", marks=pytest.mark.slow),
+    ],
 )
-def test_masses_given_z_sum_to_one_and_are_those_of_draws(spec):
-    model, params = random_model(spec)
+def test_masses_given_z_sum_to_one_and_are_those_of_draws(spec, gates):
+    model, params = random_model(spec, latent_gates=gates)
     level, z = all_levels(spec), jnp.array([[-0.5], [1.0]])
 
     @jax.jit
@@ -187,6 +190,34 @@ def test_dropped_pixels_are_mid_grey_and_only_under_a_key():
     np.testing.assert_array_equal(evaluated, without)
     np.testing.assert_allclose(trained, expected, rtol=1e-5, atol=1e-5)
     assert np.max(np.abs(trained - evaluated)) > 1e-2
+
+
+def test_without_skip_connections_later_gates_see_no_z():
+    """It is the model of all gates with the kernels of its later features at zero."""
+    model, params = random_model(TINY, latent_gates="first")
+    complete, expected_params = random_model(TINY)
+    layers = params["decoder"]["pixels"]
+    assert set(layers["gated_0"]) == {*layers["gated_1"], "features_above", "features_left"}
+
+    def with_zeros(path, expected):
+        own = layers
+        for entry in path:
+            own = own.get(entry.key) if own is not None else None
+        return np.zeros_like(expected) if own is None else own
+
+    network = jax.tree.map_with_path(with_zeros, expected_params["decoder"]["pixels"])
+    expected_params = params | {"decoder": params["decoder"] | {"pixels": network}}
+    x, z = images(TINY, levels(TINY, 4)), jnp.linspace(-1, 1, 4)[:, None]
+
+    @jax.jit
+    def logits(params, expected_params):
+        law = complete.likelihood(expected_params, z, NOTHING_GIVEN)
+        own = [model.likelihood(params, z, NOTHING_GIVEN).logits(x) for z in (z, -z)]
+        return law.logits(x), *own
+
+    expected, actual, other = logits(params, expected_params)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+    assert np.min(np.max(np.abs(other - actual), axis=-1)) > 1e-3
 
 
 @pytest.mark.slow
@@ -272,7 +303,7 @@ def test_a_state_starts_at_the_frequencies_of_the_data():
         ({"receptive_field": 4}, BINARY, "receptive_field must be an odd number .* got 4"),
         ({"receptive_field": 1}, BINARY, "receptive_field must be an odd number .* got 1"),
         ({"latent_dims": (4, 2)}, BINARY, "latent_dims=4,2: the model pixelvae has one layer"),
-        ({"width": 2}, COLOUR, "width must be at least the number of colours, 3; got 2"),
+        ({"width": 2}, COLOUR, "width must be at least the number of channels, 3; got 2"),
         ({}, Spec("token", (7, 7), 64), "The model pixelvae takes images, not tokens"),
         ({}, Spec("image", (7, 7), None), "needs images of levels .* with levels=None"),
         ({}, Spec("real", (20,), None), "Convolutions take images"),

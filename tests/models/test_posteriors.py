@@ -188,6 +188,29 @@ REFUSALS = [
         {"posterior": "full", "posterior_width": (9, 8)},
         "--posterior_width=9,8 needs --posterior=iaf; got full.",
     ),
+    (
+        {"posterior": "lowrank", "posterior_min_kl": 0.25},
+        "--posterior_min_kl=0.25 needs --posterior=diagonal; got lowrank.",
+    ),
+    (
+        {"posterior_min_kl": 0.25, "prior": "mixture"},
+        "--posterior_min_kl=0.25 needs --prior=standard, since it bounds the KL to N(0, I); got "
+        "mixture.",
+    ),
+    (
+        {"posterior_min_kl": 0.25, "latent_dims": (4, 3)},
+        "--posterior_min_kl=0.25 needs one stochastic layer, since the lower ones have learned "
+        "priors; got --latent_dims=4,3.",
+    ),
+    (
+        {"posterior_min_kl": 11.0},
+        "--posterior_min_kl must be a number of at least 0 and at most 10; got 11.0.",
+    ),
+    (
+        {"objective": "autoencoder", "posterior_min_kl": 0.25, "k": None},
+        "--posterior_min_kl=0.25 does not go with --objective=autoencoder, which decodes the means "
+        "of q(z|x) and fits no prior; valid: 0.0.",
+    ),
     ({"prior_flow": "spline"}, "--prior_flow=spline needs --prior=flow; got standard."),
     ({"prior": "vamp", "prior_depth": 3}, "--prior_depth=3 needs --prior=flow; got vamp."),
     ({"prior_width": (9,)}, "--prior_width=9 needs --prior=flow; got standard."),

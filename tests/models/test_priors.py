@@ -62,7 +62,7 @@ def test_a_learned_mixture_has_the_density_and_draws_of_numpy():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["image", pytest.param("real", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["image", "real"])
 def test_a_vamp_prior_is_the_mixture_of_the_posteriors_of_its_inputs(kind):
     spec = SPEC if kind == "image" else Spec("real", (6,), None)
     likelihood = "bernoulli" if kind == "image" else "gaussian"

@@ -9,6 +9,7 @@ import pytest
 from scipy.special import expit, logsumexp
 
 from elbo_lab.data import Batch, Spec
+from elbo_lab.distributions import Autoregressive
 from elbo_lab.models import NOTHING_GIVEN, Given, text
 from elbo_lab.models.networks.text import GatedConvolution
 
@@ -45,6 +46,22 @@ def test_a_gated_convolution_is_the_sum_over_its_kernel(causal):
         expected[n, t] += features[:3] * expit(features[3:])
     output = network.apply({"params": params}, *inputs)
     np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_positionwise_decoder_is_its_formula_and_logits_start_at_the_frequencies():
+    """softmax(W tanh(A_t z + b_t) + c), with c the logarithms of the counts plus one."""
+    model = text.make(text.TextOptions(**SIZES), SPEC)
+    x = np.int32([[0, 0, 1, 0], [2, 0, 0, 0]])
+    params = jax.jit(model.init)(jax.random.key(0), Batch(jnp.asarray(x)))
+    decoder = jax.tree.map(np.float64, params["decoder"])
+    np.testing.assert_allclose(
+        decoder["logits"]["bias"], np.log([7 / 11, 2 / 11, 2 / 11]), rtol=1e-5
+    )
+    z = np.random.default_rng(3).normal(size=(2, 2))
+    h = np.tanh(z @ decoder["positions"]["kernel"]).reshape(2, 4, SIZES["width"])
+    logits = h @ decoder["logits"]["kernel"] + decoder["logits"]["bias"]
+    law = model.likelihood(params, jnp.asarray(z, jnp.float32), NOTHING_GIVEN)
+    np.testing.assert_allclose(law.logits, logits, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -88,6 +105,35 @@ def test_the_autoregressive_decoder_sees_what_comes_before_and_a_part_of_it_in_t
     # All draws of z miss the same characters.
     both = np.asarray(of_each(jnp.stack([x, x]), jax.random.key(1)))
     np.testing.assert_allclose(both[0], both[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("levels", [pytest.param(2, marks=pytest.mark.slow), 3])
+def test_a_draw_with_a_state_is_the_draw_that_computes_the_network_anew(levels):
+    """With characters that the decoder does not see; at and after a position x is arbitrary."""
+    spec = SPEC._replace(levels=levels)
+    model, params = model_of(spec, text_decoder="autoregressive", decoder_dropout=0.5)
+    z = jnp.asarray([[0.5, -1.0], [2.0, 1.0]])
+
+    @jax.jit
+    def compute(key):
+        law = model.likelihood(params, z, Given(key=jax.random.key(7)))
+        x = law.sample(key, (40,))
+
+        def position(state, t):
+            known = jnp.where(jnp.arange(spec.dim) < t, x, levels - 1 - x)
+            logits, state = law.steps.pixel(state, known, 0, t)
+            return state, logits[:, :, 0]
+
+        _, by_steps = jax.lax.scan(position, law.steps.start(x), jnp.arange(spec.dim))
+        anew = Autoregressive(law.logits, spec, law.batch_shape)
+        anew = anew.sample(jax.random.clone(key), (40,))
+        return x, anew, jnp.moveaxis(by_steps, 0, 2), law.logits(x)
+
+    x, anew, by_steps, logits = compute(jax.random.key(1))
+    assert x.shape == (40, 2, 4) and x.dtype == jnp.int32
+    np.testing.assert_array_equal(x, anew)
+    np.testing.assert_allclose(by_steps, logits, rtol=1e-4, atol=1e-5)
+    assert np.ptp(np.asarray(logits), axis=0).max() > 0.1  # the characters before matter
 
 
 def test_settings_and_data_that_do_not_fit():

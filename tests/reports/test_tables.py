@@ -105,6 +105,11 @@ def test_digits_without_a_standard_error(value, unit, text):
     assert " ".join(table.split()) == f"x {text}"
 
 
+def test_a_number_stands_alone_without_an_error():
+    assert tables.with_error(-128.04, 2.51) == "-128.0 +- 2.5"
+    assert tables.with_error(-128.04, None) == "-128.0"
+
+
 def test_decimal_points_stand_below_each_other():
     table = tables.result_table(TITLE, RESULTS)
     names = ["training bound", "log-likelihood", "KL", "wall time"]

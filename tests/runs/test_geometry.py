@@ -7,6 +7,7 @@ from scipy import stats
 from scipy.special import expit
 
 import elbo_lab
+from elbo_lab import configs
 from elbo_lab.cli import latent_flags
 from elbo_lab.errors import UserError
 from elbo_lab.models.base import Given
@@ -175,3 +176,15 @@ def test_the_plane_of_a_conditional_model_is_that_of_one_class(trained, tmp_path
         geometry.show(run, "plane", jax.random.key(0), None, label=3)
     with pytest.raises(UserError, match="--label=0 needs a run with --condition=label"):
         geometry.show(trained, "plane", jax.random.key(0), None, label=0)
+
+
+def test_a_run_without_codes_is_refused_with_the_reason(trained):
+    without = trained._replace(method=trained.method._replace(encode=None))
+    gan = without._replace(config=configs.make(objective="gan", **SIZES | {"k": None}))
+    for run, reason in (
+        (gan, "a run of mlp, and --objective=gan encodes nothing."),
+        (without, "a run of mlp, and mlp has none."),
+    ):
+        with pytest.raises(UserError) as error:
+            geometry.show(run, "traversal", jax.random.key(0), None)
+        assert str(error.value).endswith(reason)

@@ -54,6 +54,9 @@ def test_the_model_with_what_is_not_standard_in_its_latent_variables():
     settings = {"latent_dims": (8, 3), "posterior": "full", "prior": "mixture"}
     text = reporting.model_text(configs.to_dict(configs.make(**settings)))
     assert text == "mlp, latent dimensions 8, 3, full covariance, mixture prior"
+    settings = {"latent_dims": (8,), "posterior_min_kl": 0.25}
+    text = reporting.model_text(configs.to_dict(configs.make(**settings)))
+    assert text == "mlp, latent dimensions 8, KL of each latent at least 0.25"
     # As versions without these settings store it.
     assert (
         reporting.model_text({"model": "conv", "latent_dims": [9]}) == "conv, latent dimensions 9"

@@ -141,3 +141,21 @@ def test_the_figure_is_svg_and_the_tables_are_made_of_the_stored_file(tmp_path, 
     (tmp_path / autoencoder_results.FILE).write_text("{}")
     with pytest.raises(UserError, match="is damaged"):
         autoencoder_results.read(tmp_path)
+
+
+def test_runs_are_read_as_the_command_line_says_and_measured_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(autoencoder_analysis, "_of_run", lambda trained: trained)
+    cell = {"config": {"latent_dims": [2], "prior": "standard"}}
+    cell["runs"] = [{"run": "runs/x", "replicate": r} for r in (0, 1)]
+    layers = cell | {"config": cell["config"] | {"latent_dims": [3, 2]}}
+    sweep, read = {"cells": [cell, layers, {"status": "skipped"}]}, []
+
+    def load(path, replicate):
+        read.append((path, replicate))
+        return f"measured {replicate}"
+
+    for _ in range(2):
+        autoencoder_analysis.compute(tmp_path, sweep, load)
+    assert read == [(tmp_path / "runs/x", 0), (tmp_path / "runs/x", 1)]
+    of_cells = [autoencoder_analysis.of_cell(tmp_path, own) for own in sweep["cells"]]
+    assert of_cells == [["measured 0", "measured 1"], [], []]

@@ -1,6 +1,7 @@
 """The study discrete without processes: its cells, its table, its file and its figure."""
 
 import xml.dom.minidom
+from types import SimpleNamespace
 
 import pytest
 
@@ -121,8 +122,28 @@ def test_the_figure_has_a_row_for_each_way():
         assert text in svg
 
 
+def test_the_analysis_is_kept_until_a_run_is_trained_again(tmp_path, monkeypatch):
+    noiseless = {"rebar": Quality(0.0, 0.0, 1.0, False, float("inf"))}
+    analysis = ANALYSIS._replace(gradients=ANALYSIS.gradients | noiseless)
+    analysed = []
+
+    def of_runs(runs):
+        analysed.append(list(runs))
+        return analysis
+
+    monkeypatch.setattr(discrete_analysis, "_of_runs", of_runs)
+    runs = [{"run": "runs/x", "replicate": 0}]
+    sweep = {"cells": [cell("score", -1.0, **SCORE) | {"runs": runs}, SWEEP["cells"][-1]]}
+    for digest, times in (("first", 1), ("first", 1), ("second", 2)):
+        loaded = SimpleNamespace(digest=digest)
+        discrete_analysis.compute(tmp_path, sweep, lambda path, replicate, run=loaded: run)
+        assert analysed == [["score"]] * times
+    assert discrete_analysis.read(tmp_path) == analysis
+
+
 def test_nothing_is_computed_while_a_cell_waits(tmp_path):
     waiting = {"values": {"estimator": "vimco"}, "failures": {"0": "not trained yet"}}
     sweep = SWEEP | {"cells": [*SWEEP["cells"], waiting]}
-    assert discrete_analysis.of_sweep(tmp_path, sweep) is None
+    discrete_analysis.compute(tmp_path, sweep, load=None)
+    assert discrete_analysis.read(tmp_path) is None
     assert discrete.drawing(tmp_path, sweep) == ""

@@ -3,6 +3,7 @@
 import copy
 import json
 import xml.dom.minidom
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -188,6 +189,42 @@ def test_the_figure_shows_laws_estimates_and_training(tmp_path):
         "rate",
     ):
         assert text in svg
+
+
+def test_the_figure_leaves_out_what_is_infinite(tmp_path):
+    stored = estimates()
+    stored["runs"][-1] |= dict.fromkeys(("rate", "rate_error", "model", "model_error"))
+    (tmp_path / information_analysis.FILE).write_text(json.dumps(stored))
+    svg = information_figures.study(information_results.content(tmp_path, SWEEP))
+    assert "latents: 20" in svg
+
+
+def test_a_study_that_was_stopped_between_replicates_of_a_run_goes_on(tmp_path, monkeypatch):
+    (tmp_path / information_analysis.FILE).write_text(json.dumps(estimates() | {"runs": []}))
+    monkeypatch.setattr(information_analysis.aggregate_posterior, "make_measure", lambda method: 0)
+    template, begun = estimates()["runs"][0], []
+
+    def run_rows(run, measure):
+        seed = run.trained.config.seed
+        begun.append(seed)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return [template | {"seed": seed, "source": run.trained.digest}]
+
+    def load(path, replicate):
+        return SimpleNamespace(
+            digest="of both", method=None, config=SimpleNamespace(seed=5 + replicate)
+        )
+
+    monkeypatch.setattr(information_analysis, "_run_rows", run_rows)
+    runs = [{"run": "runs/x", "replicate": r} for r in (0, 1)]
+    sweep = {"cells": [cell("2", 1) | {"failures": {}, "runs": runs}]}
+    with pytest.raises(KeyboardInterrupt):
+        information_analysis.compute(tmp_path, sweep, load)
+    information_analysis.compute(tmp_path, sweep, load)
+    information_analysis.compute(tmp_path, sweep, load)
+    assert begun == [5, 6, 6]
+    assert [run["seed"] for run in information_analysis.read(tmp_path)["runs"]] == [5, 6]
 
 
 # The computation on two untrained runs

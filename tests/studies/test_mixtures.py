@@ -84,3 +84,15 @@ def test_the_figure_is_svg_and_the_tables_are_made_of_the_stored_file(fitted, tm
     (tmp_path / mixture_results.FILE).write_text("{}")
     with pytest.raises(UserError, match="is damaged"):
         mixture_results.read(tmp_path)
+
+
+def test_the_run_of_the_first_cell_is_read_as_the_command_line_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(mixture_analysis, "_of_run", lambda trained: trained)
+    runs = [{"run": "runs/x", "replicate": 1}]
+    sweep = {"cells": [{"config": {"fit": "em"}, "runs": runs}, {"status": "skipped"}]}
+    assert mixture_analysis.of_sweep(tmp_path, sweep) is None
+    mixture_analysis.compute(tmp_path, sweep, lambda *place: place)
+    assert mixture_analysis.of_sweep(tmp_path, sweep) == (tmp_path / "runs/x", 1)
+    gradient = {"cells": [{"config": {"fit": "gradient"}, "runs": runs}]}
+    mixture_analysis.compute(tmp_path, gradient, None)
+    assert mixture_analysis.of_sweep(tmp_path, gradient) is None

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elbo_lab import configs, evaluation, keys, training
-from elbo_lab.data import Batch
+from elbo_lab import configs, evaluation, keys, methods, training
+from elbo_lab.data import Batch, Spec
 from elbo_lab.data.streaming import Examples
 from elbo_lab.methods import Loss, Method
+from elbo_lab.models.networks import masked
 from tests.training import toys
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -169,3 +170,33 @@ def test_stats_travel_through_the_scan_and_are_undone_after_a_failure(bad, log_e
 
     (good,) = [r.state for r in records if r.step == last_good]
     toys.assert_identical(params_and_moments(record.state), params_and_moments(good))
+
+
+@pytest.mark.slow
+def test_a_pixelcnn_trains_by_parts_of_the_batch_as_by_the_whole(monkeypatch):
+    monkeypatch.setattr(masked, "CACHED", 16)
+    sizes = {"width": 2, "layers": 1, "output_width": 2, "first_kernel_size": 3}
+    config = configs.make(model="pixelcnn", batch_size=4, epochs=2, log_every=1, **sizes)
+    method = methods.make(config, Spec("image", (2, 2), 2), NUMBER)
+    assert method.gradient_batch == 2
+    x = np.random.default_rng(0).integers(0, 256, (NUMBER, 4)).astype(np.uint8)
+
+    def records(method: Method) -> list:
+        return toys.run(config, training.make_loop(config, method, NUMBER), x)
+
+    by_parts, whole = records(method), records(method._replace(gradient_batch=None))
+    assert len(whole) == 6
+    for part, record in zip(by_parts, whole, strict=True):
+        toys.assert_close(part.metrics, record.metrics)
+        toys.assert_close(part.state.params, record.state.params)
+    assert whole[-1].metrics["nll"] != whole[0].metrics["nll"]
+
+
+def test_a_latent_variable_model_has_parts_where_losses_of_examples_are_independent():
+    spec = Spec("image", (28, 28), 2)
+
+    def parts(**options) -> int | None:
+        return methods.make(configs.make(model="pixelvae", **options), spec, 60_000).gradient_batch
+
+    assert parts() == parts(objective="iwae", k=5) == masked.CACHED // (28 * 28 * 16)
+    assert parts(objective="beta_tcvae") is None

@@ -297,9 +297,9 @@ def partition_of(state, clip_norm):
     return state if clip_norm is None else state[1]
 
 
-def test_a_learned_baseline_moves_with_the_encoder():
-    gradients = {name: np.ones((2, 3)) for name in ("encoder", "baseline", "decoder")}
+def test_a_learned_baseline_and_a_discriminator_move_as_the_encoder():
+    gradients = {name: np.ones((2, 3)) for name in ("encoder", "baseline", "critic", "decoder")}
     got = updates_of(configs.make(encoder_steps=2, optimizer="sgd"), gradients, np.ones(2))
     moved = {name: np.any(np.asarray(u) != 0, axis=1).tolist() for name, u in got.items()}
     both, last = [True, True], [False, True]
-    assert moved == {"encoder": both, "baseline": both, "decoder": last}
+    assert moved == {"encoder": both, "baseline": both, "critic": both, "decoder": last}

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from elbo_lab import configs, keys, losses, models, training
@@ -11,7 +12,7 @@ from elbo_lab.data import Batch, Spec
 from elbo_lab.methods import Loss, Method, variational
 from elbo_lab.models import Model
 from elbo_lab.models.base import NOTHING_GIVEN
-from elbo_lab.training import hyper
+from elbo_lab.training import hyper, step
 from tests.training import toys
 from tests.training.toys import assert_identical, copied, method_of
 
@@ -42,6 +43,30 @@ def test_a_loss_without_a_batch_axis_is_refused():
 
     with pytest.raises(AssertionError, match="shape"):
         train(FULL_BATCH, method_of(quadratic_init, mean_loss))
+
+
+@pytest.mark.parametrize("which", step.BATCH_GRADIENTS)
+def test_the_gradient_by_parts_is_that_of_the_batch(which):
+    """Of 1/2 (w . x - y)^2 it is (w . x - y) x, in NumPy float64."""
+    rng = np.random.default_rng(0)
+    x, y, w = rng.normal(size=(6, 2)), np.arange(6), np.array([0.5, -1.0])
+
+    def loss(key, params, stats, batch, hparams):
+        value = 0.5 * jnp.square(batch.x @ params - batch.label)
+        return Loss(value, {"half_square": value}, stats)
+
+    minus_gradient = optax.with_extra_args_support(optax.scale(-1.0))
+    reduce = step.BATCH_GRADIENTS[which]
+    stepper = step.Stepper(loss, minus_gradient, lambda h, _: h, reduce, gradient_batch=2)
+    params, none = jnp.asarray(w, jnp.float32), step.Failure.none(("half_square",))
+    state = step.TrainState(jnp.int32(0), params, minus_gradient.init(params), none)
+    batch = Batch(jnp.asarray(x, jnp.float32), label=jnp.asarray(y, jnp.float32))
+    hparams = {"learning_rate": jnp.float32(1.0)}
+    after, terms = step.train_step(stepper, hparams, state, jax.random.key(0), batch)
+    residual = x @ w - y
+    expected = getattr(np, which)(residual[:, None] * x, axis=0)
+    np.testing.assert_allclose(w - after.params, expected, rtol=1e-4)
+    np.testing.assert_allclose(terms["half_square"], np.mean(0.5 * residual**2), rtol=1e-5)
 
 
 # The optimizer

@@ -3,12 +3,23 @@
 There XLA runs its own convolutions inside `lax.scan` without its fast kernels, and their
 derivatives 10 to 50 times slower than outside of it or than the products here. On other platforms
 XLA's own are taken. Both compute the same sums, in another order.
+
+The pixels side by side that the products read take several times the memory of the image. In parts
+of the batch for which they fit the processor's cache, a convolution with its gradient takes three
+quarters of the time (docs/performance.md); transposed convolutions gain nothing by it.
 """
+
+import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from elbo_lab.parts import number_of_parts
+
+# Numbers of a part's pixels side by side, or of its outputs: 1 MB.
+CACHED = 2**18
 # Rows or columns of zeros before and after the image; a negative number crops.
 Padding = tuple[tuple[int, int], tuple[int, int]]
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -67,7 +78,27 @@ def conv2d(x: Array, kernel: Array, stride: int = 1) -> Array:
       [rows, H / stride, W / stride, F], rounded up.
     """
     padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), "SAME")
-    return convolve(x, kernel, tuple(padding), stride)
+    apply = functools.partial(convolve, padding=tuple(padding), stride=stride)
+    number = _parts(x.shape, kernel.shape, stride)
+    if number == 1:
+        return apply(x, kernel)
+    # Without `checkpoint` the derivative would keep all parts' pixels side by side.
+    part = jax.checkpoint(apply, prevent_cse=False)
+    y = lax.map(lambda rows: part(rows, kernel), x.reshape(number, -1, *x.shape[1:]))
+    return y.reshape(-1, *y.shape[2:])
+
+
+def _parts(x: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> int:
+    """The parts of the rows that `conv2d` computes one after the other, by the shapes of x and the
+    kernel: at most CACHED numbers are kept of each on a CPU.
+    """
+    if jax.default_backend() != "cpu" or kernel[:2] == (1, 1):
+        return 1
+    rows, height, width, channels = x
+    columns = math.ceil(width / stride)
+    outputs = math.ceil(height / stride) * columns * kernel[3]
+    side_by_side = height * columns * kernel[1] * channels
+    return number_of_parts(rows, max(1, CACHED // max(side_by_side, outputs)))
 
 
 def conv2d_transpose(x: Array, kernel: Array, size: tuple[int, int]) -> Array:

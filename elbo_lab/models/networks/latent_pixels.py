@@ -57,10 +57,15 @@ class LatentPixels(FeaturePixels):
 
     Args:
       receptive_field: odd, at least 3; it takes the place of the kernel sizes.
+      skip: True: the features enter the gates of every layer; False: of the first alone.
     """
 
     receptive_field: int = 3
+    skip: bool = True
 
     @property
     def _radii(self) -> tuple[int, ...]:
         return radii(self.receptive_field, self.layers)
+
+    def _sees_label(self, layer: int) -> bool:
+        return self.skip or layer == 0

@@ -29,10 +29,11 @@ from elbo_lab.models.networks.pixels import (
     label_rows,
     moved_on,
     neighbours,
-    pixel_inputs,
-    pixel_logits,
     row_of,
 )
+
+# Features of one stack that are computed at once: those of all layers fit a CPU's cache.
+CACHED = 2**17
 
 
 def channel_mask(inputs: int, features: int, channels: int, strict: bool) -> np.ndarray:
@@ -60,6 +61,18 @@ def gate(x: Array) -> Array:
     a, b = jnp.split(x, 2, axis=-1)
     # sigmoid(b) = (1 + tanh(b / 2)) / 2; tanh costs the least on a CPU.
     return jnp.tanh(a) * (0.5 + 0.5 * jnp.tanh(0.5 * b))
+
+
+def gradient_batch(spec: Spec, width: int) -> int | None:
+    """Examples whose gradient is computed at once; None: as many as there are.
+
+    On a CPU a step of a PixelCNN is bound by memory: in parts of which each layer's features have
+    the size of a cache it takes two thirds of the time (docs/performance.md).
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    height, columns, _ = grid(spec.shape)
+    return max(1, CACHED // (height * columns * width))
 
 
 class Masked1x1(nn.Module):
@@ -145,6 +158,7 @@ class GatedLayer(nn.Module):
     channels: int
     first: bool
     condition: str = "label"
+    sees_label: bool = True  # False: the gates see x alone
 
     def setup(self):
         self.above = Above(2 * self.width, self.radius, self.first)
@@ -160,7 +174,7 @@ class GatedLayer(nn.Module):
     ) -> tuple[Array, Array]:
         """The vertical stack's features, and their contribution to the horizontal stack."""
         features = self.above(v, before)
-        if label is not None:
+        if label is not None and self.sees_label:
             features = features + self.label_above(label)
         return gate(features), self.across(features)
 
@@ -175,7 +189,7 @@ class GatedLayer(nn.Module):
         features = self.left(h, before)
         if from_above is not None:
             features = features + from_above
-        if label is not None:
+        if label is not None and self.sees_label:
             features = features + self.label_left(label)
         update = self.out(gate(features))
         return update if self.first else h + update
@@ -194,18 +208,17 @@ class GatedState(NamedTuple):
     left: list[Array]  # of layers after the first: features to the left, [N, 1, radius, width]
 
 
-class GatedPixelCNN(nn.Module):
-    """Gated PixelCNN: values [*any, D] -> logits [*any, D], or [*any, D, levels] for levels > 2.
+class RasterNetwork(nn.Module):
+    """What a network of values in raster order is whatever lies between its inputs and outputs:
+    values [*any, D] -> logits [*any, D], or [*any, D, levels] for levels > 2.
 
-    The logits at d are those of x_d given x_1, ..., x_{d-1}, and given the label if there is one. A
-    shape of one axis is a single row, which has no rows above. The inputs are images scaled to
-    [-1, 1], or learned embeddings of tokens. Labels are one-hot, [*batch, C], and are broadcast
-    against the leading axes of x.
+    The inputs are images scaled to [-1, 1], or learned embeddings of tokens; the logits come from
+    two 1 x 1 layers. A shape of one axis is a single row, which has no rows above.
 
     Args:
       spec: kind "image" or "token", one to three axes: (W,), (H, W) or (H, W, C).
-      width: features of each stack, at least C.
-      layers: gated layers.
+      width: features of a layer, at least C.
+      layers: their number.
       kernel_size: of the layers after the first, odd.
       first_kernel_size: of the first layer, odd.
       output_width: features between the two 1 x 1 layers at the end, at least C.
@@ -220,15 +233,8 @@ class GatedPixelCNN(nn.Module):
     output_width: int = 32
     embedding_dim: int = 16
 
-    # What the gates see beside x, in the names of the parameters.
-    _CONDITION = "label"
-
     def setup(self):
         channels, levels = self._grid[2], self.spec.levels
-        self.gated = [
-            GatedLayer(self.width, radius, channels, first=i == 0, condition=self._CONDITION)
-            for i, radius in enumerate(self._radii)
-        ]
         if self.spec.kind == "token":
             self.embedding = nn.Embed(levels, self.embedding_dim)
         self.hidden = Masked1x1(self.output_width, channels)
@@ -238,10 +244,57 @@ class GatedPixelCNN(nn.Module):
     def _grid(self) -> tuple[int, int, int]:
         return grid(self.spec.shape)
 
+    def _inputs(self, x: Array) -> Array:
+        """Values [*any, D'] of whole rows as inputs [rows, H', W, inputs]."""
+        _, width, channels = self._grid
+        height = x.shape[-1] // (width * channels)
+        values = self.embedding(x) if self.spec.kind == "token" else 2 * x - 1
+        return values.reshape(math.prod(x.shape[:-1]), height, width, -1)
+
+    def _outputs(self, features: Array, x: Array) -> Array:
+        """Logits of features [rows, H', W', F]: [*any, D'], or [*any, D', levels] for levels > 2,
+        for x [*any, D].
+        """
+        outputs = self.logits(nn.relu(self.hidden(nn.relu(features))))
+        levels = () if self.spec.levels == 2 else (self.spec.levels,)
+        return outputs.reshape(*x.shape[:-1], -1, *levels)
+
+
+class GatedPixelCNN(RasterNetwork):
+    """Gated PixelCNN: values [*any, D] -> logits [*any, D], or [*any, D, levels] for levels > 2.
+
+    The logits at d are those of x_d given x_1, ..., x_{d-1}, and given the label if there is one.
+    Labels are one-hot, [*batch, C], and are broadcast against the leading axes of x.
+
+    Args:
+      width: features of each stack; the others are those of `RasterNetwork`.
+    """
+
+    # What the gates see beside x, in the names of the parameters.
+    _CONDITION = "label"
+
+    def setup(self):
+        super().setup()
+        self.gated = [
+            GatedLayer(
+                self.width,
+                radius,
+                self._grid[2],
+                first=i == 0,
+                condition=self._CONDITION,
+                sees_label=self._sees_label(i),
+            )
+            for i, radius in enumerate(self._radii)
+        ]
+
     @property
     def _radii(self) -> tuple[int, ...]:
         """The radius of each layer's kernel."""
         return (self.first_kernel_size // 2, *(self.layers - 1) * [self.kernel_size // 2])
+
+    def _sees_label(self, layer: int) -> bool:
+        """True if the gates of the layer see the label."""
+        return True
 
     def _condition(
         self,
@@ -332,10 +385,3 @@ class GatedPixelCNN(nn.Module):
                 left.append(moved_on(before, h, axis=2))
             h = layer.horizontal(h, from_above, label, before)
         return self._outputs(h, x), state._replace(left=left)
-
-    def _inputs(self, x: Array) -> Array:
-        embedding = self.embedding if self.spec.kind == "token" else None
-        return pixel_inputs(x, self._grid, embedding)
-
-    def _outputs(self, h: Array, x: Array) -> Array:
-        return pixel_logits(h, self.hidden, self.logits, x, self.spec.levels)

@@ -12,16 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from elbo_lab.data.dataset import Spec
-from elbo_lab.models.networks.masked import Above, Left, Masked1x1
-from elbo_lab.models.networks.pixels import (
-    grid,
-    label_rows,
-    neighbours,
-    pixel_inputs,
-    pixel_logits,
-    row_of,
-)
+from elbo_lab.models.networks.masked import Above, Left, Masked1x1, RasterNetwork
+from elbo_lab.models.networks.pixels import label_rows, neighbours, row_of
 from elbo_lab.models.networks.recurrent import DiagonalBiLSTM, RowLSTM
 
 ROW, DIAGONAL = RNNS = ("row", "diagonal")
@@ -68,50 +60,31 @@ class PixelState(NamedTuple):
     layers: list[Any]  # the state of each LSTM
 
 
-class PixelRNN(nn.Module):
+class PixelRNN(RasterNetwork):
     """PixelRNN: values [*any, D] -> logits [*any, D], or [*any, D, levels] for levels > 2.
 
     The logits at d are those of x_d given x_1, ..., x_{d-1}, and given the label if there is one,
-    which adds a bias of its class to the gates. Inputs, labels and shapes are as in
-    `networks.masked.GatedPixelCNN`, and so are the steps `start`, `new_row` and `pixel`.
+    which adds a bias of its class to the gates. Labels, and the steps `start`, `new_row` and
+    `pixel`, are as in `networks.masked.GatedPixelCNN`.
 
     Args:
-      spec: kind "image" or "token", one to three axes: (W,), (H, W) or (H, W, C).
-      rnn: one of `RNNS`.
-      width: of an LSTM's state, at least C; layers have twice as many features.
+      width: of an LSTM's state; layers have twice as many features.
       layers: LSTMs.
-      kernel_size: of the row LSTM's convolutions, odd.
-      first_kernel_size: of the first convolution, odd.
-      output_width: features between the two 1 x 1 layers at the end, at least C.
-      embedding_dim: of a token's embedding.
+      kernel_size: of the row LSTM's convolutions.
+      rnn: one of `RNNS`; the others are those of `RasterNetwork`.
     """
 
-    spec: Spec
-    rnn: str
-    width: int
-    layers: int
-    kernel_size: int = 3
-    first_kernel_size: int = 7
-    output_width: int = 32
-    embedding_dim: int = 16
+    rnn: str = ROW
 
     def setup(self):
-        channels, levels = self._grid[2], self.spec.levels
-        radius = self.first_kernel_size // 2
+        super().setup()
+        channels, radius = self._grid[2], self.first_kernel_size // 2
         self.above = Above(2 * self.width, radius, first=True)
         self.left = Left(2 * self.width, radius, channels, first=True, parts=1)
         self.recurrent = [
             ResidualLSTM(self.rnn, self.width, self.kernel_size // 2, channels)
             for _ in range(self.layers)
         ]
-        if self.spec.kind == "token":
-            self.embedding = nn.Embed(levels, self.embedding_dim)
-        self.hidden = Masked1x1(self.output_width, channels)
-        self.logits = Masked1x1(channels * (1 if levels == 2 else levels), channels)
-
-    @property
-    def _grid(self) -> tuple[int, int, int]:
-        return grid(self.spec.shape)
 
     def __call__(self, x: Array, label: Array | None = None) -> Array:
         label, inputs = label_rows(label, x), self._inputs(x)
@@ -158,10 +131,3 @@ class PixelRNN(nn.Module):
             features, new = layer.pixel(old, features, column, label)
             layers.append(new)
         return self._outputs(features, x), state._replace(layers=layers)
-
-    def _inputs(self, x: Array) -> Array:
-        embedding = self.embedding if self.spec.kind == "token" else None
-        return pixel_inputs(x, self._grid, embedding)
-
-    def _outputs(self, features: Array, x: Array) -> Array:
-        return pixel_logits(features, self.hidden, self.logits, x, self.spec.levels)

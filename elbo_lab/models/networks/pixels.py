@@ -1,38 +1,11 @@
-"""What the networks of pixels in raster order share: their inputs, outputs, rows and neighbours.
+"""Arrays of networks of pixels in raster order: labels, rows and neighbours.
 
 Arrays of features are [rows, H, W, F], with a row for each example.
 """
 
-import math
-
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
-
-
-def pixel_inputs(x: Array, size: tuple[int, int, int], embedding: nn.Embed | None = None) -> Array:
-    """Values [*any, D'] of whole rows as a network's inputs, [rows, H', W, inputs].
-
-    Args:
-      x: values of images in [0, 1], which are scaled to [-1, 1], or tokens.
-      size: (H, W, C) of whole examples.
-      embedding: of tokens.
-    """
-    _, width, channels = size
-    height = x.shape[-1] // (width * channels)
-    values = 2 * x - 1 if embedding is None else embedding(x)
-    return values.reshape(math.prod(x.shape[:-1]), height, width, -1)
-
-
-def pixel_logits(
-    features: Array, hidden: nn.Module, logits: nn.Module, x: Array, levels: int
-) -> Array:
-    """The logits of features [rows, H', W', F] by two 1 x 1 layers: [*any, D'], or
-    [*any, D', levels] for levels > 2, for x [*any, D].
-    """
-    outputs = logits(jax.nn.relu(hidden(jax.nn.relu(features))))
-    return outputs.reshape(*x.shape[:-1], -1, *(() if levels == 2 else (levels,)))
 
 
 def label_rows(label: Array | None, x: Array) -> Array | None:

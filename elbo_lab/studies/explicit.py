@@ -1,0 +1,104 @@
+"""The study explicit: models with a density or a bound of it on MNIST, beside published values.
+
+The systems have settings of their own, and one of them takes two runs, so that this is no grid.
+Each is an ordinary run by its command. A row of the table is made of the run's directory
+(`explicit_results`, `tools.make_explicit_rows`).
+"""
+
+import shlex
+from typing import NamedTuple
+
+from elbo_lab.studies.study import Texts
+
+NAME = "explicit"
+# Where the commands keep their runs: a folder for each, by the name of the system.
+RUNS = "runs/explicit"
+# The system that the others are compared with.
+BASELINE = "vae"
+# After a system's name: its first stage.
+FIRST_STAGE = "-codes"
+
+
+class System(NamedTuple):
+    """A system of the table."""
+
+    title: str
+    quantity: str  # of `quantities.QUANTITIES`: log p(x) or a lower bound of it
+    flags: Texts  # of its run, besides SHARED
+    codes: Texts | None = None  # of the run whose codes are its data; None: its data are images
+
+
+# The images of all systems, binarized anew at every visit; the test images are drawn once.
+SHARED = {"dataset": "mnist", "binarization": "dynamic"}
+_VAE = {
+    **{"protocol": "fast", "budget": "0.3", "eval_k": "1000"},
+    # What goes with a flow: a KL by draws, and the derivative of the whole path.
+    **{"objective": "elbo", "k": "1", "kl": "mc", "estimator": "reparam"},
+}
+_BATCHES = {"batch_size": "50", "learning_rate": "0.003"}
+# All networks of pixels have this width.
+_PIXELS = {**_BATCHES, "width": "8", "output_width": "16"}
+_PIXELVAE = {
+    **_PIXELS,
+    **{"model": "pixelvae", "latent_dims": "32", "channels": "8,16", "latent_features": "8"},
+    "eval_k": "30",
+}
+
+SYSTEMS: dict[str, System] = {
+    BASELINE: System("VAE, diagonal q(z|x)", "log_likelihood", _VAE),
+    "iaf": System("VAE, q(z|x) by IAF", "log_likelihood", {**_VAE, "posterior": "iaf"}),
+    "pixelcnn": System(
+        "PixelCNN", "log_px", {**_PIXELS, "model": "pixelcnn", "layers": "5", "epochs": "7"}
+    ),
+    "pixelrnn": System(
+        "PixelRNN, row LSTM", "log_px", {**_PIXELS, "model": "pixelrnn", "epochs": "6"}
+    ),
+    # The kernels of the PixelCNN above, 7 x 7 and four times 3 x 3, see 15 x 15.
+    "pixelvae": System(
+        "PixelVAE",
+        "log_likelihood",
+        {**_PIXELVAE, "receptive_field": "15", "layers": "5", "epochs": "5"},
+    ),
+    "vlae": System(
+        "VLAE: short window, flow prior",
+        "log_likelihood",
+        {
+            **_PIXELVAE,
+            **{"receptive_field": "7", "layers": "3", "epochs": "6"},
+            **{"prior": "flow", "kl": "mc"},
+        },
+    ),
+    "vqvae": System(
+        "VQ-VAE, PixelCNN over its codes",
+        "pair_bound",
+        {**_BATCHES, "model": "pixelcnn", "epochs": "10"},
+        {"model": "vqvae", "batch_size": "50", "epochs": "5"},
+    ),
+}
+
+
+def stages(name: str) -> dict[str, Texts]:
+    """The runs of a system in their order: name of the run -> its flags, but for --workdir."""
+    system = SYSTEMS[name]
+    if system.codes is None:
+        return {name: SHARED | system.flags}
+    first = f"{name}{FIRST_STAGE}"
+    data = {"dataset": f"codes:{RUNS}/{first}"}
+    return {first: SHARED | system.codes, name: data | system.flags}
+
+
+def commands(name: str) -> list[str]:
+    """The command lines of a system's runs, which resume them and end at once if they are complete.
+
+    Flags of where the data lie (`--manual_dir`) are left out.
+    """
+    return [
+        shlex.join(
+            [
+                *("python", "-m", "experiments.run"),
+                *(f"--{flag}={text}" for flag, text in flags.items()),
+                f"--workdir={RUNS}/{run}",
+            ]
+        )
+        for run, flags in stages(name).items()
+    ]

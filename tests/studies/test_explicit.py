@@ -1,0 +1,205 @@
+"""The study explicit without training: its commands, the rows of made runs, and the table."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from elbo_lab import configs
+from elbo_lab.cli import grid_flags
+from elbo_lab.cli.run_flags import config_of
+from elbo_lab.errors import UserError
+from elbo_lab.evaluation import write_evaluations
+from elbo_lab.reports.tables import Result
+from elbo_lab.runs import run_files, rundir
+from elbo_lab.studies import explicit, explicit_results, published
+from tools import make_explicit_rows
+
+IMAGES = 40
+SECONDS = 100.0
+
+
+def write_run(path, config, values):
+    """Writes what a row needs of a complete run: its summary, and values of each test image."""
+    path.mkdir(parents=True)
+    write_evaluations(path / rundir.EVALUATION, {0: values})
+    timing = [
+        Result(run_files.WALL_TIME, "", SECONDS, unit="s")._asdict(),
+        Result(run_files.SPEED, "", 2.0, unit="steps/s")._asdict(),
+    ]
+    summary = {
+        **{"elbo_lab": "1", "jax": "1", "device": "cpu, 1 core", "steps": 1200},
+        "config": configs.to_dict(config),
+        "data": {
+            **{"name": config.dataset, "binarization": "dynamic", "image_shape": [28, 28]},
+            **{"train_images": 60, "test_images": IMAGES},
+        },
+        "measured": {name: [IMAGES] for name in values},
+        "failed_at": {"0": -1},
+        "failed_replicates": [],
+        "replicas": [configs.to_dict(config)],
+        "results": timing,
+    }
+    (path / rundir.SUMMARY).write_text(json.dumps(summary))
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A folder with complete runs of all systems, and the log-likelihoods of each."""
+    rng, values = np.random.default_rng(0), {}
+    for i, (name, system) in enumerate(explicit.SYSTEMS.items()):
+        values[name] = -85.0 - i + rng.normal(size=IMAGES)
+        for run, flags in explicit.stages(name).items():
+            config = grid_flags.checked(flags)
+            measured = {"log_px_code": values[name]} if run != name else {}
+            write_run(tmp_path / run, config, measured or {system.quantity: values[name]})
+    return tmp_path, values
+
+
+def row_of(name, folder):
+    return explicit_results.row_of_runs(name, folder, grid_flags.checked)
+
+
+@pytest.mark.parametrize("name", explicit.SYSTEMS)
+def test_every_command_describes_the_run_that_its_row_is_checked_against(name):
+    for line, (run, flags) in zip(
+        explicit.commands(name), explicit.stages(name).items(), strict=True
+    ):
+        *start, workdir = line.split()
+        assert start[:3] == ["python", "-m", "experiments.run"]
+        assert workdir == f"--workdir={explicit.RUNS}/{run}"
+        given = dict(word.removeprefix("--").split("=", 1) for word in start[3:])
+        assert config_of(given) == config_of(flags)
+        assert given["dataset"] == "mnist" or run == name
+
+
+def test_all_systems_have_published_numbers_or_say_that_there_are_none():
+    assert published.EXPLICIT.keys() == explicit.SYSTEMS.keys()
+    values = [value for found in published.EXPLICIT.values() for value in found]
+    assert {value.binarization for value in values} == {"dynamic", "static"}
+    # Minus the ELBO is above minus the log-likelihood.
+    assert all(value.bound > value.nll for value in values if value.bound)
+
+
+def test_rows_have_the_numbers_of_their_runs(made):
+    folder, values = made
+    rows = {name: row_of(name, folder) for name in explicit.SYSTEMS}
+    for name, row in rows.items():
+        nll = -values[name]
+        assert row["nll"] == pytest.approx(nll.mean())
+        assert row["standard_error"] == pytest.approx(nll.std(ddof=1) / math.sqrt(IMAGES))
+        assert row["commands"] == explicit.commands(name)
+        pairs = nll + values["vae"]
+        if name == "vae":
+            assert "difference" not in row
+            continue
+        error = pairs.std(ddof=1) / math.sqrt(IMAGES)
+        expected = (pairs.mean(), *stats.t.interval(0.95, IMAGES - 1, pairs.mean(), error))
+        shown = [row["difference"][end] for end in ("mean", "low", "high")]
+        assert shown == pytest.approx(expected)
+    assert (rows["pixelcnn"]["symbol"], rows["pixelcnn"]["direction"]) == ("log p(x)", "exact")
+    assert rows["vae"]["symbol"] == f"L_{rows['vae']['config']['eval_k']}"
+    both = rows["vqvae"]
+    assert both["training_seconds"] == [SECONDS] * 2 and both["steps"] == [1200] * 2
+    assert both["direction"] == "lower bound" and len(both["passes"]) == 2
+
+
+def test_a_system_without_all_of_its_runs_has_no_row(made, tmp_path):
+    folder, _ = made
+    (folder / "vqvae-codes" / rundir.SUMMARY).unlink()
+    assert row_of("vqvae", folder) is None
+    (folder / "vae" / rundir.SUMMARY).unlink()
+    assert row_of("vae", folder) is None
+    assert "difference" not in row_of("iaf", folder)
+
+
+def test_a_run_that_is_not_of_the_command_is_refused(made):
+    folder, values = made
+    config = dataclasses.replace(
+        grid_flags.checked(explicit.stages("pixelcnn")["pixelcnn"]), seed=3
+    )
+    write_run(folder / "other" / "pixelcnn", config, {"log_px": values["pixelcnn"]})
+    with pytest.raises(UserError, match="pixelcnn is not the run of the study's command: seed: 0"):
+        row_of("pixelcnn", folder / "other")
+
+
+def test_the_codes_may_lie_in_another_folder(made):
+    folder, values = made
+    path = folder / "vqvae" / rundir.SUMMARY
+    summary = json.loads(path.read_text())
+    summary["config"]["dataset"] = "codes:/elsewhere/vqvae-codes"
+    path.write_text(json.dumps(summary))
+    row = row_of("vqvae", folder)
+    assert row["nll"] == pytest.approx(-values["vqvae"].mean())
+    assert "elsewhere" not in json.dumps(row)
+
+
+def test_the_table_shows_what_is_kept_beside_published_numbers(made, tmp_path):
+    folder, values = made
+    kept = tmp_path / "kept"
+    assert explicit_results.read(kept) == []
+    assert explicit_results.text([]) == "No system is complete yet."
+    unwrapped = explicit_results.markdown([]).replace(" \\\n    ", " ")
+    assert all(line in unwrapped for name in explicit.SYSTEMS for line in explicit.commands(name))
+    for name in ("vlae", "vae", "pixelcnn"):
+        explicit_results.write(kept, row_of(name, folder))
+    rows = explicit_results.read(kept)
+    assert [row["system"] for row in rows] == ["vae", "pixelcnn", "vlae"]
+    vae, pixelcnn, vlae = (
+        dict(zip(explicit_results.HEAD, explicit_results.texts_of(row), strict=True))
+        for row in rows
+    )
+    assert vae["minus the VAE's"] == "the baseline"
+    assert vae["published, dynamic"] == "81.08 (bound 84.08)" and vae["published, static"] == "-"
+    assert pixelcnn["published, static"] == "81.30" and pixelcnn["published, dynamic"] == "-"
+    assert (vlae["published, dynamic"], vlae["published, static"]) == ("78.53", "79.03")
+    text = explicit_results.text(rows)
+    assert text.splitlines()[0].split()[:2] == ["system", "NLL"]
+    # The made levels fall by one nat from system to system.
+    first, second = (explicit.SYSTEMS[name].title for name in ("vae", "pixelcnn"))
+    assert f"Order by our numbers: {first} < {second} < " in " ".join(text.split())
+    assert f"dynamic: {explicit.SYSTEMS['vlae'].title} < {first}." in " ".join(text.split())
+    assert "?:" not in text
+    assert published_row(explicit_results.markdown(rows), "PixelCNN")
+
+
+def published_row(document, title):
+    return next(line for line in document.splitlines() if line.startswith(f"| {title} |"))
+
+
+def test_numbers_that_were_not_read_in_the_paper_are_marked(made):
+    folder, _ = made
+    row = row_of("pixelrnn", folder)
+    assert "80.54?" in explicit_results.texts_of(row)
+    assert explicit_results.notes([row])[-1].startswith("?:")
+
+
+def test_the_same_result_keeps_its_date(made, tmp_path):
+    folder, _ = made
+    kept, row = tmp_path / "kept", row_of("vae", folder)
+    explicit_results.write(kept, row | {"date": "2026-01-01"})
+    explicit_results.write(kept, row)
+    (path,) = kept.glob("*.json")
+    assert path.name == "explicit-vae.json" and json.loads(path.read_text())["date"] == "2026-01-01"
+    explicit_results.write(kept, row | {"nll": 80.0})
+    assert json.loads(path.read_text())["nll"] == 80.0
+    path.write_text("{}")
+    with pytest.raises(UserError, match="is damaged"):
+        explicit_results.read(kept)
+
+
+def test_the_tool_writes_the_complete_systems_and_refuses_a_folder_without_any(made, tmp_path):
+    folder, _ = made
+    (folder / "iaf" / rundir.SUMMARY).unlink()
+    kept = tmp_path / "kept"
+    table = make_explicit_rows.make(str(folder), str(kept))
+    names = {path.stem.removeprefix("explicit-") for path in kept.glob("*.json")}
+    assert names == explicit.SYSTEMS.keys() - {"iaf"}
+    assert table == explicit_results.text(explicit_results.read(kept))
+    with pytest.raises(
+        UserError, match="^--runs=.*empty has no complete run of vae, iaf, pixelcnn"
+    ):
+        make_explicit_rows.make(str(tmp_path / "empty"), str(kept))
