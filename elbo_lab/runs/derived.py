@@ -120,7 +120,7 @@ def _below(name: str, trained: Trained) -> Dataset:
         log_pz_above=log_pz_above,
         draw_above=functools.partial(_drawn, trained),
     )
-    note = f"level {codes.level + 1} given those that {trained.path} models, step {trained.step:,}"
+    note = f"their level {codes.level + 1}, given what {trained.path} models, step {trained.step:,}"
     return _of_level(trained.dataset, name, trained, codes, note)
 
 

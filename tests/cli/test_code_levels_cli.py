@@ -57,8 +57,8 @@ def test_the_reports_have_each_level_and_the_whole_bound(chain):
     assert rows["log p(codes above)"] == pytest.approx(log_top.mean(), rel=1e-5)
     assert "log p(x|codes) p(codes)" not in rows_of(chain / "top")
     assert {"used codes of 4, level 1", "used codes of 4, level 2"} <= set(rows_of(chain / "vqvae"))
-    lines = [json.loads(line) for line in (chain / "vqvae" / "metrics.jsonl").open()]
-    assert {"perplexity_1", "perplexity_2", "restarts_1", "restarts_2"} <= set(lines[0])
+    line = (chain / "vqvae" / "metrics.jsonl").read_text().splitlines()[0]
+    assert {"perplexity_1", "perplexity_2", "restarts_1", "restarts_2"} <= set(json.loads(line))
     # Pictures take both levels: those of the bottom are drawn given the test images' top codes.
     assert (chain / "bottom" / "figures" / "samples.png").exists()
     assert not (chain / "top" / "figures" / "samples.png").exists()

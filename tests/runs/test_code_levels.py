@@ -62,7 +62,7 @@ def test_each_run_of_the_chain_has_the_codes_of_its_level_and_those_above(made, 
     np.testing.assert_array_equal(contexts(bottom.dataset)[0], top.dataset.x_train)
     assert (top.spec.context, bottom.spec.context) == ((), vqvae.method.code_specs[:1])
     np.testing.assert_array_equal(bottom.dataset.y_test, np.arange(NUM_TEST) % 3)
-    assert bottom.dataset.notes[-1].startswith(f"level 2 given those that {top.path} models")
+    assert bottom.dataset.notes[-1].startswith(f"their level 2, given what {top.path} models")
 
 
 def test_the_whole_bound_is_the_sum_of_all_parts(made, bottom):
