@@ -72,7 +72,7 @@ STUDY = Study(
         "learning_rate": "0.003",
         "log_every": "20",
         "probe_every": "20",
-        "eval_k": "20",
+        "eval_k": "5",
     },
     choices,
     caption="Top: KL(q(z|x) || p(z)) of the training images during training; 0 means that z is "
