@@ -51,7 +51,7 @@ SYSTEMS: dict[str, System] = {
         "PixelCNN", "log_px", {**_PIXELS, "model": "pixelcnn", "layers": "5", "epochs": "7"}
     ),
     "pixelrnn": System(
-        "PixelRNN, row LSTM", "log_px", {**_PIXELS, "model": "pixelrnn", "epochs": "6"}
+        "PixelRNN, row LSTM", "log_px", {**_PIXELS, "model": "pixelrnn", "epochs": "3"}
     ),
     # The kernels of the PixelCNN above, 7 x 7 and four times 3 x 3, see 15 x 15.
     "pixelvae": System(
