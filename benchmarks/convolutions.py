@@ -19,7 +19,6 @@ from jax import Array, lax
 from benchmarks import peers
 from benchmarks.workers import in_turns
 from elbo_lab.cli import run_flags
-from elbo_lab.devices import setup
 from elbo_lab.models.networks.convolutions import Padding, conv2d_transpose, convolve
 
 ROUNDS, SECONDS = 9, 0.2  # alternations, and about the length of a turn
@@ -78,40 +77,11 @@ def our_turn(layer: Convolution, backward: bool, calls: int) -> Callable[[], flo
     return turn
 
 
-def pytorch_turn(layer: Convolution, backward: bool, calls: int) -> Callable[[], float]:
-    """As `our_turn`, by PyTorch's eager functions."""
-    import torch
-    import torch.nn.functional as F
-
-    torch.set_num_threads(setup.cores())
-    (up, down), (left, right) = layer.padding
-    rows, height, width, channels = layer.x
-    x = torch.ones(rows, channels, height, width).contiguous(memory_format=torch.channels_last)
-    order = (2, 3, 0, 1) if layer.transposed else (3, 2, 0, 1)
-    kernel = torch.ones(layer.kernel).permute(order) / np.prod(layer.kernel)
-    for array in (x, kernel):
-        array.requires_grad_(backward)
-
-    def apply() -> torch.Tensor:
-        if layer.transposed:
-            return F.conv_transpose2d(x, kernel, stride=2, padding=1)
-        return F.conv2d(F.pad(x, (left, right, up, down)), kernel, stride=layer.stride)
-
-    def turn() -> float:
-        start = time.perf_counter()
-        for _ in range(calls):
-            y = apply()
-            if backward:
-                torch.autograd.grad(y, (x, kernel), y.detach())
-        return (time.perf_counter() - start) / calls
-
-    turn()
-    return turn
-
-
 def main() -> int:
     """Prints milliseconds of each layer, medians over rounds."""
     peers.require("torch", "benchmarks.convolutions")
+    from benchmarks.peers import pytorch_convolutions
+
     print(f"ms: ours, PyTorch's   {'forward':>20} {'with the gradient':>22}   ours over it")
     for layer in CONVOLUTIONS:
         outputs = np.prod(layer.x[:3]) / layer.stride**2
@@ -119,7 +89,7 @@ def main() -> int:
         turns = [
             make(layer, backward, calls)
             for backward in (False, True)
-            for make in (our_turn, pytorch_turn)
+            for make in (our_turn, pytorch_convolutions.turns)
         ]
         seconds = in_turns(turns, ROUNDS)
         ms = 1e3 * np.median(seconds, axis=0)
