@@ -137,8 +137,8 @@ def task_folder(
     method = methods.make(config, spec)
     mean = np.full(spec.dim, 0.13, np.float32)
     arrays = arrays_of(*jax.jit(method.init)(jax.random.key(0), Batch(examples(x)), mean))
-    if method.code_spec is not None:
-        arrays |= _prior_arrays(method.code_spec)
+    if method.code_specs:
+        arrays |= _prior_arrays(method.code_specs[0])
     with tempfile.TemporaryDirectory() as folder:
         settings = settings_of(config) | {"options": options}
         common.write_task(folder, settings, images, x, arrays)

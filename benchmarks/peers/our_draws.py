@@ -1,5 +1,6 @@
 """This library: drawing examples, with a state between values or by the network for each value."""
 
+import functools
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from benchmarks.peers.common import Peer, Task
 from benchmarks.peers.ours import config_of, examples, restored, spec_for
 from elbo_lab import configs, methods, models, training
 from elbo_lab.data import Batch, Spec
+from elbo_lab.distributions.autoregressive import Autoregressive, without_state
 from elbo_lab.methods import vqvae
 from elbo_lab.models import NOTHING_GIVEN, Density
 from elbo_lab.training import hyper
@@ -40,7 +42,7 @@ def make(task: Task, recomputed: bool) -> Peer:
     start = jax.eval_shape(method.init, jax.random.key(0), Batch(x), jnp.zeros(spec.dim))
     own = restored(dict(zip(("params", "stats"), start, strict=True)), task.arrays)
     keys = iter(jax.random.split(jax.random.key(1), 10_000))
-    if method.code_spec is not None:
+    if method.code_specs:
         return _pair(task, method, own, keys)
     model = models.make(config, spec)
     hparams = hyper.hyperparameters(training.replicas(config))
@@ -51,21 +53,23 @@ def make(task: Task, recomputed: bool) -> Peer:
         law, shape = law_of(model, params, z_key, task.batch)
         return law.sample(x_key, shape)
 
-    @jax.jit
-    def draw_recomputed(key, params, start):
+    @functools.partial(jax.jit, static_argnums=2)
+    def draw_recomputed(key, params, values):
         z_key, x_key = jax.random.split(key)
         law, _ = law_of(model, params, z_key, task.batch)
+        steps = without_state(law.logits, values)
         blank = jnp.zeros((task.batch, spec.dim), x.dtype)
-        return law.complete(x_key, blank, start)
+        return Autoregressive(law.logits, law.spec, law.batch_shape, steps).complete(
+            x_key, blank, 0
+        )
 
     @jax.jit
     def bound(key, params, stats):
         return -jnp.mean(method.loss(key, params, stats, Batch(x), hparams).loss)
 
     def sample(values: int) -> np.ndarray:
-        # `complete` draws the last values instead of the first ones, at the same cost.
         if recomputed:
-            return np.asarray(draw_recomputed(next(keys), own["params"], spec.dim - values))
+            return np.asarray(draw_recomputed(next(keys), own["params"], values))
         return np.asarray(draw(next(keys), own["params"]))
 
     return Peer(bound=lambda: float(bound(next(keys), **own)), sample=sample)
@@ -73,8 +77,8 @@ def make(task: Task, recomputed: bool) -> Peer:
 
 def _pair(task: Task, method: methods.Method, own: dict[str, Any], keys: Any) -> Peer:
     """A VQ-VAE and a PixelCNN of its codes; the means of pixels are what is drawn."""
-    model, x = prior_of(method.code_spec), Batch(examples(task.x))
-    codes = jnp.zeros((1, method.code_spec.dim), jnp.int32)
+    model, x = prior_of(method.code_specs[0]), Batch(examples(task.x))
+    codes = jnp.zeros((1, method.code_specs[0].dim), jnp.int32)
     start = {"prior": {"params": jax.eval_shape(model.init, jax.random.key(0), Batch(codes))}}
     prior = restored(start, task.arrays)["prior"]["params"]
 
