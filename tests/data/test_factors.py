@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from elbo_lab.data import hold_out, load, spec_of
+from elbo_lab.data import Spec, hold_out, load, spec_of
 from elbo_lab.data.factors import FACTORS, SIZES
 
 
@@ -29,7 +29,7 @@ def test_every_combination_is_one_image_and_another_one(data):
     assert set(np.unique(pixels)) == {0, 255}
     assert len(np.unique(np.packbits(pixels > 0, axis=1), axis=0)) == len(pixels)
     np.testing.assert_array_equal(data.y_train, data.factors.train[:, 0])
-    assert spec_of(data, "none") == ("image", (32, 32), 2, 3)
+    assert spec_of(data, "none") == Spec("image", (32, 32), 2, classes=3)
 
 
 def test_factors_do_what_they_are_named_for(data):

@@ -85,10 +85,11 @@ def test_the_cells_of_table_1_are_those_whose_results_are_stored():
         settings = {"protocol": row["protocol"], "budget": str(row["budget"])}
         if start := row["config"].get("init_from"):
             settings["init_from"] = start
-        cells = study_flags.cells(table1.STUDY, settings, table1.STUDY.choices(settings, config_of))
-        (cell,) = (c for c in cells if c.config == configs.from_dict(row["config"]))
-        names = ("data", "layers", "model", "k")
-        assert cell.values == {name: str(row[name]) for name in names}
+        values = {name: str(row[name]) for name in ("data", "layers", "model", "k")}
+        choices = table1.choices(settings, config_of, *([value] for value in values.values()))
+        (cell,) = study_flags.cells(table1.STUDY, settings, choices)
+        assert cell.values == values
+        assert cell.config == configs.from_dict(row["config"])
         assert (RESULTS / f"table1-{table1_results.slug(row)}.json").exists()
 
 
