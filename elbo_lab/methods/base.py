@@ -74,7 +74,7 @@ class Method(NamedTuple):
     # (key, params, stats, batch) -> log p(x|y) of every class y, [B, C], whatever the labels:
     # "log_px_y" if it is exact, "log_likelihood_y" if it is L_K; None: without labels
     measure_classes: Callable[..., dict[str, Array]] | None = None
-    # Examples whose gradient a step computes at once, one part of the batch after the other, so
-    # that their activations fit the processor's cache. None: the whole batch, as it has to be where
+    # Examples whose gradient a step on a CPU computes at once, one part of the batch after the
+    # other, so that their activations fit its cache. None: the whole batch, as it has to be where
     # the loss of an example depends on the others, or where there are stats.
     gradient_batch: int | None = None

@@ -42,7 +42,7 @@ class Density(NamedTuple):
     """C, the classes of the labels on which p(x|y) is conditioned; None: it is p(x)."""
 
     gradient_batch: int | None = None
-    """Examples whose gradient is computed at once: their activations should fit a CPU's cache.
+    """Examples whose gradient is computed at once on a CPU: their activations should fit its cache.
     None: as many as there are."""
 
 

@@ -120,7 +120,7 @@ def make_loop(
         hyper.courses(config, total_steps(config, num_train)),
         BATCH_GRADIENTS[config.batch_gradient],
         config.ema,
-        method.gradient_batch,
+        method.gradient_batch if jax.default_backend() == "cpu" else None,
     )
     mesh = sharding.make_mesh(config.replicates, config.batch_size, shard_batch)
     program = Program(config, kind, stepper, sharding.pin(mesh))

@@ -63,14 +63,12 @@ def gate(x: Array) -> Array:
     return jnp.tanh(a) * (0.5 + 0.5 * jnp.tanh(0.5 * b))
 
 
-def gradient_batch(spec: Spec, width: int) -> int | None:
-    """Examples whose gradient is computed at once; None: as many as there are.
+def gradient_batch(spec: Spec, width: int) -> int:
+    """Examples whose gradient a step on a CPU computes at once.
 
-    On a CPU a step of a PixelCNN is bound by memory: in parts of which each layer's features have
-    the size of a cache it takes two thirds of the time (docs/performance.md).
+    There a step of a PixelCNN is bound by memory: in parts of which each layer's features have the
+    size of a cache it takes two thirds of the time (docs/performance.md).
     """
-    if jax.default_backend() != "cpu":
-        return None
     height, columns, _ = grid(spec.shape)
     return max(1, CACHED // (height * columns * width))
 
