@@ -11,7 +11,7 @@ from elbo_lab.reports import disentangle_figures
 from elbo_lab.studies import analysed_study, disentangle_analysis, disentangle_results
 from elbo_lab.studies.study import Choice, ConfigOf, Study, Texts
 
-WEIGHTS = {"beta_vae": ("1", "4", "8"), "beta_tcvae": ("4", "8", "16")}
+WEIGHTS = {"beta_vae": ("1", "2", "4", "8"), "beta_tcvae": ("2", "4", "8", "16")}
 DATA = ("factors", "factors64")
 
 
@@ -54,7 +54,7 @@ STUDY = Study(
         "latent_dims": "10",
         "k": "1",
         "batch_size": "64",
-        "epochs": "40",
+        "epochs": "60",
         "eval_k": "100",
         "replicates": "3",
     },

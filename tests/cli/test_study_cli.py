@@ -145,10 +145,10 @@ def test_the_study_disentangle_scores_codes_and_keeps_its_results(studying, tmp_
     killed = studying.interrupted("scores.json.tmp", signal.SIGKILL, *flags)
     assert killed.returncode == -signal.SIGKILL
     done = studying.run(*flags)
-    assert "FactorVAE" in done.stdout and "scores 6/6 runs" in done.stderr
-    assert len(json.loads((study / "scores.json").read_text())["rows"]) == 6
+    assert "FactorVAE" in done.stdout and "scores 8/8 runs" in done.stderr
+    assert len(json.loads((study / "scores.json").read_text())["rows"]) == 8
     rows = json.loads((tmp_path / "results" / "disentangle.json").read_text())["rows"]
-    assert len(rows) == 6 and rows[0]["objective"] == "beta_vae"
+    assert len(rows) == 8 and rows[0]["objective"] == "beta_vae"
     for row in rows:
         scores = [row[name]["mean"] for name in ("mig", "sap", "dci_disentanglement", "beta_vae")]
         assert all(0 <= score <= 1 for score in scores)
