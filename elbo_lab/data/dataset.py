@@ -25,7 +25,7 @@ class Spec(NamedTuple):
     shape: tuple[int, ...]  # (28, 28), (32, 32, 3), (20,) characters, (7, 7) codes
     levels: int | None  # values of a coordinate (2, 256, vocabulary or codebook size); None: real
     classes: int | None = None  # number of classes, if there are labels
-    # Of each level of codes on which examples are conditioned, from the top down; (): on none
+    # The levels of codes on which examples are conditioned, from the top down; (): none
     context: tuple["Spec", ...] = ()
 
     @property

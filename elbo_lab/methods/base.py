@@ -66,7 +66,7 @@ class Method(NamedTuple):
     prior: Callable[..., Any] | None = None
     # (params, stats, codes or features, given) -> p(x|.)
     decode: Callable[..., Any] | None = None
-    # Of each level of the codes that `encode` returns side by side; (): it returns features.
+    # The levels of the codes that `encode` returns side by side; (): it returns features.
     code_specs: tuple[Spec, ...] = ()
     # What may help a run that diverged, for the error message.
     remedy: str = "a lower --learning_rate or --clip_norm may help"

@@ -47,7 +47,7 @@ def test_a_loss_without_a_batch_axis_is_refused():
 
 @pytest.mark.parametrize("which", step.BATCH_GRADIENTS)
 def test_the_gradient_by_parts_is_that_of_the_batch(which):
-    """Of 1/2 (w . x - y)^2 it is (w . x - y) x, in NumPy float64."""
+    """The gradient of 1/2 (w . x - y)^2 is (w . x - y) x, in NumPy float64."""
     rng = np.random.default_rng(0)
     x, y, w = rng.normal(size=(6, 2)), np.arange(6), np.array([0.5, -1.0])
 
