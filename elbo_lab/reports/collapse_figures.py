@@ -18,6 +18,7 @@ def figure(rows: Sequence[dict[str, Any]], num_draws: int) -> str:
     kl, probe = drawn.subplots(2, 1, sharex=True)
     for index, row in enumerate(rows):
         curves, style = row["curves"], {**svg_figures.style(index), "linewidth": 1.2}
+        style["linestyle"] = svg_figures.dashes(index)
         for axes, name, steps in ((kl, "kl", "kl_steps"), (probe, "probe", "probe_steps")):
             values = [math.nan if value is None else value for value in curves[name]]
             # A marker at its end, since lines of several remedies may cover each other.

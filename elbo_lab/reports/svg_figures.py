@@ -41,6 +41,11 @@ def style(index: int) -> dict[str, Any]:
     }
 
 
+def dashes(index: int) -> str:
+    """The line style of the series with this index: another for each round of the colours."""
+    return LINES[index // len(_SERIES) % len(LINES)]
+
+
 def new_figure(height: float, labels: int = 1):
     """A figure of a height in inches, with room below for so many labels in two columns."""
     from matplotlib.figure import Figure
