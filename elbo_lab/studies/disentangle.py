@@ -54,7 +54,7 @@ STUDY = Study(
         "latent_dims": "10",
         "k": "1",
         "batch_size": "64",
-        "epochs": "60",
+        "epochs": "40",
         "eval_k": "100",
         "replicates": "3",
     },
