@@ -24,7 +24,7 @@ from elbo_lab.distributions.dequantization import (
 )
 from elbo_lab.models import common, flows
 from elbo_lab.models.base import Given, Model, Params
-from elbo_lab.models.networks import DecoderMLP, Head, gaussian
+from elbo_lab.models.networks import DecoderMLP, Head
 from elbo_lab.options import option
 
 # Rows (draws x examples) that the evaluation computes at once.
@@ -95,7 +95,10 @@ def make(options: FlowOptions, spec: Spec) -> Model:
     def prior(params: Params, given: Given) -> Flow:
         contexts = [None] * options.prior_depth
         maps = flows.bijections(step, params["prior"]["flow"], contexts)
-        base = gaussian(jnp.zeros(size), jnp.ones(size))
+        # The logistic law, as in NICE (Dinh et al. 2015): its tails are exponential, so that a
+        # value far from what training saw costs nats in proportion. By the logit of the levels it
+        # is uniform on their range.
+        base = dist.Logistic(jnp.zeros(size), jnp.ones(size)).to_event(1)
         return Flow(base, (*maps, range_of_levels(spec.levels)))
 
     def posterior(params: Params, x: Array, given: Given) -> Dequantized:
