@@ -150,7 +150,7 @@ def test_measures_wait_for_all_runs_and_are_resumed(tmp_path, capsys):
     stored_results.write(tmp_path / collapse_analysis.FILE, {"rows": rows[:2]})
     capsys.readouterr()
     collapse_analysis.compute(tmp_path, {"cells": cells}, derived.load_run)
-    assert "information 1/1 runs" in capsys.readouterr().err
+    assert "information 3/3 runs" in capsys.readouterr().err
     assert (tmp_path / collapse_analysis.FILE).read_bytes() == before
     collapse_analysis.compute(tmp_path, {"cells": cells}, derived.load_run)
     assert capsys.readouterr().err == ""
