@@ -29,7 +29,7 @@ AXIS = "remedy"
 MEASURES = ("information", "aggregate_kl")
 # Settings on which neither q(z|x) nor p(z) depends.
 _OF_DECODER = ("receptive_field", "decoder_dropout", "latent_gates")
-_ROW = {"name": str, "source": str, "examples": int}
+_ROW = {"name": str, "seed?": int, "source": str, "examples": int}  # old files have no seeds
 _ROW |= {f"{name}{end}": float | None for name in MEASURES for end in ("", "_error")}
 _KIND = {"rows": list[_ROW]}
 
@@ -50,7 +50,9 @@ def compute(path: Path, sweep: dict[str, Any], load: Load) -> None:
     }
     parts = []
     for run in runs:
-        fields = {"name": run.cell["values"][AXIS], "source": run.trained.digest}
+        # The replicates of a run share its checkpoint.
+        fields = {"seed": run.trained.config.seed, "source": run.trained.digest}
+        fields |= {"name": run.cell["values"][AXIS]}
         measure = measures[_inference_settings(run.trained)]
         parts.append(Part(fields, functools.partial(_rows, run.trained, measure)))
     content = {"rows": read(path)}
