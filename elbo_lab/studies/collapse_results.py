@@ -150,13 +150,10 @@ def rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _texts(row: dict[str, Any]) -> tuple[str, ...]:
-    difference = NOT_APPLICABLE
-    if "difference" in row:
-        difference = tables.interval(row["difference"])
     return (
         row["name"],
         _text(row["log_likelihood"]),
-        difference,
+        tables.interval(row["difference"]) if "difference" in row else NOT_APPLICABLE,
         f"{row['elbo']:.2f}",
         f"{row['kl']:.2f}",
         *(_text(row[name]) if name in row else NOT_APPLICABLE for name in MEASURES),

@@ -122,14 +122,11 @@ def rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _texts(row: dict[str, Any]) -> tuple[str, ...]:
-    difference = NOT_APPLICABLE
-    if "difference" in row:
-        difference = tables.interval(row["difference"])
     return (
         row["name"],
         f"{row['objective']}, {row['k']}",
         tables.with_error(row["test"], row["standard_error"]),
-        difference,
+        tables.interval(row["difference"]) if "difference" in row else NOT_APPLICABLE,
         f"{row['train']:.2f}",
         f"{row['gap']:.2f}",
         *_gradient_texts(row.get("gradient")),
