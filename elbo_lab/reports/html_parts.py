@@ -5,8 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from elbo_lab.reports import sweep_cells, sweep_figures
-from elbo_lab.reports.tables import number_and_error
+from elbo_lab.reports import sweep_cells, sweep_figures, tables
 
 # The text of a cell of a table without a value.
 NOTHING = "–"
@@ -117,7 +116,7 @@ def value(entry: dict[str, Any] | None, unit: str = "") -> str:
     """A mean with its standard error; NOTHING for None."""
     if entry is None:
         return NOTHING
-    mean, error = number_and_error(entry["mean"], entry["standard_error"], unit)
+    mean, error = tables.number_and_error(entry["mean"], entry["standard_error"], unit)
     return f'{signed(mean)} <span class="pair">± {error}</span>' if error else signed(mean)
 
 
@@ -132,13 +131,8 @@ def difference(cell: dict[str, Any]) -> str:
 
 
 def interval(difference: dict[str, Any]) -> str:
-    """ "+1.74 (1.60, 1.88)", to the digits that the interval leaves significant."""
-    half = (difference["high"] - difference["low"]) / 2
-    _, error = number_and_error(difference["mean"], half)
-    decimals = len(error.partition(".")[2]) if half else 2
-    mean, low, high = (f"{difference[name]:.{decimals}f}" for name in ("mean", "low", "high"))
-    sign = "" if mean.startswith("-") else "+"
-    return f"{signed(sign + mean)} ({signed(low)}, {signed(high)})"
+    """`tables.interval` with minus signs."""
+    return signed(tables.interval(difference))
 
 
 def signed(number: str) -> str:

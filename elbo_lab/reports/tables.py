@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -185,6 +185,20 @@ def with_error(value: float, error: float | None) -> str:
     """ "-128.0 +- 2.5": both numbers of `number_and_error`, or the first alone."""
     number, shown_error = number_and_error(value, error)
     return f"{number} +- {shown_error}" if shown_error else number
+
+
+def interval(difference: dict[str, Any]) -> str:
+    """ "+1.74 (1.60, 1.88)", to the digits that the interval leaves significant.
+
+    Args:
+      difference: its "mean", and the interval's ends "low" and "high".
+    """
+    half = (difference["high"] - difference["low"]) / 2
+    _, error = number_and_error(difference["mean"], half)
+    decimals = len(error.partition(".")[2]) if half else 2
+    mean, low, high = (f"{difference[name]:.{decimals}f}" for name in ("mean", "low", "high"))
+    sign = "" if mean.startswith("-") else "+"
+    return f"{sign}{mean} ({low}, {high})"
 
 
 def _number(value: float, unit: str) -> str:

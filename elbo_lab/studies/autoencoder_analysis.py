@@ -74,13 +74,7 @@ def radius(latent_dim: int) -> float:
 def compute(path: Path, sweep: dict[str, Any], load: Load) -> None:
     """Measures the replicates that are trained, for `of_cell`.
 
-    Args:
-      path: the sweep's folder.
-      sweep: the content of its sweep.json.
-      load: reads a trained run.
-
-    Raises:
-      UserError: a run cannot be loaded.
+    Arguments and errors: see `study.AfterTraining`.
     """
     for cell in sweep["cells"]:
         for place in _places(path, cell):

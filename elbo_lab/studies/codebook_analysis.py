@@ -11,16 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from elbo_lab import json_files
-from elbo_lab.errors import UserError
 from elbo_lab.evaluation import Evaluation, code_rates, comparison
 from elbo_lab.methods import codebook
-from elbo_lab.runs import completing, derived, examples, run_files, rundir
+from elbo_lab.runs import completing, derived, examples, run_files
 from elbo_lab.runs.loading import Trained
 from elbo_lab.runs.progress import Progress
-from elbo_lab.studies import stored_results
+from elbo_lab.studies import analysed_runs, stored_results
 from elbo_lab.studies.study import Load
-from elbo_lab.sweeps import sweep_results
 
 FILE = "rates.json"
 # The models, and for each the axis of the grid that is its setting.
@@ -47,16 +44,10 @@ _KIND = {"rows": list[ROW]}
 def compute(path: Path, sweep: dict[str, Any], load: Load) -> None:
     """Computes the rates and distortions of all cells, once none of them waits.
 
-    Args:
-      path: the sweep's folder.
-      sweep: the content of its sweep.json.
-      load: reads a trained run.
-
-    Raises:
-      UserError: a run cannot be loaded, or the file cannot be written.
+    Arguments and errors: see `study.AfterTraining`.
     """
     cells = [cell for cell in sweep["cells"] if cell.get("runs")]
-    if not cells or sweep_results.is_waiting(sweep) or rundir.is_read_only(path):
+    if not cells or not analysed_runs.is_ready(path, sweep):
         return
     progress = Progress("rates", len(cells), 0, "cells")
     rows = []
@@ -73,10 +64,7 @@ def compute(path: Path, sweep: dict[str, Any], load: Load) -> None:
 
 def read(path: Path) -> dict[str, Any] | None:
     """The content of rates.json in a study's folder; None if it is missing or damaged."""
-    try:
-        return json_files.read(path / FILE, _KIND)
-    except UserError:
-        return None
+    return stored_results.read_undamaged(path / FILE, _KIND)
 
 
 def _numbers(path: Path, cell: dict[str, Any], load: Load) -> dict[str, Any]:

@@ -1,13 +1,11 @@
 """The results of the study codebooks: their file, and the table made of it."""
 
-import textwrap
 from pathlib import Path
 from typing import Any
 
-from elbo_lab import json_files
 from elbo_lab.reports import documents
 from elbo_lab.reports.sweep_cells import NOT_APPLICABLE
-from elbo_lab.reports.tables import number_and_error
+from elbo_lab.reports.tables import with_error
 from elbo_lab.studies import stored_results
 from elbo_lab.studies.codebook_analysis import ROW, VQVAE
 from elbo_lab.sweeps import sweep_reporting
@@ -33,8 +31,7 @@ def content(sweep: dict[str, Any], rates: dict[str, Any]) -> dict[str, Any]:
     """The stored results of a sweep and of what `codebook_analysis` has computed, JSON-ready."""
     config = next(cell["config"] for cell in sweep["cells"] if cell.get("runs"))
     return {
-        **{name: sweep[name] for name in ("elbo_lab", "jax", "date", "devices")},
-        "command": stored_results.shown_command(sweep["command"]),
+        **stored_results.conditions(sweep),
         "data": config["dataset"],
         **{name: config[name] for name in ("likelihood", "epochs", "batch_size", "replicates")},
         "rows": rates["rows"],
@@ -47,8 +44,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     Raises:
       UserError: they cannot be read, or are damaged.
     """
-    path = folder / FILE
-    return json_files.read(path, _KIND) if path.exists() else None
+    return stored_results.read(folder / FILE, _KIND)
 
 
 def rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -75,8 +71,7 @@ def _texts(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _text(value: dict[str, float | None]) -> str:
-    number, error = number_and_error(value["mean"], value["standard_error"])
-    return f"{number} +- {error}" if error else number
+    return with_error(value["mean"], value["standard_error"])
 
 
 def notes(results: dict[str, Any]) -> list[str]:
@@ -104,8 +99,7 @@ def notes(results: dict[str, Any]) -> list[str]:
 
 def text(results: dict[str, Any]) -> str:
     """The table for a terminal."""
-    wrapped = [textwrap.fill(note, 100, subsequent_indent="  ") for note in notes(results)]
-    return "\n".join([*sweep_reporting.aligned([HEAD, *rows(results)]), "", *wrapped])
+    return sweep_reporting.with_notes([HEAD, *rows(results)], notes(results))
 
 
 def markdown(results: dict[str, Any] | None) -> str:

@@ -1,16 +1,13 @@
 """The results of the study collapse: their file, and the table made of it."""
 
 import math
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from elbo_lab import json_files
-from elbo_lab.reports import documents, html_parts, sweep_cells
+from elbo_lab.reports import documents, sweep_cells, tables
 from elbo_lab.reports.sweep_cells import NOT_APPLICABLE
-from elbo_lab.reports.tables import number_and_error
 from elbo_lab.studies import collapse_analysis, stored_results
 from elbo_lab.studies.collapse_analysis import AXIS, MEASURES
 from elbo_lab.sweeps import sweep_reporting
@@ -59,8 +56,7 @@ def content(path: Path, sweep: dict[str, Any]) -> dict[str, Any] | None:
     config = done[0]["config"]
     measured = collapse_analysis.read(path)
     return {
-        **{name: sweep[name] for name in ("elbo_lab", "jax", "date", "devices")},
-        "command": stored_results.shown_command(sweep["command"]),
+        **stored_results.conditions(sweep),
         "data": config["dataset"],
         "latent_dim": config["latent_dims"][0],
         "steps": done[0]["steps"],
@@ -138,8 +134,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     Raises:
       UserError: they cannot be read, or are damaged.
     """
-    path = folder / FILE
-    return json_files.read(path, _KIND) if path.exists() else None
+    return stored_results.read(folder / FILE, _KIND)
 
 
 def head(results: dict[str, Any]) -> tuple[str, ...]:
@@ -155,24 +150,20 @@ def rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _texts(row: dict[str, Any]) -> tuple[str, ...]:
-    difference = NOT_APPLICABLE
-    if "difference" in row:
-        difference = html_parts.interval(row["difference"]).replace("\N{MINUS SIGN}", "-")
     return (
         row["name"],
-        _with_error(row["log_likelihood"]),
-        difference,
+        _text(row["log_likelihood"]),
+        tables.interval(row["difference"]) if "difference" in row else NOT_APPLICABLE,
         f"{row['elbo']:.2f}",
         f"{row['kl']:.2f}",
-        *(_with_error(row[name]) if name in row else NOT_APPLICABLE for name in MEASURES),
+        *(_text(row[name]) if name in row else NOT_APPLICABLE for name in MEASURES),
         f"{row['active_units']:.3g}",
         f"{row['seconds']:.0f}",
     )
 
 
-def _with_error(entry: dict[str, float | None]) -> str:
-    value, error = number_and_error(entry["mean"], entry["standard_error"])
-    return f"{value} +- {error}" if error else value
+def _text(value: dict[str, float | None]) -> str:
+    return tables.with_error(value["mean"], value["standard_error"])
 
 
 def notes(results: dict[str, Any]) -> list[str]:
@@ -201,9 +192,7 @@ def notes(results: dict[str, Any]) -> list[str]:
 
 def text(results: dict[str, Any]) -> str:
     """The table for a terminal."""
-    wrapped = [textwrap.fill(note, 100, subsequent_indent="  ") for note in notes(results)]
-    lines = sweep_reporting.aligned([head(results), *rows(results)])
-    return "\n".join([*lines, "", *wrapped])
+    return sweep_reporting.with_notes([head(results), *rows(results)], notes(results))
 
 
 def markdown(results: dict[str, Any] | None) -> str:

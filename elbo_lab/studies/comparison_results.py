@@ -4,7 +4,6 @@ table of our differences to the baseline beside the published ones.
 
 import math
 import re
-import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from elbo_lab import configs, json_files
 from elbo_lab.errors import DamageWarning, UserError
 from elbo_lab.evaluation import comparison
-from elbo_lab.reports import documents, html_page, html_parts, sweep_cells, sweep_figures
+from elbo_lab.reports import documents, html_page, sweep_cells, sweep_figures, tables
 from elbo_lab.reports.sweep_cells import NOT_APPLICABLE
 from elbo_lab.studies import published, stored_results
 from elbo_lab.studies.published import Comparison
@@ -196,7 +195,7 @@ def _interval(row: dict[str, Any], difference: dict[str, Any] | None) -> str:
     """ "+1.74 (1.60, 1.88)"; words in place of a missing difference."""
     if difference is None:
         return "the baseline" if row["position"] == 0 else NOT_APPLICABLE
-    return html_parts.interval(difference).replace("\N{MINUS SIGN}", "-")
+    return tables.interval(difference)
 
 
 def notes(paper: Comparison, rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -251,9 +250,9 @@ def text(name: str, rows: Sequence[dict[str, Any]]) -> str:
     if not rows:
         return "No cell is complete yet."
     paper = published.COMPARISONS[name]
-    lines = sweep_reporting.aligned([head(paper, rows), *(texts_of(paper, row) for row in rows)])
-    wrapped = [textwrap.fill(note, 100, subsequent_indent="  ") for note in notes(paper, rows)]
-    return "\n".join([*lines, "", *wrapped])
+    return sweep_reporting.with_notes(
+        [head(paper, rows), *(texts_of(paper, row) for row in rows)], notes(paper, rows)
+    )
 
 
 def markdown(name: str, rows: Sequence[dict[str, Any]]) -> str:

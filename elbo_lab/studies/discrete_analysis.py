@@ -11,18 +11,16 @@ import jax
 import numpy as np
 from jax import Array
 
-from elbo_lab import configs, json_files, methods, models
+from elbo_lab import configs, methods, models
 from elbo_lab.configs import Config
 from elbo_lab.data import Batch
-from elbo_lab.errors import UserError
 from elbo_lab.evaluation.gradients import exact_gradients, gradient_study
 from elbo_lab.evaluation.gradients.exact_gradients import Estimator, Quality
 from elbo_lab.models import NOTHING_GIVEN
-from elbo_lab.runs import examples, rundir
+from elbo_lab.runs import examples
 from elbo_lab.runs.loading import Trained
-from elbo_lab.studies import stored_results
+from elbo_lab.studies import analysed_runs, stored_results
 from elbo_lab.studies.study import Load
-from elbo_lab.sweeps import sweep_results
 from elbo_lab.training import hyper
 
 FILE = "analysis.json"
@@ -57,16 +55,10 @@ class Analysis(NamedTuple):
 def compute(path: Path, sweep: dict[str, Any], load: Load) -> None:
     """Computes the analysis of the trained cells, once no cell waits, unless it is stored.
 
-    Args:
-      path: the sweep's folder.
-      sweep: the content of its sweep.json.
-      load: reads a trained run.
-
-    Raises:
-      UserError: a run cannot be loaded, or the file cannot be written.
+    Arguments and errors: see `study.AfterTraining`.
     """
     cells = [cell for cell in sweep["cells"] if stored_results.has_headline(cell)]
-    if not cells or sweep_results.is_waiting(sweep) or rundir.is_read_only(path):
+    if not cells or not analysed_runs.is_ready(path, sweep):
         return
     runs = {
         cell["values"][AXIS]: [load(path / run["run"], run["replicate"]) for run in cell["runs"]]
@@ -91,10 +83,7 @@ def read(path: Path) -> Analysis | None:
 
 
 def _stored(path: Path) -> dict[str, Any] | None:
-    try:
-        return json_files.read(path / FILE, _KIND)
-    except UserError:
-        return None
+    return stored_results.read_undamaged(path / FILE, _KIND)
 
 
 def _quality(fields: dict[str, Any]) -> Quality:

@@ -1,15 +1,13 @@
 """The results of the study discrete: their file, and the table made of it."""
 
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from elbo_lab import configs
-from elbo_lab.reports import documents, html_parts, sweep_cells
+from elbo_lab.reports import documents, sweep_cells, tables
 from elbo_lab.reports.sweep_cells import NOT_APPLICABLE
-from elbo_lab.reports.tables import with_error
 from elbo_lab.studies import discrete_analysis, stored_results
 from elbo_lab.studies.discrete_analysis import Analysis
 from elbo_lab.sweeps import sweep_reporting
@@ -124,14 +122,11 @@ def rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _texts(row: dict[str, Any]) -> tuple[str, ...]:
-    difference = NOT_APPLICABLE
-    if "difference" in row:
-        difference = html_parts.interval(row["difference"]).replace("\N{MINUS SIGN}", "-")
     return (
         row["name"],
         f"{row['objective']}, {row['k']}",
-        with_error(row["test"], row["standard_error"]),
-        difference,
+        tables.with_error(row["test"], row["standard_error"]),
+        tables.interval(row["difference"]) if "difference" in row else NOT_APPLICABLE,
         f"{row['train']:.2f}",
         f"{row['gap']:.2f}",
         *_gradient_texts(row.get("gradient")),
@@ -197,8 +192,7 @@ def gradients_markdown(results: dict[str, Any] | None) -> str:
 
 def text(results: dict[str, Any]) -> str:
     """The table for a terminal."""
-    wrapped = [textwrap.fill(note, 100, subsequent_indent="  ") for note in notes(results)]
-    return "\n".join([*sweep_reporting.aligned([HEAD, *rows(results)]), "", *wrapped])
+    return sweep_reporting.with_notes([HEAD, *rows(results)], notes(results))
 
 
 def markdown(results: dict[str, Any] | None) -> str:

@@ -1,6 +1,5 @@
 """The results of the study disentangle: their file, and the table made of it."""
 
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +111,7 @@ def notes(results: dict[str, Any]) -> list[str]:
 def text(results: dict[str, Any]) -> str:
     """The table for a terminal."""
     head, rows = table(results)
-    wrapped = [textwrap.fill(note, 100, subsequent_indent="  ") for note in notes(results)]
-    return "\n".join([*sweep_reporting.aligned([head, *rows]), "", *wrapped])
+    return sweep_reporting.with_notes([head, *rows], notes(results))
 
 
 def markdown(results: dict[str, Any] | None) -> str:

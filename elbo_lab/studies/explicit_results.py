@@ -13,7 +13,7 @@ from elbo_lab import configs, json_files
 from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import comparison, quantities
-from elbo_lab.reports import documents, html_page, html_parts
+from elbo_lab.reports import documents, html_page, tables
 from elbo_lab.reports.sweep_cells import NOT_APPLICABLE
 from elbo_lab.runs import completing, run_files, rundir
 from elbo_lab.studies import explicit, published, stored_results
@@ -158,7 +158,7 @@ def texts_of(row: dict[str, Any]) -> tuple[str, ...]:
     name = row["system"]
     difference = "the baseline" if name == explicit.BASELINE else NOT_APPLICABLE
     if "difference" in row:
-        difference = html_parts.interval(row["difference"]).replace("\N{MINUS SIGN}", "-")
+        difference = tables.interval(row["difference"])
     shown = [
         " / ".join(map(published_text, _published(name, binarization)))
         for binarization in _BINARIZATIONS
@@ -232,9 +232,7 @@ def text(rows: Sequence[dict[str, Any]]) -> str:
     """The table for a terminal."""
     if not rows:
         return "No system is complete yet."
-    lines = sweep_reporting.aligned([HEAD, *map(texts_of, rows)])
-    wrapped = [textwrap.fill(note, 100, subsequent_indent="  ") for note in notes(rows)]
-    return "\n".join([*lines, "", *wrapped])
+    return sweep_reporting.with_notes([HEAD, *map(texts_of, rows)], notes(rows))
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:

@@ -6,9 +6,10 @@ VAE's weights and from fresh ones. All see the same examples as the VAE, binariz
 same labelled ones. Accuracies are kept in the study's folder, in probes.json, after each seed.
 """
 
+import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,17 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from elbo_lab import json_files, keys
+from elbo_lab import keys
 from elbo_lab.data import Batch
-from elbo_lab.errors import UserError
 from elbo_lab.evaluation import classifiers, probes
 from elbo_lab.evaluation.classifiers import Classifier, Training
-from elbo_lab.runs import derived, examples, rundir
+from elbo_lab.runs import derived, examples
 from elbo_lab.runs.loading import Trained
-from elbo_lab.runs.progress import Progress
-from elbo_lab.studies import stored_results
+from elbo_lab.studies import analysed_runs, stored_results
+from elbo_lab.studies.analysed_runs import Part, Run
 from elbo_lab.studies.study import Load
-from elbo_lab.sweeps import sweep_results
 
 FILE = "probes.json"
 # The cells of the study.
@@ -94,62 +93,45 @@ class _Programs(NamedTuple):
 def compute(path: Path, sweep: dict[str, Any], load: Load) -> None:
     """Computes the accuracies that probes.json lacks, once all runs are trained.
 
-    Args:
-      path: the sweep's folder.
-      sweep: the content of its sweep.json.
-      load: reads a trained run.
-
-    Raises:
-      UserError: a run cannot be loaded, or the file cannot be written.
+    Arguments and errors: see `study.AfterTraining`.
     """
-    places = _places(path, sweep)
-    pairs = [Pair(seed, *(load(*place) for place in own)) for seed, own in places.items()]
-    stored = read(path)
-    sources = {pair.source for pair in pairs}
-    # Rows of runs that were trained again since are dropped.
-    rows = [row for row in stored["rows"] if row["source"] in sources] if stored else []
-    done = {row["source"] for row in rows}
-    missing = [pair for pair in pairs if pair.source not in done]
-    if not missing or rundir.is_read_only(path):
+    pairs = _pairs(analysed_runs.trained_runs(path, sweep, load))
+    if not pairs:
         return
-    split = _split(missing[0].vae)
-    programs = _programs(missing[0].vae, split)
+    vae = pairs[0].vae
+    split = _split(vae)
+    programs = _programs(vae, split)
+    parts = [
+        Part(
+            {"seed": pair.seed, "source": pair.source},
+            functools.partial(_accuracies, pair, split, programs),
+        )
+        for pair in pairs
+    ]
+    content = {
+        "rows": (read(path) or {"rows": []})["rows"],
+        "train": len(split.y_train),
+        "test": len(split.y_test),
+        "data": vae.config.dataset,
+    }
     each = len(split.numbers) * len(METHODS)
-    progress = Progress("probing", each * len(pairs), each * (len(pairs) - len(missing)), "fits")
-    about = {"train": len(split.y_train), "test": len(split.y_test)}
-    about["data"] = missing[0].vae.config.dataset
-    try:
-        for pair in missing:
-            for method, number, accuracy in _accuracies(pair, split, programs):
-                row = {"method": method, "labels": number, "accuracy": accuracy}
-                rows.append(row | {"seed": pair.seed, "source": pair.source})
-                progress.to(progress.done + 1)
-            stored_results.write(path / FILE, {"rows": rows, **about})
-    finally:
-        progress.close()
+    analysed_runs.compute_missing(path / FILE, content, parts, "probing", "fits", each=each)
 
 
 def read(path: Path) -> dict[str, Any] | None:
     """The accuracies in a study's folder; None if there are none, or the file is damaged."""
-    try:
-        return json_files.read(path / FILE, _KIND)
-    except UserError:
-        return None
+    return stored_results.read_undamaged(path / FILE, _KIND)
 
 
-def _places(path: Path, sweep: dict[str, Any]) -> dict[int, list[tuple[Path, int]]]:
-    """Seed -> directory and replicate of the VAE and of the autoencoder.
-
-    Empty until all are trained; seeds of which a run failed are left out.
-    """
-    cells = {cell["values"]["encoder"]: cell for cell in sweep["cells"]}
-    own: list[dict[int, tuple[Path, int]]] = []
-    for name in (VAE, AUTOENCODER):
-        if sweep_results.WAITING in cells[name].get("failures", {}).values():
-            return {}
-        runs = cells[name].get("runs", [])
-        own.append({run["seed"]: (path / run["run"], run["replicate"]) for run in runs})
-    return {seed: [places[seed] for places in own] for seed in own[0] if seed in own[1]}
+def _pairs(runs: Iterable[Run]) -> list[Pair]:
+    """The runs of each seed; a seed of which a run failed is left out."""
+    own: dict[str, dict[int, Trained]] = {VAE: {}, AUTOENCODER: {}}
+    for run in runs:
+        own[run.cell["values"]["encoder"]][run.trained.config.seed] = run.trained
+    vaes, autoencoders = own.values()
+    return [
+        Pair(seed, vae, autoencoders[seed]) for seed, vae in vaes.items() if seed in autoencoders
+    ]
 
 
 def _split(trained: Trained) -> Split:
@@ -174,8 +156,8 @@ def _programs(trained: Trained, split: Split) -> _Programs:
     return _Programs(jax.jit(method.encode), fresh, train, scores)
 
 
-def _accuracies(pair: Pair, split: Split, programs: _Programs) -> Iterator[tuple[str, int, float]]:
-    """Yields method, number of labels and test accuracy."""
+def _accuracies(pair: Pair, split: Split, programs: _Programs) -> Iterator[dict[str, Any]]:
+    """Yields method, number of labels and test accuracy, as fields of a row."""
     order = probes.balanced_order(split.y_train, np.random.default_rng(pair.seed))
     base_key = keys.base_key(pair.seed)
     fresh = programs.fresh(keys.stream_key(base_key, keys.CLASSIFIERS))
@@ -187,11 +169,13 @@ def _accuracies(pair: Pair, split: Split, programs: _Programs) -> Iterator[tuple
         for method, encoder in starts.items():
             classifier = programs.train(key, encoder, *labelled, jnp.int32(number))
             scores = _by_chunks(lambda x, c=classifier: programs.scores(c, x), split.x_test)
-            yield method, number, probes.accuracy(scores, split.y_test)
+            accuracy = probes.accuracy(scores, split.y_test)
+            yield {"method": method, "labels": number, "accuracy": accuracy}
         rows = order[:number]
         for method, (x_train, x_test) in features.items():
             probe = probes.fit(x_train[rows], split.y_train[rows], split.classes, L2)
-            yield method, number, probe.accuracy(x_test, split.y_test)
+            accuracy = probe.accuracy(x_test, split.y_test)
+            yield {"method": method, "labels": number, "accuracy": accuracy}
 
 
 def _features(pair: Pair, split: Split, programs: _Programs) -> dict[str, list[np.ndarray]]:

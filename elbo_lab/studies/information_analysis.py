@@ -6,22 +6,20 @@ import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elbo_lab import json_files, keys
-from elbo_lab.errors import UserError
+from elbo_lab import keys
 from elbo_lab.evaluation import aggregate_posterior, information
-from elbo_lab.runs import examples, informing, rundir
+from elbo_lab.runs import examples, informing
 from elbo_lab.runs.loading import Trained
-from elbo_lab.runs.progress import Progress
-from elbo_lab.studies import information_laws, stored_results
+from elbo_lab.studies import analysed_runs, information_laws, stored_results
+from elbo_lab.studies.analysed_runs import Part
 from elbo_lab.studies.information_laws import Law
 from elbo_lab.studies.study import Load
-from elbo_lab.sweeps import sweep_results
 
 FILE = "estimates.json"
 LATENTS, EPOCHS = "latent_dims", "epochs"  # the axes of the grid
@@ -50,61 +48,38 @@ RUN |= {f"{name}{end}": float | None for name in OF_RUNS for end in ("", "_error
 _KIND = {"laws": list[LAW], "gaussians": list[GAUSSIAN], "runs": list[RUN]}
 
 
-class _Run(NamedTuple):
-    """A trained run of the grid."""
-
-    latents: str
-    epochs: int
-    trained: Trained
-
-
 def compute(path: Path, sweep: dict[str, Any], load: Load) -> None:
     """Computes the estimates that estimates.json lacks, once all runs are trained.
 
-    Args:
-      path: the sweep's folder.
-      sweep: the content of its sweep.json.
-      load: reads a trained run.
-
-    Raises:
-      UserError: a run cannot be loaded, or the file cannot be written.
+    Arguments and errors: see `study.AfterTraining`.
     """
-    runs = [_Run(*names, load(*place)) for *names, place in _places(path, sweep)]
-    if not runs or rundir.is_read_only(path):
+    runs = analysed_runs.trained_runs(path, sweep, load)
+    if not runs:
         return
-    stored = read(path) or {"laws": [], "gaussians": [], "runs": []}
-    sources = {run.trained.digest for run in runs}
-    # Rows of runs that were trained again since are dropped.
-    rows = [row for row in stored["runs"] if row["source"] in sources]
-    # The replicates of a run share its checkpoint.
-    known = {(row["source"], row["seed"]) for row in rows}
-    # Runs with the same latents have the same model: its measurement is compiled once.
-    measure_of = {run.latents: aggregate_posterior.make_measure(run.trained.method) for run in runs}
-    parts: list[tuple[str, Callable[[], list[dict[str, Any]]]]] = []
-    if not stored["laws"]:
-        parts.append(("laws", planar_rows))
-    if not stored["gaussians"]:
-        parts.append(("gaussians", gaussian_rows))
-    for run in runs:
-        if (run.trained.digest, run.trained.config.seed) not in known:
-            parts.append(("runs", functools.partial(_run_rows, run, measure_of[run.latents])))
-    content = stored | {"runs": rows}
-    progress = Progress("estimates", len(parts), 0, "parts")
-    try:
-        for name, part in parts:
-            content[name] = content[name] + part()
+    content = read(path) or {"laws": [], "gaussians": [], "runs": []}
+    for name, estimates in (("laws", planar_rows), ("gaussians", gaussian_rows)):
+        if not content[name]:
+            content[name] = estimates()
             stored_results.write(path / FILE, content)
-            progress.to(progress.done + 1)
-    finally:
-        progress.close()
+    # Runs with the same latents have the same model: its measurement is compiled once.
+    measure_of = {
+        run.cell["values"][LATENTS]: aggregate_posterior.make_measure(run.trained.method)
+        for run in runs
+    }
+    parts = []
+    for run in runs:
+        latents, epochs = run.cell["values"][LATENTS], int(run.cell["values"][EPOCHS])
+        # The replicates of a run share its checkpoint.
+        fields = {"seed": run.trained.config.seed, "source": run.trained.digest}
+        fields |= {"latent_dims": latents, "epochs": epochs}
+        measure = measure_of[latents]
+        parts.append(Part(fields, functools.partial(_run_rows, run.trained, measure)))
+    analysed_runs.compute_missing(path / FILE, content, parts, "estimates", "runs", field="runs")
 
 
 def read(path: Path) -> dict[str, Any] | None:
     """The estimates in a study's folder; None if there are none, or the file is damaged."""
-    try:
-        return json_files.read(path / FILE, _KIND)
-    except UserError:
-        return None
+    return stored_results.read_undamaged(path / FILE, _KIND)
 
 
 def planar_rows() -> list[dict[str, Any]]:
@@ -178,28 +153,13 @@ def _mean(name: str, values: Any) -> dict[str, float]:
     return {name: float(np.mean(values)), f"{name}_error": float(error)}
 
 
-def _places(path: Path, sweep: dict[str, Any]) -> list[tuple[str, int, tuple[Path, int]]]:
-    """Latents, epochs, and directory with replicate of each run; [] until all are trained."""
-    if sweep_results.is_waiting(sweep):
-        return []
-    return [
-        (
-            cell["values"][LATENTS],
-            int(cell["values"][EPOCHS]),
-            (path / run["run"], run["replicate"]),
-        )
-        for cell in sweep["cells"]
-        for run in cell.get("runs", [])
-    ]
-
-
-def _run_rows(run: _Run, measure: Callable[..., dict[str, jax.Array]]) -> list[dict[str, Any]]:
+def _run_rows(
+    trained: Trained, measure: Callable[..., dict[str, jax.Array]]
+) -> list[dict[str, Any]]:
     """Means over the test examples of a run, and their standard errors: one row."""
-    config, dataset = run.trained.config, run.trained.dataset
-    test = examples.test_examples(config, dataset, run.trained.spec)
-    values = informing.measured(measure, keys.base_key(config.seed), run.trained, test)
-    row = {"latent_dims": run.latents, "epochs": run.epochs, "seed": config.seed}
-    row |= {"source": run.trained.digest, "examples": len(dataset.x_test)}
+    test = examples.test_examples(trained.config, trained.dataset, trained.spec)
+    values = informing.measured(measure, keys.base_key(trained.config.seed), trained, test)
+    row: dict[str, Any] = {"examples": len(trained.dataset.x_test)}
     for name, array in OF_RUNS.items():
         row |= _mean(name, np.float64(values[array]))
     return [row]

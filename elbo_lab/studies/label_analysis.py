@@ -12,17 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from elbo_lab import json_files
-from elbo_lab.errors import UserError
 from elbo_lab.evaluation import classification, comparison, pixel_classifiers
 from elbo_lab.models.conditions import LABEL
 from elbo_lab.reports import results
-from elbo_lab.runs import classifying, evaluating, rundir
+from elbo_lab.runs import classifying, evaluating
 from elbo_lab.runs.evaluating import Kept
 from elbo_lab.runs.progress import Progress
-from elbo_lab.studies import stored_results
+from elbo_lab.studies import analysed_runs, stored_results
 from elbo_lab.studies.study import Load
-from elbo_lab.sweeps import sweep_results
 
 FILE = "classified.json"
 # The axis of the grid.
@@ -43,16 +40,10 @@ _KIND = {"classifiers": list[_CLASSIFIER], "log_px": dict[str, VALUE]}
 def compute(path: Path, sweep: dict[str, Any], load: Load) -> None:
     """Classifies the test examples by every trained p(x|y), once no cell waits.
 
-    Args:
-      path: the sweep's folder.
-      sweep: the content of its sweep.json.
-      load: reads a trained run.
-
-    Raises:
-      UserError: a run cannot be loaded, or a file cannot be written.
+    Arguments and errors: see `study.AfterTraining`.
     """
     cells = {cell["values"][AXIS]: cell["runs"] for cell in sweep["cells"] if _is_classifier(cell)}
-    if not cells or sweep_results.is_waiting(sweep) or rundir.is_read_only(path):
+    if not cells or not analysed_runs.is_ready(path, sweep):
         return
     classifiers, log_px, pixels = [], {}, []
     for name, runs in cells.items():
@@ -68,10 +59,7 @@ def compute(path: Path, sweep: dict[str, Any], load: Load) -> None:
 
 def read(path: Path) -> dict[str, Any] | None:
     """The content of classified.json in a study's folder; None if it is missing or damaged."""
-    try:
-        return json_files.read(path / FILE, _KIND)
-    except UserError:
-        return None
+    return stored_results.read_undamaged(path / FILE, _KIND)
 
 
 def _is_classifier(cell: dict[str, Any]) -> bool:

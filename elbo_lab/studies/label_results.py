@@ -1,6 +1,5 @@
 """The results of the study labels: their file, and the tables made of it."""
 
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +145,7 @@ def text(results: dict[str, Any]) -> str:
     """The tables for a terminal."""
     parts = []
     for (head, rows), note in _tables(results):
-        wrapped = textwrap.fill(note, 100, subsequent_indent="  ")
-        parts.append("\n".join([*sweep_reporting.aligned([head, *rows]), "", wrapped]))
+        parts.append(sweep_reporting.with_notes([head, *rows], [note]))
     return "\n\n".join(parts)
 
 

@@ -55,13 +55,7 @@ _analysed: dict[tuple[Path, int], Analysis] = {}
 def compute(path: Path, sweep: dict[str, Any], load: Load) -> None:
     """Analyses the sweep's first cell, for `of_sweep`.
 
-    Args:
-      path: the sweep's folder.
-      sweep: the content of its sweep.json.
-      load: reads a trained run.
-
-    Raises:
-      UserError: the run cannot be loaded.
+    Arguments and errors: see `study.AfterTraining`.
     """
     place = _place(path, sweep)
     if place is not None and place not in _analysed:

@@ -72,6 +72,19 @@ def read(path: Path, kind: Any) -> dict[str, Any] | None:
     return json_files.read(path, kind) if path.exists() else None
 
 
+def read_undamaged(path: Path, kind: Any) -> dict[str, Any] | None:
+    """The content of a file that can be computed again; None if it is missing or damaged.
+
+    Args:
+      path: the file.
+      kind: of the content, as `json_files` checks it.
+    """
+    try:
+        return json_files.read(path, kind)
+    except UserError:
+        return None
+
+
 def conditions(sweep: dict[str, Any]) -> dict[str, Any]:
     """What the results of a sweep are stored with: versions, date, devices and the command."""
     names = ("elbo_lab", "jax", "date", "devices")

@@ -17,6 +17,10 @@ from elbo_lab.sweeps import sweep_reporting
 Texts = dict[str, str]  # flag -> the text of its value
 ConfigOf = Callable[[Texts], Config]  # the config of these flags; UserError if there is none
 Load = Callable[[Path, int], Trained]  # (a run's directory, its replicate) -> the trained run
+# (the sweep's folder, the content of its sweep.json, the reader of runs) -> None: computes from
+# trained runs what table and drawing need, and keeps what takes long in a file of the folder;
+# UserError if a run cannot be loaded, or the file cannot be written
+AfterTraining = Callable[[Path, dict[str, Any], Load], None]
 
 
 class Choice(NamedTuple):
@@ -102,9 +106,7 @@ class Study(NamedTuple):
     # (the sweep's folder, the content of its sweep.json) -> SVG, for a figure that needs the runs
     drawing: Callable[[Path, dict[str, Any]], str] | None = None
     one_core: bool = False  # bind each process to a single core, on a CPU
-    # (the sweep's folder, the content of its sweep.json, the reader of runs) -> None: what table
-    # and drawing need of trained runs and takes long to compute, kept in a file of the folder
-    after_training: Callable[[Path, dict[str, Any], Load], None] | None = None
+    after_training: AfterTraining | None = None
     needs_labels: bool = False  # data without labels are refused
     computation: Computation | None = None  # in place of a grid
 

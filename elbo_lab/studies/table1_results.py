@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import math
-import textwrap
 import warnings
 from pathlib import Path
 from typing import Any
@@ -252,9 +251,7 @@ def text(rows: list[dict[str, Any]]) -> str:
     """The table for a terminal."""
     if not rows:
         return "No cell is complete yet."
-    lines = sweep_reporting.aligned([HEAD, *map(texts_of, rows)])
-    wrapped = [textwrap.fill(note, 100, subsequent_indent="  ") for note in notes(rows)]
-    return "\n".join([*lines, "", *wrapped])
+    return sweep_reporting.with_notes([HEAD, *map(texts_of, rows)], notes(rows))
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

@@ -1,13 +1,13 @@
 """The last stage of a sweep: sweep.json, report.html, and the table to print."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from elbo_lab.evaluation import comparison
 from elbo_lab.files import jsonable, write_atomically, write_summary
-from elbo_lab.reports import html_page, html_parts, svg_figures, sweep_cells
-from elbo_lab.reports.tables import number_and_error
+from elbo_lab.reports import html_page, svg_figures, sweep_cells, tables
 from elbo_lab.runs import rundir
 from elbo_lab.sweeps import sweep_folder
 
@@ -102,6 +102,12 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
+def with_notes(rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
+    """Rows as `aligned`, and the notes below them, wrapped at 100 columns."""
+    wrapped = [textwrap.fill(note, 100, subsequent_indent="  ") for note in notes]
+    return "\n".join([*aligned(rows), "", *wrapped])
+
+
 def _notes(sweep: dict[str, Any], done: list[dict[str, Any]]) -> list[str]:
     """What a reader needs to know about the numbers of the table."""
     headlines = sweep_cells.headlines(done)
@@ -124,12 +130,11 @@ def _value(result: dict[str, Any] | None) -> str:
     """A result and its standard error; "-" for None."""
     if result is None:
         return sweep_cells.NOT_APPLICABLE
-    value, error = number_and_error(result["mean"], result["standard_error"])
-    return f"{value} +- {error}" if error else value
+    return tables.with_error(result["mean"], result["standard_error"])
 
 
 def _difference(cell: dict[str, Any]) -> str:
     """The difference to the baseline with its interval, or the reason why there is none."""
     if difference := sweep_cells.difference(cell):
-        return html_parts.interval(difference).replace("\N{MINUS SIGN}", "-")
+        return tables.interval(difference)
     return cell.get("difference", {"reason": "no baseline"})["reason"]

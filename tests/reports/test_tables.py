@@ -110,6 +110,18 @@ def test_a_number_stands_alone_without_an_error():
     assert tables.with_error(-128.04, None) == "-128.0"
 
 
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "text"),
+    [
+        (1.7412, 1.6012, 1.8812, "+1.74 (1.60, 1.88)"),
+        (-12.04, -14.0, -10.08, "-12.0 (-14.0, -10.1)"),
+        (0.0, 0.0, 0.0, "+0.00 (0.00, 0.00)"),
+    ],
+)
+def test_differences_have_a_sign_and_the_digits_of_their_interval(mean, low, high, text):
+    assert tables.interval({"mean": mean, "low": low, "high": high, "kind": "x"}) == text
+
+
 def test_decimal_points_stand_below_each_other():
     table = tables.result_table(TITLE, RESULTS)
     names = ["training bound", "log-likelihood", "KL", "wall time"]

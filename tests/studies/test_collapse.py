@@ -3,6 +3,8 @@
 import json
 import math
 import xml.dom.minidom
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -118,6 +120,44 @@ def test_the_measures_are_joined_to_the_rows_and_averaged_over_replicates(tmp_pa
     assert f"at most log 50 = {math.log(50):.2f}" in text
 
 
+class Loaded(NamedTuple):
+    """What is read of a trained run."""
+
+    digest: str
+    config: SimpleNamespace
+    method: None = None
+    dataset: None = None
+
+
+def test_a_study_that_was_stopped_between_replicates_of_a_run_goes_on(tmp_path, monkeypatch):
+    own = {n: v for n, v in measured("none", 0.5).items() if n not in ("name", "source")}
+    begun = []
+
+    def rows(trained, measure):
+        begun.append(trained.config.seed)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return [own]
+
+    def load(path, replicate):
+        config = SimpleNamespace(seed=5 + replicate, dataset="x", held_out=0)
+        return Loaded("of both", config)
+
+    monkeypatch.setattr(collapse_analysis, "_rows", rows)
+    monkeypatch.setattr(collapse_analysis, "_inference_settings", lambda trained: "all alike")
+    monkeypatch.setattr(
+        collapse_analysis.aggregate_posterior, "make_measure", lambda method, with_model: None
+    )
+    runs = [{"run": "runs/x", "replicate": r} for r in (0, 1)]
+    sweep = {"cells": [{"values": {"remedy": "none"}, "failures": {}, "runs": runs}]}
+    with pytest.raises(KeyboardInterrupt):
+        collapse_analysis.compute(tmp_path, sweep, load)
+    collapse_analysis.compute(tmp_path, sweep, load)
+    collapse_analysis.compute(tmp_path, sweep, load)
+    assert begun == [5, 6, 6]
+    assert [row["seed"] for row in collapse_analysis.read(tmp_path)] == [5, 6]
+
+
 # The computation on two untrained runs
 
 
@@ -150,7 +190,7 @@ def test_measures_wait_for_all_runs_and_are_resumed(tmp_path, capsys):
     stored_results.write(tmp_path / collapse_analysis.FILE, {"rows": rows[:2]})
     capsys.readouterr()
     collapse_analysis.compute(tmp_path, {"cells": cells}, derived.load_run)
-    assert "information 1/1 runs" in capsys.readouterr().err
+    assert "information 3/3 runs" in capsys.readouterr().err
     assert (tmp_path / collapse_analysis.FILE).read_bytes() == before
     collapse_analysis.compute(tmp_path, {"cells": cells}, derived.load_run)
     assert capsys.readouterr().err == ""

@@ -104,7 +104,7 @@ def test_scores_are_computed_once_and_again_for_a_run_that_was_trained_again(
 
     def load(path, replicate):
         name = (path.name, replicate, checkpoints[path.name])
-        config = SimpleNamespace(seed=replicate)
+        config = SimpleNamespace(seed=replicate, dataset="factors", held_out=0)
         return Loaded(name, checkpoints[path.name], "factors", config)
 
     def scores(trained, dataset, seed):

@@ -4,6 +4,7 @@ import copy
 import json
 import xml.dom.minidom
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -199,22 +200,29 @@ def test_the_figure_leaves_out_what_is_infinite(tmp_path):
     assert "latents: 20" in svg
 
 
+class Loaded(NamedTuple):
+    """What is read of a trained run."""
+
+    digest: str
+    config: SimpleNamespace
+    method: None = None
+    dataset: None = None
+
+
 def test_a_study_that_was_stopped_between_replicates_of_a_run_goes_on(tmp_path, monkeypatch):
     (tmp_path / information_analysis.FILE).write_text(json.dumps(estimates() | {"runs": []}))
     monkeypatch.setattr(information_analysis.aggregate_posterior, "make_measure", lambda method: 0)
     template, begun = estimates()["runs"][0], []
 
-    def run_rows(run, measure):
-        seed = run.trained.config.seed
-        begun.append(seed)
+    def run_rows(trained, measure):
+        begun.append(trained.config.seed)
         if len(begun) == 2:
             raise KeyboardInterrupt
-        return [template | {"seed": seed, "source": run.trained.digest}]
+        return [{n: v for n, v in template.items() if n not in ("seed", "source")}]
 
     def load(path, replicate):
-        return SimpleNamespace(
-            digest="of both", method=None, config=SimpleNamespace(seed=5 + replicate)
-        )
+        config = SimpleNamespace(seed=5 + replicate, dataset="x", held_out=0)
+        return Loaded("of both", config)
 
     monkeypatch.setattr(information_analysis, "_run_rows", run_rows)
     runs = [{"run": "runs/x", "replicate": r} for r in (0, 1)]
@@ -262,7 +270,7 @@ def test_estimates_of_runs_are_resumed_and_wait_for_all(tmp_path, monkeypatch, c
     (tmp_path / information_analysis.FILE).write_text(json.dumps(partial))
     capsys.readouterr()
     information_analysis.compute(tmp_path, {"cells": cells}, derived.load_run)
-    assert "estimates 2/2 parts" in capsys.readouterr().err
+    assert "estimates 2/2 runs" in capsys.readouterr().err
     assert (tmp_path / information_analysis.FILE).read_bytes() == before
     information_analysis.compute(tmp_path, {"cells": cells}, derived.load_run)
     assert capsys.readouterr().err == ""
