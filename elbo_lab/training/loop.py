@@ -39,6 +39,12 @@ from elbo_lab.training.step import (
 BINARIZED_TOGETHER = 320
 
 
+# Compiler options of a program that a CPU runs once. The initial parameters of networks with many
+# kernels take seconds to compile, since each shape has a generator of its own; without the second
+# half of LLVM's optimizations a third of that, and the numbers are the same to the last bit.
+RUN_ONCE = {"xla_backend_optimization_level": 1}
+
+
 class Record(NamedTuple):
     """The state after a compiled call of `fit`, and means over the call's steps and batches."""
 
@@ -144,7 +150,9 @@ def _init_function(
         average = params if program.config.ema else ()
         return TrainState(None, params, opt_state, Failure.none(method.terms), stats, average)
 
-    @jax.jit
+    @functools.partial(
+        jax.jit, compiler_options=RUN_ONCE if jax.default_backend() == "cpu" else None
+    )
     def init_all(base_keys: Array, start: tuple[Batch, Array | None]) -> TrainState:
         states = sharding.over_replicates(replicates, init_one, mesh)(base_keys, start)
         return states._replace(step=jnp.int32(0))
