@@ -304,7 +304,7 @@ def read_state(
     base_keys = training.base_keys(run.replicas)
     number = len(dataset.x_train)
     loop = training.make_loop(run.config, method, number, spec.kind, shard_batch=False)
-    like = jax.eval_shape(loop.init, base_keys, *examples.first_rows(dataset))
+    like = loop.shapes(base_keys, *examples.first_rows(dataset))
     try:
         stored = states.read(Path(path).expanduser(), like, base_keys, method.terms)
     except UserError as error:

@@ -38,7 +38,6 @@ from elbo_lab.training.step import (
 # Examples that are binarized together, from one step or several: their random bits fit the cache.
 BINARIZED_TOGETHER = 320
 
-
 # Compiler options of a program that a CPU runs once. The initial parameters of networks with many
 # kernels take seconds to compile, since each shape has a generator of its own; without the second
 # half of LLVM's optimizations a third of that, and the numbers are the same to the last bit.
@@ -88,6 +87,7 @@ class Loop(NamedTuple):
     """The compiled functions of a run."""
 
     init: Callable[..., TrainState]  # (base keys, first batch, mean [D] or None) -> state
+    shapes: Callable[..., TrainState]  # the same, to the shapes and types of the state's arrays
     orders: Callable[..., Array]  # (base keys, epoch) -> [2, N] or [R, 2, N], `pass_orders`
     # (state, PerReplicate, data, num_steps) -> (state, terms). Batches are taken from data by
     # PerReplicate.orders, or from PerReplicate.batches if data is None.
@@ -131,17 +131,17 @@ def make_loop(
     mesh = sharding.make_mesh(config.replicates, config.batch_size, shard_batch)
     program = Program(config, kind, stepper, sharding.pin(mesh))
     return Loop(
-        _init_function(program, method, mesh),
+        *_init_functions(program, method, mesh),
         _orders_function(config, num_train, mesh),
         _run_function(program, mesh),
         mesh,
     )
 
 
-def _init_function(
+def _init_functions(
     program: Program, method: Method, mesh: jax.sharding.Mesh | None
-) -> Callable[..., TrainState]:
-    """Returns `Loop.init`."""
+) -> tuple[Callable[..., TrainState], Callable[..., TrainState]]:
+    """Returns `Loop.init` and `Loop.shapes`."""
     replicates = program.config.replicates
 
     def init_one(base_key: Array, start: tuple[Batch, Array | None]) -> TrainState:
@@ -150,21 +150,27 @@ def _init_function(
         average = params if program.config.ema else ()
         return TrainState(None, params, opt_state, Failure.none(method.terms), stats, average)
 
-    @functools.partial(
-        jax.jit, compiler_options=RUN_ONCE if jax.default_backend() == "cpu" else None
-    )
     def init_all(base_keys: Array, start: tuple[Batch, Array | None]) -> TrainState:
         states = sharding.over_replicates(replicates, init_one, mesh)(base_keys, start)
         return states._replace(step=jnp.int32(0))
 
-    def init(base_keys: Array, batch: Batch, mean: Array | None = None) -> TrainState:
+    options = RUN_ONCE if jax.default_backend() == "cpu" else None
+    compiled = jax.jit(init_all, compiler_options=options)
+
+    def init(
+        base_keys: Array, batch: Batch, mean: Array | None = None, start_all: Any = compiled
+    ) -> TrainState:
         start = batch, None if mean is None else jnp.asarray(mean, jnp.float32)
-        return init_all(
+        return start_all(
             sharding.place(base_keys, mesh, sharding.replicates_spec(replicates)),
             sharding.place(start, mesh, jax.P()),
         )
 
-    return init
+    def shapes(*args: Any) -> TrainState:
+        # A function that is compiled with options of its own cannot be traced within another.
+        return jax.eval_shape(functools.partial(init, start_all=init_all), *args)
+
+    return init, shapes
 
 
 def _orders_function(

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from elbo_lab import configs, methods, training
 from elbo_lab.configs import Config
 from elbo_lab.data import Batch, Spec
+from elbo_lab.keys import INITIALIZATION, stream_key
 from elbo_lab.training import checkpoint, hyper
 from elbo_lab.training.lengths import Calls
 from elbo_lab.training.loop import PerReplicate
@@ -178,6 +180,17 @@ def test_the_length_of_calls_changes_the_grouping_of_metrics_and_nothing_else():
         np.testing.assert_allclose(grouped, each.mean(axis=1), rtol=1e-5)
 
 
+def test_initial_parameters_do_not_depend_on_the_options_of_their_compilation():
+    config = configs.make(model="conv", channels=(3,), latent_dims=(2,), k=3, batch_size=5)
+    method = methods.make(config, SPEC, NUMBER)
+    x = jax.random.bernoulli(jax.random.key(1), 0.3, (5, 16)).astype(jnp.float32)
+    base_key = training.base_keys(training.replicas(config))
+    state = training.make_loop(config, method, NUMBER).init(base_key, Batch(x))
+    key = stream_key(jax.random.clone(base_key), INITIALIZATION)
+    params, _ = jax.jit(method.init)(key, Batch(x))
+    chex.assert_trees_all_equal(state.params, params)
+
+
 def test_the_seed_changes_the_result():
     assert not np.allclose(toy_run(1)[-1].metrics["bound"], toy_run(0)[-1].metrics["bound"])
 
@@ -232,7 +245,7 @@ def test_the_types_of_the_state_are_those_before_a_call(setting, options):
         base_keys = training.base_keys(training.replicas(config))
         hparams = hyper.hyperparameters(training.replicas(config))
         mean = jnp.zeros(DIMS)
-        state = jax.eval_shape(loop.init, base_keys, Batch(mean[None]), mean)
+        state = loop.shapes(base_keys, Batch(mean[None]), mean)
         assert state.failure.step.dtype == np.int32
         flags = jax.tree.leaves(state.failure.is_finite)
         assert {leaf.dtype for leaf in flags} == {np.dtype("bool")} and len(flags) == 3 + 3
@@ -261,7 +274,7 @@ def test_a_model_of_ours_starts_in_float32_under_each_setting(setting):
         base_keys = training.base_keys(training.replicas(TINY))
         # float64 under x64, as NumPy's mean is.
         mean = np.zeros(DIMS)
-        state = jax.eval_shape(loop.init, base_keys, Batch(jnp.zeros((1, DIMS), jnp.float32)), mean)
+        state = loop.shapes(base_keys, Batch(jnp.zeros((1, DIMS), jnp.float32)), mean)
         numbers = {leaf.dtype for leaf in jax.tree.leaves(state._replace(failure=None))}
         assert numbers == {np.dtype("float32"), np.dtype("int32")}
         assert {leaf.dtype for leaf in jax.tree.leaves(state.failure)} == {
