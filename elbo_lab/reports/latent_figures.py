@@ -1,5 +1,6 @@
 """Figures of a latent space: interpolations, traversals, and draws that share z."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from elbo_lab.reports import tiles
 from elbo_lab.reports.figure_style import GREY, LABEL_SIZE, TEXT, TICK_SIZE, TITLE_SIZE, save
 
-# Pixels of the longer side of a small image in the figure.
+# The least pixels of the longer side of an image in the figure; the columns' labels need about 40.
 _SIDE = 56
 
 
@@ -90,7 +91,7 @@ def _draw_rows(
       together: number of rows after which a wide gap follows; None: there is none.
     """
     height, width = images.shape[2:4]
-    scale = max(1, _SIDE // max(height, width))
+    scale = math.ceil(_SIDE / max(height, width))
     bands, centres, top = [], [], 0
     for index, row in enumerate(images):
         band = tiles.mosaic(tiles.levels(row), len(row), gap=1)

@@ -43,6 +43,15 @@ def test_rows_of_traversals_lie_at_their_places(tmp_path):
     assert shown[90 + height + 10 :].min() < 128
 
 
+@pytest.mark.parametrize(("size", "scale"), [(28, 2), (32, 2), (64, 1)])
+def test_images_are_wide_enough_for_the_labels_of_their_columns(tmp_path, size, scale):
+    path = tmp_path / "x.png"
+    images = np.zeros((1, 11, size, size))
+    latent_figures.traversals(path, images, np.linspace(-3, 3, 11), ["row"], "title", "axis")
+    width, height = 11 * size * scale + 10 * scale, size * scale
+    assert grey_levels(path).shape == (height + 200, max(1000, width + 230))
+
+
 def test_interpolations_stand_between_their_inputs(tmp_path):
     ends, linear, spherical = np.array([[0.0, 1.0], [0.2, 0.8]]), 0.5, 0.3
     path = tmp_path / "x.png"
