@@ -78,7 +78,7 @@ def define() -> None:
     flag_values.define_optional_count(
         "images", "evaluate this many test images (if not given, all)", least=1
     )
-    flags.DEFINE_integer("eval_k", Config.eval_k, "draws per test image of the NLL", 1)
+    flags.DEFINE_integer("eval_k", Config().eval_k, "draws per test image of the NLL", 1)
     flags.DEFINE_string("workdir", "runs/pytorch_quality", "folder from which it resumes")
     flags.DEFINE_string("results_dir", "results", "folder of the results file")
     run_flags.define_run("data_dir", "manual_dir")

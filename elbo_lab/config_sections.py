@@ -54,7 +54,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "replicates": "R, runs of the seeds seed .. seed + R - 1 trained in one compiled program",
     },
     "Evaluation, logging and checkpoints": {
-        "eval_k": "draws per test image of the log-likelihood estimate",
+        "eval_k": "draws per test image of the log-likelihood estimate (if not given, the model "
+        "family's own)",
         "au_images": "training images, the first ones, over which active units are counted (all "
         "test images if not given)",
         "log_every": "steps per compiled call and line of metrics, at most a pass over the data "

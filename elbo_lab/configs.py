@@ -39,8 +39,9 @@ class Config:
       TypeError: the options belong to another family, objective or optimizer.
     """
 
-    # The objective. For objective and k, None means the model family's default, which is again None
-    # for a family without an objective; for estimator, the objective's default.
+    # The objective. For objective, k and eval_k, None means the model family's default, which for
+    # the first two is again None for a family without an objective; for estimator, the objective's
+    # default.
     objective: str | None = None
     k: int | None = None
     m: int = 1
@@ -72,7 +73,7 @@ class Config:
     seed: int = 0
     replicates: int = 1
     # Evaluation, logging and checkpoints
-    eval_k: int = 5000
+    eval_k: int | None = None
     au_images: int | None = None
     log_every: int | None = None
     probe_every: int | None = None
@@ -89,7 +90,11 @@ class Config:
             ],
         }
         default_k = None if objective in WITHOUT_DRAWS else family.k
-        filled = {"objective": objective, "k": default_k if self.k is None else self.k}
+        filled = {
+            "objective": objective,
+            "k": default_k if self.k is None else self.k,
+            "eval_k": family.eval_k if self.eval_k is None else self.eval_k,
+        }
         for name, cls in classes.items():
             options = getattr(self, name)
             filled[name] = cls() if options is None else options

@@ -53,7 +53,7 @@ def define() -> None:
     flags.DEFINE_float("budget", 1.0, "multiple of the protocol's epochs")
     flags.DEFINE_integer("seed", Config.seed, "seed of the first replicate", 0)
     flags.DEFINE_integer("replicates", 1, "runs of each cell, with a seed each", 1)
-    flags.DEFINE_integer("eval_k", Config.eval_k, "draws per test image of the NLL", 1)
+    flags.DEFINE_integer("eval_k", Config().eval_k, "draws per test image of the NLL", 1)
     flags.DEFINE_string("init_from", None, "run at whose parameters all cells start")
     flags.DEFINE_bool("print_config", False, "print the cells' configurations as JSON, and exit")
     flags.DEFINE_string("workdir", "runs/table1", "folder of the runs")

@@ -9,6 +9,7 @@ import pytest
 from elbo_lab import configs, losses
 from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
+from elbo_lab.models import MODELS
 from elbo_lab.objective_options import OBJECTIVE_OPTIONS
 from elbo_lab.optimizer_options import AdamOptions, MuonOptions, SoapOptions
 from elbo_lab.options import options_of, types_of, values_of
@@ -68,6 +69,18 @@ def test_another_objective_has_its_own_defaults_and_keeps_values_that_were_set()
     assert dip_vae_ii == configs.make(objective="dip_vae_ii", lambda_off=3.0, hidden_dims=(7,))
     assert configs.replace(config, objective="iwae") == configs.make(hidden_dims=(7,))
     assert configs.replace(config, lambda_off=None).objective_options.lambda_off == 10.0
+
+
+def test_a_family_has_its_own_number_of_draws_of_the_evaluation():
+    for name, family in MODELS.items():
+        assert Config(model=name).eval_k == (100 if name == "pixelvae" else 5000) == family.eval_k
+    pixelvae = configs.replace(Config(), model="pixelvae")
+    assert pixelvae.eval_k == 100 and "eval_k" not in configs.non_defaults(pixelvae)
+    assert configs.replace(pixelvae, model="conv").eval_k == 5000
+    chosen = configs.replace(Config(), eval_k=30)
+    assert configs.replace(chosen, model="pixelvae").eval_k == 30
+    stored = configs.to_dict(configs.replace(pixelvae, eval_k=5000))
+    assert configs.from_dict(stored).eval_k == 5000
 
 
 def test_settings_without_their_objective_or_family_are_refused():

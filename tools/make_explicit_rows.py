@@ -1,4 +1,4 @@
-"""Makes rows of the study explicit from trained runs, and prints its table.
+"""Makes rows of the table of docs/systems/explicit.md from trained runs, and prints the table.
 
     python -m tools.make_explicit_rows --list
     python -m tools.make_explicit_rows

@@ -1,7 +1,8 @@
 """The text of `--help`: shared flags in sections, then model families, objectives and optimizers.
 
 `--model=NAME --help`, `--objective=NAME --help` and `--optimizer=NAME --help` show the settings of
-what is named. Without a name, every family, objective and optimizer is listed on one line.
+what is named, and what the shared flags are with it by default. Without a name, every family,
+objective and optimizer is listed on one line.
 """
 
 import sys
@@ -43,7 +44,7 @@ def text(
     names = {flag.name for flag in by_module.get(module, [])}
     before, after = around
     lines += _sections(before, names, {n: flags.FLAGS[n].default for n in defaults if n in names})
-    lines += _sections(SECTIONS, names, vars(Config))
+    lines += _sections(SECTIONS, names, _shared_defaults())
     if "model" in names:
         lines += _kinds("model", "Model families", _family_line)
         lines += _kinds("objective", "Objectives", _objective_line)
@@ -75,6 +76,16 @@ def option_text(name: str) -> str:
     return next(option.help for option in options if option is not None)
 
 
+def _shared_defaults() -> Mapping[str, Any]:
+    """The defaults of the shared flags: those of the family, objective and optimizer that the
+    command line names. Where it names several, what depends on the choice is None.
+    """
+    named = {flag: _named(flag) for flag in configs.settings_classes()}
+    if any(len(names) > 1 for names in named.values()):
+        return vars(Config)
+    return vars(Config(**{flag: names[0] for flag, names in named.items() if names}))
+
+
 def _sections(
     sections: Mapping[str, Section], names: set[str], defaults: Mapping[str, Any]
 ) -> list[str]:
@@ -100,8 +111,7 @@ def _kinds(flag: str, title: str, describe: Callable[[str], str]) -> list[str]:
       The settings of those that the command line names, or a list of all if it names none.
     """
     classes = configs.settings_classes()[flag]
-    chosen = [name for name in _values_on_command_line(flag, sys.argv[1:]) if name in classes]
-    if chosen:
+    if chosen := _named(flag):
         return [line for name in chosen for line in _settings(flag, name, classes[name])]
     lines = ["", f"{title} (--{flag}=NAME --help shows the settings of one):"]
     width = max(map(len, classes)) + 2
@@ -127,6 +137,12 @@ def _settings(flag: str, name: str, options_class: type) -> list[str]:
     return lines
 
 
+def _named(flag: str) -> list[str]:
+    """The families, objectives or optimizers that the command line names."""
+    classes = configs.settings_classes()[flag]
+    return [name for name in _values_on_command_line(flag, sys.argv[1:]) if name in classes]
+
+
 def _values_on_command_line(flag: str, arguments: Sequence[str]) -> list[str]:
     """The values of a flag, from `--flag=a,b` or `--flag a,b`; other arguments are not checked."""
     values = []
@@ -142,7 +158,8 @@ def _family_line(name: str) -> str:
     family = MODELS[name]
     if family.objective is None:
         return f"{family.about}; trained by a loss of its own"
-    return f"{family.about}; if not given, objective {family.objective} and k {family.k}"
+    own = f"objective {family.objective}, k {family.k} and eval_k {family.eval_k}"
+    return f"{family.about}; if not given, {own}"
 
 
 def _objective_line(name: str) -> str:

@@ -28,6 +28,7 @@ class Family(NamedTuple):
     # no objective, no number of draws and no estimator.
     objective: str | None = None
     k: int | None = None
+    eval_k: int = 5000  # the default of --eval_k
     # The estimators that a family with discrete latents takes, the preferred first. The
     # default of --estimator is the first that goes with the objective and its draws. (): all, and
     # the objective's default.
@@ -83,6 +84,7 @@ MODELS: dict[str, Family] = {
         "PixelVAE: p(x|z) by masked convolutions, autoregressive given z; binary images or levels",
         objective="elbo",
         k=1,
+        eval_k=100,
         relative_cost=40.0,
     ),
     "flow": Family(

@@ -1,8 +1,8 @@
-"""The study explicit: models with a density or a bound of it on MNIST, beside published values.
+"""The table of explicit models, those with a density or a bound of it, on MNIST.
 
-The systems have settings of their own, and one of them takes two runs, so that this is no grid.
-Each is an ordinary run by its command. A row of the table is made of the run's directory
-(`explicit_results`, `tools.make_explicit_rows`).
+It is no study of `experiments.study`: the systems have settings of their own, and one of them takes
+two runs, so that they are no grid. Each is an ordinary run by its command, and
+`tools.make_explicit_rows` makes a row of the table from the run's directory (`explicit_results`).
 """
 
 import shlex

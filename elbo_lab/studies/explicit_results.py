@@ -1,5 +1,5 @@
-"""The results of the study explicit: a small JSON file for each system, and the table made of these
-files beside published values.
+"""Results of explicit models: a small JSON file for each system, and the table made of these files
+beside published values.
 """
 
 import textwrap
@@ -24,7 +24,7 @@ from elbo_lab.sweeps import sweep_reporting
 HEAD = (
     "system",
     "NLL",
-    "number",
+    "estimate",
     "minus the VAE's",
     "published, dynamic",
     "published, static",
@@ -32,6 +32,8 @@ HEAD = (
     "steps",
     "s of training",
 )
+# The columns of the table in README.md.
+README_HEAD = ("system", "NLL", "estimate", "published, dynamic", "published, static")
 _BINARIZATIONS = ("dynamic", "static")
 _KIND = {
     "system": str,
@@ -106,7 +108,7 @@ def _check(path: Path, summary: Mapping[str, Any], config: Config) -> None:
         stored["dataset"] = config.dataset
     if different := configs.differences(config, stored):
         raise UserError(
-            f"{path} is not the run of the study's command: {'; '.join(different)}. "
+            f"{path} is not the run of the table's command: {'; '.join(different)}. "
             "(The command: python -m tools.make_explicit_rows --list.)"
         )
     if summary["failed_replicates"]:
@@ -212,7 +214,7 @@ def notes(rows: Sequence[dict[str, Any]]) -> list[str]:
     sources = dict.fromkeys(p.source for row in rows for p in published.EXPLICIT[row["system"]])
     seeds = ", ".join(map(str, sorted({row["seed"] for row in rows})))
     lines = [
-        f"NLL: minus the number of the third column, nats per test image, lower is better; +- one "
+        "NLL: minus the estimate in the third column, nats per test image, lower is better; +- one "
         f"standard error over {images} images; seed {seeds}. From a lower bound of log p(x) it is "
         "at or above the true NLL. All systems are measured on the same binary test images.",
         f"minus the VAE's: the difference of NLL with its {html_page.LEVEL:.0%} interval"
@@ -243,6 +245,12 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
         return f"No system is complete yet.\n\n{block}"
     table = documents.table(HEAD, [texts_of(row) for row in rows])
     return "\n\n".join([table, *notes(rows), block])
+
+
+def readme(rows: Sequence[dict[str, Any]]) -> str:
+    """The table for README.md: the columns README_HEAD of all rows."""
+    columns = [HEAD.index(name) for name in README_HEAD]
+    return documents.table(README_HEAD, [tuple(texts_of(row)[i] for i in columns) for row in rows])
 
 
 def _wrapped(command: str) -> str:

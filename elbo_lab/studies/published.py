@@ -154,7 +154,7 @@ class Likelihood(NamedTuple):
 _PIXELVAE, _IAF = "Gulrajani et al. (2016), table 1", "Kingma et al. (2016), table 1"
 _VLAE_STATIC, _VLAE_DYNAMIC = "Chen et al. (2017), table 1", "Chen et al. (2017), table 2"
 
-# By the system's name in the study explicit. Networks differ from ours in size.
+# By the system's name in the table of explicit models. Networks differ from ours in size.
 EXPLICIT: dict[str, tuple[Likelihood, ...]] = {
     "vae": (Likelihood(81.08, "dynamic", _IAF, 84.08),),
     "iaf": (

@@ -248,7 +248,7 @@ def test_help_lists_every_flag_with_its_default_and_choices(cli):
     for field in dataclasses.fields(Config):
         if field.name not in configs.SHARED:
             continue
-        default = field.default
+        default = getattr(Config(), field.name)  # also where it is the model family's
         if isinstance(default, bool):
             default = "true" if default else "false"
         shown = f"--{field.name}" + ("" if default is None else f"={default}")

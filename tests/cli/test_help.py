@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from absl import flags
 
 from elbo_lab import configs, losses
+from elbo_lab.cli import help_page, run_flags
 from elbo_lab.cli.flag_values import number_or_course
 from elbo_lab.cli.run_sections import DISTRIBUTED, RUN_SECTION
 from elbo_lab.config_sections import SECTIONS
@@ -86,6 +88,33 @@ def test_help_of_what_is_named_shows_its_settings_with_their_defaults():
     words = " ".join(sections["Settings of --optimizer=soap"].split())
     assert words.startswith("--adam_b1=0.95 beta_1") and "--soap_frequency=10 steps" in words
     assert not set(LISTS) & set(sections)
+
+
+def defaults_shown(monkeypatch, *arguments: str) -> dict[str, str]:
+    """Flag -> the default that the help of these arguments shows, "" for none."""
+    monkeypatch.setattr(sys, "argv", ["run", "--help", *arguments])
+    values = flags.FlagValues()
+    run_flags.define(values)
+    monkeypatch.setattr(flags, "FLAGS", values)
+    text = help_page.text("", run_flags.__name__, ({}, {}), {})
+    return dict(re.findall(r"^  --(\w+)(?:=(.*))?$", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ((), {"model": "mlp", "objective": "iwae", "k": "5", "eval_k": "5000"}),
+        (("--model=pixelvae",), {"objective": "elbo", "k": "1", "eval_k": "100"}),
+        (("--model=pixelcnn",), {"model": "pixelcnn", "objective": "", "k": ""}),
+        (("--objective=autoencoder",), {"objective": "autoencoder", "k": "", "model": "mlp"}),
+        # The families differ in them.
+        (("--model=mlp,pixelvae",), {"objective": "", "k": "", "eval_k": ""}),
+    ],
+    ids=str,
+)
+def test_help_shows_the_defaults_of_the_family_that_is_named(monkeypatch, named, expected):
+    shown = defaults_shown(monkeypatch, *named)
+    assert {name: shown[name] for name in expected} == expected
 
 
 def test_help_shows_the_default_and_the_text_of_a_flag():

@@ -1,6 +1,7 @@
 """Flows against dense Jacobians, quadrature and peer libraries, in float64."""
 
 import functools
+import itertools
 
 import distrax
 import jax
@@ -18,6 +19,8 @@ from elbo_lab.models.networks import gaussian
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 STEPS = {"iaf": flows.iaf} | flows.PRIOR_STEPS
+# Integrals that the fast tests compute too; the others take longer to compile.
+FAST = {("affine", 2), ("maf", 2)}
 WIDTH, BATCH = 5, 2
 BINS, BOUND = 4, 2.0
 
@@ -79,9 +82,13 @@ def test_jacobians_and_inverses(name):
                 assert not np.any(np.asarray(jacobian)[i, :, 1 - i])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", STEPS)
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        pytest.param(*pair, marks=() if pair in FAST else pytest.mark.slow)
+        for pair in itertools.product(STEPS, [1, 2])
+    ],
+)
 def test_a_density_integrates_to_one_and_is_that_of_its_draws(name, size):
     # Splines are the identity outside of [-5, 5]; within, their second derivative jumps.
     end, count = (6 if name == "spline" else 20), (10_001 if size == 1 else 501)

@@ -83,6 +83,34 @@ def test_codes_that_are_constant_score_nothing():
     assert (d, c) == (0.0, 0.0)
 
 
+VOTES = 4000
+
+
+def within_error_of(score, expected):
+    """Whether a score is a probability within 4 standard errors: half of the votes are judged."""
+    return abs(score - expected) < 4 * np.sqrt(expected * (1 - expected) / (VOTES / 2))
+
+
+def test_codes_that_are_crossed_with_the_factors_are_at_chance():
+    # The number of the repetition: its law is the same for every value of every factor.
+    codes = codes_of(np.arange(len(FACTORS)) % 8)
+    assert within_error_of(disentanglement.beta_vae(codes, FACTORS, votes=VOTES), 1 / 3)
+    assert within_error_of(disentanglement.factor_vae(codes, FACTORS, votes=VOTES), 1 / 3)
+
+
+def test_pairs_of_a_code_of_one_factor_tell_that_factor_and_guess_between_the_others():
+    # The differences are 0 if the pairs share the factor, and of one law for the other two.
+    score = disentanglement.beta_vae(codes_of(FACTORS[:, 1]), FACTORS, votes=VOTES)
+    assert within_error_of(score, 1 / 3 + 2 / 3 * 1 / 2)
+
+
+def test_votes_on_a_factor_without_a_dimension_are_lost():
+    # Groups that share the last factor name either dimension; each is given its own factor.
+    codes = codes_of(FACTORS[:, 0], 10.0 * FACTORS[:, 1])
+    score = disentanglement.factor_vae(codes, FACTORS, votes=VOTES)
+    assert within_error_of(score, 2 / 3)
+
+
 def test_pairs_share_a_factor_and_each_has_its_own_value():
     # The scale of the noise is the first factor's value, 0, 1 or 2; E|n - n'| = 2 / sqrt(pi).
     codes = np.hstack([FACTORS, FACTORS[:, :1] * NOISE])

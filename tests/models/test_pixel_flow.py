@@ -77,8 +77,9 @@ def log_weights(model, params, key, number):
     return draws.log_w
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dequantization", ["uniform", "variational"])
+@pytest.mark.parametrize(
+    "dequantization", ["uniform", pytest.param("variational", marks=pytest.mark.slow)]
+)
 def test_weights_average_to_the_exact_mass_and_bounds_lie_below_it(dequantization):
     number, group = 20_000, 10
     model, params = start(dequantization)

@@ -163,7 +163,7 @@ def test_pixels_one_by_one_have_the_logits_of_the_whole(network, kind):
     np.testing.assert_allclose(jax.jit(law.log_prob)(x), expected, rtol=1e-5)
 
 
-@cases({("cnn", "colour")}, tuple(TINY))
+@cases({("cnn", "colour"), ("row", "colour"), ("diagonal", "binary")}, tuple(TINY))
 def test_masses_of_all_images_sum_to_one_and_are_those_of_draws(network, kind):
     spec = TINY[kind]
     law, _ = random_law(network, spec)

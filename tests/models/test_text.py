@@ -64,9 +64,8 @@ def test_the_positionwise_decoder_is_its_formula_and_logits_start_at_the_frequen
     np.testing.assert_allclose(law.logits, logits, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("decoder", text.DECODERS)
-@pytest.mark.parametrize("levels", [2, 3])
+@pytest.mark.parametrize("levels", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_masses_given_z_sum_to_one(decoder, levels):
     spec = SPEC._replace(levels=levels)
     model, params = model_of(spec, text_decoder=decoder)

@@ -1,4 +1,4 @@
-"""The study explicit without training: its commands, the rows of made runs, and the table."""
+"""The table of explicit models without training: commands, rows of made runs, and the table."""
 
 import dataclasses
 import json
@@ -122,7 +122,7 @@ def test_a_run_that_is_not_of_the_command_is_refused(made):
         grid_flags.checked(explicit.stages("pixelcnn")["pixelcnn"]), seed=3
     )
     write_run(folder / "other" / "pixelcnn", config, {"log_px": values["pixelcnn"]})
-    with pytest.raises(UserError, match="pixelcnn is not the run of the study's command: seed: 0"):
+    with pytest.raises(UserError, match="pixelcnn is not the run of the table's command: seed: 0"):
         row_of("pixelcnn", folder / "other")
 
 
@@ -164,6 +164,8 @@ def test_the_table_shows_what_is_kept_beside_published_numbers(made, tmp_path):
     assert f"dynamic: {explicit.SYSTEMS['vlae'].title} < {first}." in " ".join(text.split())
     assert "?:" not in text
     assert published_row(explicit_results.markdown(rows), "PixelCNN")
+    nll = pixelcnn["NLL"]
+    assert f"| PixelCNN | {nll} | log p(x), exact | - | 81.30 |" in explicit_results.readme(rows)
 
 
 def published_row(document, title):

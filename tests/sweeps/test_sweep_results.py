@@ -87,7 +87,7 @@ def test_the_page_is_whole_and_loads_nothing(page):
         "2 skipped",
     ):
         assert words in page.text
-    assert f"log-likelihood, L_5000 with {Config.eval_k:,} draws per image" in page.text
+    assert f"log-likelihood, L_5000 with {Config().eval_k:,} draws per image" in page.text
     assert re.search(r"date\s*\d{4}-\d\d-\d\d", page.text)
 
 
