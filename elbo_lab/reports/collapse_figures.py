@@ -36,8 +36,8 @@ def figure(rows: Sequence[dict[str, Any]], num_draws: int) -> str:
 
 
 def _cut_start(curves: Sequence[Sequence[float | None]], axes) -> None:
-    """Limits the axis to the values after the first fifth of each curve: the first are far off."""
-    late = [v for curve in curves for v in curve[len(curve) // 5 :] if v is not None]
+    """Limits the axis to the values of the second half of each curve: the first are far off."""
+    late = [v for curve in curves for v in curve[len(curve) // 2 :] if v is not None]
     if late:
         margin = 0.06 * (max(late) - min(late)) or 1.0
         axes.set_ylim(min(late) - margin, max(late) + margin)
