@@ -20,6 +20,7 @@ from elbo_lab.objective_options import (
     NoOptions,
     arguments,
     estimators_of,
+    with_drawn_kl,
 )
 from elbo_lab.optimizer_options import OPTIMIZER_OPTIONS
 from elbo_lab.options import options_of, types_of, values_of
@@ -157,7 +158,7 @@ def owners(name: str) -> tuple[str, list[str]]:
 def make(**values: Any) -> Config:
     """The config of these shared fields and settings of family, objective and optimizer.
 
-    A setting that is None or absent is at its default.
+    A setting that is None or absent is at its default, or that of `with_drawn_kl`.
 
     Raises:
       UserError: neither the family, the objective nor the optimizer has a setting.
@@ -168,13 +169,12 @@ def make(**values: Any) -> Config:
     for name, value in settings.items():
         if name not in own:
             raise UserError(_foreign(config, name, value))
+    settings = with_drawn_kl(config.model, own, settings)
     changes = {}
     for field in settings_classes():
         defaults = getattr(config, f"{field}_options")
-        names = options_of(defaults)
-        changes[f"{field}_options"] = dataclasses.replace(
-            defaults, **{n: v for n, v in settings.items() if n in names}
-        )
+        chosen = {n: v for n, v in settings.items() if n in options_of(defaults)}
+        changes[f"{field}_options"] = dataclasses.replace(defaults, **chosen)
     return dataclasses.replace(config, **changes)
 
 
@@ -372,9 +372,8 @@ def _read(fields: Mapping[str, Any]) -> tuple[Config, dict[str, Any]]:
 
 
 def _json_ready(values: dict[str, Any]) -> dict[str, Any]:
-    fields = json.loads(json.dumps(values))
-    infinite = {n: str(v) for n, v in fields.items() if isinstance(v, float) and math.isinf(v)}
-    return fields | infinite
+    values = json.loads(json.dumps(values))
+    return values | {n: str(v) for n, v in values.items() if v in (math.inf, -math.inf)}
 
 
 def _known(flag: str, name: str, choices: Mapping[str, Any]) -> str:

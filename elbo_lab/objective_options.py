@@ -10,15 +10,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from elbo_lab import losses
-from elbo_lab.losses.common import KL_MODES, WITHOUT_LOG_Q
+from elbo_lab.losses.catalogue import KL_BY_DRAWS
+from elbo_lab.losses.common import BY_DRAWS, KL_MODES, WITHOUT_LOG_Q
 from elbo_lab.losses.two_targets import RWS_PHASES
 from elbo_lab.options import Hyper, option
 
 # The losses of a GAN; see `methods.gan`.
 NONSATURATING, WASSERSTEIN = GAN_LOSSES = ("nonsaturating", "wasserstein")
 
-_KL = "the KL term, from the draws (mc) or in closed form (analytic)"
-_GROUP_SIZE = "neighbouring latent dimensions in a group"
+_KL = (
+    "the KL term, from the draws (mc) or in closed form (analytic); not given: mc where there is "
+    "no closed form"
+)
+_GROUP_SIZE = "neighbouring latent dimensions in a group; with --kl=mc all of them"
 _MIN_KL = "lambda, the KL in nats per group that costs nothing"
 
 
@@ -93,6 +97,7 @@ class FreeBitsOptions:
 
     min_kl: Hyper = option(0.1, _MIN_KL, least=0, traced=True)
     group_size: int = option(1, _GROUP_SIZE, least=1)
+    kl: str = option("analytic", _KL, KL_MODES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +125,7 @@ class DIPVAEIOptions:
     lambda_diag: Hyper = option(
         100.0, "weight of squared distances of variances to one", least=0, traced=True
     )
+    kl: str = option("analytic", _KL, KL_MODES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +143,7 @@ class InfoVAEOptions:
 
     kl_weight: Hyper = option(0.0, "1 - alpha of InfoVAE", least=0, traced=True)
     mmd_weight: Hyper = option(100.0, "alpha + lambda - 1 of InfoVAE", least=0, traced=True)
+    kl: str = option("analytic", _KL, KL_MODES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +207,36 @@ def arguments(objective: str | None) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(losses.OBJECTIVES[objective]).parameters
 
 
+def has_closed_kl(model: str, settings: Mapping[str, Any]) -> bool:
+    """True if KL(q(z|x) || p(z)) has a closed form, by a family's name and its settings."""
+    return (
+        model != "flow"
+        and settings.get("posterior") != "iaf"
+        and settings.get("prior", "standard") == "standard"
+        and len(settings.get("latent_dims", ())) < 2
+    )
+
+
+def with_drawn_kl(
+    model: str, defaults: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The given settings, and those of a KL from draws that depend on others, where not given.
+
+    Without a closed form `kl` is mc, and with mc `group_size` is all latent dimensions.
+
+    Args:
+      model: the family.
+      defaults: of all settings of the family and the objective.
+      given: some of these settings, that were chosen.
+    """
+    settings = dict(given)
+    if "kl" in defaults and not has_closed_kl(model, {**defaults, **given}):
+        settings.setdefault("kl", "mc")
+    if "group_size" in defaults and settings.get("kl") == "mc":
+        settings.setdefault("group_size", sum({**defaults, **given}.get("latent_dims", ())))
+    return settings
+
+
 def estimators_of(objective: str | None, settings: Any) -> tuple[str, ...]:
     """The estimators that go with an objective and its settings, in the catalogue's order.
 
@@ -214,6 +251,8 @@ def estimators_of(objective: str | None, settings: Any) -> tuple[str, ...]:
     names = () if entry is None else entry.estimators
     if getattr(settings, "kl", None) == "analytic":
         names = tuple(name for name in names if name in WITHOUT_LOG_Q)
+    if getattr(settings, "kl", None) == "mc" and objective in KL_BY_DRAWS:
+        names = BY_DRAWS
     if getattr(settings, "alpha", None) in (-math.inf, math.inf):
         # The greatest or the least log-weight has no continuous derivative.
         names = tuple(name for name in names if name != "dreg")

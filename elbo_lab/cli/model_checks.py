@@ -131,11 +131,26 @@ def check_objective(config: Config) -> None:
             f"--objective={objective} needs --posterior=diagonal, since it takes q(z|x) apart into "
             f"its dimensions; got {posterior}."
         )
+    if posterior == "iaf" and objective in catalogue.MOMENTS:
+        raise UserError(
+            f"--objective={objective} needs --posterior=diagonal, full or lowrank, since it takes "
+            f"the mean of q(z|x) in closed form, which a flow has not; got {posterior}."
+        )
     if posterior == "iaf":
         _check_closed_kl(settings, objective, "posterior", posterior, "from a flow")
     if prior != "standard":
         law = "a flow" if prior == "flow" else "a mixture"
         _check_closed_kl(settings, objective, "prior", prior, f"to {law}")
+    if posterior != "diagonal" and objective in catalogue.GROUPED and settings["kl"] != "mc":
+        raise UserError(
+            f"--objective={objective} needs --posterior=diagonal, since it takes q(z|x) apart into "
+            f"its dimensions; got {posterior}. With --kl=mc it takes all of them together."
+        )
+    if prior in ("mixture", "vamp") and objective == "info_vae":
+        raise UserError(
+            f"--objective={objective} needs --prior=standard or flow, since it differentiates "
+            f"draws of p(z), and which component a draw is from has no derivative; got {prior}."
+        )
 
 
 def _check_noise_bound(settings: dict[str, Any], objective: str) -> None:
@@ -166,8 +181,9 @@ def _check_closed_kl(
         )
     if objective in catalogue.CLOSED_KL:
         raise UserError(
-            f"--objective={objective} needs --{name}={valid}, since it takes the KL in closed "
-            f"form, which there is none of {direction}; got {value}."
+            f"--objective={objective} needs --{name}={valid}, since |KL - C| of a KL from draws is "
+            f"biased, and the KL {direction} has no closed form; got {value}. With {value} use "
+            "--objective=beta_vae, free_bits or free_bits_batch."
         )
 
 

@@ -47,7 +47,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 LARGEST_PARTITION, LARGEST_REPLICATES = bounds.MOST_STEPS, 10_000
 # The range of a decay of averages.
 _DECAY = Option("", least=0, below=1)
-# Kinds of objectives whose regularizer is a closed form, which exists for one layer alone.
+# Kinds of objectives whose regularizer is one of a single layer's z (all but lambda_vae).
 _ONE_LAYER = (catalogue.PER_EXAMPLE, catalogue.WHOLE_BATCH)
 # Fields that have no meaning for a model family that is trained by its own loss.
 OF_OBJECTIVES = ("objective", "k", "estimator")
@@ -252,6 +252,11 @@ def _check_objective(config: Config) -> None:
             f"--batch_size of at least 2; got {config.batch_size}."
         )
     group_size, latent_dims = settings.get("group_size"), settings.get("latent_dims")
+    if group_size is not None and settings["kl"] == "mc" and group_size != sum(latent_dims):
+        raise UserError(
+            f"--group_size must be all latent dimensions, {sum(latent_dims)}, with --kl=mc, which "
+            f"estimates one KL of them together; got {group_size}."
+        )
     if group_size is not None and latent_dims and latent_dims[0] % group_size:
         raise UserError(
             f"--group_size must divide the latent dimensions, {latent_dims[0]}; got {group_size}."
@@ -278,17 +283,17 @@ def _check_layers(config: Config) -> None:
             "--upper_hidden_dims needs two or more --latent_dims, since it is between stochastic "
             "layers."
         )
+    entry = losses.CATALOGUE.get(config.objective)
+    is_of_one_layer = entry is not None and entry.kind in _ONE_LAYER
+    if layers > 1 and is_of_one_layer and config.objective != "lambda_vae":
+        raise UserError(
+            f"--objective={config.objective} needs one stochastic layer, since its regularizer is "
+            f"one of a single layer's z; got --latent_dims={configs.flag_text(latent_dims)}."
+        )
     if layers > 1 and settings.get("kl") == "analytic":
         raise UserError(
             f"--objective={config.objective} with --kl=analytic needs one stochastic layer, since "
             f"the KL of {layers} has no closed form; use --kl=mc."
-        )
-    entry = losses.CATALOGUE.get(config.objective)
-    needs_closed_form = entry is not None and entry.kind in _ONE_LAYER and "kl" not in settings
-    if layers > 1 and needs_closed_form:
-        raise UserError(
-            f"--objective={config.objective} needs one stochastic layer, since its regularizer has "
-            f"no closed form for {layers}; got --latent_dims={configs.flag_text(latent_dims)}."
         )
 
 
@@ -309,8 +314,8 @@ def _check_estimator(config: Config) -> None:
             f"--estimator={name} does not go with {objective}, which has a gradient of its own."
         )
     settings = configs.own_settings(config)
-    if settings.get("kl") == "analytic":
-        objective += " --kl=analytic"
+    if settings.get("kl") == "analytic" or config.objective in catalogue.KL_BY_DRAWS:
+        objective += f" --kl={settings['kl']}"
     if settings.get("alpha") in (-math.inf, math.inf):
         objective += f" --alpha={settings['alpha']}"
     if name in of_objective and name not in valid and name in estimators.FINITE_ESTIMATORS:

@@ -16,11 +16,19 @@ from jax import Array
 
 from elbo_lab.losses.arguments import check_count, typed_key
 from elbo_lab.losses.arrays import to_common_float
-from elbo_lab.losses.common import checked_kl, make_aux, reconstruction, weight_like
-from elbo_lab.losses.divergences import factors, kl_divergence, moments
+from elbo_lab.losses.common import (
+    BY_DRAWS,
+    checked_kl,
+    make_aux,
+    reconstruction,
+    reconstruction_and_kl,
+    weight_like,
+)
+from elbo_lab.losses.derivatives import inspect_tangents
+from elbo_lab.losses.divergences import factors, moments
 from elbo_lab.losses.estimators import Estimator
-from elbo_lab.losses.posteriors import one_per_example
-from elbo_lab.losses.regularized import floored, grouped_kl
+from elbo_lab.losses.posteriors import is_reparameterizable, one_per_example
+from elbo_lab.losses.regularized import floored, reconstruction_and_groups
 from elbo_lab.losses.weights import LogWeights, Problem
 
 
@@ -53,6 +61,7 @@ def free_bits_batch(
     min_kl: Array | float = 0.1,
     group_size: int = 1,
     num_samples: int = 1,
+    kl: str = "analytic",
     estimator: str | Estimator = "reparam",
     vectorized: bool = False,
 ) -> tuple[Array, BatchAux]:
@@ -62,22 +71,25 @@ def free_bits_batch(
     Args:
       min_kl: lambda, nats per group, may be traced.
       group_size: neighbouring latent dimensions in a group. Divides L.
+      kl: as in `free_bits`. The paper's inverse autoregressive flows need "mc", here with one group
+        of all dimensions, whose KL is the mean over the batch and the draws.
       others: as in `free_bits`. This is the published form.
 
     Returns:
-      loss [B], nats; BatchAux. Population: the mean over the batch is at most the ELBO's.
+      loss [B], nats; BatchAux. Population: the mean over the batch is at most the ELBO's. With
+      kl="mc" its expectation is below that by at most 0.5 standard deviations of the estimate of
+      the mean KL, which fall as 1/sqrt(K B); the gradient is unbiased for it.
 
     Raises:
       ValueError: no batch; as `free_bits`.
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
-    groups = grouped_kl(posterior, prior, group_size)  # [B, G]
-    surrogate, draws = reconstruction(key, problem, estimator)
+    surrogate, draws, groups = reconstruction_and_groups(key, problem, kl, estimator, group_size)
     _check_batch("free_bits_batch", surrogate)
-    kl = checked_kl(jnp.sum(groups, axis=-1), surrogate)
+    total = checked_kl(jnp.sum(groups, axis=-1), surrogate)
     cost = jnp.sum(floored(jnp.mean(groups, axis=0), min_kl)).astype(surrogate.dtype)
     loss = surrogate + cost
-    return loss, _aux(loss, draws, kl, surrogate, cost - jnp.mean(kl))
+    return loss, _aux(loss, draws, total, surrogate, cost - jnp.mean(total))
 
 
 def beta_tcvae(
@@ -113,7 +125,7 @@ def beta_tcvae(
     check_count("dataset_size", dataset_size)
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
     by_dimension = factors(posterior)
-    surrogate, draws = reconstruction(key, problem, estimator, ("reparam",))
+    surrogate, draws = reconstruction(key, problem, estimator, BY_DRAWS)
     _check_batch("beta_tcvae", surrogate)
     size = surrogate.shape[0]
     # log q(z_il | x_j): [K, B, B, L], for draw i and example j.
@@ -138,16 +150,20 @@ def dip_vae_i(
     lambda_off: Array | float = 10.0,
     lambda_diag: Array | float = 100.0,
     num_samples: int = 1,
+    kl: str = "analytic",
     estimator: str | Estimator = "reparam",
     vectorized: bool = False,
 ) -> tuple[Array, BatchAux]:
     """Negative DIP-VAE-I objective: ELBO - lambda_off sum_{i != j} C_ij^2 - lambda_diag sum_i (C_ii
-    - 1)^2, C = Cov_x[E_q[z|x]] over the batch (Kumar et al. 2018, eq. 6). The KL is in closed form.
+    - 1)^2, C = Cov_x[E_q[z|x]] over the batch (Kumar et al. 2018, eq. 6).
 
     Args:
       lambda_off, lambda_diag: weights, >= 0, may be traced.
-      estimator: of the reconstruction term: reparam, score, score_loo, vimco or enumerate.
-      others: as in `elbo`; the posterior must give its mean.
+      kl: "analytic", or "mc" for a prior without a closed form, the mean of log q(z_k|x) - log
+        p(z_k) over the draws, unbiased.
+      estimator: of the reconstruction term: reparam, score, score_loo, vimco or enumerate; with
+        kl="mc" reparam only, since the draws also enter the KL.
+      others: as in `elbo`; the posterior must give its mean in closed form.
 
     Returns:
       loss [B], nats; BatchAux. At most the ELBO. On average the penalty of a batch differs from the
@@ -163,7 +179,7 @@ def dip_vae_i(
         return _covariance(mean)
 
     weights = DipWeights(lambda_off, lambda_diag)
-    return _dip(key, problem, estimator, "dip_vae_i", covariance, weights)
+    return _dip(key, problem, kl, estimator, "dip_vae_i", covariance, weights)
 
 
 def dip_vae_ii(
@@ -175,6 +191,7 @@ def dip_vae_ii(
     lambda_off: Array | float = 10.0,
     lambda_diag: Array | float = 10.0,
     num_samples: int = 1,
+    kl: str = "analytic",
     estimator: str | Estimator = "reparam",
     vectorized: bool = False,
 ) -> tuple[Array, BatchAux]:
@@ -192,7 +209,7 @@ def dip_vae_ii(
         return _covariance(mean) + jnp.diag(jnp.mean(variance, axis=0))
 
     weights = DipWeights(lambda_off, lambda_diag)
-    return _dip(key, problem, estimator, "dip_vae_ii", covariance, weights)
+    return _dip(key, problem, kl, estimator, "dip_vae_ii", covariance, weights)
 
 
 def info_vae(
@@ -204,6 +221,7 @@ def info_vae(
     kl_weight: Array | float = 0.0,
     mmd_weight: Array | float = 100.0,
     num_samples: int = 1,
+    kl: str = "analytic",
     estimator: str | Estimator = "reparam",
     vectorized: bool = False,
 ) -> tuple[Array, BatchAux]:
@@ -216,6 +234,7 @@ def info_vae(
     Args:
       kl_weight: 1 - alpha, may be traced; the paper's MMD-VAE has 0.
       mmd_weight: alpha + lambda - 1, nats, may be traced.
+      kl: "analytic", or "mc", the mean of log q(z_k|x) - log p(z_k) over the draws, unbiased.
       estimator: reparam only, since the draws enter the discrepancy.
       others: as in `elbo`; z is one array; the prior must have `sample`.
 
@@ -223,22 +242,25 @@ def info_vae(
       loss [B], nats; BatchAux. Not a bound on log p(x) in general.
 
     Raises:
-      ValueError: no batch; no closed-form KL known; as `elbo`.
+      ValueError: no batch; no closed-form KL known; as `elbo`. Where the loss is differentiated by
+        parameters of the prior: its draws have no derivative by them (mixtures).
     """
     draws_key, prior_key = jax.random.split(typed_key(key))
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
-    kl = kl_divergence(posterior, prior)
-    surrogate, draws = reconstruction(draws_key, problem, estimator, ("reparam",))
+    surrogate, draws, divergence = reconstruction_and_kl(
+        draws_key, problem, kl, estimator, BY_DRAWS
+    )
     _check_batch("info_vae", surrogate)
-    kl = checked_kl(kl, surrogate)
     kl_weight = weight_like(surrogate, "kl_weight", kl_weight)
     mmd_weight = weight_like(surrogate, "mmd_weight", mmd_weight)
     z_q = draws.z[0].reshape(surrogate.shape[0], -1)  # [B, L]
-    z_p = one_per_example(prior, prior_key, surrogate.shape).reshape(z_q.shape)
-    discrepancy = squared_mmd(*to_common_float(z_q, z_p)).astype(surrogate.dtype)
-    loss = surrogate + kl_weight * kl + mmd_weight * discrepancy
-    penalty = mmd_weight * discrepancy + jnp.mean((kl_weight - 1) * kl)
-    return loss, _aux(loss, draws, kl, surrogate, penalty)
+    z_p = one_per_example(prior, prior_key, surrogate.shape)
+    pair = to_common_float(z_q, z_p.reshape(z_q.shape))
+    discrepancy = squared_mmd(*pair).astype(surrogate.dtype)
+    loss = surrogate + kl_weight * divergence + mmd_weight * discrepancy
+    penalty = mmd_weight * discrepancy + jnp.mean((kl_weight - 1) * divergence)
+    loss = _checked_prior(prior, z_p, loss)
+    return loss, _aux(loss, draws, divergence, surrogate, penalty)
 
 
 def squared_mmd(z_q: Array, z_p: Array) -> Array:
@@ -257,27 +279,44 @@ def squared_mmd(z_q: Array, z_p: Array) -> Array:
     return within(z_q) + within(z_p) - 2 * jnp.mean(kernel(z_q, z_p))
 
 
+def _checked_prior(prior: Any, z_p: Array, loss: Array) -> Array:
+    """The loss, which raises ValueError when it is differentiated by parameters of a prior whose
+    draws, [B, L], have no derivative by them.
+    """
+    if is_reparameterizable(prior, z_p):
+        return loss
+
+    def check(is_moving: list[bool]) -> None:
+        if any(is_moving):
+            raise ValueError(
+                "info_vae needs a prior whose draws can be differentiated by its parameters; those "
+                f"of {type(prior).__name__} cannot."
+            )
+
+    _, parameters = jax.closure_convert(prior.log_prob, z_p)
+    return inspect_tangents(loss, parameters, check)
+
+
 def _dip(
     key: Array,
     problem: Problem,
+    kl: str,
     estimator: str | Estimator,
     name: str,
     covariance: Callable[[], Array],
     weights: DipWeights,
 ) -> tuple[Array, BatchAux]:
     """DIP-VAE with a given covariance of z, called after the batch has been checked."""
-    kl = kl_divergence(problem.posterior, problem.prior)
-    surrogate, draws = reconstruction(key, problem, estimator)
+    surrogate, draws, divergence = reconstruction_and_kl(key, problem, kl, estimator)
     _check_batch(name, surrogate)
-    kl = checked_kl(kl, surrogate)
     matrix = covariance().astype(surrogate.dtype)  # [L, L]
     diagonal = jnp.diagonal(matrix)
     off = jnp.sum(matrix**2) - jnp.sum(diagonal**2)
     lambda_off = jnp.asarray(weights.off, surrogate.dtype)
     lambda_diag = jnp.asarray(weights.diag, surrogate.dtype)
     penalty = lambda_off * off + lambda_diag * jnp.sum((diagonal - 1) ** 2)
-    loss = surrogate + kl + penalty
-    return loss, _aux(loss, draws, kl, surrogate, penalty)
+    loss = surrogate + divergence + penalty
+    return loss, _aux(loss, draws, divergence, surrogate, penalty)
 
 
 def _covariance(values: Array) -> Array:

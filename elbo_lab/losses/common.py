@@ -27,6 +27,8 @@ WITHOUT_LOG_Q = (
     *("reparam", "score", "score_loo", "vimco", "enumerate"),
     *("arm", "disarm", "rebar", "gumbel_softmax", "straight_through"),
 )
+# For terms beside the log-weights that are functions of the draws.
+BY_DRAWS = ("reparam",)
 # For log-weights other than log w: the wake estimators always weigh by w.
 NOT_WAKE = tuple(name for name in ANY_BOUND if not name.startswith("wake"))
 WEIGHTED_MEAN = (*NOT_WAKE, "enumerate")
@@ -66,12 +68,9 @@ def loss_with_kl(
     """-1/K sum_k log p(x|z_k) + beta KL; the KL is estimated from the same draws (kl="mc") or in
     closed form (kl="analytic").
     """
-    if kl not in KL_MODES:
-        raise ValueError(f"kl must be one of {', '.join(KL_MODES)}; got {kl!r}.")
+    check_kl_mode(kl)
     if kl == "analytic":
-        divergence = kl_divergence(problem.posterior, problem.prior)
-        surrogate, draws = reconstruction(key, problem, estimator)
-        divergence = checked_kl(divergence, surrogate)
+        surrogate, draws, divergence = reconstruction_and_kl(key, problem, kl, estimator)
         loss = surrogate + weight_like(surrogate, "The weight of the KL", beta) * divergence
         return loss, make_aux(-loss, draws, divergence, surrogate)
 
@@ -82,6 +81,35 @@ def loss_with_kl(
 
     loss, draws = estimate(key, problem, bounds.elbo, weigh, estimator, WEIGHTED_MEAN)
     return loss, make_aux(-loss, draws, surrogate=loss)
+
+
+def check_kl_mode(kl: str) -> None:
+    """Raises ValueError unless `kl` is one of KL_MODES."""
+    if kl not in KL_MODES:
+        raise ValueError(f"kl must be one of {', '.join(KL_MODES)}; got {kl!r}.")
+
+
+def reconstruction_and_kl(
+    key: Array,
+    problem: Problem,
+    kl: str,
+    estimator: str | Estimator,
+    choices: Sequence[str] = WITHOUT_LOG_Q,
+) -> tuple[Array, LogWeights, Array]:
+    """-1/K sum_k log p(x|z_k), [*batch], its draws, and KL(q(z|x) || p(z)), [*batch], nats, for
+    objectives that take a function of the KL.
+
+    kl="analytic": the closed form.
+    kl="mc": 1/K sum_k log q(z_k|x) - log p(z_k), unbiased. Its gradient is that of the draws as
+      they are, and the estimator must be reparam.
+    """
+    check_kl_mode(kl)
+    if kl == "mc":
+        surrogate, draws = reconstruction(key, problem, estimator, BY_DRAWS)
+        return surrogate, draws, jnp.mean(draws.log_qz_x - draws.log_pz, axis=0)
+    divergence = kl_divergence(problem.posterior, problem.prior)
+    surrogate, draws = reconstruction(key, problem, estimator, choices)
+    return surrogate, draws, checked_kl(divergence, surrogate)
 
 
 def checked_kl(divergence: Array, loss: Array) -> Array:

@@ -6,6 +6,7 @@ textbook's lambda. Conventions as in `objectives.py`; regularizers of a whole ba
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -17,11 +18,12 @@ from elbo_lab.losses.common import (
     loss_with_kl,
     make_aux,
     reconstruction,
+    reconstruction_and_kl,
     weight_like,
 )
-from elbo_lab.losses.divergences import kl_divergence, kl_per_dimension
+from elbo_lab.losses.divergences import kl_per_dimension
 from elbo_lab.losses.estimators import Estimator
-from elbo_lab.losses.weights import Problem
+from elbo_lab.losses.weights import LogWeights, Problem
 
 
 def capacity_vae(
@@ -39,6 +41,9 @@ def capacity_vae(
     """Negative capacity-controlled beta-VAE: E_q[log p(x|z)] - gamma |KL(q(z|x) || p(z)) - C|
     (Burgess et al. 2018, eq. 3), the KL in closed form.
 
+    There is no form with a KL from draws: E|KL^ - C| is at least |KL - C|, and at KL = C, where
+    training settles, gamma times the mean deviation of the estimate KL^ would be left.
+
     Args:
       gamma: weight of the constraint, >= 0, may be traced.
       capacity: C, nats, may be traced. The paper raises it during training.
@@ -53,9 +58,7 @@ def capacity_vae(
       ValueError: no closed form known; as `elbo`.
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
-    divergence = kl_divergence(posterior, prior)
-    surrogate, draws = reconstruction(key, problem, estimator)
-    divergence = checked_kl(divergence, surrogate)
+    surrogate, draws, divergence = reconstruction_and_kl(key, problem, "analytic", estimator)
     excess = divergence - weight_like(surrogate, "capacity", capacity)
     loss = surrogate + weight_like(surrogate, "gamma", gamma) * jnp.abs(excess)
     return loss, make_aux(-loss, draws, divergence, surrogate)
@@ -70,6 +73,7 @@ def free_bits(
     min_kl: Array | float = 0.1,
     group_size: int = 1,
     num_samples: int = 1,
+    kl: str = "analytic",
     estimator: str | Estimator = "reparam",
     vectorized: bool = False,
 ) -> tuple[Array, Aux]:
@@ -80,22 +84,29 @@ def free_bits(
     Args:
       min_kl: lambda, nats per group, may be traced.
       group_size: neighbouring latent dimensions in a group: 1 for a floor per dimension. Divides L.
-      estimator: of the reconstruction term: reparam, score, score_loo, vimco or enumerate.
-      others: as in `elbo`; posterior and prior must be products over their dimensions.
+      kl: "analytic", with posterior and prior that are products over their dimensions; or "mc", the
+        mean of log q(z_k|x) - log p(z_k) over the draws, for any posterior and prior: one group of
+        all dimensions, group_size = L.
+      estimator: of the reconstruction term: reparam, score, score_loo, vimco or enumerate; with
+        kl="mc" reparam only, since the draws also enter the KL.
+      others: as in `elbo`.
 
     Returns:
       loss [*batch], nats; Aux, whose `kl` has no floor. Population: at most the ELBO, so a lower
-      bound on log p(x). Unbiased, value and gradient.
+      bound on log p(x). kl="analytic": unbiased, value and gradient. kl="mc": E[max(lambda, KL^)]
+      >= max(lambda, KL) for the estimate KL^ of K draws, so the expected -loss is a lower bound
+      too, below the closed form's by at most 0.5 standard deviations of KL^ (at KL = lambda; by
+      nearly nothing far from there); the gradient is unbiased for that expectation.
 
     Raises:
-      ValueError: no KL per dimension is known; a group size that does not divide L; as `elbo`.
+      ValueError: no KL per dimension is known; a group size that does not divide L, or with kl="mc"
+        is not L; as `elbo`.
     """
     problem = Problem(posterior, prior, log_likelihood, num_samples, vectorized)
-    groups = grouped_kl(posterior, prior, group_size)  # [*batch, G]
-    surrogate, draws = reconstruction(key, problem, estimator)
-    kl = checked_kl(jnp.sum(groups, axis=-1), surrogate)
+    surrogate, draws, groups = reconstruction_and_groups(key, problem, kl, estimator, group_size)
+    total = checked_kl(jnp.sum(groups, axis=-1), surrogate)
     loss = surrogate + jnp.sum(floored(groups, min_kl), axis=-1)
-    return loss, make_aux(-loss, draws, kl, surrogate)
+    return loss, make_aux(-loss, draws, total, surrogate)
 
 
 def lambda_vae(
@@ -146,9 +157,29 @@ def lambda_vae(
     return loss_with_kl(key, problem, regularization, kl, estimator)
 
 
+def reconstruction_and_groups(
+    key: Array, problem: Problem, kl: str, estimator: str | Estimator, group_size: int
+) -> tuple[Array, LogWeights, Array]:
+    """-1/K sum_k log p(x|z_k), [*batch], its draws, and the KL of each group of neighbouring
+    dimensions, [*batch, L / group_size], nats; see `free_bits`.
+    """
+    check_count("group_size", group_size)
+    if kl == "analytic":
+        groups = grouped_kl(problem.posterior, problem.prior, group_size)
+        surrogate, draws = reconstruction(key, problem, estimator)
+        return surrogate, draws, groups
+    surrogate, draws, total = reconstruction_and_kl(key, problem, kl, estimator)
+    size = sum(leaf.size for leaf in jax.tree.leaves(draws.z)) // draws.log_w.size
+    if group_size != size:
+        raise ValueError(
+            f'kl="mc" estimates one KL of all latent dimensions: group_size must be {size}; got '
+            f"{group_size}."
+        )
+    return surrogate, draws, total[..., None]
+
+
 def grouped_kl(posterior: Any, prior: Any, group_size: int) -> Array:
     """Closed-form KL per group of neighbouring dimensions, [*batch, L / group_size], nats."""
-    check_count("group_size", group_size)
     (divergence,) = to_common_float(kl_per_dimension(posterior, prior))
     size = divergence.shape[-1]
     if size % group_size:

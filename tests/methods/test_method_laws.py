@@ -95,6 +95,13 @@ CASES: dict[str, tuple[dict, Spec]] = {
         | {"prior": "flow", "prior_depth": 2, "prior_width": (4,)},
         BINARY,
     ),
+    "mlp, flows, free bits": (
+        MLP
+        | {"latent_dims": (2,), "posterior": "iaf", "posterior_width": (4,), "min_kl": 0.1}
+        | {"objective": "free_bits_batch", "estimator": "reparam"}
+        | {"prior": "flow", "prior_flow": "affine", "prior_depth": 1, "prior_width": (4,)},
+        BINARY,
+    ),
     "flow, variational": (
         {"model": "flow", "dequantization": "variational", "k": 3, "eval_k": 6}
         | {"prior_flow": "affine", "prior_depth": 2, "prior_width": (4,), "noise_width": (4,)}
@@ -131,6 +138,7 @@ SLOW = (
     "mlp, predicted variance",
     "conv, low rank, VampPrior, colours",
     "mlp, flows",
+    "mlp, flows, free bits",
     "flow, variational",
     "vqvae, categorical",
     "vqvae, two levels",

@@ -135,13 +135,24 @@ def test_sizes_of_conv():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "posterior, prior", [("full", "standard"), ("diagonal", "mixture"), ("iaf", "standard")]
+    "posterior, prior",
+    [
+        ("full", "standard"),
+        ("full", "flow"),
+        ("diagonal", "mixture"),
+        ("diagonal", "flow"),
+        ("iaf", "standard"),
+        ("iaf", "flow"),
+    ],
 )
 def test_objectives_are_refused_where_the_library_cannot_compute_them(posterior, prior):
-    """The flags refuse a pair by a sentence exactly if the objective's own function raises."""
+    """The flags refuse a pair by a sentence exactly if the objective's own function raises, at the
+    defaults, e.g. a KL from draws where there is no closed form.
+    """
     batch = Batch(jnp.zeros((4, 6)))
     base = {"latent_dims": (3,), "hidden_dims": (5,), "eval_k": 8, "batch_size": 4}
     base |= {"posterior_width": (4,)} if posterior == "iaf" else {}
+    base |= {"prior_depth": 1, "prior_width": (4,)} if prior == "flow" else {}
     refused = set()
     for objective in CATALOGUE:
         values = base | {"objective": objective, "posterior": posterior, "prior": prior, "k": 4}
@@ -151,11 +162,11 @@ def test_objectives_are_refused_where_the_library_cannot_compute_them(posterior,
         params, stats = jax.eval_shape(method.init, jax.random.key(0), batch)
         hparams = hyper.hyperparameters([config])
 
-        def loss(key, params, method=method, stats=stats, hparams=hparams):
-            return method.loss(key, params, stats, batch, hparams).loss
+        def loss(params, key, method=method, stats=stats, hparams=hparams):
+            return jnp.mean(method.loss(key, params, stats, batch, hparams).loss)
 
         try:
-            jax.eval_shape(loss, jax.random.key(1), params)
+            jax.eval_shape(jax.grad(loss), params, jax.random.key(1))
             is_computed = True
         except ValueError:
             is_computed = False
@@ -231,9 +242,40 @@ REFUSALS = [
         "the KL from a flow has no closed form; use --kl=mc with --posterior=iaf.",
     ),
     (
-        {"objective": "info_vae", "posterior": "iaf"},
-        "--objective=info_vae needs --posterior=diagonal, full or lowrank, since it takes the KL "
-        "in closed form, which there is none of from a flow; got iaf.",
+        {"objective": "capacity_vae", "posterior": "iaf"},
+        "--objective=capacity_vae needs --posterior=diagonal, full or lowrank, since |KL - C| of a "
+        "KL from draws is biased, and the KL from a flow has no closed form; got iaf. With iaf use "
+        "--objective=beta_vae, free_bits or free_bits_batch.",
+    ),
+    (
+        {"objective": "dip_vae_i", "posterior": "iaf"},
+        "--objective=dip_vae_i needs --posterior=diagonal, full or lowrank, since it takes the "
+        "mean of q(z|x) in closed form, which a flow has not; got iaf.",
+    ),
+    (
+        {"objective": "beta_tcvae", "posterior": "iaf"},
+        "--objective=beta_tcvae needs --posterior=diagonal, since it takes q(z|x) apart into its "
+        "dimensions; got iaf.",
+    ),
+    (
+        {"objective": "info_vae", "prior": "mixture"},
+        "--objective=info_vae needs --prior=standard or flow, since it differentiates draws of "
+        "p(z), and which component a draw is from has no derivative; got mixture.",
+    ),
+    (
+        {"objective": "free_bits_batch", "posterior": "iaf", "group_size": 1},
+        "--group_size must be all latent dimensions, 3, with --kl=mc, which estimates one KL of "
+        "them together; got 1.",
+    ),
+    (
+        {"objective": "free_bits", "posterior": "iaf", "kl": "analytic"},
+        "--objective=free_bits with --kl=analytic needs --posterior=diagonal, full or lowrank, "
+        "since the KL from a flow has no closed form; use --kl=mc with --posterior=iaf.",
+    ),
+    (
+        {"objective": "free_bits", "posterior": "iaf", "estimator": "dreg"},
+        "--estimator=dreg does not go with --objective=free_bits --kl=mc; valid estimators: "
+        "reparam.",
     ),
     (
         {"objective": "elbo", "prior": "flow", "kl": "analytic"},
@@ -253,17 +295,18 @@ REFUSALS = [
     (
         {"objective": "free_bits", "posterior": "full"},
         "--objective=free_bits needs --posterior=diagonal, since it takes q(z|x) apart into its "
-        "dimensions; got full.",
+        "dimensions; got full. With --kl=mc it takes all of them together.",
     ),
     (
-        {"objective": "beta_vae", "prior": "vamp"},
+        {"objective": "beta_vae", "prior": "vamp", "kl": "analytic"},
         "--objective=beta_vae with --kl=analytic needs --prior=standard, since the KL to a "
         "mixture has no closed form; use --kl=mc with --prior=vamp.",
     ),
     (
         {"objective": "capacity_vae", "prior": "mixture"},
-        "--objective=capacity_vae needs --prior=standard, since it takes the KL in closed form, "
-        "which there is none of to a mixture; got mixture.",
+        "--objective=capacity_vae needs --prior=standard, since |KL - C| of a KL from draws is "
+        "biased, and the KL to a mixture has no closed form; got mixture. With mixture use "
+        "--objective=beta_vae, free_bits or free_bits_batch.",
     ),
     (
         {"objective": "autoencoder", "posterior": "full", "k": None},
@@ -295,11 +338,37 @@ def test_settings_that_go_together():
         {"posterior": "lowrank", "posterior_rank": 3},
         {"posterior": "full", "prior": "mixture", "latent_dims": (4, 3)},
         {"prior": "vamp", "objective": "beta_vae", "kl": "mc"},
+        {"posterior": "full", "objective": "free_bits", "kl": "mc"},
         {"posterior": "iaf", "posterior_width": (9, 8), "posterior_depth": 1, "prior": "mixture"},
         {"prior": "flow", "prior_flow": "affine", "prior_depth": 1, "latent_dims": (4, 3)},
         {"likelihood": "gaussian_fixed", "likelihood_variance": 0.5, "binarization": "none"},
     ):
         validation.check(configs.make(**{**BASE, **values}))
+
+
+@pytest.mark.parametrize(
+    "values, filled",
+    [
+        ({"objective": "beta_vae"}, {"kl": "analytic"}),
+        ({"objective": "beta_vae", "posterior": "full"}, {"kl": "analytic"}),
+        ({"objective": "beta_vae", "posterior": "iaf"}, {"kl": "mc"}),
+        ({"objective": "lambda_vae", "prior": "flow"}, {"kl": "mc"}),
+        ({"objective": "beta_vae", "prior": "mixture"}, {"kl": "mc"}),
+        ({"objective": "beta_vae", "latent_dims": (3, 2)}, {"kl": "mc"}),
+        ({"objective": "free_bits"}, {"kl": "analytic", "group_size": 1}),
+        ({"objective": "free_bits", "posterior": "iaf"}, {"kl": "mc", "group_size": 3}),
+        ({"objective": "free_bits_batch", "kl": "mc"}, {"kl": "mc", "group_size": 3}),
+        ({"objective": "info_vae", "prior": "flow"}, {"kl": "mc"}),
+    ],
+)
+def test_the_kl_is_from_draws_where_it_has_no_closed_form_and_none_was_chosen(values, filled):
+    config = configs.make(**{**BASE, **values})
+    validation.check(config)
+    settings = configs.own_settings(config)
+    assert {name: settings[name] for name in filled} == filled
+    # The stored value is explicit, and the same run as one that chose it.
+    assert configs.from_dict(configs.to_dict(config)) == config
+    assert configs.digest(config) == configs.digest(configs.make(**{**BASE, **values, **filled}))
 
 
 def test_a_mean_that_lambda_vae_needs():
