@@ -13,6 +13,7 @@ from elbo_lab.distributions import Flow
 from elbo_lab.distributions.flows import autoregressive, reverse
 from elbo_lab.models.networks import gaussian
 from tests.losses import linear_gaussian
+from tests.losses.jaxprs import primitives
 from tests.losses.mean_gradients import many
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -108,16 +109,6 @@ def test_mean_gradients_of_estimators_agree():
             is_masked = np.all(difference == 0, axis=0)
             distance = np.abs(np.mean(difference, axis=0))
             assert np.all((distance <= 4.5 * error + 1e-5) | is_masked), (name, leaf)
-
-
-def primitives(jaxpr):
-    """Names of all operations of a jaxpr and of those that it calls."""
-    for equation in jaxpr.eqns:
-        yield equation.primitive.name
-        for parameter in jax.tree.leaves(list(equation.params.values())):
-            inner = getattr(parameter, "jaxpr", parameter)
-            if hasattr(inner, "eqns"):
-                yield from primitives(inner)
 
 
 def operations(size, function):
