@@ -2,6 +2,7 @@
 other, by one sentence with the flag, its value and what is valid.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from elbo_lab.errors import UserError
 from elbo_lab.losses import catalogue
 from elbo_lab.models import laws
 from elbo_lab.models.conditions import is_conditional
-from elbo_lab.models.laws import LIKELIHOODS
+from elbo_lab.models.laws import LIKELIHOODS, Kind
 from elbo_lab.objective_options import AUTOENCODER, GAN, WASSERSTEIN, WITHOUT_DRAWS
+from elbo_lab.options import options_of
 
 # Settings that another one's value alone gives a meaning: setting -> (other setting, its values).
 _OF_CHOICES = {
@@ -198,16 +200,17 @@ def _check_gan(config: Config) -> None:
 
 def check_data(config: Config, dataset: Dataset) -> None:
     """Raises a UserError if p(x|z) is no law of the data."""
+    _check_channels(config, dataset)
     name = configs.own_settings(config).get("likelihood")
     if name is None:
         return
     if dataset.kind == "real" and not LIKELIHOODS[name].real:
+        valid = _names(config, lambda law: law.real)
         raise UserError(
-            f"--likelihood must be {_names(lambda law: law.real)} (with --binarization=none) for "
-            f"{dataset.name}, which has real numbers; got {name}."
+            f"--likelihood must be {valid} (with --binarization=none) for {dataset.name}, which has real numbers; got {name}."
         )
     if config.binarization == "none" and dataset.kind == "image":
-        _check_pixels(name, dataset)
+        _check_pixels(config, name, dataset)
 
 
 def check_labels(config: Config, dataset: Dataset) -> None:
@@ -252,11 +255,26 @@ def check_means(config: Config, spec: Spec) -> None:
         )
 
 
-def _check_pixels(name: str, dataset: Dataset) -> None:
+def _check_channels(config: Config, dataset: Dataset) -> None:
+    """Raises a UserError for a binarization of colours. Binary images are left as they are."""
+    if config.binarization == "none" or not _has_colours(dataset):
+        return
+    if is_binary(dataset.x_train) and is_binary(dataset.x_test):
+        return
+    remedy = "--binarization=none"
+    if "likelihood" in configs.own_settings(config):
+        remedy += f" with --likelihood={_likelihoods_of_levels(config, dataset)}"
+    raise UserError(
+        f"--binarization={config.binarization} is for images of one channel, and those of "
+        f"{dataset.name} have {dataset.image_shape[2]}, in grey levels; use {remedy}."
+    )
+
+
+def _check_pixels(config: Config, name: str, dataset: Dataset) -> None:
     """Raises a UserError if the likelihood does not fit the pixels without a binarization."""
     law = LIKELIHOODS[name]
     if law.binary:
-        _check_binary_pixels(dataset)
+        _check_binary_pixels(config, dataset)
         return
     if is_binary(dataset.x_train):
         raise UserError(
@@ -266,21 +284,36 @@ def _check_pixels(name: str, dataset: Dataset) -> None:
     if not law.density and dataset.x_train.dtype != np.uint8:
         raise UserError(
             f"--likelihood={name} is for 8-bit grey levels, but the images of {dataset.name} are "
-            f"floats; use {_names(lambda law: law.density)}."
+            f"floats; use {_names(config, lambda law: law.density)}."
         )
 
 
-def _check_binary_pixels(dataset: Dataset) -> None:
+def _check_binary_pixels(config: Config, dataset: Dataset) -> None:
+    remedy = f"--likelihood={_likelihoods_of_levels(config, dataset)}"
+    if not _has_colours(dataset):
+        remedy = f"dynamic, fixed or threshold, or {remedy}"
     for split, images in (("training", dataset.x_train), ("test", dataset.x_test)):
         if not is_binary(images):
             raise UserError(
                 f"--binarization=none needs binary images for a Bernoulli likelihood, but the "
-                f"{split} images of {dataset.name} have grey levels; use dynamic, fixed or "
-                f"threshold, or --likelihood={_names(lambda law: not law.binary)}."
+                f"{split} images of {dataset.name} have grey levels; use {remedy}."
             )
 
 
-def _names(is_valid: Any) -> str:
-    """The names of the laws for which a function of their `Kind` is true: "a, b or c"."""
-    names = [name for name, law in LIKELIHOODS.items() if is_valid(law)]
-    return f"{', '.join(names[:-1])} or {names[-1]}"
+def _has_colours(dataset: Dataset) -> bool:
+    """True for images of several channels."""
+    shape = dataset.image_shape
+    return dataset.kind == "image" and len(shape) == 3 and shape[2] > 1
+
+
+def _likelihoods_of_levels(config: Config, dataset: Dataset) -> str:
+    """The names of the model's laws for the grey levels of a data set."""
+    is_float = dataset.x_train.dtype != np.uint8
+    return _names(config, lambda law: not law.binary and (law.density or not is_float))
+
+
+def _names(config: Config, is_valid: Callable[[Kind], bool]) -> str:
+    """The names of the model's laws of p(x|z) for which a function is true: "a, b or c"."""
+    choices = options_of(config.model_options)["likelihood"].choices
+    names = [name for name in choices if is_valid(LIKELIHOODS[name])]
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))

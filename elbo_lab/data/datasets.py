@@ -83,7 +83,7 @@ def load(
         return DATASETS[name](data_dir, manual_dir)
     if name.lower().endswith(".npz"):
         return npz.load(name, in_file)
-    if name.lower().endswith(".txt"):
+    if text_files.is_path(name):
         return text_files.load(name)
     if re.fullmatch(r"\w+(/[\w.-]+)?", name):
         from elbo_lab.data import image_sets  # imports tensorflow_datasets, which is slow

@@ -23,6 +23,21 @@ SENTENCES = {
         "--model=mlp with --dataset=codes:{runs}/vqvae: The model mlp takes images or real "
         "numbers, not tokens.",
     ),
+    "binary colours": (
+        ["run", "--dataset={colours}", "--model=mixture"],
+        "--binarization=dynamic is for images of one channel, and those of colours have 3, in grey "
+        "levels; use --binarization=none with --likelihood=gaussian.",
+    ),
+    "binary colours of pixelcnn": (
+        ["run", "--dataset={colours}", "--model=pixelcnn", "--binarization=threshold"],
+        "--binarization=threshold is for images of one channel, and those of colours have 3, in "
+        "grey levels; use --binarization=none.",
+    ),
+    "a text for codes": (
+        ["evaluate", "--run={runs}/prior", "--dataset=poems.txt"],
+        "--dataset=poems.txt is a text file; {runs}/prior was trained on kind token, shape (2, 2) "
+        "and 4 levels.",
+    ),
     "codes for conv": (
         ["run", "--dataset=codes:{runs}/vqvae", "--model=conv"],
         "--model=conv with --dataset=codes:{runs}/vqvae: The model conv takes images, not tokens.",

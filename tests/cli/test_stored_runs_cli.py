@@ -312,7 +312,8 @@ def test_a_python_process_without_flags(quick, runs):
 @pytest.fixture(scope="module")
 def places(runs, tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("refused")
-    places = {"runs": runs} | {n: folder / n for n in ("unfinished", "empty", "floats.npz")}
+    names = ("unfinished", "empty", "floats.npz", "colours.npz")
+    places = {"runs": runs} | {n: folder / n for n in names}
     for name in ("unfinished", "empty"):
         shutil.copytree(runs / "vqvae", places[name])
     newest = max((places["unfinished"] / "checkpoints").iterdir())
@@ -321,6 +322,8 @@ def places(runs, tmp_path_factory) -> dict[str, Path]:
         shutil.rmtree(path)
     images = np.random.default_rng(0).random((30, 8, 8))
     np.savez(places["floats.npz"], x_train=images, x_test=images)
+    colours = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), np.uint8)
+    np.savez(places["colours.npz"], x_train=colours, x_test=colours)
     return {name.partition(".")[0]: path for name, path in places.items()}
 
 
@@ -351,7 +354,7 @@ def test_refusals_are_one_sentence(places, refused, name):
 @pytest.mark.parametrize("model", [CONV, VQVAE], ids=["conv", "vqvae"])
 @pytest.mark.parametrize("shape", [(7, 9, 3), (1, 1), (1, 5)], ids=str)
 def test_images_of_odd_and_smallest_sizes(quick, tmp_path, model, shape):
-    images = np.random.default_rng(0).integers(0, 256, (30, *shape), np.uint8)
+    images = np.random.default_rng(0).integers(0, 2, (30, *shape), np.uint8)
     np.savez(tmp_path / "odd.npz", x_train=images, x_test=images[:11])
     path = tmp_path / "run"
     quick.run(f"--workdir={path}", f"--dataset={tmp_path / 'odd.npz'}", *model, *SHORT)

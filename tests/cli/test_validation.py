@@ -202,6 +202,14 @@ BINARY = np.array([[0, 255, 255, 0]] * 12, np.uint8)
 GREY = np.array([[0, 255, 128, 0]] * 12, np.uint8)
 
 
+# The laws of grey levels, stored as 8 bits or as floats.
+LAWS = {
+    np.uint8: "gaussian, gaussian_fixed, gaussian_predicted, discretized_logistic, "
+    "logistic_mixture, categorical or continuous_bernoulli",
+    np.float32: "gaussian, gaussian_fixed, gaussian_predicted or continuous_bernoulli",
+}
+
+
 def data_refusal(data: Dataset, **options) -> str:
     with pytest.raises(UserError) as caught:
         validation.check_data(configs.replace(Config(batch_size=4), **options), data)
@@ -235,13 +243,29 @@ def test_grey_images_need_a_binarization(train, test, split):
         message = data_refusal(data, binarization="none")
         assert message.startswith("--binarization=none needs binary images")
         assert f"the {split} images of faces have grey levels" in message
-        assert message.endswith(
-            "use dynamic, fixed or threshold, or --likelihood=gaussian, gaussian_fixed, "
-            "gaussian_predicted, discretized_logistic, logistic_mixture, categorical or "
-            "continuous_bernoulli."
-        )
+        assert message.endswith(f"use dynamic, fixed or threshold, or --likelihood={LAWS[kind]}.")
         for mode in ("dynamic", "fixed", "threshold"):
             validation.check_data(Config(batch_size=4, binarization=mode), data)
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "fixed", "threshold"])
+def test_colours_are_not_binarized(mode):
+    def coloured(x: np.ndarray) -> Dataset:
+        return Dataset("faces", np.tile(x, 3), np.tile(x, 3), None, None, (2, 2, 3))
+
+    start = f"--binarization={mode} is for images of one channel, and those of faces have 3, in "
+    for kind, laws in LAWS.items():
+        grey = (GREY / (1 if kind == np.uint8 else 255)).astype(kind)
+        message = data_refusal(coloured(grey), binarization=mode)
+        assert message == f"{start}grey levels; use --binarization=none with --likelihood={laws}."
+        # Without binarization, Bernoulli pixels are refused without that remedy.
+        message = data_refusal(coloured(grey), binarization="none")
+        assert message.endswith(f"have grey levels; use --likelihood={laws}.")
+    for model, remedy in (("mixture", " with --likelihood=gaussian"), ("pixelcnn", "")):
+        message = data_refusal(coloured(GREY), binarization=mode, model=model)
+        assert message == f"{start}grey levels; use --binarization=none{remedy}."
+    # Binary colours stay as they are.
+    validation.check_data(Config(batch_size=4, binarization=mode), coloured(BINARY))
 
 
 def test_binary_images_need_none():
