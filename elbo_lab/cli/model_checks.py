@@ -12,31 +12,12 @@ from elbo_lab.configs import Config
 from elbo_lab.data import Dataset, Spec, hold_out, is_binary, num_classes
 from elbo_lab.errors import UserError
 from elbo_lab.losses import catalogue
-from elbo_lab.models import laws
+from elbo_lab.models import MODELS, laws
 from elbo_lab.models.conditions import is_conditional
 from elbo_lab.models.laws import LIKELIHOODS, Kind
-from elbo_lab.objective_options import AUTOENCODER, GAN, WASSERSTEIN, WITHOUT_DRAWS
-from elbo_lab.options import options_of
+from elbo_lab.objective_options import AUTOENCODER, GAN, WITHOUT_DRAWS
+from elbo_lab.options import ONLY_WITH, has_effect, options_of
 
-# Settings that another one's value alone gives a meaning: setting -> (other setting, its values).
-_OF_CHOICES = {
-    "encoder_steps": ("dequantization", ("variational",)),  # uniform noise has no encoder
-    "noise_depth": ("dequantization", ("variational",)),
-    "noise_width": ("dequantization", ("variational",)),
-    "likelihood_variance": ("likelihood", ("gaussian_fixed",)),
-    "likelihood_components": ("likelihood", ("logistic_mixture",)),
-    "posterior_rank": ("posterior", ("lowrank",)),
-    "posterior_depth": ("posterior", ("iaf",)),
-    "posterior_width": ("posterior", ("iaf",)),
-    "posterior_min_kl": ("posterior", ("diagonal",)),
-    "prior_components": ("prior", ("mixture", "vamp")),
-    "gradient_penalty": ("gan_loss", (WASSERSTEIN,)),
-    "prior_flow": ("prior", ("flow",)),
-    "prior_depth": ("prior", ("flow",)),
-    "prior_width": ("prior", ("flow",)),
-    "kernel_size": ("rnn", ("row",)),
-    "activation": ("text_decoder", ("positionwise",)),
-}
 # Why an objective takes no other q(z|x) or p(z) than the default.
 _WITHOUT_PRIOR = {
     AUTOENCODER: "decodes the means of q(z|x) and fits no prior",
@@ -55,8 +36,8 @@ def check_settings(config: Config) -> None:
             f"--likelihood={likelihood} is for grey levels, and needs --binarization=none; "
             f"got {config.binarization}."
         )
-    for name, (other, values) in _OF_CHOICES.items():
-        if name in changed and other in settings and settings[other] not in values:
+    for name, (other, values) in ONLY_WITH.items():
+        if name in changed and not has_effect(name, settings):
             raise UserError(
                 f"--{name}={configs.flag_text(changed[name])} needs --{other}="
                 f"{' or '.join(values)}; got {settings[other]}."
@@ -176,9 +157,12 @@ def _check_closed_kl(
 def _check_gan(config: Config) -> None:
     """Raises a UserError for a model that has no generator or no discriminator of a GAN."""
     if config.model not in GAN_MODELS:
+        reason = "p(x|z) has no mean in closed form, which a generator gives"
+        if MODELS[config.model].estimators:
+            reason = "latents are discrete"
         raise UserError(
-            f"--objective={GAN} needs --model={' or '.join(GAN_MODELS)}, whose latents are "
-            f"continuous; got {config.model}."
+            f"--objective={GAN} needs --model={' or '.join(GAN_MODELS)}; got {config.model}, whose "
+            f"{reason}."
         )
     if is_conditional(config.model_options):
         raise UserError(
@@ -207,7 +191,8 @@ def check_data(config: Config, dataset: Dataset) -> None:
     if dataset.kind == "real" and not LIKELIHOODS[name].real:
         valid = _names(config, lambda law: law.real)
         raise UserError(
-            f"--likelihood must be {valid} (with --binarization=none) for {dataset.name}, which has real numbers; got {name}."
+            f"--likelihood must be {valid} (with --binarization=none) for {dataset.name}, which "
+            f"has real numbers; got {name}."
         )
     if config.binarization == "none" and dataset.kind == "image":
         _check_pixels(config, name, dataset)

@@ -207,7 +207,12 @@ SENTENCES = {
     ),
     "gan of discrete latents": (
         ["run", "--model=sbn", "--objective=gan"],
-        "--objective=gan needs --model=mlp or conv, whose latents are continuous; got sbn.",
+        "--objective=gan needs --model=mlp or conv; got sbn, whose latents are discrete.",
+    ),
+    "gan of pixels": (
+        ["run", "--model=pixelvae", "--objective=gan"],
+        "--objective=gan needs --model=mlp or conv; got pixelvae, whose p(x|z) has no mean in "
+        "closed form, which a generator gives.",
     ),
     "penalty without its loss": (
         ["run", "--objective=gan", "--gradient_penalty=1"],
