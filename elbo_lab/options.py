@@ -38,6 +38,7 @@ ONLY_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "prior_width": ("prior", ("flow",)),
     "kernel_size": ("rnn", ("row",)),
     "activation": ("text_decoder", ("positionwise",)),
+    "decoder_dropout": ("text_decoder", ("autoregressive",)),
 }
 
 
@@ -53,6 +54,7 @@ class Option(NamedTuple):
     infinite: bool = False  # True if inf and -inf are valid too
     below: float | None = None  # an exclusive upper bound
     may_be_empty: bool = False  # True if a tuple of no numbers is valid
+    odd: bool = False  # True if only odd numbers of least..most are valid
 
 
 def option(
@@ -66,9 +68,12 @@ def option(
     infinite: bool = False,
     below: float | None = None,
     may_be_empty: bool = False,
+    odd: bool = False,
 ) -> Any:
     """A dataclass field that is a setting; see `Option`."""
-    description = Option(help, choices, least, most, traced, above, infinite, below, may_be_empty)
+    description = Option(
+        help, choices, least, most, traced, above, infinite, below, may_be_empty, odd
+    )
     return dataclasses.field(default=default, metadata={"option": description})
 
 

@@ -103,6 +103,11 @@ def short_name(name: str) -> str:
     return Path(name.removeprefix(TRAINING)).stem
 
 
+def is_codes(name: str) -> bool:
+    """True for the name of the codes of a run, "codes:RUN", also of their training split alone."""
+    return name.removeprefix(TRAINING).startswith("codes:")
+
+
 def _without_test_images(dataset: Dataset) -> Dataset:
     """The training split as a data set with one split; log p(x|z) of test images is left out."""
     name, no_images = f"{TRAINING}{dataset.name}", dataset.x_train[:0]

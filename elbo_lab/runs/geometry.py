@@ -23,7 +23,7 @@ from elbo_lab.losses.posteriors import sample_from
 from elbo_lab.methods import variational
 from elbo_lab.models.base import NOTHING_GIVEN, Given, Model
 from elbo_lab.objective_options import AUTOENCODER, GAN
-from elbo_lab.reports import figures, latent_figures
+from elbo_lab.reports import figures, latent_figures, words
 from elbo_lab.runs import derived, examples, sampling
 from elbo_lab.runs.loading import Trained
 
@@ -76,7 +76,7 @@ def interpolation(space: LatentSpace, key: Array, indices: Sequence[int]) -> Sho
         z = np.stack([path(*ends_of, weights) for ends_of in zip(starts, ends, strict=True)])
         arrays[f"z_{name}"] = z
         arrays[name] = _decoded(space, path_key, z, np.repeat(pairs[:, 0], POINTS))
-    about = f"interpolations between {len(pairs)} pairs of test examples"
+    about = f"interpolations between {words.counted(len(pairs), 'pair')} of test examples"
 
     def draw(path: Path) -> None:
         title = f"Interpolations between means of q(z|x)\nrun {space.name}"
@@ -169,7 +169,8 @@ def shared_z(space: LatentSpace, key: Array, indices: Sequence[int]) -> Shown:
     draws = _decoded(space, key, of_draws, np.repeat(indices, SHARED_DRAWS), _one_draw)
     arrays = {"examples": np.asarray(indices), "inputs": _images(space, np.asarray(indices))}
     arrays |= {"z": z, "x": draws}
-    about = f"{SHARED_DRAWS} draws of p(x|z) for the z of each of {len(indices)} test examples"
+    number = words.counted(len(indices), "test example")
+    about = f"{SHARED_DRAWS} draws of p(x|z) for the z of each of {number}"
 
     def draw(path: Path) -> None:
         labels = [f"test example {index}" for index in indices]

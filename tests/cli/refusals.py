@@ -59,8 +59,9 @@ SENTENCES = {
     ),
     "features for pixelcnn": (
         ["run", "--dataset=features:{runs}/conv", "--model=pixelcnn"],
-        "--model=pixelcnn with --dataset=features:{runs}/conv: model=pixelcnn needs data of levels "
-        "(binary images, 256 grey levels, tokens); these are of kind 'real' with levels=None.",
+        "--model=pixelcnn with --dataset=features:{runs}/conv: --model=pixelcnn needs data of "
+        "levels (binary images, 256 grey levels, tokens); these are of kind 'real' with "
+        "levels=None.",
     ),
     "kernels of a diagonal": (
         ["run", "--model=pixelrnn", "--rnn=diagonal", "--kernel_size=5"],
@@ -72,12 +73,19 @@ SENTENCES = {
     ),
     "an even window": (
         ["run", "--model=pixelvae", "--receptive_field=6"],
-        "--model=pixelvae with --dataset=mnist_small: receptive_field must be an odd number of at "
-        "least 3 (model=conv has a pixel depend on z alone); got 6.",
+        "--receptive_field must be an odd number in 3..199; got 6.",
     ),
     "no window": (
         ["run", "--model=pixelvae", "--receptive_field=0"],
-        "--receptive_field must be at least 3; got 0.",
+        "--receptive_field must be an odd number in 3..199; got 0.",
+    ),
+    "an even kernel": (
+        ["run", "--model=pixelcnn", "--kernel_size=2"],
+        "--kernel_size must be an odd number in 3..99; got 2.",
+    ),
+    "characters of no decoder": (
+        ["run", "--model=text", "--decoder_dropout=0.5"],
+        "--decoder_dropout=0.5 needs --text_decoder=autoregressive; got positionwise.",
     ),
     "nothing seen": (
         ["run", "--model=pixelvae", "--decoder_dropout=1"],
@@ -90,7 +98,7 @@ SENTENCES = {
     ),
     "floats for pixelvae": (
         ["run", "--dataset={floats}", "--binarization=none", "--model=pixelvae"],
-        "--model=pixelvae with --dataset={floats}: model=pixelvae needs images of levels (binary "
+        "--model=pixelvae with --dataset={floats}: --model=pixelvae needs images of levels (binary "
         "images or 256 grey levels); these are of kind 'image' with levels=None.",
     ),
     "the mean of pixelvae": (
@@ -115,7 +123,7 @@ SENTENCES = {
     ),
     "floats for pixelcnn": (
         ["run", "--dataset={floats}", "--binarization=none", "--model=pixelcnn"],
-        "--model=pixelcnn with --dataset={floats}: model=pixelcnn needs data of levels (binary "
+        "--model=pixelcnn with --dataset={floats}: --model=pixelcnn needs data of levels (binary "
         "images, 256 grey levels, tokens); these are of kind 'image' with levels=None.",
     ),
     "too many layers": (
@@ -192,9 +200,9 @@ SENTENCES = {
     ),
     "a pixel without variance": (
         ["run", "--model=mixture", "--variance_floor=0"],
-        "--model=mixture with --dataset=mnist_small: variance_floor must be above 0 and below "
-        "0.25, the largest variance of a pixel, with likelihood=bernoulli: a pixel that no image "
-        "of a component lights would have the probability 0; got 0.",
+        "--model=mixture with --dataset=mnist_small: --variance_floor must be above 0 and "
+        "below 0.25, the largest variance of a pixel, with --likelihood=bernoulli: a pixel that no "
+        "image of a component lights would have the probability 0; got 0.",
     ),
     "codes for mixture": (
         ["run", "--dataset=codes:{runs}/vqvae", "--model=mixture"],

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,8 +39,8 @@ REFUSED = {
     ),
     "one split": (
         ["run", "--model=text", "--dataset={folder}/rhymes.txt"],
-        "--held_out must be at least 1 for rhymes, which has no test examples: that many of its "
-        "80 examples are drawn once as test examples; got 0.",
+        "--held_out must be at least 1 for rhymes, which has no test lines: that many of its "
+        "80 lines are drawn once as test lines; got 0.",
     ),
     "text model of images": (
         ["run", "--model=text", "--dataset={blobs}"],
@@ -87,6 +88,14 @@ REFUSED = {
         ],
         "--init_from: {run} was trained on texts of another vocabulary, 7 characters there and 7 "
         "here ('a' only there); a token must mean the same character in both.",
+    ),
+    "empty prefix": (
+        ["sample", "--run={run}", "--prefix="],
+        "--prefix must have 1 to 5 characters, since the texts of {run} have 6; got 0.",
+    ),
+    "no examples": (
+        ["sample", "--run={run}", "--show=interpolation", "--examples="],
+        "--examples must be whole numbers of at least 0, separated by commas; got ''.",
     ),
     "long prefix": (
         ["sample", "--run={run}", "--prefix=abcabca"],
@@ -194,6 +203,7 @@ def test_commands(places, outputs, name):
         with np.load(folder / "x.npz") as file:
             assert list(file["text"]) == text_records.read(places["run"]).decode(file["x"])
     if name == "walk":
+        assert lines[0] == f"walks between 1 pair of texts by {places['run']}"
         assert lines[2] == "from  abcabc" and lines[-1] == "to    gfedcb" and len(lines) == 15
     if name == "test texts":
         dataset = elbo_lab.load(places["run"]).dataset
@@ -202,7 +212,7 @@ def test_commands(places, outputs, name):
         table = " ".join(out.split())
         for words in ("nats per character test the model", "distinct 3-grams test 3-gram model"):
             assert words in table
-        (stored,) = (places["run"] / "evaluations").glob("*/summary.json")
+        stored = Path(out.split("kept in")[1].split()[0]) / "summary.json"
         rows = json.loads(stored.read_text())["results"]
         by_name = {(row["name"], row["symbol"]): row["value"] for row in rows}
         nats = by_name["nats per character", "the model"]
