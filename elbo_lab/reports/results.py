@@ -35,9 +35,9 @@ def test_results(config: Config, evaluation: Evaluation, spec: Spec | None = Non
 
     Where p(x|z) is a density, the names of what depends on it end in ", density"; where the model
     is conditioned on labels, they say "given y" and their symbols have y; where the examples are
-    codes, the symbols say so. Where p(x|z) is a
-    mass of 256 levels, the log-likelihood is also given in bits per dimension, -log p / (D log 2):
-    an upper bound in expectation if log p is a lower bound.
+    codes, the symbols say so. Where p(x|z) is a mass of 256 levels, the log-likelihood is also
+    given in bits per dimension, -log p / (D log 2): an upper bound in expectation if log p is a
+    lower bound.
 
     Args:
       config: the run's; it names the bounds' numbers of draws.
