@@ -16,7 +16,7 @@ from scipy.special import expit, log_expit
 
 import elbo_lab
 from elbo_lab.runs import derived, examples
-from tests.cli import forking, refusals
+from tests.cli import forking, refusals, stored_refusals
 from tests.cli.conftest import REPOSITORY, command
 
 pytestmark = pytest.mark.slow
@@ -308,6 +308,8 @@ def test_a_python_process_without_flags(quick, runs):
 
 # Refusals
 
+SENTENCES = refusals.SENTENCES | stored_refusals.SENTENCES
+
 
 @pytest.fixture(scope="module")
 def places(runs, tmp_path_factory) -> dict[str, Path]:
@@ -332,7 +334,7 @@ def refused(quick, places, tmp_path_factory) -> dict[str, tuple[str, str, str]]:
     """Name of each command -> exit status, standard output and standard error."""
     folder, before = tmp_path_factory.mktemp("outputs"), files_of(places["runs"])
     commands = {}
-    for name, (words, _) in refusals.SENTENCES.items():
+    for name, (words, _) in SENTENCES.items():
         commands[name] = [word.format(**places) for word in words]
         if words[0] == "run":
             commands[name] += [f"--workdir={folder / 'never'}", "--epochs=1"]
@@ -342,10 +344,10 @@ def refused(quick, places, tmp_path_factory) -> dict[str, tuple[str, str, str]]:
     return outputs
 
 
-@pytest.mark.parametrize("name", refusals.SENTENCES)
+@pytest.mark.parametrize("name", SENTENCES)
 def test_refusals_are_one_sentence(places, refused, name):
     status, out, err = refused[name]
-    sentence = "Error: " + refusals.SENTENCES[name][1].format(**places)
+    sentence = "Error: " + SENTENCES[name][1].format(**places)
     assert (status, out) == ("2", "")
     assert err.count("\n") == 1 and err.endswith(".\n")
     assert err == f"{sentence}\n" if sentence[-1] == "." else err.startswith(sentence)
