@@ -19,9 +19,11 @@ SECTIONS: dict[str, dict[str, str]] = {
         "dataset": "{datasets}, another image set of tensorflow-datasets by its name there, or a "
         "path ending in .npz with arrays x_train and x_test (and, if there are labels, y_train and "
         "y_test), or by the names of MedMNIST or dSprites, or a path ending in .txt with a text on "
-        "each line, all of the same length; training:NAME is the training split alone",
-        "held_out": "number of training images, the last ones, that are not trained on; for a file "
-        "with one split, the number of images drawn once as test images",
+        "each line, all of the same length; or codes:RUN or features:RUN, the codes or the means "
+        "of q(z|x) that a trained run gives its data (features:RUN:sample: draws from q(z|x)); "
+        "training:NAME is the training split alone",
+        "held_out": "number of training examples, the last ones, that are not trained on; for a "
+        "file with one split, the number of examples drawn once as test examples",
         "binarization": "Bernoulli draws at every visit (dynamic), one such draw (fixed), white "
         "from one half on (threshold), or unchanged images (none, for binary images, or with a "
         "likelihood of grey levels)",
@@ -29,8 +31,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "then be compared image by image (common), or a draw by each run's seed (by_seed)",
     },
     "Optimization": {
-        "batch_size": "B, images per step",
-        "epochs": "passes over the training images",
+        "batch_size": "B, examples per step",
+        "epochs": "passes over the training examples",
         "optimizer": "the optimizer",
         "learning_rate": "the optimizer's learning rate",
         "lr_schedule": "the learning rate's course: constant, by a cosine to zero, or the eight "
@@ -38,7 +40,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "each rate, as its code)",
         "warmup_steps": "steps over which the learning rate rises from 0, by a factor beside its "
         "course",
-        "shuffle": "a new order of the images in every pass, instead of their order in the file",
+        "shuffle": "a new order of the examples in every pass, instead of their order in the file",
         "batch_gradient": "gradient of the loss's mean or of its sum over the batch; with Adam "
         "the two differ only in the effect of epsilon and of --clip_norm",
         "clip_norm": "clip the gradient to this global norm (never if not given)",
@@ -54,10 +56,10 @@ SECTIONS: dict[str, dict[str, str]] = {
         "replicates": "R, runs of the seeds seed .. seed + R - 1 trained in one compiled program",
     },
     "Evaluation, logging and checkpoints": {
-        "eval_k": "draws per test image of the log-likelihood estimate (if not given, the model "
+        "eval_k": "draws per test example of the log-likelihood estimate (if not given, the model "
         "family's own)",
-        "au_images": "training images, the first ones, over which active units are counted (all "
-        "test images if not given)",
+        "au_images": "training examples, the first ones, over which active units are counted (all "
+        "test examples if not given)",
         "log_every": "steps per compiled call and line of metrics, at most a pass over the data "
         "(if not given, as many as take about 50,000 draws)",
         "probe_every": "steps between measurements of the first test batch during training, at the "

@@ -12,11 +12,34 @@ import dataclasses
 import functools
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 # The type of a traced option: a number, or the text of its course over the steps,
 # "linear:0:1:5000".
 Hyper = float | str
+
+# Settings that have an effect only with some values of another one: setting -> (the other, its
+# values).
+ONLY_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
+    "encoder_steps": ("dequantization", ("variational",)),  # uniform noise has no encoder
+    "noise_depth": ("dequantization", ("variational",)),
+    "noise_width": ("dequantization", ("variational",)),
+    "likelihood_variance": ("likelihood", ("gaussian_fixed",)),
+    "likelihood_components": ("likelihood", ("logistic_mixture",)),
+    "posterior_rank": ("posterior", ("lowrank",)),
+    "posterior_depth": ("posterior", ("iaf",)),
+    "posterior_width": ("posterior", ("iaf",)),
+    "posterior_min_kl": ("posterior", ("diagonal",)),
+    "prior_components": ("prior", ("mixture", "vamp")),
+    "gradient_penalty": ("gan_loss", ("wasserstein",)),
+    "prior_flow": ("prior", ("flow",)),
+    "prior_depth": ("prior", ("flow",)),
+    "prior_width": ("prior", ("flow",)),
+    "kernel_size": ("rnn", ("row",)),
+    "activation": ("text_decoder", ("positionwise",)),
+    "decoder_dropout": ("text_decoder", ("autoregressive",)),
+}
 
 
 class Option(NamedTuple):
@@ -31,6 +54,7 @@ class Option(NamedTuple):
     infinite: bool = False  # True if inf and -inf are valid too
     below: float | None = None  # an exclusive upper bound
     may_be_empty: bool = False  # True if a tuple of no numbers is valid
+    odd: bool = False  # True if only odd numbers of least..most are valid
 
 
 def option(
@@ -44,10 +68,27 @@ def option(
     infinite: bool = False,
     below: float | None = None,
     may_be_empty: bool = False,
+    odd: bool = False,
 ) -> Any:
     """A dataclass field that is a setting; see `Option`."""
-    description = Option(help, choices, least, most, traced, above, infinite, below, may_be_empty)
+    description = Option(
+        help, choices, least, most, traced, above, infinite, below, may_be_empty, odd
+    )
     return dataclasses.field(default=default, metadata={"option": description})
+
+
+def has_effect(name: str, values: Mapping[str, Any]) -> bool:
+    """False for a setting that another one's value makes meaningless.
+
+    Args:
+      name: of the setting.
+      values: of all settings, by name; a family, objective or optimizer without the other setting
+        always uses this one.
+    """
+    if name not in ONLY_WITH:
+        return True
+    other, valid = ONLY_WITH[name]
+    return other not in values or values[other] in valid
 
 
 def options_of(settings: Any) -> dict[str, Option]:

@@ -9,6 +9,7 @@ from absl import flags
 
 from elbo_lab.cli import run_flags, stored_runs
 from elbo_lab.cli.flag_values import define_optional_count
+from elbo_lab.data import text_files
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation.measures import MEASURES
 
@@ -28,7 +29,7 @@ def main() -> int:
         information_examples=values.information_examples,
     )
     dataset = None
-    if values.dataset is not None:
+    if values.dataset is not None and not text_files.is_path(values.dataset):
         dataset = run_flags.load_data("dataset", values.dataset)
     for path in values.run or [None]:
         print("\n" + _evaluated(path, settings, dataset))
@@ -41,6 +42,8 @@ def _evaluated(path: str | None, settings, dataset) -> str:
     from elbo_lab.runs.progress import Progress
 
     trained = stored_runs.load(path, flags.FLAGS.replicate)
+    if settings.dataset is not None and text_files.is_path(settings.dataset):
+        dataset = evaluating.texts(trained, settings.dataset)
     progress = Progress("evaluation", len((dataset or trained.dataset).x_test), 0, "examples")
     try:
         return evaluating.evaluate(trained, settings, dataset, progress.to)
@@ -70,7 +73,10 @@ def define() -> None:
         least=2,
     )
     flags.DEFINE_string(
-        "dataset", None, "data set whose test examples are evaluated (if not given, the run's)"
+        "dataset",
+        None,
+        "data set whose test examples are evaluated, or, of a run of texts, a .txt file, all of "
+        "whose lines are (if not given, the run's)",
     )
     run_flags.define_run("platform", "compilation_cache_dir", "data_dir", "manual_dir")
 

@@ -15,6 +15,7 @@ from elbo_lab import keys
 from elbo_lab.cli import folders, latent_flags, run_flags, stored_runs, text_flags
 from elbo_lab.cli.flag_values import define_optional_count
 from elbo_lab.errors import UserError
+from elbo_lab.reports import words
 
 
 def main() -> int:
@@ -55,7 +56,7 @@ def write_samples(trained, key, out: Path) -> str:
     finally:
         progress.close()
     sampling.write(out, x, trained, columns, label)
-    return f"{number:,} samples"
+    return words.counted(number, "sample")
 
 
 def define() -> None:

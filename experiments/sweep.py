@@ -30,7 +30,7 @@ def define() -> None:
         "baseline",
         None,
         "the cell that the others are compared with, the first one with values such as "
-        "objective=elbo,k=1 (if not given, the first cell of the grid)",
+        "objective=elbo,k=1 (if not given, the first cell that has a quantity to compare by)",
     )
     sweep_flags.define_jobs()
 

@@ -41,6 +41,15 @@ def message(error: flags.Error, among: flags.FlagValues) -> str:
     return f"--{name} must be {valid}; got {value!r}."
 
 
+def with_dashes(sentence: str) -> str:
+    """A message of the library with its names of settings as flags: "--width must be ...".
+
+    A name is one where a value follows, as in "condition=label", or "must".
+    """
+    names = "|".join((*configs.SHARED, *configs.option_types()))
+    return re.sub(rf"(?<![\w-])(?=(?:{names})(?:=| must\b))", "--", sentence)
+
+
 def define_optional_count(name: str, text: str, least: int) -> None:
     """Defines a flag whose value is a whole number of at least `least`, or None by default."""
     flags.DEFINE(OptionalParser(flags.IntegerParser(least)), name, None, text)

@@ -10,6 +10,7 @@ from elbo_lab import configs, losses
 from elbo_lab.cli import flag_values, mixture_checks, run_flags, validation
 from elbo_lab.configs import Config
 from elbo_lab.errors import UserError
+from elbo_lab.objective_options import GAN
 from elbo_lab.sweeps import grid
 
 # Flags that take one value for the whole grid.
@@ -152,19 +153,22 @@ def baseline(cells: list[grid.Cell], text: str | None) -> int:
     Args:
       cells: the whole grid.
       text: "objective=elbo,k=1", or with semicolons if a value holds a comma. If empty or None, the
-        first cell that can be trained is taken.
+        first cell that can be trained is taken, or the first but for GANs, which have no quantity
+        to compare by.
 
     Raises:
       UserError: the text is not of that form, or names no cell that is trained.
     """
+    if not text:
+        trained = [i for i, cell in enumerate(cells) if cell.config is not None]
+        return next((i for i in trained if cells[i].config.objective != GAN), trained[0])
     wanted = {}
-    if text:
-        for part in text.split(";" if ";" in text else ","):
-            name, equals, value = part.strip().partition("=")
-            if not equals:
-                raise UserError(
-                    "--baseline must be of the form objective=elbo,k=1 (with semicolons if a value "
-                    f"holds a comma); got {text!r}."
-                )
-            wanted[name.strip().lstrip("-")] = value.strip()
+    for part in text.split(";" if ";" in text else ","):
+        name, equals, value = part.strip().partition("=")
+        if not equals:
+            raise UserError(
+                "--baseline must be of the form objective=elbo,k=1 (with semicolons if a value "
+                f"holds a comma); got {text!r}."
+            )
+        wanted[name.strip().lstrip("-")] = value.strip()
     return grid.find(cells, wanted)

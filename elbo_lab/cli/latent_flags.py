@@ -51,6 +51,16 @@ def shows_latents() -> bool:
     return values.show != SAMPLES
 
 
+def indices() -> tuple[int, ...] | None:
+    """The numbers of --examples; None if it is not given.
+
+    Raises:
+      UserError: its value is not a list of whole numbers.
+    """
+    flag = flags.FLAGS["examples"]
+    return flag_values.indices("examples", flag.value or "") if flag.present else None
+
+
 def write(trained, key, out: Path) -> str:
     """Writes what --show asks for into a file; returns a few words that say what it is.
 
@@ -59,10 +69,8 @@ def write(trained, key, out: Path) -> str:
     """
     from elbo_lab.runs import geometry  # imported late: JAX is configured first
 
-    text = flags.FLAGS.examples
-    indices = flag_values.indices("examples", text) if text else None
     try:
-        shown = geometry.show(trained, flags.FLAGS.show, key, indices, flags.FLAGS.label)
+        shown = geometry.show(trained, flags.FLAGS.show, key, indices(), flags.FLAGS.label)
     except UserError:
         raise
     except ValueError as error:

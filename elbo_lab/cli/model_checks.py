@@ -2,6 +2,7 @@
 other, by one sentence with the flag, its value and what is valid.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,30 +12,12 @@ from elbo_lab.configs import Config
 from elbo_lab.data import Dataset, Spec, hold_out, is_binary, num_classes
 from elbo_lab.errors import UserError
 from elbo_lab.losses import catalogue
-from elbo_lab.models import laws
+from elbo_lab.models import MODELS, laws
 from elbo_lab.models.conditions import is_conditional
-from elbo_lab.models.laws import LIKELIHOODS
-from elbo_lab.objective_options import AUTOENCODER, GAN, WASSERSTEIN, WITHOUT_DRAWS
+from elbo_lab.models.laws import LIKELIHOODS, Kind
+from elbo_lab.objective_options import AUTOENCODER, GAN, WITHOUT_DRAWS
+from elbo_lab.options import ONLY_WITH, has_effect, options_of
 
-# Settings that another one's value alone gives a meaning: setting -> (other setting, its values).
-_OF_CHOICES = {
-    "encoder_steps": ("dequantization", ("variational",)),  # uniform noise has no encoder
-    "noise_depth": ("dequantization", ("variational",)),
-    "noise_width": ("dequantization", ("variational",)),
-    "likelihood_variance": ("likelihood", ("gaussian_fixed",)),
-    "likelihood_components": ("likelihood", ("logistic_mixture",)),
-    "posterior_rank": ("posterior", ("lowrank",)),
-    "posterior_depth": ("posterior", ("iaf",)),
-    "posterior_width": ("posterior", ("iaf",)),
-    "posterior_min_kl": ("posterior", ("diagonal",)),
-    "prior_components": ("prior", ("mixture", "vamp")),
-    "gradient_penalty": ("gan_loss", (WASSERSTEIN,)),
-    "prior_flow": ("prior", ("flow",)),
-    "prior_depth": ("prior", ("flow",)),
-    "prior_width": ("prior", ("flow",)),
-    "kernel_size": ("rnn", ("row",)),
-    "activation": ("text_decoder", ("positionwise",)),
-}
 # Why an objective takes no other q(z|x) or p(z) than the default.
 _WITHOUT_PRIOR = {
     AUTOENCODER: "decodes the means of q(z|x) and fits no prior",
@@ -53,8 +36,8 @@ def check_settings(config: Config) -> None:
             f"--likelihood={likelihood} is for grey levels, and needs --binarization=none; "
             f"got {config.binarization}."
         )
-    for name, (other, values) in _OF_CHOICES.items():
-        if name in changed and other in settings and settings[other] not in values:
+    for name, (other, values) in ONLY_WITH.items():
+        if name in changed and not has_effect(name, settings):
             raise UserError(
                 f"--{name}={configs.flag_text(changed[name])} needs --{other}="
                 f"{' or '.join(values)}; got {settings[other]}."
@@ -190,9 +173,12 @@ def _check_closed_kl(
 def _check_gan(config: Config) -> None:
     """Raises a UserError for a model that has no generator or no discriminator of a GAN."""
     if config.model not in GAN_MODELS:
+        reason = "p(x|z) has no mean in closed form, which a generator gives"
+        if MODELS[config.model].estimators:
+            reason = "latents are discrete"
         raise UserError(
-            f"--objective={GAN} needs --model={' or '.join(GAN_MODELS)}, whose latents are "
-            f"continuous; got {config.model}."
+            f"--objective={GAN} needs --model={' or '.join(GAN_MODELS)}; got {config.model}, whose "
+            f"{reason}."
         )
     if is_conditional(config.model_options):
         raise UserError(
@@ -214,16 +200,18 @@ def _check_gan(config: Config) -> None:
 
 def check_data(config: Config, dataset: Dataset) -> None:
     """Raises a UserError if p(x|z) is no law of the data."""
+    _check_channels(config, dataset)
     name = configs.own_settings(config).get("likelihood")
     if name is None:
         return
     if dataset.kind == "real" and not LIKELIHOODS[name].real:
+        valid = _names(config, lambda law: law.real)
         raise UserError(
-            f"--likelihood must be {_names(lambda law: law.real)} (with --binarization=none) for "
-            f"{dataset.name}, which has real numbers; got {name}."
+            f"--likelihood must be {valid} (with --binarization=none) for {dataset.name}, which "
+            f"has real numbers; got {name}."
         )
     if config.binarization == "none" and dataset.kind == "image":
-        _check_pixels(name, dataset)
+        _check_pixels(config, name, dataset)
 
 
 def check_labels(config: Config, dataset: Dataset) -> None:
@@ -268,11 +256,26 @@ def check_means(config: Config, spec: Spec) -> None:
         )
 
 
-def _check_pixels(name: str, dataset: Dataset) -> None:
+def _check_channels(config: Config, dataset: Dataset) -> None:
+    """Raises a UserError for a binarization of colours. Binary images are left as they are."""
+    if config.binarization == "none" or not _has_colours(dataset):
+        return
+    if is_binary(dataset.x_train) and is_binary(dataset.x_test):
+        return
+    remedy = "--binarization=none"
+    if "likelihood" in configs.own_settings(config):
+        remedy += f" with --likelihood={_likelihoods_of_levels(config, dataset)}"
+    raise UserError(
+        f"--binarization={config.binarization} is for images of one channel, and those of "
+        f"{dataset.name} have {dataset.image_shape[2]}, in grey levels; use {remedy}."
+    )
+
+
+def _check_pixels(config: Config, name: str, dataset: Dataset) -> None:
     """Raises a UserError if the likelihood does not fit the pixels without a binarization."""
     law = LIKELIHOODS[name]
     if law.binary:
-        _check_binary_pixels(dataset)
+        _check_binary_pixels(config, dataset)
         return
     if is_binary(dataset.x_train):
         raise UserError(
@@ -282,21 +285,36 @@ def _check_pixels(name: str, dataset: Dataset) -> None:
     if not law.density and dataset.x_train.dtype != np.uint8:
         raise UserError(
             f"--likelihood={name} is for 8-bit grey levels, but the images of {dataset.name} are "
-            f"floats; use {_names(lambda law: law.density)}."
+            f"floats; use {_names(config, lambda law: law.density)}."
         )
 
 
-def _check_binary_pixels(dataset: Dataset) -> None:
+def _check_binary_pixels(config: Config, dataset: Dataset) -> None:
+    remedy = f"--likelihood={_likelihoods_of_levels(config, dataset)}"
+    if not _has_colours(dataset):
+        remedy = f"dynamic, fixed or threshold, or {remedy}"
     for split, images in (("training", dataset.x_train), ("test", dataset.x_test)):
         if not is_binary(images):
             raise UserError(
                 f"--binarization=none needs binary images for a Bernoulli likelihood, but the "
-                f"{split} images of {dataset.name} have grey levels; use dynamic, fixed or "
-                f"threshold, or --likelihood={_names(lambda law: not law.binary)}."
+                f"{split} images of {dataset.name} have grey levels; use {remedy}."
             )
 
 
-def _names(is_valid: Any) -> str:
-    """The names of the laws for which a function of their `Kind` is true: "a, b or c"."""
-    names = [name for name, law in LIKELIHOODS.items() if is_valid(law)]
-    return f"{', '.join(names[:-1])} or {names[-1]}"
+def _has_colours(dataset: Dataset) -> bool:
+    """True for images of several channels."""
+    shape = dataset.image_shape
+    return dataset.kind == "image" and len(shape) == 3 and shape[2] > 1
+
+
+def _likelihoods_of_levels(config: Config, dataset: Dataset) -> str:
+    """The names of the model's laws for the grey levels of a data set."""
+    is_float = dataset.x_train.dtype != np.uint8
+    return _names(config, lambda law: not law.binary and (law.density or not is_float))
+
+
+def _names(config: Config, is_valid: Callable[[Kind], bool]) -> str:
+    """The names of the model's laws of p(x|z) for which a function is true: "a, b or c"."""
+    choices = options_of(config.model_options)["likelihood"].choices
+    names = [name for name in choices if is_valid(LIKELIHOODS[name])]
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -41,6 +41,7 @@ def check_options(settings: Any) -> None:
         elif option.traced or kind is float:
             check_number(name, value, option)
         elif annotation in (int, int | None):
+            _check_odd(name, value, option)
             check_count(name, value, 0 if option.least is None else option.least, option.most)
 
 
@@ -56,6 +57,14 @@ def check_count(name: str, value: int, least: float = 1, most: float | None = No
     most = LARGEST_COUNT if most is None else most
     if value > most:
         raise UserError(f"--{name} must be at most {most}; got {value}.")
+
+
+def _check_odd(name: str, value: int, option: Option) -> None:
+    """Raises a UserError for an even number, or one out of its range, where it must be odd."""
+    if option.odd and not (value % 2 and option.least <= value <= option.most):
+        raise UserError(
+            f"--{name} must be an odd number in {option.least}..{option.most}; got {value}."
+        )
 
 
 def check_number(name: str, value: float | str, option: Option) -> None:

@@ -6,8 +6,9 @@ import numpy as np
 from absl import flags
 
 from elbo_lab import files
-from elbo_lab.cli import flag_values, latent_flags
+from elbo_lab.cli import latent_flags
 from elbo_lab.errors import UserError
+from elbo_lab.reports import words
 
 # What a run of texts shows as text; other choices of --show give arrays or a picture.
 _SHOWS = (latent_flags.SAMPLES, "interpolation")
@@ -79,9 +80,10 @@ def _samples(trained, key) -> tuple[str, list[str], dict[str, np.ndarray]]:
 
     values, text = flags.FLAGS, trained.dataset.text
     sampling.check_label(trained, values.label)
-    if values.prefix is not None:
-        done = poems.completed(trained, key, values.prefix, values.num)
-        x, title = done.x, f"{values.num:,} completions of {values.prefix} by {trained.path}"
+    if values["prefix"].present:
+        done = poems.completed(trained, key, values.prefix or "", values.num)
+        completions = words.counted(values.num, "completion")
+        x, title = done.x, f"{completions} of {values.prefix} by {trained.path}"
         if done.effective_sample_size is not None:
             title += (
                 f" (effective sample size of {poems.CANDIDATES:,} draws of z: "
@@ -91,7 +93,7 @@ def _samples(trained, key) -> tuple[str, list[str], dict[str, np.ndarray]]:
         progress = Progress("sampling", values.num, 0, "examples")
         x = sampling.sample(trained, key, values.num, lambda done: progress.to(int(done)))
         progress.close()
-        title = f"{values.num:,} samples of {trained.path}"
+        title = f"{words.counted(values.num, 'sample')} of {trained.path}"
     texts = text.decode(x)
     lines = [text_records.shown(text, poem) for poem in texts]
     return title, lines, {"x": x, "text": np.array(texts)}
@@ -102,7 +104,7 @@ def _walk(trained, key) -> tuple[str, list[str], dict[str, np.ndarray]]:
     from elbo_lab.runs import poems, text_records  # imported late: JAX is configured first
 
     values, text = flags.FLAGS, trained.dataset.text
-    indices = flag_values.indices("examples", values.examples) if values.examples else None
+    indices = latent_flags.indices()
     if indices is not None and values.poem:
         raise UserError("--examples and --poem both name the ends of --show=interpolation.")
     walk = poems.walk(trained, key, poems.pairs_of(trained, values.poem, indices))
@@ -117,5 +119,5 @@ def _walk(trained, key) -> tuple[str, list[str], dict[str, np.ndarray]]:
         lines += [f"from  {first}", *(f"{weight:.1f}   {poem}" for weight, poem in drawn)]
         lines += [f"to    {last}", ""]
     arrays = walk._asdict() | {"text": np.array([text.decode(points) for points in walk.x])}
-    title = f"walks between {len(walk.ends)} pairs of texts by {trained.path}"
+    title = f"walks between {words.counted(len(walk.ends), 'pair')} of texts by {trained.path}"
     return title, lines[:-1], arrays

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from elbo_lab import configs, losses, models, schedules
-from elbo_lab.cli import mixture_checks, model_checks
+from elbo_lab.cli import flag_values, mixture_checks, model_checks
 from elbo_lab.cli.option_checks import (
     FLOAT32,
     LARGEST,
@@ -117,7 +117,7 @@ def _check_family(config: Config) -> None:
 
 def check_data(config: Config, dataset: Dataset) -> None:
     """Raises a UserError if the data do not fit the configuration."""
-    total, noun = len(dataset.x_train), words.for_kind("images", dataset.kind)
+    total, noun = len(dataset.x_train), _noun(dataset)
     if not len(dataset.x_test) and config.held_out < 1:
         raise UserError(
             f"--held_out must be at least 1 for {dataset.name}, which has no test {noun}: that "
@@ -155,10 +155,19 @@ def check_data(config: Config, dataset: Dataset) -> None:
     try:
         models.make(config, spec)
     except ValueError as error:
+        sentence = flag_values.with_dashes(str(error))
         raise UserError(
-            f"--model={config.model} with --dataset={config.dataset}: {error}"
+            f"--model={config.model} with --dataset={config.dataset}: {sentence}"
         ) from error
     model_checks.check_means(config, spec)
+
+
+def _noun(dataset: Dataset) -> str:
+    """The noun for examples, in the plural: those of a text file are its lines."""
+    text = dataset.text
+    if text is not None and dataset.kind == "token" and text.line_length == text.length:
+        return "lines"
+    return words.for_kind("images", dataset.kind)
 
 
 def _check_numbers(config: Config) -> None:

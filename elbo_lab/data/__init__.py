@@ -6,6 +6,7 @@ from elbo_lab.data.dataset import (
     Dataset,
     Spec,
     changed,
+    checkpoint_in,
     contexts,
     decoded,
     digest,
@@ -16,7 +17,7 @@ from elbo_lab.data.dataset import (
     spec_of,
     split_levels,
 )
-from elbo_lab.data.datasets import DATASETS, TRAINING, load, short_name
+from elbo_lab.data.datasets import DATASETS, TRAINING, is_codes, load, short_name
 from elbo_lab.data.text import Text
 
 __all__ = [
@@ -28,12 +29,14 @@ __all__ = [
     "Spec",
     "Text",
     "changed",
+    "checkpoint_in",
     "contexts",
     "decoded",
     "digest",
     "has_images",
     "hold_out",
     "is_binary",
+    "is_codes",
     "load",
     "num_classes",
     "short_name",

@@ -237,6 +237,11 @@ def digest(dataset: Dataset, with_labels: bool = False) -> str:
     return value.hexdigest()
 
 
+def checkpoint_in(stored_digest: str) -> str | None:
+    """The checkpoint in a `digest` of features or codes; None in one of other data."""
+    return stored_digest.partition("-")[2] or None
+
+
 def changed(name: str, stored_digest: str, new_digest: str) -> str:
     """A clause, ending in "since", that says how a data set with a new digest has changed.
 
@@ -245,9 +250,7 @@ def changed(name: str, stored_digest: str, new_digest: str) -> str:
       stored_digest: its `digest` when a run was trained on it.
       new_digest: its `digest` now.
     """
-    stored_checkpoint = stored_digest.partition("-")[2]
-    new_checkpoint = new_digest.partition("-")[2]
-    if stored_checkpoint != new_checkpoint:
+    if checkpoint_in(stored_digest) != checkpoint_in(new_digest):
         kind, _, run = name.partition(":")
         return f"{run}, whose {kind} these are, was trained again since"
     return f"the examples of {name} have changed since"

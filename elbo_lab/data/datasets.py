@@ -83,7 +83,7 @@ def load(
         return DATASETS[name](data_dir, manual_dir)
     if name.lower().endswith(".npz"):
         return npz.load(name, in_file)
-    if name.lower().endswith(".txt"):
+    if text_files.is_path(name):
         return text_files.load(name)
     if re.fullmatch(r"\w+(/[\w.-]+)?", name):
         from elbo_lab.data import image_sets  # imports tensorflow_datasets, which is slow
@@ -101,6 +101,11 @@ def load(
 def short_name(name: str) -> str:
     """The name of a data set in the name of a folder: "blobs" for "training:data/blobs.npz"."""
     return Path(name.removeprefix(TRAINING)).stem
+
+
+def is_codes(name: str) -> bool:
+    """True for the name of the codes of a run, "codes:RUN", also of their training split alone."""
+    return name.removeprefix(TRAINING).startswith("codes:")
 
 
 def _without_test_images(dataset: Dataset) -> Dataset:

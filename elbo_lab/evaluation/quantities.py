@@ -173,9 +173,16 @@ def described(quantity: Quantity, density: bool = False, conditional: bool = Fal
     return quantity._replace(title=title, symbol=symbol_text)
 
 
-def given_codes(quantity: Quantity) -> Quantity:
-    """A quantity of codes that are modelled given the codes of the levels above them."""
-    return quantity._replace(symbol=quantity.symbol.replace("p(x)", "p(x|codes above)"))
+def of_codes(quantity: Quantity, given_above: bool) -> Quantity:
+    """A quantity of a model whose x are codes, with a symbol that says so.
+
+    Args:
+      quantity: of `described`.
+      given_above: True if the codes are modelled given those of the levels above them.
+    """
+    own = "p(codes|codes above)" if given_above else "p(codes)"
+    symbol_text = quantity.symbol.replace("p(x)", own).replace("p(x|y)", "p(codes|y)")
+    return quantity._replace(symbol=symbol_text)
 
 
 def _given_y(text: str) -> str:

@@ -70,6 +70,8 @@ class Method(NamedTuple):
     code_specs: tuple[Spec, ...] = ()
     # What may help a run that diverged, for the error message.
     remedy: str = "a lower --learning_rate or --clip_norm may help"
+    # The number of terms, from the first, whose means stand in tables of results.
+    tabled_terms: int = 1
     classes: int | None = None  # C, of the labels that it is conditioned on; None: on none
     # (key, params, stats, batch) -> log p(x|y) of every class y, [B, C], whatever the labels:
     # "log_px_y" if it is exact, "log_likelihood_y" if it is L_K; None: without labels

@@ -98,6 +98,7 @@ def make(model: Model, spec: Spec, gan_loss: str = NONSATURATING, is_plane: bool
         init=init,
         loss=loss,
         terms=TERMS,
+        tabled_terms=len(TERMS),
         measure=measure,
         measure_batch=MEASURE_BATCH,
         pictures=pictures,

@@ -18,8 +18,8 @@ class PixelCNNOptions:
 
     width: int = common.gated_width_option()
     layers: int = option(7, "gated layers", least=1, most=100)
-    kernel_size: int = option(3, "of the layers after the first, odd", least=3, most=99)
-    first_kernel_size: int = option(7, "of the first layer, odd", least=3, most=99)
+    kernel_size: int = option(3, "of the layers after the first, odd", least=3, most=99, odd=True)
+    first_kernel_size: int = option(7, "of the first layer, odd", least=3, most=99, odd=True)
     output_width: int = common.output_width_option()
     embedding_dim: int = common.token_embedding_option()
     condition: str = common.condition_option()

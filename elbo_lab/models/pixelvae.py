@@ -43,6 +43,7 @@ class PixelVAEOptions:
         "(R - 1) / 2 rows up and as many columns to either side",
         least=3,
         most=199,
+        odd=True,
     )
     decoder_dropout: float = option(
         0.0,

@@ -48,7 +48,7 @@ class TextOptions:
         least=1,
         most=100,
     )
-    kernel_size: int = option(3, "of the gated convolutions, odd", least=3, most=99)
+    kernel_size: int = option(3, "of the gated convolutions, odd", least=3, most=99, odd=True)
     decoder_dropout: float = option(
         0.0,
         "part of the characters that the autoregressive decoder does not see, drawn anew in each "

@@ -7,6 +7,7 @@ import numpy as np
 
 from elbo_lab import configs
 from elbo_lab.configs import Config
+from elbo_lab.data import is_codes
 from elbo_lab.data.dataset import Spec
 from elbo_lab.evaluation import quantities
 from elbo_lab.evaluation.active_units import ACTIVE_THRESHOLD, activity
@@ -33,9 +34,10 @@ def test_results(config: Config, evaluation: Evaluation, spec: Spec | None = Non
     """The test split's numbers of one run, with standard errors over examples.
 
     Where p(x|z) is a density, the names of what depends on it end in ", density"; where the model
-    is conditioned on labels, they say "given y" and their symbols have y. Where p(x|z) is a
-    mass of 256 levels, the log-likelihood is also given in bits per dimension, -log p / (D log 2):
-    an upper bound in expectation if log p is a lower bound.
+    is conditioned on labels, they say "given y" and their symbols have y; where the examples are
+    codes, the symbols say so. Where p(x|z) is a mass of 256 levels, the log-likelihood is also
+    given in bits per dimension, -log p / (D log 2): an upper bound in expectation if log p is a
+    lower bound.
 
     Args:
       config: the run's; it names the bounds' numbers of draws.
@@ -51,8 +53,9 @@ def test_results(config: Config, evaluation: Evaluation, spec: Spec | None = Non
     results = []
     for name, measured in quantities.present(evaluation).items():
         quantity = quantities.described(measured, is_density(config), is_conditional(config))
-        if spec is not None and spec.context:
-            quantity = quantities.given_codes(quantity)
+        if is_codes(config.dataset):
+            given_above = spec is not None and bool(spec.context)
+            quantity = quantities.of_codes(quantity, given_above)
         results.append(
             _mean(
                 quantity.title,

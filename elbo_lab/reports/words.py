@@ -14,3 +14,8 @@ def for_kind(text: str, kind: str) -> str:
 def short_unit(unit: str) -> str:
     """The unit beside a number: "nats per image" and "nats per example" are just "nats"."""
     return unit.removesuffix(" per image").removesuffix(" per example")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun in the singular or, with an s, in the plural: "1 pair", "2 pairs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

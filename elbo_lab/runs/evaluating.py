@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 
 from elbo_lab import __version__, configs, data, evaluation, files, json_files, keys, methods
-from elbo_lab.data import Dataset
+from elbo_lab.data import Dataset, text_files
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import measures
 from elbo_lab.reports import results, svg_figures, tables
@@ -48,6 +48,24 @@ class Kept(NamedTuple):
     values: evaluation.Evaluation  # per test example
     rows: list[tables.Result]
     summaries: dict[str, Any]  # by instrument: `instruments.Outcome.summary`
+
+
+def texts(trained: Trained, path: str) -> Dataset:
+    """All lines of the text file that --dataset names, as test examples in the run's vocabulary.
+
+    Raises:
+      UserError: the run is not one of texts, or the file does not fit it.
+    """
+    text = trained.dataset.text
+    if text is None or trained.spec.kind != "token":
+        raise UserError(
+            f"--dataset={path} is a text file; {trained.path} was trained on "
+            f"{_shown(trained.spec)}."
+        )
+    try:
+        return text_files.load_test(path, text)
+    except UserError as error:
+        raise UserError(f"--dataset={error}") from error
 
 
 def evaluate(

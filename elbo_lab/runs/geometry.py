@@ -1,9 +1,9 @@
 """The latent space of a stored run: interpolations, traversals, the plane of two latents, the map,
 and draws that share z.
 
-Each is computed from the means E_q[z|x] of test examples and decoded by p(x|z): its mean in closed
-form, else a draw (for shared z always draws). With several stochastic layers, all of it is about
-the lowest, z_1: the means are those of q(z_1|x), and p(x|z) depends on z_1 alone.
+Each but the plane is computed from the means E_q[z|x] of test examples. p(x|z) decodes: its mean in
+closed form, else a draw (for shared z always draws). With several stochastic layers, all of it is
+about the lowest, z_1: the means are those of q(z_1|x), and p(x|z) depends on z_1 alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from elbo_lab.losses.posteriors import sample_from
 from elbo_lab.methods import variational
 from elbo_lab.models.base import NOTHING_GIVEN, Given, Model
 from elbo_lab.objective_options import AUTOENCODER, GAN
-from elbo_lab.reports import figures, latent_figures
+from elbo_lab.reports import figures, latent_figures, words
 from elbo_lab.runs import derived, examples, sampling
 from elbo_lab.runs.loading import Trained
 
@@ -52,7 +52,7 @@ class LatentSpace(NamedTuple):
     trained: Trained
     model: Model
     test: Batch  # as the evaluation sees it
-    means: np.ndarray  # [N, L], E_q[z_1|x] of the test examples
+    means: np.ndarray | None  # [N, L], E_q[z_1|x] of the test examples; None: a GAN has none
     label: int | None  # the class of points that belong to no example; None: no labels
 
     @property
@@ -76,7 +76,7 @@ def interpolation(space: LatentSpace, key: Array, indices: Sequence[int]) -> Sho
         z = np.stack([path(*ends_of, weights) for ends_of in zip(starts, ends, strict=True)])
         arrays[f"z_{name}"] = z
         arrays[name] = _decoded(space, path_key, z, np.repeat(pairs[:, 0], POINTS))
-    about = f"interpolations between {len(pairs)} pairs of test examples"
+    about = f"interpolations between {words.counted(len(pairs), 'pair')} of test examples"
 
     def draw(path: Path) -> None:
         title = f"Interpolations between means of q(z|x)\nrun {space.name}"
@@ -169,7 +169,8 @@ def shared_z(space: LatentSpace, key: Array, indices: Sequence[int]) -> Shown:
     draws = _decoded(space, key, of_draws, np.repeat(indices, SHARED_DRAWS), _one_draw)
     arrays = {"examples": np.asarray(indices), "inputs": _images(space, np.asarray(indices))}
     arrays |= {"z": z, "x": draws}
-    about = f"{SHARED_DRAWS} draws of p(x|z) for the z of each of {len(indices)} test examples"
+    number = words.counted(len(indices), "test example")
+    about = f"{SHARED_DRAWS} draws of p(x|z) for the z of each of {number}"
 
     def draw(path: Path) -> None:
         labels = [f"test example {index}" for index in indices]
@@ -215,7 +216,7 @@ def show(
         number of them; the model has no such class or is not conditioned on labels.
     """
     space = _latent_space(trained, name, label)
-    number = len(space.means)
+    number = len(space.test.x)
     if indices is None:
         indices = [i % number for i in DEFAULT_EXAMPLES.get(name, ())]
     elif name not in DEFAULT_EXAMPLES:
@@ -284,21 +285,26 @@ def _latent_space(trained: Trained, name: str, label: int | None) -> LatentSpace
     if label is None and trained.method.classes is not None:
         label = 0
     model = models.make(trained.config, trained.spec)
-    if reason := _without_latents(trained, model):
+    is_gan = trained.config.objective == GAN
+    if is_gan and name != "plane":
+        raise UserError(
+            f"--show={name} needs the means of q(z|x); {trained.path} is a run of "
+            f"--objective={GAN}, which encodes nothing: use --show=samples or, of two latents, "
+            "--show=plane."
+        )
+    if not is_gan and (reason := _without_latents(trained, model)):
         raise UserError(
             f"--show={name} needs continuous latents, as mlp and conv have; {trained.path} is a "
             f"run of {trained.config.model}, and {reason}."
         )
     test = examples.test_examples(trained.config, trained.dataset, trained.spec)
-    means = derived.encode_in_chunks(trained, test).astype(np.float64)
+    means = None if is_gan else derived.encode_in_chunks(trained, test).astype(np.float64)
     return LatentSpace(trained, model, test, means, label)
 
 
 def _without_latents(trained: Trained, model: Any) -> str:
     """The reason why a run has no codes in a continuous latent space; "" if it has."""
     family = trained.config.model
-    if trained.config.objective == GAN:
-        return f"--objective={GAN} encodes nothing"
     if not isinstance(model, Model) or trained.method.encode is None:
         return f"{family} has none"
     return f"those of {family} are discrete" if model.is_discrete else ""

@@ -14,7 +14,7 @@ from elbo_lab.errors import UserError
 from elbo_lab.evaluation import Evaluation, quantities
 from elbo_lab.files import write_summary
 from elbo_lab.models import conditions
-from elbo_lab.options import options_of
+from elbo_lab.options import has_effect, options_of
 from elbo_lab.reports import figures, results, words
 from elbo_lab.reports.tables import Result, binarization_text, replicate_results, result_table
 from elbo_lab.runs import run_files, rundir, stages, text_records
@@ -35,16 +35,19 @@ def report(run: stages.Run, evaluations: dict[int, Evaluation]) -> None:
     before_last_pass = total - training.steps_per_epoch(config, number)
     per_replicate = []
     for r, evaluated in evaluations.items():
-        train = results.train_result(
-            config,
-            records,
-            before_last_pass,
-            r,
-            steps_per_line=call,
-            term=run.method.terms[0],
-            kind=run.spec.kind,
-        )
-        per_replicate.append([train, *results.test_results(config, evaluated, run.spec)])
+        train = [
+            results.train_result(
+                config,
+                records,
+                before_last_pass,
+                r,
+                steps_per_line=call,
+                term=term,
+                kind=run.spec.kind,
+            )
+            for term in run.method.terms[: run.method.tabled_terms]
+        ]
+        per_replicate.append([*train, *results.test_results(config, evaluated, run.spec)])
     timing = [
         Result(run_files.WALL_TIME, "", run.seconds, unit="s"),
         Result(run_files.SPEED, "", _steps_per_second(records), unit="steps/s"),
@@ -126,7 +129,7 @@ def model_text(config: dict[str, Any]) -> str:
 
 
 def objective_text(config: dict[str, Any]) -> str:
-    """The objective with the settings that were used, defaults included: "iwae, k = 5, ..."."""
+    """The objective with its settings, defaults included, that have an effect: "iwae, k = 5"."""
     if config["objective"] is None:
         return f"{config['model']}'s own loss"
     texts = [config["objective"]]
@@ -135,7 +138,7 @@ def objective_text(config: dict[str, Any]) -> str:
     if config["m"] > 1:
         texts.append(f"m = {config['m']}")
     for name in options_of(configs.objective_settings(config["objective"])):
-        value = config.get(name)
+        value = config.get(name) if has_effect(name, config) else None
         if name == "kl" and value is not None:
             texts.append(f"{value} KL")
         elif value is not None:

@@ -339,7 +339,8 @@ def _check_same(
 ) -> None:
     """Raises UserError if the stored config.json is another run's."""
     differing = configs.differences(config, stored["config"])
-    if stored["data_sha256"] != data_digest:
+    is_same_name = stored["config"].get("dataset", Config.dataset) == config.dataset
+    if is_same_name and stored["data_sha256"] != data_digest:
         differing.append(data.changed(config.dataset, stored["data_sha256"], data_digest))
     own_fields = None if replicas is None else _own_fields(config, replicas)
     if stored.get("replicas") != own_fields:

@@ -12,6 +12,7 @@ import numpy as np
 import elbo_lab
 from elbo_lab import configs, evaluation, training
 from elbo_lab.configs import Config
+from elbo_lab.data import is_codes
 from elbo_lab.evaluation import comparison, quantities
 from elbo_lab.reports import results, words
 from elbo_lab.runs import completing, run_files, rundir
@@ -177,8 +178,11 @@ def _averages(
     settings, density = configs.to_dict(config), results.is_density(config)
     conditional = results.is_conditional(config)
     averages = {}
-    for name, measured in quantities.present(next(iter(values.values()))).items():
+    first = next(iter(values.values()))
+    for name, measured in quantities.present(first).items():
         quantity = quantities.described(measured, density, conditional)
+        if is_codes(config.dataset):
+            quantity = quantities.of_codes(quantity, "log_pz_above" in first)
         mean, error, over = comparison.mean_and_error({s: e[name] for s, e in values.items()})
         averages[name] = {
             "mean": mean,

@@ -115,8 +115,8 @@ SENTENCES = {
     ),
     "too many levels": (
         ["run", "--model=vqvae", "--code_levels=5"],
-        "--model=vqvae with --dataset=mnist_small: code_levels must be at most 4, since "
-        "channels=32,64 take images of (28, 28) to a grid of 7 x 7, which each further level "
+        "--model=vqvae with --dataset=mnist_small: --code_levels must be at most 4, since "
+        "--channels=32,64 take images of (28, 28) to a grid of 7 x 7, which each further level "
         "halves; got 5.",
     ),
     "below the lowest": (
@@ -131,8 +131,8 @@ SENTENCES = {
     ),
     "labels below": (
         ["run", "--model=pixelcnn", "--condition=label", "--dataset=codes:{chain}/top"],
-        "--model=pixelcnn with --dataset=codes:{chain}/top: condition=label does not go with codes "
-        "that are given those of the levels above; use condition=none.",
+        "--model=pixelcnn with --dataset=codes:{chain}/top: --condition=label does not go with "
+        "codes that are given those of the levels above; use --condition=none.",
     ),
     "a picture of the top": (
         ["sample", "--run={chain}/top", "--out={chain}/x.png"],

@@ -163,5 +163,7 @@ def test_a_gan_is_trained_and_reported_without_a_headline(cli, tmp_path):
     assert set(summary["terms"]) == {"discriminator", "generator"} <= set(lines[0])
     assert set(summary["figures"]) == CURVES | {"samples"}
     assert {"test_critic_real", "test_critic_generated"} <= set(lines[1])
-    assert "discriminator at samples" in unwrapped(done.stdout)
+    for row in ("discriminator at samples", "loss of the discriminator", "loss of the generator"):
+        assert row in unwrapped(done.stdout)
+    assert "gan_loss = wasserstein, gradient_penalty = 10" in unwrapped(done.stdout)
     assert len(elbo_lab.load(tmp_path).sample(jax.random.key(0), 3)) == 3

@@ -16,7 +16,7 @@ from scipy.special import expit, log_expit
 
 import elbo_lab
 from elbo_lab.runs import derived, examples
-from tests.cli import forking, refusals
+from tests.cli import forking, refusals, stored_refusals
 from tests.cli.conftest import REPOSITORY, command
 
 pytestmark = pytest.mark.slow
@@ -308,11 +308,14 @@ def test_a_python_process_without_flags(quick, runs):
 
 # Refusals
 
+SENTENCES = refusals.SENTENCES | stored_refusals.SENTENCES
+
 
 @pytest.fixture(scope="module")
 def places(runs, tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("refused")
-    places = {"runs": runs} | {n: folder / n for n in ("unfinished", "empty", "floats.npz")}
+    names = ("unfinished", "empty", "floats.npz", "colours.npz")
+    places = {"runs": runs} | {n: folder / n for n in names}
     for name in ("unfinished", "empty"):
         shutil.copytree(runs / "vqvae", places[name])
     newest = max((places["unfinished"] / "checkpoints").iterdir())
@@ -321,6 +324,8 @@ def places(runs, tmp_path_factory) -> dict[str, Path]:
         shutil.rmtree(path)
     images = np.random.default_rng(0).random((30, 8, 8))
     np.savez(places["floats.npz"], x_train=images, x_test=images)
+    colours = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), np.uint8)
+    np.savez(places["colours.npz"], x_train=colours, x_test=colours)
     return {name.partition(".")[0]: path for name, path in places.items()}
 
 
@@ -329,7 +334,7 @@ def refused(quick, places, tmp_path_factory) -> dict[str, tuple[str, str, str]]:
     """Name of each command -> exit status, standard output and standard error."""
     folder, before = tmp_path_factory.mktemp("outputs"), files_of(places["runs"])
     commands = {}
-    for name, (words, _) in refusals.SENTENCES.items():
+    for name, (words, _) in SENTENCES.items():
         commands[name] = [word.format(**places) for word in words]
         if words[0] == "run":
             commands[name] += [f"--workdir={folder / 'never'}", "--epochs=1"]
@@ -339,10 +344,10 @@ def refused(quick, places, tmp_path_factory) -> dict[str, tuple[str, str, str]]:
     return outputs
 
 
-@pytest.mark.parametrize("name", refusals.SENTENCES)
+@pytest.mark.parametrize("name", SENTENCES)
 def test_refusals_are_one_sentence(places, refused, name):
     status, out, err = refused[name]
-    sentence = "Error: " + refusals.SENTENCES[name][1].format(**places)
+    sentence = "Error: " + SENTENCES[name][1].format(**places)
     assert (status, out) == ("2", "")
     assert err.count("\n") == 1 and err.endswith(".\n")
     assert err == f"{sentence}\n" if sentence[-1] == "." else err.startswith(sentence)
@@ -351,7 +356,7 @@ def test_refusals_are_one_sentence(places, refused, name):
 @pytest.mark.parametrize("model", [CONV, VQVAE], ids=["conv", "vqvae"])
 @pytest.mark.parametrize("shape", [(7, 9, 3), (1, 1), (1, 5)], ids=str)
 def test_images_of_odd_and_smallest_sizes(quick, tmp_path, model, shape):
-    images = np.random.default_rng(0).integers(0, 256, (30, *shape), np.uint8)
+    images = np.random.default_rng(0).integers(0, 2, (30, *shape), np.uint8)
     np.savez(tmp_path / "odd.npz", x_train=images, x_test=images[:11])
     path = tmp_path / "run"
     quick.run(f"--workdir={path}", f"--dataset={tmp_path / 'odd.npz'}", *model, *SHORT)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ COMMANDS = {
     "walk": ["sample", "--run={run}", "--show=interpolation", "--poem=abcabc", "--poem=gfedcb"],
     "test texts": ["sample", "--run={run}", "--show=interpolation", "--examples=3,0"],
     "measured": ["evaluate", "--run={run}", "--measures=quantities,text", "--eval_k=4"],
+    "other texts": ["evaluate", "--run={run}", "--dataset={folder}/more.txt", "--eval_k=4"],
     "features": [
         *("run", "--workdir={folder}/features", "--dataset=features:{run}", "--eval_k=5"),
         *("--binarization=none", "--likelihood=gaussian", "--epochs=1", "--tensorboard=false"),
@@ -37,8 +39,8 @@ REFUSED = {
     ),
     "one split": (
         ["run", "--model=text", "--dataset={folder}/rhymes.txt"],
-        "--held_out must be at least 1 for rhymes, which has no test examples: that many of its "
-        "80 examples are drawn once as test examples; got 0.",
+        "--held_out must be at least 1 for rhymes, which has no test lines: that many of its "
+        "80 lines are drawn once as test lines; got 0.",
     ),
     "text model of images": (
         ["run", "--model=text", "--dataset={blobs}"],
@@ -58,6 +60,42 @@ REFUSED = {
         ["sample", "--run={run}", "--prefix=abz"],
         "--prefix: 'abz' has the character 'z', which is not among the 7 characters of the text "
         "that {run} saw.",
+    ),
+    "unknown character in a file": (
+        ["evaluate", "--run={run}", "--dataset={folder}/unknown.txt"],
+        "--dataset={folder}/unknown.txt: line 2 has the character 'z', which is not among the 7 "
+        "characters that the run was trained on.",
+    ),
+    "other lengths": (
+        ["evaluate", "--run={run}", "--dataset={folder}/long.txt"],
+        "--dataset={folder}/long.txt: line 1 has 7 characters; all lines must have 6, as those "
+        "that the run was trained on.",
+    ),
+    "no file": (
+        ["evaluate", "--run={run}", "--dataset={folder}/gone.txt"],
+        "--dataset={folder}/gone.txt cannot be read (No such file or directory); give the path of "
+        "an existing .txt file.",
+    ),
+    "texts for a model of images": (
+        ["evaluate", "--run={images}", "--dataset={folder}/more.txt"],
+        "--dataset={folder}/more.txt is a text file; {images} was trained on kind image, shape "
+        "(8, 8) and 2 levels.",
+    ),
+    "other characters": (
+        [
+            *("run", "--workdir={folder}/none", "--dataset={folder}/others.txt", *FAMILY, *SHORT),
+            *("--batch_size=10", "--held_out=1", "--latent_dims=3", "--init_from={run}"),
+        ],
+        "--init_from: {run} was trained on texts of another vocabulary, 7 characters there and 7 "
+        "here ('a' only there); a token must mean the same character in both.",
+    ),
+    "empty prefix": (
+        ["sample", "--run={run}", "--prefix="],
+        "--prefix must have 1 to 5 characters, since the texts of {run} have 6; got 0.",
+    ),
+    "no examples": (
+        ["sample", "--run={run}", "--show=interpolation", "--examples="],
+        "--examples must be whole numbers of at least 0, separated by commas; got ''.",
     ),
     "long prefix": (
         ["sample", "--run={run}", "--prefix=abcabca"],
@@ -106,6 +144,10 @@ def places(quick) -> dict:
     lines = ["".join(rng.choice(list(VOCABULARY), 6)) for _ in range(80)]
     (folder / "rhymes.txt").write_text("\n".join(lines))
     (folder / "unequal.txt").write_text("abc\nabcd\n")
+    (folder / "more.txt").write_text("abcdef\n\nggggga\n")
+    (folder / "unknown.txt").write_text("abcdef\nabcdez\n")
+    (folder / "long.txt").write_text("abcdefg\nabcdefg\n")
+    (folder / "others.txt").write_text("\n".join(["hbcdef", "gfedcb"] * 10))
     run, images = folder / "run", folder / "images"
     flags = (f"--dataset={folder / 'rhymes.txt'}", *FAMILY, *SHORT)
     table = quick.run(f"--workdir={run}", *flags).stdout
@@ -161,6 +203,7 @@ def test_commands(places, outputs, name):
         with np.load(folder / "x.npz") as file:
             assert list(file["text"]) == text_records.read(places["run"]).decode(file["x"])
     if name == "walk":
+        assert lines[0] == f"walks between 1 pair of texts by {places['run']}"
         assert lines[2] == "from  abcabc" and lines[-1] == "to    gfedcb" and len(lines) == 15
     if name == "test texts":
         dataset = elbo_lab.load(places["run"]).dataset
@@ -169,7 +212,7 @@ def test_commands(places, outputs, name):
         table = " ".join(out.split())
         for words in ("nats per character test the model", "distinct 3-grams test 3-gram model"):
             assert words in table
-        (stored,) = (places["run"] / "evaluations").glob("*/summary.json")
+        stored = Path(out.split("kept in")[1].split()[0]) / "summary.json"
         rows = json.loads(stored.read_text())["results"]
         by_name = {(row["name"], row["symbol"]): row["value"] for row in rows}
         nats = by_name["nats per character", "the model"]
@@ -177,6 +220,8 @@ def test_commands(places, outputs, name):
         # Fair dice: no model is much better than log 7.
         assert by_name["nats per character", "3-gram model"] == pytest.approx(np.log(7), abs=0.1)
         assert by_name["copied lines", "test texts"] < 0.1
+    if name == "other texts":
+        assert "more, 2 test examples" in out
     if name == "features":
         samples = (folder / "features" / "samples.txt").read_text().splitlines()
         assert {"learning_curves.png"} <= set(os.listdir(folder / "features" / "figures"))

@@ -206,6 +206,14 @@ BINARY = np.array([[0, 255, 255, 0]] * 12, np.uint8)
 GREY = np.array([[0, 255, 128, 0]] * 12, np.uint8)
 
 
+# The laws of grey levels, stored as 8 bits or as floats.
+LAWS = {
+    np.uint8: "gaussian, gaussian_fixed, gaussian_predicted, discretized_logistic, "
+    "logistic_mixture, categorical or continuous_bernoulli",
+    np.float32: "gaussian, gaussian_fixed, gaussian_predicted or continuous_bernoulli",
+}
+
+
 def data_refusal(data: Dataset, **options) -> str:
     with pytest.raises(UserError) as caught:
         validation.check_data(configs.replace(Config(batch_size=4), **options), data)
@@ -239,11 +247,7 @@ def test_grey_images_need_a_binarization(train, test, split):
         message = data_refusal(data, binarization="none")
         assert message.startswith("--binarization=none needs binary images")
         assert f"the {split} images of faces have grey levels" in message
-        assert message.endswith(
-            "use dynamic, fixed or threshold, or --likelihood=gaussian, gaussian_fixed, "
-            "gaussian_predicted, discretized_logistic, logistic_mixture, categorical or "
-            "continuous_bernoulli."
-        )
+        assert message.endswith(f"use dynamic, fixed or threshold, or --likelihood={LAWS[kind]}.")
         for mode in ("dynamic", "fixed", "threshold"):
             validation.check_data(Config(batch_size=4, binarization=mode), data)
 

@@ -45,6 +45,30 @@ def test_a_file_of_ones_own(tmp_path, ending):
     assert parts.notes[-1] == "1 of its 2 examples, drawn once, are the test examples"
 
 
+def test_a_file_is_read_by_anothers_vocabulary_as_test_examples(tmp_path):
+    path, text = tmp_path / "more.txt", Text("abcd", length=4, line_length=2)
+    path.write_text("abca\n\ndddd\n")
+    dataset = text_files.load_test(str(path), text)
+    assert (dataset.name, dataset.levels, dataset.text) == ("more", 4, text)
+    np.testing.assert_array_equal(dataset.x_test, [[0, 1, 2, 0], [3, 3, 3, 3]])
+    assert dataset.x_train.shape == (0, 4)
+    for content, sentence in (
+        (
+            "abcd\n\nabxd",
+            "line 3 has the character 'x', which is not among the 4 characters that the run was "
+            "trained on.",
+        ),
+        (
+            "abcd\nabcda",
+            "line 2 has 5 characters; all lines must have 4, as those that the run was trained on.",
+        ),
+    ):
+        path.write_text(content)
+        with pytest.raises(UserError) as caught:
+            text_files.load_test(str(path), text)
+        assert str(caught.value) == f"{path}: {sentence}"
+
+
 def test_the_vocabulary_is_part_of_the_digest(tmp_path):
     """Other characters at the same places are other data."""
     digests = []

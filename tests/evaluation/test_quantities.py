@@ -51,11 +51,15 @@ def test_terms_of_a_level_of_codes_have_its_number():
         assert term.unit == "codes"
 
 
-def test_the_density_of_codes_given_those_above_says_so():
-    given = quantities.given_codes(quantities.QUANTITIES["log_px"])
-    assert given.symbol == "log p(x|codes above)"
-    pair = quantities.QUANTITIES["pair_bound"]
-    assert quantities.given_codes(pair) == pair
+def test_the_density_of_codes_says_so():
+    log_px = quantities.QUANTITIES["log_px"]
+    assert quantities.of_codes(log_px, given_above=False).symbol == "log p(codes)"
+    assert quantities.of_codes(log_px, given_above=True).symbol == "log p(codes|codes above)"
+    of_labels = quantities.described(log_px, conditional=True)
+    assert quantities.of_codes(of_labels, given_above=False).symbol == "log p(codes|y)"
+    for name in ("pair_bound", "log_px_code", "log_pz_above"):
+        quantity = quantities.QUANTITIES[name]
+        assert quantities.of_codes(quantity, given_above=True) == quantity
 
 
 def test_quantities_of_a_conditional_model_have_y_and_another_target():

@@ -48,3 +48,8 @@ def test_a_page_describes_each_data_set_by_its_kind():
     assert "codes:runs/x, 12 training and 7 test examples of shape 2 x 2<" in texts["token"]
     assert "<dt>binarization</dt>" in texts["image"]
     assert "binarization" not in texts["token"]
+
+
+def test_one_example_is_in_the_singular():
+    assert words.counted(1, "pair") == "1 pair"
+    assert words.counted(1200, "test example") == "1,200 test examples"

@@ -83,7 +83,7 @@ def test_the_whole_bound_is_the_sum_of_all_parts(made, bottom):
     assert stages.pair_bound(top.dataset, {"log_px": log_top}) == {}
     rows = results.test_results(bottom.config, values, bottom.spec)
     assert [row.symbol for row in rows] == [
-        "log p(x|codes above)",
+        "log p(codes|codes above)",
         "log p(x|codes)",
         "log p(codes above)",
         "log p(x|codes) p(codes)",

@@ -7,7 +7,6 @@ from scipy import stats
 from scipy.special import expit
 
 import elbo_lab
-from elbo_lab import configs
 from elbo_lab.cli import latent_flags
 from elbo_lab.errors import UserError
 from elbo_lab.models.base import Given
@@ -180,11 +179,21 @@ def test_the_plane_of_a_conditional_model_is_that_of_one_class(trained, tmp_path
 
 def test_a_run_without_codes_is_refused_with_the_reason(trained):
     without = trained._replace(method=trained.method._replace(encode=None))
-    gan = without._replace(config=configs.make(objective="gan", **SIZES | {"k": None}))
-    for run, reason in (
-        (gan, "a run of mlp, and --objective=gan encodes nothing."),
-        (without, "a run of mlp, and mlp has none."),
-    ):
-        with pytest.raises(UserError) as error:
-            geometry.show(run, "traversal", jax.random.key(0), None)
-        assert str(error.value).endswith(reason)
+    with pytest.raises(UserError) as error:
+        geometry.show(without, "traversal", jax.random.key(0), None)
+    assert str(error.value).endswith("is a run of mlp, and mlp has none.")
+
+
+def test_a_gan_has_a_plane_and_no_means(trained, tmp_path):
+    settings = SIZES | {"objective": "gan", "k": None, "dataset": trained.config.dataset}
+    gan = elbo_lab.load(store(tmp_path / "gan", **settings))
+    arrays = geometry.show(gan, "plane", jax.random.key(0), None).arrays
+    quantiles = stats.norm.ppf((np.arange(20) + 0.5) / 20)
+    point = np.array([quantiles[3], quantiles[17]])
+    np.testing.assert_allclose(arrays["x"][3, 17], decoded(gan, point), rtol=1e-4)
+    with pytest.raises(UserError) as error:
+        geometry.show(gan, "traversal", jax.random.key(0), None)
+    assert str(error.value) == (
+        f"--show=traversal needs the means of q(z|x); {gan.path} is a run of --objective=gan, "
+        "which encodes nothing: use --show=samples or, of two latents, --show=plane."
+    )

@@ -7,7 +7,7 @@ import pytest
 import elbo_lab
 from elbo_lab import configs, data, methods
 from elbo_lab.errors import UserError
-from elbo_lab.runs import completing, examples, initial, stages
+from elbo_lab.runs import completing, derived, examples, initial, stages, text_records
 from tests.runs.test_loading import store
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -30,7 +30,7 @@ def dataset(tmp_path_factory) -> str:
 def started(path, name: str, **settings) -> tuple:
     """Params and stats of a new run of data `name` that starts at the run in `path`."""
     config = configs.make(dataset=name, init_from=str(path), batch_size=4, **settings)
-    loaded = data.load(name)
+    loaded = data.load(name, resolve=derived.load)
     spec = data.spec_of(loaded, config.binarization)
     method = methods.make(config, spec, len(loaded.x_train))
     init = initial.started(config, method, loaded, spec).init
@@ -128,3 +128,40 @@ def test_a_folder_without_a_run_and_a_diverged_run_are_refused(tmp_path, dataset
     path = store(tmp_path / "failed", failed_at=[3, -1], dataset=dataset, replicates=2, **SIZES)
     with pytest.raises(UserError, match=r"replicate 0 of .* diverged at step 3; give a run"):
         started(path, dataset, **SIZES)
+
+
+def test_texts_of_another_vocabulary_are_refused(tmp_path, dataset):
+    names = {name: str(tmp_path / f"{name}.txt") for name in ("own", "same", "other")}
+    for name, lines in (("own", "abc\ncba"), ("same", "ccc\nbba"), ("other", "abd\ndba")):
+        (tmp_path / f"{name}.txt").write_text("\n".join([lines] * 4))
+    settings = {"model": "pixelcnn", "width": 4, "layers": 1}
+    path = store(tmp_path / "run", dataset=names["own"], **settings)
+    with pytest.raises(UserError, match=f"--init_from: {path} was trained on no texts, and same"):
+        started(path, names["same"], **settings)
+    text_records.write(path, data.load(names["own"]).text)
+    started(path, names["same"], **settings)
+    with pytest.raises(UserError) as caught:
+        started(path, names["other"], **settings)
+    assert str(caught.value) == (
+        f"--init_from: {path} was trained on texts of another vocabulary, 3 characters there and 3 "
+        "here ('c' only there); a token must mean the same character in both."
+    )
+
+
+@pytest.mark.slow
+def test_codes_of_another_run_are_refused(tmp_path, dataset):
+    sizes = {"channels": (3, 3), "num_codes": 5, "code_dim": 2, "residual_blocks": 0}
+    for seed, name in enumerate(("a", "b")):
+        store(tmp_path / name, dataset=dataset, model="vqvae", seed=seed, **sizes)
+    settings = {"model": "pixelcnn", "width": 4, "layers": 1}
+    own, other = (f"codes:{tmp_path / name}" for name in ("a", "b"))
+    path = store(tmp_path / "prior", dataset=own, **settings)
+    started(path, own, **settings)
+    for stored in (path, store(tmp_path / "pixels", dataset=dataset, **settings)):
+        with pytest.raises(UserError) as caught:
+            started(stored, other, **settings)
+        trained_on = own if stored == path else dataset
+        assert str(caught.value) == (
+            f"--init_from: {stored} was trained on {trained_on}, not on the codes of {other} as "
+            "they are now; the codes of different runs do not compare."
+        )

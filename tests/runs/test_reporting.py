@@ -32,6 +32,11 @@ from elbo_lab.training.metrics import MetricLog
             "renyi, k = 5, alpha = -inf, reparam estimator",
         ),
         ({"objective": "rws", "phase": "both"}, "rws, k = 5, phase = both"),
+        ({"objective": "gan"}, "gan, gan_loss = nonsaturating"),
+        (
+            {"objective": "gan", "gan_loss": "wasserstein"},
+            "gan, gan_loss = wasserstein, gradient_penalty = 10",
+        ),
     ],
 )
 def test_the_objective_with_settings_that_were_given(settings, text):

@@ -312,6 +312,9 @@ def test_values_of_an_axis(name, text, parts):
 def test_baselines_by_name():
     cells = made_sweeps.cells({"objective": ["elbo", "iwae"], "k": ["1", "5"]})
     assert grid_flags.baseline(cells, None) == 0
+    gan = grid.Cell({"objective": "gan", "k": "-"}, configs.make(objective="gan"))
+    assert grid_flags.baseline([gan, cells[0]], None) == 1  # a GAN has nothing to compare by
+    assert grid_flags.baseline([gan], None) == 0
     assert grid_flags.baseline(cells, "objective=iwae,k=5") == 3
     assert grid_flags.baseline(cells, "--k=5; objective=elbo") == 1
     with pytest.raises(UserError, match="of the form objective=elbo,k=1"):
