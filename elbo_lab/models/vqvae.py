@@ -59,6 +59,9 @@ class Quantized(NamedTuple):
     num_codes: int  # K, of each codebook
     code_dim: int  # E
 
+    gradient_batch: int | None = None
+    """As in `Density`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class VQVAEOptions:

@@ -44,7 +44,7 @@ def seeing(seen: list) -> Method:
         }
 
     def loss(key, params, stats, batch, hparams):
-        return Loss(params["w"] * jnp.ones(len(batch.x)), look(batch), stats)
+        return Loss(params["w"] * jnp.ones(len(batch.x)), look(batch))
 
     def measure(key, params, stats, batch):
         return look(batch) | {"stats": stats * jnp.ones(len(batch.x))}
@@ -113,18 +113,19 @@ def moving(bad: str) -> Method:
 
     def loss(key, params, stats, batch, hparams):
         ones = jnp.ones(len(batch.x))
+        terms = {"bound": ones * jnp.sum(stats["average"])}
+        return Loss(-params["w"] * ones, terms, batch.x)
+
+    def update(key, params, stats, observed):
         is_bad = stats["fails"] & (stats["count"] >= FAILS_AT)
         nan = jnp.where(is_bad, jnp.nan, 0.0)
-        terms = {"bound": ones * jnp.sum(stats["average"]), "kl": ones}
-        average = 0.5 * stats["average"] + 0.5 * jnp.mean(batch.x, axis=0)
-        if bad == "kl":
-            terms["kl"] = terms["kl"] + nan
+        average = 0.5 * stats["average"] + 0.5 * jnp.mean(observed, axis=0)
         if bad == "stats":
             average = average + nan
-        after = stats | {"count": stats["count"] + 1, "average": average}
-        return Loss(-params["w"] * ones, terms, after)
+        terms = {"kl": 1 + nan if bad == "kl" else jnp.ones(())}
+        return stats | {"count": stats["count"] + 1, "average": average}, terms
 
-    return Method(init, loss, ("bound", "kl"), None, 1, {}, None)
+    return Method(init, loss, ("bound", "kl"), None, 1, {}, None, update=update)
 
 
 def averages(x: np.ndarray, steps: int) -> np.ndarray:
