@@ -15,6 +15,7 @@ from elbo_lab.distributions import BernoulliVector
 from elbo_lab.methods import codebook, vqvae
 from elbo_lab.models.base import Given
 from elbo_lab.models.vqvae import Quantized, VQVAEOptions
+from tests.methods.parts import assert_step_by_parts_is_that_of_the_batch
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -163,6 +164,16 @@ def test_measure_encode_and_decode_have_all_levels_side_by_side():
     np.testing.assert_array_equal(measured["codes_1"], codes[:, :TOP])
     np.testing.assert_array_equal(measured["codes_2"], codes[:, TOP:])
     np.testing.assert_allclose(measured["log_px_code"], log_px, rtol=1e-6)
+
+
+@both_kinds
+def test_a_step_by_parts_is_that_of_the_batch(kind):
+    options = VQVAEOptions(codebook=kind, code_levels=2, restart_below=1.0, codebook_decay=0.0)
+    method = vqvae.make(linear(), options, SPEC)
+    _, params, stats, _ = tiny(kind)
+    hparams = {"commitment": jnp.float32(COMMITMENT)}
+    terms = assert_step_by_parts_is_that_of_the_batch(method, params, stats, BATCH, hparams)
+    assert terms["restarts_1"] + terms["restarts_2"] > 0 and terms["perplexity_2"] > 1
 
 
 @pytest.mark.slow

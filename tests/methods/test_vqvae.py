@@ -16,6 +16,7 @@ from elbo_lab.methods import codebook, vqvae
 from elbo_lab.methods.vqvae import pair_bound
 from elbo_lab.models.base import Given
 from elbo_lab.models.vqvae import CODEBOOKS, Quantized, VQVAEOptions
+from tests.methods.parts import assert_step_by_parts_is_that_of_the_batch
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -51,7 +52,7 @@ def linear() -> Quantized:
 
 
 def settings(kind: str, **changes) -> VQVAEOptions:
-    return VQVAEOptions(codebook=kind, codebook_decay=DECAY, **{"restart_below": 0.0, **changes})
+    return VQVAEOptions(codebook=kind, **{"codebook_decay": DECAY, "restart_below": 0.0, **changes})
 
 
 class Step(NamedTuple):
@@ -280,6 +281,15 @@ def test_steps_lower_the_loss(kind):
         params = jax.tree.map(lambda p, g: p - 0.02 * g, params, grads)
     assert np.all(np.isfinite(losses))
     assert losses[-1] < 0.6 * losses[0]
+
+
+@both_kinds
+def test_a_step_by_parts_is_that_of_the_batch(kind):
+    """Restarts, moving averages and perplexity need the whole batch."""
+    method = vqvae.make(linear(), settings(kind, restart_below=1.0, codebook_decay=0.0), SPEC)
+    _, params, stats, _ = tiny(kind)
+    terms = assert_step_by_parts_is_that_of_the_batch(method, params, stats, BATCH, HPARAMS)
+    assert terms["restarts"] > 0 and terms["perplexity"] > 1
 
 
 class Table(NamedTuple):
