@@ -86,10 +86,10 @@ def residual(stats: RunningMean, signal: Array, value: Array) -> Array:
     return signal - value + current(stats)
 
 
-def updated(stats: RunningMean, residual: Array) -> RunningMean:
+def updated(stats: RunningMean, residuals: Array) -> RunningMean:
     """The running mean of f - C(x) after a batch with these residuals, [B], nats."""
     return RunningMean(
-        DECAY * stats.total + (1 - DECAY) * jnp.mean(residual),
+        DECAY * stats.total + (1 - DECAY) * jnp.mean(residuals),
         DECAY * stats.weight + (1 - DECAY),
     )
 

@@ -56,9 +56,6 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
     # Objectives of another kind may be functions of the whole batch.
     is_split = CATALOGUE[config.objective].kind == LOG_WEIGHTS
 
-    def update(key: Array, params: Any, stats: Any, observed: Array) -> tuple[Any, dict]:
-        return baselines.updated(stats, observed), {}
-
     return Method(
         init=init,
         loss=objective_loss(config, model, num_train),
@@ -78,8 +75,14 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
         classes=model.classes,
         measure_classes=measure_classes,
         gradient_batch=model.gradient_batch if is_split else None,
-        update=None if baseline is None else update,
+        update=None if baseline is None else update_baseline,
     )
+
+
+def update_baseline(key: Array, params: Any, stats: Any, observed: Array) -> tuple[Any, dict]:
+    """`Method.update` of a baseline's running mean, by the residuals of the batch."""
+    del key, params
+    return baselines.updated(stats, observed), {}
 
 
 def has_plane(config: Config, model: Model) -> bool:
