@@ -49,7 +49,7 @@ def make(model: Model, is_plane: bool = False) -> Method:
     def loss(key: Array, params: Any, stats: Any, batch: Batch, hparams: dict[str, Array]) -> Loss:
         del hparams
         log_px = log_px_code(params, batch, key)
-        return Loss(-log_px, {"reconstruction": log_px}, stats)
+        return Loss(-log_px, {"reconstruction": log_px})
 
     def measure(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
         del key, stats

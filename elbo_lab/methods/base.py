@@ -10,11 +10,11 @@ from elbo_lab.data.dataset import Spec
 
 
 class Loss(NamedTuple):
-    """The objective of a step for each example of a batch, its terms, and the new stats."""
+    """The objective of a step for each example of a batch, its terms, and what updates stats."""
 
     loss: Array  # [B]
     terms: dict[str, Array]  # name -> [B], for the training curves
-    stats: Any = ()  # the new state that no gradient moves
+    observed: Any = ()  # arrays [B, ...] for `Method.update`; () if the method has none
 
 
 class Picture(NamedTuple):
@@ -35,7 +35,8 @@ class Method(NamedTuple):
     """A model with its objective, the only thing that loop, evaluation and reports know of a run.
 
     `stats` is state that no gradient moves, such as a codebook's moving averages; () if there is
-    none. Params and stats are pytrees of arrays.
+    none. Params and stats are pytrees of arrays. A step takes the gradient of `loss`, for the batch
+    at once or in parts, and then calls `update` once, with what was observed of the whole batch.
     """
 
     # (key, batch, mean=None) -> (params, stats). The batch is the first rows of the training data,
@@ -43,7 +44,7 @@ class Method(NamedTuple):
     init: Callable[..., tuple[Any, Any]]
     # (key, params, stats, batch, hparams) -> Loss. hparams: {name: []}, the traced settings.
     loss: Callable[..., Loss]
-    # The names of the loss's terms; the first is the one that progress shows.
+    # The names of the terms of `loss`, and of `update`; the first is the one that progress shows.
     terms: tuple[str, ...]
     # (key, params, stats, batch) -> {quantity: [B, ...]}; `evaluation.quantities` explains the
     # names. Draws stream inside, so that memory does not grow with their number.
@@ -78,5 +79,9 @@ class Method(NamedTuple):
     measure_classes: Callable[..., dict[str, Array]] | None = None
     # Examples whose gradient a step on a CPU computes at once, one part of the batch after the
     # other, so that their activations fit its cache. None: the whole batch, as it has to be where
-    # the loss of an example depends on the others, or where there are stats.
+    # the loss of an example depends on the others.
     gradient_batch: int | None = None
+    # (key, params, stats, observed) -> (stats, {name: []}): the stats after a batch, and terms that
+    # are numbers of the whole batch. Params and stats are those before the step; observed is the
+    # loss's, [B, ...] of the whole batch. None: no step changes the stats.
+    update: Callable[..., tuple[Any, dict[str, Array]]] | None = None

@@ -75,17 +75,21 @@ def current(stats: RunningMean) -> Array:
     return stats.total / jnp.where(is_first, 1, stats.weight)
 
 
-def updated(stats: RunningMean, signal: Array, value: Array) -> RunningMean:
-    """The running mean of f - C(x) after a batch.
+def residual(stats: RunningMean, signal: Array, value: Array) -> Array:
+    """f - C(x), [B], nats, of which c is the running mean.
 
     Args:
-      stats: before it.
+      stats: before the batch.
       signal: f, [B], nats.
       value: b(x) with these stats, [B] or [], nats.
     """
-    residual = jax.lax.stop_gradient(signal - value + current(stats))  # f - C(x)
+    return signal - value + current(stats)
+
+
+def updated(stats: RunningMean, residuals: Array) -> RunningMean:
+    """The running mean of f - C(x) after a batch with these residuals, [B], nats."""
     return RunningMean(
-        DECAY * stats.total + (1 - DECAY) * jnp.mean(residual),
+        DECAY * stats.total + (1 - DECAY) * jnp.mean(residuals),
         DECAY * stats.weight + (1 - DECAY),
     )
 

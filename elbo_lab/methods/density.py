@@ -33,7 +33,7 @@ def make(model: Density, spec: Spec, measure_batch: int = 100) -> Method:
     def loss(key: Array, params: Any, stats: Any, batch: Batch, hparams: dict) -> Loss:
         law = model.distribution(params, stats, given_of(batch, key))
         nll = -law.log_prob(batch.x)
-        return Loss(nll, {"nll": nll}, stats)
+        return Loss(nll, {"nll": nll})
 
     def measure(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
         law = model.distribution(params, stats, given_of(batch))

@@ -86,7 +86,7 @@ def make(model: Model, spec: Spec, gan_loss: str = NONSATURATING, is_plane: bool
             discriminator_loss = d_fake - d_real + penalty
             generator_loss = -g_fake
         terms = {"discriminator": discriminator_loss, "generator": generator_loss}
-        return Loss(discriminator_loss + generator_loss, terms, stats)
+        return Loss(discriminator_loss + generator_loss, terms)
 
     def measure(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
         fake = generated(key, params, len(batch.x))

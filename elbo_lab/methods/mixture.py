@@ -47,11 +47,13 @@ def by_em(model: EMMixture, spec: Spec, decay: float, measure_batch: int = 500) 
 
     def loss(key: Array, params: Any, stats: Any, batch: Batch, hparams: dict) -> Loss:
         rows, log_px = responsibilities(model.distribution(params, stats, NOTHING_GIVEN), batch.x)
-        stats = model.update(stats, batch.x, rows, decay)
-        return Loss(-log_px, {"nll": -log_px}, stats)
+        return Loss(-log_px, {"nll": -log_px}, (batch.x, rows))
+
+    def update(key: Array, params: Any, stats: Any, observed: tuple[Array, Array]):
+        return model.update(stats, *observed, decay), {}
 
     method = density.make(Density(model.init, model.distribution), spec, measure_batch)
-    return _with_components(method._replace(init=init, loss=loss), model, spec)
+    return _with_components(method._replace(init=init, loss=loss, update=update), model, spec)
 
 
 def by_gradient(model: Density, spec: Spec, measure_batch: int = 500) -> Method:

@@ -53,8 +53,8 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
     measure_classes = None
     if model.classes is not None:
         measure_classes = importance.make_class_measure(model, config.k, config.eval_k)
-    # The losses of two examples depend on each other only by their whole batch or by a baseline.
-    is_split = baseline is None and CATALOGUE[config.objective].kind == LOG_WEIGHTS
+    # Objectives of another kind may be functions of the whole batch.
+    is_split = CATALOGUE[config.objective].kind == LOG_WEIGHTS
 
     return Method(
         init=init,
@@ -75,7 +75,14 @@ def make(config: Config, model: Model, num_train: int | None = None) -> Method:
         classes=model.classes,
         measure_classes=measure_classes,
         gradient_batch=model.gradient_batch if is_split else None,
+        update=None if baseline is None else update_baseline,
     )
+
+
+def update_baseline(key: Array, params: Any, stats: Any, observed: Array) -> tuple[Any, dict]:
+    """`Method.update` of a baseline's running mean, by the residuals of the batch."""
+    del key, params
+    return baselines.updated(stats, observed), {}
 
 
 def has_plane(config: Config, model: Model) -> bool:
@@ -89,7 +96,7 @@ def objective_loss(
 ) -> Callable[..., Loss]:
     """The configured objective of the configured model as a loss per example, `Method.loss`.
 
-    With a baseline, its loss is added, and stats are its `RunningMean`.
+    With a baseline, its loss is added, stats are its `RunningMean`, and observed its residuals.
     """
     objective = losses.OBJECTIVES[config.objective]
     baseline = baselines.make(config.score_baseline)
@@ -132,10 +139,10 @@ def objective_loss(
         reconstruction = jnp.mean(aux.log_px_z, axis=0)
         terms = {"bound": aux.bound, "kl": aux.kl, "reconstruction": reconstruction}
         if baseline is None:
-            return Loss(value, terms, stats)
+            return Loss(value, terms)
         own_loss = baselines.loss(aux.learning_signal, predicted)
-        stats = baselines.updated(stats, aux.learning_signal, predicted)
-        return Loss(value + own_loss, terms | {BASELINE_LOSS: own_loss}, stats)
+        residual = baselines.residual(stats, aux.learning_signal, predicted)
+        return Loss(value + own_loss, terms | {BASELINE_LOSS: own_loss}, residual)
 
     return loss
 

@@ -20,7 +20,6 @@ class Quantization(NamedTuple):
     """One level of a batch: the encoder's outputs and their nearest codes."""
 
     vectors: Array  # z [B, M, E]
-    rows: Array  # [B, M, K], of `codebook.one_hot`
     indices: Array  # [B, M], int32
     nearest: Array  # e [B, M, E]
 
@@ -74,9 +73,8 @@ def make(model: Quantized, options: VQVAEOptions, spec: Spec, measure_batch: int
         for codes in codes_of(params, stats):
             vectors = model.vectors(params, features, above)
             indices = codebook.nearest(vectors, codes)
-            rows = codebook.one_hot(indices, model.num_codes)
-            nearest = codebook.chosen(rows, codes)
-            done.append(Quantization(vectors, rows, indices, nearest))
+            nearest = codebook.chosen(codebook.one_hot(indices, model.num_codes), codes)
+            done.append(Quantization(vectors, indices, nearest))
             above = (*above, codebook.straight_through(vectors, nearest))
         return done, above
 
@@ -104,21 +102,21 @@ def make(model: Quantized, options: VQVAEOptions, spec: Spec, measure_batch: int
                 codebook.squared_distance(stop(q.vectors), q.nearest) for q in done
             )
         value = terms["commitment"] + terms.get("codebook", 0) - reconstruction
+        return Loss(value, {"loss": value, **terms}, [(q.vectors, q.indices) for q in done])
 
-        books, new_stats = _unpacked(stop(params["codebook"]), levels), []
-        for i, (level_key, own, old, q) in enumerate(
-            zip(_keys(key, levels), books, _unpacked(stats, levels), done, strict=True)
+    def update(key: Array, params: Any, stats: Any, observed: list) -> tuple[Any, dict[str, Array]]:
+        books, new_stats, terms = _unpacked(params["codebook"], levels), [], {}
+        for i, (level_key, own, old, (vectors, indices)) in enumerate(
+            zip(_keys(key, levels), books, _unpacked(stats, levels), observed, strict=True)
         ):
-            vectors = stop(q.vectors).reshape(-1, model.code_dim)
+            rows = codebook.one_hot(indices.ravel(), model.num_codes)
             new, restarts = book.update(
-                level_key, own, old, vectors, q.rows.reshape(-1, model.num_codes)
+                level_key, own, old, vectors.reshape(-1, model.code_dim), rows
             )
             new_stats.append(new)
-            perplexity = codebook.perplexity(jnp.mean(q.rows, axis=(0, 1)))
-            # Numbers of the batch, repeated for each example.
-            terms[_numbered("perplexity", levels)[i]] = jnp.full_like(value, perplexity)
-            terms[_numbered("restarts", levels)[i]] = jnp.full_like(value, restarts)
-        return Loss(value, {"loss": value, **terms}, _packed(new_stats))
+            terms[_numbered("perplexity", levels)[i]] = codebook.perplexity(jnp.mean(rows, axis=0))
+            terms[_numbered("restarts", levels)[i]] = restarts.astype(jnp.float32)
+        return _packed(new_stats), terms
 
     def encode(params: Any, stats: Any, batch: Batch) -> Array:
         done, _ = quantize(params, stats, batch)
@@ -161,6 +159,8 @@ def make(model: Quantized, options: VQVAEOptions, spec: Spec, measure_batch: int
         encode=encode,
         decode=decode,
         code_specs=code_specs,
+        gradient_batch=model.gradient_batch,
+        update=update,
     )
 
 

@@ -25,6 +25,7 @@ from elbo_lab.distributions import Distribution
 from elbo_lab.models import common, laws
 from elbo_lab.models.base import Given, Params
 from elbo_lab.models.networks import ConvSettings
+from elbo_lab.models.networks.conv import gradient_batch
 from elbo_lab.models.networks.levels import LevelsDecoder, LevelsEncoder, settings_of_levels
 from elbo_lab.options import option
 
@@ -58,6 +59,9 @@ class Quantized(NamedTuple):
     grids: tuple[tuple[int, ...], ...]  # (h, w) of each level
     num_codes: int  # K, of each codebook
     code_dim: int  # E
+
+    gradient_batch: int | None = None
+    """As in `Density`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +145,14 @@ def make(options: VQVAEOptions, spec: Spec) -> Quantized:
         return law.distribution(*decoder.apply({"params": params["decoder"]}, vectors))
 
     return Quantized(
-        init, features, vectors, likelihood, grids, options.num_codes, options.code_dim
+        init,
+        features,
+        vectors,
+        likelihood,
+        grids,
+        options.num_codes,
+        options.code_dim,
+        gradient_batch(settings),
     )
 
 

@@ -14,10 +14,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from elbo_lab import losses, methods
 from elbo_lab.configs import Config, flag_text, traced
-from elbo_lab.data.dataset import Spec
+from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.errors import UserError
 from elbo_lab.models.conditions import is_conditional
 from elbo_lab.options import values_of
@@ -61,8 +62,16 @@ def check(config: Config, spec: Spec, num_train: int, memory: int | None = None)
     _check_parameters(config, params, stats, memory)
     number = jax.ShapeDtypeStruct((), jnp.float32)
     finite = {n: v for n, v in traced(config).items() if isinstance(v, str) or math.isfinite(v)}
-    step = jax.make_jaxpr(method.loss)(key, params, stats, batch, dict.fromkeys(finite, number))
-    largest = max(_products(step.jaxpr), default=0)
+
+    def step(key: Array, params: Any, stats: Any, batch: Batch, hparams: dict[str, Array]) -> Any:
+        loss_key, update_key = jax.random.split(key)
+        loss = method.loss(loss_key, params, stats, batch, hparams)
+        if method.update is None:
+            return loss
+        return loss, method.update(update_key, params, stats, loss.observed)
+
+    traced_step = jax.make_jaxpr(step)(key, params, stats, batch, dict.fromkeys(finite, number))
+    largest = max(_products(traced_step.jaxpr), default=0)
     if largest > memory:
         name = max(("k", "m", "batch_size"), key=lambda name: getattr(config, name) or 0)
         examples = words.for_kind("images", spec.kind)

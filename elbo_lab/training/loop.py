@@ -127,6 +127,7 @@ def make_loop(
         BATCH_GRADIENTS[config.batch_gradient],
         config.ema,
         method.gradient_batch if jax.default_backend() == "cpu" else None,
+        method.update,
     )
     mesh = sharding.make_mesh(config.replicates, config.batch_size, shard_batch)
     program = Program(config, kind, stepper, sharding.pin(mesh))
@@ -251,21 +252,21 @@ def many_steps(
     """
     pin, kind = program.pin, program.kind
     steps = shared.step + jnp.arange(num_steps, dtype=jnp.int32)
-    keys = jax.vmap(lambda step: jax.random.split(stream_key(inputs.key, STEPS, step)))(steps)
+    keys = jax.vmap(lambda step: jax.random.split(stream_key(inputs.key, STEPS, step), 3))(steps)
     sources, batch_from = _batch_sources(program, inputs, shared, steps)
     images = None
     if binarization.mode_for_kind(program.config.binarization, kind) == "dynamic":
         images = _dynamic_images(keys[:, 0], sources, batch_from)
 
     def body(state: TrainState, step_inputs: tuple[Any, Array | None, Array]):
-        source, image, key = step_inputs
+        source, image, step_keys = step_inputs
         batch = batch_from(source)
         x = batch.x if image is None else image
         batch = batch._replace(x=binarization.model_input(x, kind))
-        return train_step(program.stepper, inputs.hparams, state, key, pin(batch))
+        return train_step(program.stepper, inputs.hparams, state, step_keys, pin(batch))
 
     start = inputs.state._replace(step=shared.step)
-    end, terms = jax.lax.scan(body, start, (sources, pin(images, 1), keys[:, 1]))
+    end, terms = jax.lax.scan(body, start, (sources, pin(images, 1), keys[:, 1:]))
     is_finite = {PARAMETERS: all_finite(end.params), STATS: all_finite(end.stats)}
     failure = end.failure.updated(steps[-1], is_finite)
     succeeded = failure.step < 0

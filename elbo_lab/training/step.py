@@ -73,10 +73,11 @@ class Stepper(NamedTuple):
     reduce: Callable[[Array], Array]  # losses [B] -> []: one of BATCH_GRADIENTS
     ema: float = 0.0  # decay of the averaged weights; 0: there are none
     gradient_batch: int | None = None  # of `Method`
+    update: Callable[..., tuple[Any, dict[str, Array]]] | None = None  # `Method.update`
 
 
 def train_step(
-    stepper: Stepper, hparams: dict[str, Array], state: TrainState, key: Array, batch: Batch
+    stepper: Stepper, hparams: dict[str, Array], state: TrainState, keys: Array, batch: Batch
 ) -> tuple[TrainState, dict[str, Array]]:
     """Takes one optimizer step on one batch, for one replicate.
 
@@ -88,14 +89,20 @@ def train_step(
       stepper: functions of the run.
       hparams: name -> [], hyper-parameters before their courses.
       state: with its step.
-      key: one typed PRNG key, for the loss.
+      keys: [2], typed PRNG keys, for the loss and for the update of stats.
       batch: of B examples, as the model sees them.
 
     Returns:
       The new state, and each term's mean over the batch, [].
     """
     hparams = stepper.at_step(hparams, state.step)
-    grads, terms, stats = _gradient(stepper, hparams, state, key, batch)
+    loss_key, update_key = keys
+    grads, terms, observed = _gradient(stepper, hparams, state, loss_key, batch)
+    stats = state.stats
+    if stepper.update is not None:
+        stats, batch_terms = stepper.update(update_key, state.params, stats, observed)
+        chex.assert_shape(list(batch_terms.values()), ())
+        terms = terms | batch_terms
     # Optax multiplies floats with integer counts, which strict promotion forbids.
     with jax.numpy_dtype_promotion("standard"):
         updates, opt_state = stepper.optimizer.update(
@@ -118,37 +125,43 @@ def train_step(
 def _gradient(
     stepper: Stepper, hparams: dict[str, Array], state: TrainState, key: Array, batch: Batch
 ) -> tuple[Any, dict[str, Array], Any]:
-    """The gradient of the reduced loss, each term's mean over the batch, and the new stats."""
+    """The gradient of the reduced loss, each term's mean over the batch, and `Loss.observed`."""
 
     def batch_loss(params: Any, key: Array, batch: Batch) -> tuple[Array, Any]:
         loss = stepper.loss(key, params, state.stats, batch, hparams)
         chex.assert_shape([loss.loss, *loss.terms.values()], batch.x.shape[:1])
-        return stepper.reduce(loss.loss), (jax.tree.map(jnp.mean, loss.terms), loss.stats)
+        chex.assert_tree_shape_prefix(loss.observed, batch.x.shape[:1])
+        return stepper.reduce(loss.loss), (jax.tree.map(jnp.mean, loss.terms), loss.observed)
 
     gradient = jax.grad(batch_loss, has_aux=True)
     size = batch.x.shape[0]
     number = number_of_parts(size, stepper.gradient_batch)
     if number == 1:
-        grads, (terms, stats) = gradient(state.params, key, batch)
-        return grads, terms, stats
+        grads, (terms, observed) = gradient(state.params, key, batch)
+        return grads, terms, observed
 
     def part_of(array: Array) -> Array:
         """[parts, size / parts, ...]; each device of a sharded batch has some of every part."""
         return array.reshape(-1, number, *array.shape[1:]).swapaxes(0, 1)
 
-    def added(total: Any, part: tuple[Array, Batch]) -> tuple[Any, None]:
-        grads, (terms, _) = gradient(state.params, *part)
-        return jax.tree.map(jnp.add, total, (grads, terms)), None
+    def whole_of(parts: Array) -> Array:
+        """[size, ...], in the batch's order: the inverse of `part_of`."""
+        return parts.swapaxes(0, 1).reshape(size, *parts.shape[2:])
+
+    def added(total: Any, part: tuple[Array, Batch]) -> tuple[Any, Any]:
+        grads, (terms, observed) = gradient(state.params, *part)
+        return jax.tree.map(jnp.add, total, (grads, terms)), observed
 
     parts = jax.random.split(key, number), jax.tree.map(part_of, batch)
     first = jax.tree.map(lambda array: array[0], parts)
     shapes, (terms, _) = jax.eval_shape(gradient, state.params, *first)
     zeros = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), (shapes, terms))
-    (grads, terms), _ = jax.lax.scan(added, zeros, parts)
+    (grads, terms), observed = jax.lax.scan(added, zeros, parts)
     # The mean of the parts' means, or the sum of their sums.
     weight = stepper.reduce(jnp.ones(number)) / number
     grads = jax.tree.map(lambda grad: weight * grad, grads)
-    return grads, jax.tree.map(lambda term: term / number, terms), state.stats
+    terms = jax.tree.map(lambda term: term / number, terms)
+    return grads, terms, jax.tree.map(whole_of, observed)
 
 
 def moved_average(average: Any, params: Any, decay: float, step: Array) -> Any:

@@ -126,7 +126,7 @@ def test_the_gradient_of_the_sum_is_the_batch_times_that_of_the_mean():
         none = step.Failure.none(method.terms)
         state = step.TrainState(jnp.int32(0), params, tx.init(params), none, stats)
         stepper = step.Stepper(method.loss, tx, lambda h, _: h, step.BATCH_GRADIENTS[which])
-        after, _ = step.train_step(stepper, {"learning_rate": 1.0}, state, None, batch)
+        after, _ = step.train_step(stepper, {"learning_rate": 1.0}, state, (None, None), batch)
         return after.opt_state.mu["w"]
 
     # After one step Adam's first moment is (1 - b1) times the gradient.

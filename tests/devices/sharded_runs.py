@@ -60,7 +60,7 @@ def with_checksums(method: Method) -> Method:
             "noise": (weight * jnp.sum(bits, axis=(0, 2))).astype(jnp.float32),
             "labels": (weight * batch.label).astype(jnp.float32),
         }
-        return Loss(loss.loss, loss.terms | checksums, loss.stats)
+        return Loss(loss.loss, loss.terms | checksums, loss.observed)
 
     terms = (*method.terms, "images", "noise", "labels")
     return method._replace(loss=loss_with_checksums, terms=terms)

@@ -131,7 +131,8 @@ def test_the_running_mean_is_corrected_for_its_start():
     assert baselines.current(stats) == 0
     for t, (signal, value) in enumerate(zip(signals, values, strict=True), 1):
         before = float(baselines.current(stats))
-        stats = baselines.updated(stats, jnp.asarray(signal), jnp.asarray(value))
+        residual = baselines.residual(stats, jnp.asarray(signal), jnp.asarray(value))
+        stats = baselines.updated(stats, residual)
         means.append(np.mean(np.float64(signal) - value + before))
         weights = DECAY ** np.arange(t - 1, -1, -1)
         expected = np.sum(weights * means) / np.sum(weights)
@@ -155,7 +156,8 @@ def test_a_learned_baseline_lowers_the_variance_and_a_network_more():
                 return summed("network", key, params | {"baseline": own}, stats)
 
             grads, loss = jax.grad(own_loss, has_aux=True)(own)
-            return (jax.tree.map(lambda p, g: p - 0.01 * g, own, grads), loss.stats), None
+            stats, _ = method_of("network").update(None, params, stats, loss.observed)
+            return (jax.tree.map(lambda p, g: p - 0.01 * g, own, grads), stats), None
 
         keys = jax.random.split(jax.random.key(7), 200)
         return jax.lax.scan(step, (params["baseline"], stats), keys)[0]

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from elbo_lab.distributions import BernoulliVector
 from elbo_lab.methods import codebook, vqvae
 from elbo_lab.models.base import Given
 from elbo_lab.models.vqvae import Quantized, VQVAEOptions
+from tests.methods.parts import assert_step_by_parts_is_that_of_the_batch
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -58,16 +60,28 @@ def flat(vectors):
     return vectors.reshape(*vectors.shape[:-2], -1)
 
 
+class Step(NamedTuple):
+    loss: np.ndarray  # [B]
+    terms: dict
+    stats: tuple  # of both levels, after the batch
+
+
+def step(method, key, params, stats) -> Step:
+    hparams = {"commitment": jnp.float32(COMMITMENT)}
+    out = method.loss(None, params, stats, BATCH, hparams)
+    new_stats, terms = method.update(key, params, stats, out.observed)
+    return Step(out.loss, out.terms | terms, new_stats)
+
+
 @functools.cache
 def tiny(kind: str):
-    """A method, params and stats, and its compiled loss with gradient."""
+    """A method, params and stats, and its compiled loss with gradient and update."""
     options = VQVAEOptions(codebook=kind, code_levels=2, restart_below=0.0)
     method = vqvae.make(linear(), options, SPEC)
     params, stats = jax.jit(method.init)(jax.random.key(0), BATCH)
 
     def loss(params, key, stats):
-        hparams = {"commitment": jnp.float32(COMMITMENT)}
-        out = method.loss(key, params, stats, BATCH, hparams)
+        out = step(method, key, params, stats)
         return jnp.sum(out.loss), out
 
     return method, params, stats, jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -112,7 +126,7 @@ def test_both_levels_are_quantized_from_the_top_and_pass_gradients_on(kind):
     for name, indices in [("perplexity_1", i_top), ("perplexity_2", i_bottom)]:
         share = np.bincount(indices.ravel(), minlength=K) / indices.size
         entropy = -sum(s * np.log(s) for s in share if s > 0)
-        close(out.terms[name], np.full(B, np.exp(entropy)))
+        close(out.terms[name], np.exp(entropy))
 
     # Straight through at both levels: the bottom's gradient reaches the top by C.
     residuals = x - p
@@ -152,6 +166,16 @@ def test_measure_encode_and_decode_have_all_levels_side_by_side():
     np.testing.assert_allclose(measured["log_px_code"], log_px, rtol=1e-6)
 
 
+@both_kinds
+def test_a_step_by_parts_is_that_of_the_batch(kind):
+    options = VQVAEOptions(codebook=kind, code_levels=2, restart_below=1.0, codebook_decay=0.0)
+    method = vqvae.make(linear(), options, SPEC)
+    _, params, stats, _ = tiny(kind)
+    hparams = {"commitment": jnp.float32(COMMITMENT)}
+    terms = assert_step_by_parts_is_that_of_the_batch(method, params, stats, BATCH, hparams)
+    assert terms["restarts_1"] + terms["restarts_2"] > 0 and terms["perplexity_2"] > 1
+
+
 @pytest.mark.slow
 def test_each_level_has_its_own_moving_averages_and_restarts():
     """One step of hard EM for each level, with codes that are far from all vectors restarted."""
@@ -165,11 +189,10 @@ def test_each_level_has_its_own_moving_averages_and_restarts():
     assert not np.allclose(codes[0], codes[1])
     options = VQVAEOptions(codebook="ema", code_levels=2, restart_below=1.0, codebook_decay=0.0)
     restarting = vqvae.make(linear(), options, SPEC)
-    hparams = {"commitment": jnp.float32(COMMITMENT)}
-    out = jax.jit(restarting.loss)(jax.random.key(2), params, stats, BATCH, hparams)
+    out = jax.jit(functools.partial(step, restarting))(jax.random.key(2), params, stats)
     for i, used in enumerate(indices):
         below = np.bincount(used.ravel(), minlength=K) / used.size < 1 / K
-        np.testing.assert_array_equal(out.terms[f"restarts_{i + 1}"], np.full(B, below.sum()))
+        assert out.terms[f"restarts_{i + 1}"] == below.sum()
 
 
 def test_the_bound_with_a_prior_of_each_level_lies_below_log_px():

@@ -214,13 +214,19 @@ def test_init_is_a_function_of_its_key(case):
     chex.assert_tree_all_finite((case.params, case.stats))
 
 
-def test_a_loss_has_a_value_and_terms_for_each_example(case):
+def test_a_loss_has_values_for_each_example_and_an_update_keeps_the_stats_shapes(case):
     loss = case.loss(jax.random.key(1), case.params, case.stats, case.batch, case.hparams)
-    assert set(loss.terms) == set(case.method.terms)
     chex.assert_shape([loss.loss, *loss.terms.values()], (6,))
-    chex.assert_type([loss.loss, *loss.terms.values()], np.float32)
-    chex.assert_trees_all_equal_shapes_and_dtypes(loss.stats, case.stats)
-    chex.assert_tree_all_finite(loss)
+    chex.assert_tree_shape_prefix(loss.observed, (6,))
+    stats, terms = case.stats, {}
+    if case.method.update is not None:
+        update = jax.jit(case.method.update)
+        stats, terms = update(jax.random.key(2), case.params, stats, loss.observed)
+    assert {*loss.terms, *terms} == set(case.method.terms)
+    chex.assert_shape(list(terms.values()), ())
+    chex.assert_type([loss.loss, *loss.terms.values(), *terms.values()], np.float32)
+    chex.assert_trees_all_equal_shapes_and_dtypes(stats, case.stats)
+    chex.assert_tree_all_finite((loss, stats, terms))
 
 
 def test_a_compiled_loss_is_the_loss(case):

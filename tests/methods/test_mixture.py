@@ -68,7 +68,8 @@ def path(kind: str, floor: float, steps: int = 12) -> tuple[Statistics, np.ndarr
     def run(stats, x):
         def step(stats, _):
             loss = method.loss(None, (), stats, Batch(x), {})
-            return loss.stats, (loss.stats, -jnp.sum(loss.loss))
+            stats, _ = method.update(None, (), stats, loss.observed)
+            return stats, (stats, -jnp.sum(loss.loss))
 
         return jax.lax.scan(step, stats, length=steps)[1]
 
@@ -240,7 +241,12 @@ def test_the_decay_is_1_minus_b_over_n_if_none_is_given():
     batch = Batch(jnp.asarray(data("full")[:15], jnp.float32))
 
     def after(method):
-        return jax.jit(lambda stats: method.loss(None, (), stats, batch, {}).stats)(stats)
+        @jax.jit
+        def step(stats):
+            observed = method.loss(None, (), stats, batch, {}).observed
+            return method.update(None, (), stats, observed)[0]
+
+        return step(stats)
 
     config = configs.make(**settings)
     given = configs.make(**settings, em_decay=0.75)

@@ -16,6 +16,7 @@ from elbo_lab.methods import codebook, vqvae
 from elbo_lab.methods.vqvae import pair_bound
 from elbo_lab.models.base import Given
 from elbo_lab.models.vqvae import CODEBOOKS, Quantized, VQVAEOptions
+from tests.methods.parts import assert_step_by_parts_is_that_of_the_batch
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -51,18 +52,25 @@ def linear() -> Quantized:
 
 
 def settings(kind: str, **changes) -> VQVAEOptions:
-    return VQVAEOptions(codebook=kind, codebook_decay=DECAY, **{"restart_below": 0.0, **changes})
+    return VQVAEOptions(codebook=kind, **{"codebook_decay": DECAY, "restart_below": 0.0, **changes})
+
+
+class Step(NamedTuple):
+    loss: np.ndarray  # [B]
+    terms: dict
+    stats: NamedTuple  # after the batch
 
 
 @functools.cache
 def tiny(kind: str):
-    """A method, params and stats, and its compiled loss with gradient."""
+    """A method, params and stats, and its compiled loss with gradient and update."""
     method = vqvae.make(linear(), settings(kind), SPEC)
     params, stats = jax.jit(method.init)(jax.random.key(0), BATCH)
 
     def mean_loss(params, key, stats):
-        out = method.loss(key, params, stats, BATCH, HPARAMS)
-        return jnp.sum(out.loss), out
+        out = method.loss(None, params, stats, BATCH, HPARAMS)
+        new_stats, terms = method.update(key, params, stats, out.observed)
+        return jnp.sum(out.loss), Step(out.loss, out.terms | terms, new_stats)
 
     return method, params, stats, jax.jit(jax.value_and_grad(mean_loss, has_aux=True))
 
@@ -245,7 +253,7 @@ def test_measure_encode_decode_and_terms_agree(kind):
     assert method.code_specs == (Spec("token", (1, M), K),)
     (_, out), _ = value_and_grad(params, jax.random.key(0), stats)
     use = codebook.codebook_use(measured["codes"], K)
-    np.testing.assert_allclose(out.terms["perplexity"], np.full(B, use.perplexity), rtol=1e-5)
+    np.testing.assert_allclose(out.terms["perplexity"], use.perplexity, rtol=1e-5)
     np.testing.assert_allclose(shown, BATCH.x - ref.residuals, rtol=1e-5)
 
 
@@ -256,7 +264,8 @@ def test_init_is_deterministic_and_jit_changes_nothing(kind):
     again = method.init(jax.random.key(0), BATCH)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), again, (params, stats))
     (_, compiled), _ = value_and_grad(params, jax.random.key(3), stats)
-    eager = method.loss(jax.random.key(3), params, stats, BATCH, HPARAMS)
+    with jax.disable_jit():
+        (_, eager), _ = value_and_grad(params, jax.random.key(3), stats)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     jax.tree.map(close, eager, compiled)
 
@@ -272,6 +281,15 @@ def test_steps_lower_the_loss(kind):
         params = jax.tree.map(lambda p, g: p - 0.02 * g, params, grads)
     assert np.all(np.isfinite(losses))
     assert losses[-1] < 0.6 * losses[0]
+
+
+@both_kinds
+def test_a_step_by_parts_is_that_of_the_batch(kind):
+    """Restarts, moving averages and perplexity need the whole batch."""
+    method = vqvae.make(linear(), settings(kind, restart_below=1.0, codebook_decay=0.0), SPEC)
+    _, params, stats, _ = tiny(kind)
+    terms = assert_step_by_parts_is_that_of_the_batch(method, params, stats, BATCH, HPARAMS)
+    assert terms["restarts"] > 0 and terms["perplexity"] > 1
 
 
 class Table(NamedTuple):

@@ -131,12 +131,13 @@ def test_training_lowers_the_loss_and_keeps_state_finite(codebook):
         params, opt_state, stats = state
 
         def mean_loss(params):
-            out = method.loss(key, params, stats, batch, {"commitment": jnp.float32(0.25)})
+            out = method.loss(None, params, stats, batch, {"commitment": jnp.float32(0.25)})
             return jnp.mean(out.loss), out
 
         grads, out = jax.grad(mean_loss, has_aux=True)(params)
+        stats, terms = method.update(key, params, stats, out.observed)
         updates, opt_state = optimizer.update(grads, opt_state)
-        return (optax.apply_updates(params, updates), opt_state, out.stats), out.terms
+        return (optax.apply_updates(params, updates), opt_state, stats), out.terms | terms
 
     keys = jax.random.split(jax.random.key(1), 60)
     state = params, optimizer.init(params), stats

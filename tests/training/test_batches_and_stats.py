@@ -44,7 +44,7 @@ def seeing(seen: list) -> Method:
         }
 
     def loss(key, params, stats, batch, hparams):
-        return Loss(params["w"] * jnp.ones(len(batch.x)), look(batch), stats)
+        return Loss(params["w"] * jnp.ones(len(batch.x)), look(batch))
 
     def measure(key, params, stats, batch):
         return look(batch) | {"stats": stats * jnp.ones(len(batch.x))}
@@ -113,18 +113,19 @@ def moving(bad: str) -> Method:
 
     def loss(key, params, stats, batch, hparams):
         ones = jnp.ones(len(batch.x))
+        terms = {"bound": ones * jnp.sum(stats["average"])}
+        return Loss(-params["w"] * ones, terms, batch.x)
+
+    def update(key, params, stats, observed):
         is_bad = stats["fails"] & (stats["count"] >= FAILS_AT)
         nan = jnp.where(is_bad, jnp.nan, 0.0)
-        terms = {"bound": ones * jnp.sum(stats["average"]), "kl": ones}
-        average = 0.5 * stats["average"] + 0.5 * jnp.mean(batch.x, axis=0)
-        if bad == "kl":
-            terms["kl"] = terms["kl"] + nan
+        average = 0.5 * stats["average"] + 0.5 * jnp.mean(observed, axis=0)
         if bad == "stats":
             average = average + nan
-        after = stats | {"count": stats["count"] + 1, "average": average}
-        return Loss(-params["w"] * ones, terms, after)
+        terms = {"kl": 1 + nan if bad == "kl" else jnp.ones(())}
+        return stats | {"count": stats["count"] + 1, "average": average}, terms
 
-    return Method(init, loss, ("bound", "kl"), None, 1, {}, None)
+    return Method(init, loss, ("bound", "kl"), None, 1, {}, None, update=update)
 
 
 def averages(x: np.ndarray, steps: int) -> np.ndarray:
@@ -192,6 +193,62 @@ def test_a_pixelcnn_trains_by_parts_of_the_batch_as_by_the_whole(monkeypatch):
     assert whole[-1].metrics["nll"] != whole[0].metrics["nll"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("codebook", "levels", "replicates"), [("ema", 1, 2), ("loss", 2, 1)], ids=["ema", "loss"]
+)
+def test_a_vqvae_trains_by_parts_of_the_batch_as_by_the_whole(codebook, levels, replicates):
+    """Its stats, restarts and perplexity are functions of the whole batch."""
+    config = configs.make(
+        model="vqvae",
+        channels=(2, 2),
+        code_levels=levels,
+        num_codes=3,
+        code_dim=2,
+        codebook=codebook,
+        codebook_decay=0.5,
+        restart_below=0.8,
+        optimizer="sgd",
+        learning_rate=0.01,
+        batch_size=4,
+        epochs=2,
+        log_every=1,
+        replicates=replicates,
+    )
+    method = methods.make(config, Spec("image", (8, 8), 2), NUMBER)
+    x = np.random.default_rng(0).integers(0, 256, (NUMBER, 64)).astype(np.uint8)
+
+    def records(gradient_batch: int | None) -> list:
+        by_parts = method._replace(gradient_batch=gradient_batch)
+        return toys.run(config, training.make_loop(config, by_parts, NUMBER), x)
+
+    by_parts, whole = records(2), records(None)
+    assert len(whole) == 6
+    for part, record in zip(by_parts, whole, strict=True):
+        toys.assert_close(part.metrics, record.metrics)
+        toys.assert_close(part.state, record.state)
+    suffix = "" if levels == 1 else "_2"
+    assert sum(np.sum(record.metrics["restarts" + suffix]) for record in whole) > 0
+    assert np.any(
+        whole[-1].metrics["perplexity" + suffix] != whole[0].metrics["perplexity" + suffix]
+    )
+    first, last = whole[0].state.params, whole[-1].state.params
+    changed = jax.tree.map(lambda a, b: np.any(a != b), first, last)
+    assert all(map(np.all, jax.tree.leaves(changed)))
+
+
+def test_parts_are_those_that_fit_the_cache():
+    spec = Spec("image", (28, 28), 2)
+
+    def parts(**options) -> int | None:
+        return methods.make(configs.make(model="vqvae", **options), spec, 60_000).gradient_batch
+
+    # The second halving of a 14 x 14 image reads 14 x 7 windows, 4 x 32 or 4 x 8 numbers each.
+    assert parts() == 2**18 // (14 * 7 * 4 * 32) == 20
+    assert parts(code_levels=2) == 20
+    assert parts(channels=(8, 16, 16)) == 2**18 // (14 * 7 * 4 * 8)
+
+
 def test_a_latent_variable_model_has_parts_where_losses_of_examples_are_independent():
     spec = Spec("image", (28, 28), 2)
 
@@ -199,4 +256,5 @@ def test_a_latent_variable_model_has_parts_where_losses_of_examples_are_independ
         return methods.make(configs.make(model="pixelvae", **options), spec, 60_000).gradient_batch
 
     assert parts() == parts(objective="iwae", k=5) == masked.CACHED // (28 * 28 * 16)
+    assert parts(objective="elbo", estimator="score", score_baseline="mean") == parts()
     assert parts(objective="beta_tcvae") is None

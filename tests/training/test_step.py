@@ -53,20 +53,33 @@ def test_the_gradient_by_parts_is_that_of_the_batch(which):
 
     def loss(key, params, stats, batch, hparams):
         value = 0.5 * jnp.square(batch.x @ params - batch.label)
-        return Loss(value, {"half_square": value}, stats)
+        return Loss(value, {"half_square": value}, observed={"x": batch.x, "y": batch.label})
+
+    def update(key, params, stats, observed):
+        """Sums weighted by the example's place in the batch, which part and order change."""
+        weights = 1 + jnp.arange(6.0)
+        return jax.tree.map(lambda leaf: weights @ leaf, observed), {"first_w": params[0]}
 
     minus_gradient = optax.with_extra_args_support(optax.scale(-1.0))
     reduce = step.BATCH_GRADIENTS[which]
-    stepper = step.Stepper(loss, minus_gradient, lambda h, _: h, reduce, gradient_batch=2)
-    params, none = jnp.asarray(w, jnp.float32), step.Failure.none(("half_square",))
-    state = step.TrainState(jnp.int32(0), params, minus_gradient.init(params), none)
+    stepper = step.Stepper(
+        loss, minus_gradient, lambda h, _: h, reduce, gradient_batch=2, update=update
+    )
+    params, none = jnp.asarray(w, jnp.float32), step.Failure.none(("half_square", "first_w"))
+    stats = {"x": jnp.zeros(2), "y": jnp.zeros(())}
+    state = step.TrainState(jnp.int32(0), params, minus_gradient.init(params), none, stats)
     batch = Batch(jnp.asarray(x, jnp.float32), label=jnp.asarray(y, jnp.float32))
     hparams = {"learning_rate": jnp.float32(1.0)}
-    after, terms = step.train_step(stepper, hparams, state, jax.random.key(0), batch)
+    keys = jax.random.split(jax.random.key(0))
+    after, terms = step.train_step(stepper, hparams, state, keys, batch)
     residual = x @ w - y
     expected = getattr(np, which)(residual[:, None] * x, axis=0)
     np.testing.assert_allclose(w - after.params, expected, rtol=1e-4)
     np.testing.assert_allclose(terms["half_square"], np.mean(0.5 * residual**2), rtol=1e-5)
+    # Stats are updated once, by the whole batch in its order and the params before the step.
+    np.testing.assert_allclose(after.stats["x"], np.arange(1, 7) @ x, rtol=1e-5)
+    np.testing.assert_array_equal(after.stats["y"], np.arange(1, 7) @ y)
+    assert terms["first_w"] == w[0]
 
 
 # The optimizer

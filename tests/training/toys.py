@@ -27,7 +27,7 @@ def method_of(init, loss, terms=("bound",)) -> Method:
     """
 
     def batch_loss(key, params, stats, batch, hparams):
-        return Loss(*loss(key, params, batch.x, hparams), stats)
+        return Loss(*loss(key, params, batch.x, hparams))
 
     def start(key, batch, mean=None):
         return init(key, mean), ()

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import flax.linen as nn
 from jax import Array
 
-from elbo_lab.models.networks.convolutions import conv2d, conv2d_transpose
+from elbo_lab.models.networks.convolutions import cached_rows, conv2d, conv2d_transpose
 from elbo_lab.models.networks.heads import Head, outputs
 from elbo_lab.models.networks.mlp import ACTIVATIONS, by_rows, dense, gaussian_outputs
 
@@ -55,6 +55,17 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     height, width = shape[:2]
     colours = shape[2] if len(shape) == 3 else 1
     return height, width, colours
+
+
+def gradient_batch(settings: ConvSettings) -> int:
+    """Images whose gradient a step on a CPU computes at once.
+
+    There a step takes three quarters of the time in parts of the batch that fit the processor's
+    cache (docs/performance.md): as many as `conv2d` takes in the largest halving of `ConvEncoder`.
+    """
+    inputs = (image_shape(settings.shape)[2], *settings.channels)
+    halvings = zip(settings.sizes, inputs, settings.channels, strict=False)
+    return min(cached_rows(size, (4, 4, c, features), 2) for size, c, features in halvings)
 
 
 class Conv(nn.Module):

@@ -94,11 +94,23 @@ def _parts(x: tuple[int, ...], kernel: tuple[int, ...], stride: int) -> int:
     """
     if jax.default_backend() != "cpu" or kernel[:2] == (1, 1):
         return 1
-    rows, height, width, channels = x
+    return number_of_parts(x[0], cached_rows(x[1:3], kernel, stride))
+
+
+def cached_rows(size: tuple[int, int], kernel: tuple[int, ...], stride: int) -> int:
+    """Rows of which `conv2d` keeps at most CACHED numbers, and at least one row.
+
+    Args:
+      size: (H, W) of the image.
+      kernel: its shape, (M, N, C, F).
+      stride: of both axes.
+    """
+    height, width = size
+    _, kernel_width, channels, features = kernel
     columns = math.ceil(width / stride)
-    outputs = math.ceil(height / stride) * columns * kernel[3]
-    side_by_side = height * columns * kernel[1] * channels
-    return number_of_parts(rows, max(1, CACHED // max(side_by_side, outputs)))
+    outputs = math.ceil(height / stride) * columns * features
+    side_by_side = height * columns * kernel_width * channels
+    return max(1, CACHED // max(side_by_side, outputs))
 
 
 def conv2d_transpose(x: Array, kernel: Array, size: tuple[int, int]) -> Array:
