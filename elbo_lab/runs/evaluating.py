@@ -224,6 +224,22 @@ def _shown(spec: data.Spec) -> str:
     return f"kind {spec.kind}, shape {spec.shape} and {levels}{above}"
 
 
+def stored_values(path: Path, settings: Settings, number: int) -> evaluation.Evaluation | None:
+    """Values of N test examples from a run's complete evaluation with these settings, the last one
+    if there are several (after the run was trained again); None if there is none.
+    """
+    wanted = files.jsonable(settings.stored())
+    for summary in sorted((path / FOLDER).glob("*/summary.json"), key=_age):
+        found = _stored(summary.parent, number)
+        if found is not None and json_files.read(summary, {}).get("settings") == wanted:
+            return found.values
+    return None
+
+
+def _age(file: Path) -> float:
+    return -file.stat().st_mtime
+
+
 def _stored(folder: Path, number: int) -> Kept | None:
     """A complete evaluation of N examples; None if it is missing, incomplete or damaged."""
     try:

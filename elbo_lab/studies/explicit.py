@@ -26,6 +26,8 @@ class System(NamedTuple):
     quantity: str  # of `quantities.QUANTITIES`: log p(x) or a lower bound of it
     flags: Texts  # of its run, besides SHARED
     codes: Texts | None = None  # of the run whose codes are its data; None: its data are images
+    # K of an evaluation of the trained run; None: the one at its end counts
+    draws: int | None = None
 
 
 # The images of all systems, binarized anew at every visit; the test images are drawn once.
@@ -45,8 +47,8 @@ _PIXELVAE = {
 }
 
 SYSTEMS: dict[str, System] = {
-    BASELINE: System("VAE, diagonal q(z|x)", "log_likelihood", _VAE),
-    "iaf": System("VAE, q(z|x) by IAF", "log_likelihood", {**_VAE, "posterior": "iaf"}),
+    BASELINE: System("VAE, diagonal q(z|x)", "log_likelihood", _VAE, draws=5000),
+    "iaf": System("VAE, q(z|x) by IAF", "log_likelihood", {**_VAE, "posterior": "iaf"}, draws=5000),
     "pixelcnn": System(
         "PixelCNN", "log_px", {**_PIXELS, "model": "pixelcnn", "layers": "5", "epochs": "7"}
     ),
@@ -88,17 +90,18 @@ def stages(name: str) -> dict[str, Texts]:
 
 
 def commands(name: str) -> list[str]:
-    """The command lines of a system's runs, which resume them and end at once if they are complete.
+    """The command lines of a system's runs, which resume them and end at once if they are complete,
+    and of the evaluation after them.
 
     Flags of where the data lie (`--manual_dir`) are left out.
     """
-    return [
-        shlex.join(
-            [
-                *("python", "-m", "experiments.run"),
-                *(f"--{flag}={text}" for flag, text in flags.items()),
-                f"--workdir={RUNS}/{run}",
-            ]
-        )
+    lines = [
+        ["run", *(f"--{flag}={text}" for flag, text in flags.items()), f"--workdir={RUNS}/{run}"]
         for run, flags in stages(name).items()
+    ]
+    draws = SYSTEMS[name].draws
+    if draws is not None:
+        lines.append(["evaluate", f"--run={RUNS}/{name}", f"--eval_k={draws}"])
+    return [
+        shlex.join(("python", "-m", f"experiments.{script}", *flags)) for script, *flags in lines
     ]

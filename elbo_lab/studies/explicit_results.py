@@ -15,7 +15,8 @@ from elbo_lab.errors import UserError
 from elbo_lab.evaluation import comparison, quantities
 from elbo_lab.reports import documents, html_page, tables
 from elbo_lab.reports.sweep_cells import NOT_APPLICABLE
-from elbo_lab.runs import completing, run_files, rundir
+from elbo_lab.runs import completing, evaluating, run_files, rundir
+from elbo_lab.runs.instruments import Settings
 from elbo_lab.studies import explicit, published, stored_results
 from elbo_lab.studies.published import Likelihood
 from elbo_lab.studies.study import Texts
@@ -58,7 +59,7 @@ _RESULT = ("nll", "standard_error", "difference", "commands", "steps")
 def row_of_runs(
     name: str, folder: Path, config_of: Callable[[Texts], Config]
 ) -> dict[str, Any] | None:
-    """The row of a system by its runs; None if one of them is not complete.
+    """The row of a system by its runs; None if one of them, or the evaluation, is not complete.
 
     Args:
       name: of the system.
@@ -76,13 +77,17 @@ def row_of_runs(
     for run, summary in summaries.items():
         _check(folder / run, summary, configurations[run])
     config, last = configurations[name], summaries[name]
-    nll = -_values(name, folder, last)
+    values = _values(name, folder, last)
+    if values is None:
+        return None
+    nll = -values
+    draws = {} if system.draws is None else {"eval_k": system.draws}
     quantity = quantities.QUANTITIES[system.quantity]
     row = {
         "system": name,
         "nll": float(nll.mean()),
         "standard_error": float(nll.std(ddof=1) / np.sqrt(len(nll))),
-        "symbol": quantities.symbol(quantity, configs.to_dict(config)),
+        "symbol": quantities.symbol(quantity, configs.to_dict(config) | draws),
         "direction": quantity.direction,
         "test_images": len(nll),
         "seed": config.seed,
@@ -115,10 +120,17 @@ def _check(path: Path, summary: Mapping[str, Any], config: Config) -> None:
         raise UserError(f"{path} diverged; its row cannot be made.")
 
 
-def _values(name: str, folder: Path, summary: dict[str, Any]) -> np.ndarray:
-    """The log-likelihood, or its bound, of each test image [N], nats."""
-    evaluation = completing.stored_evaluations(folder / name, summary)[0]
-    return evaluation[explicit.SYSTEMS[name].quantity].astype(np.float64)
+def _values(name: str, folder: Path, summary: dict[str, Any]) -> np.ndarray | None:
+    """The log-likelihood, or its bound, of each test image [N], nats; None if the run still has to
+    be evaluated by the system's number of draws.
+    """
+    system, path = explicit.SYSTEMS[name], folder / name
+    if system.draws is None:
+        evaluation = completing.stored_evaluations(path, summary)[0]
+    else:
+        number = summary["data"]["test_images"]
+        evaluation = evaluating.stored_values(path, Settings(eval_k=system.draws), number)
+    return None if evaluation is None else evaluation[system.quantity].astype(np.float64)
 
 
 def _difference(name: str, nll: np.ndarray, folder: Path) -> dict[str, Any] | None:
@@ -129,8 +141,10 @@ def _difference(name: str, nll: np.ndarray, folder: Path) -> dict[str, Any] | No
     baseline = folder / explicit.BASELINE
     if name == explicit.BASELINE or not completing.is_complete(baseline):
         return None
-    other = -_values(explicit.BASELINE, folder, run_files.read_summary(baseline))
-    return comparison.difference({0: nll}, {0: other}, html_page.LEVEL)._asdict()
+    other = _values(explicit.BASELINE, folder, run_files.read_summary(baseline))
+    if other is None:
+        return None
+    return comparison.difference({0: nll}, {0: -other}, html_page.LEVEL)._asdict()
 
 
 def write(folder: Path, row: dict[str, Any]) -> None:

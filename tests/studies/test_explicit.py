@@ -14,7 +14,8 @@ from elbo_lab.cli.run_flags import config_of
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import write_evaluations
 from elbo_lab.reports.tables import Result
-from elbo_lab.runs import run_files, rundir
+from elbo_lab.runs import evaluating, run_files, rundir
+from elbo_lab.runs.instruments import Settings
 from elbo_lab.studies import explicit, explicit_results, published
 from tools import make_explicit_rows
 
@@ -24,7 +25,7 @@ SECONDS = 100.0
 
 def write_run(path, config, values):
     """Writes what a row needs of a complete run: its summary, and values of each test image."""
-    path.mkdir(parents=True)
+    path.mkdir(parents=True, exist_ok=True)
     write_evaluations(path / rundir.EVALUATION, {0: values})
     timing = [
         Result(run_files.WALL_TIME, "", SECONDS, unit="s")._asdict(),
@@ -46,6 +47,17 @@ def write_run(path, config, values):
     (path / rundir.SUMMARY).write_text(json.dumps(summary))
 
 
+def write_evaluation(path, draws, values):
+    """Writes evaluations of a run by a number of draws, and by twice as many with other values."""
+    for name, number, shift in (("twice", 2 * draws, 9.0), ("wanted", draws, 0.0)):
+        folder = path / evaluating.FOLDER / name
+        folder.mkdir(parents=True)
+        shifted = {quantity: array + shift for quantity, array in values.items()}
+        write_evaluations(folder / rundir.EVALUATION, {0: shifted})
+        summary = {"results": [], "settings": Settings(eval_k=number).stored()}
+        (folder / rundir.SUMMARY).write_text(json.dumps(summary))
+
+
 @pytest.fixture
 def made(tmp_path):
     """A folder with complete runs of all systems, and the log-likelihoods of each."""
@@ -55,6 +67,9 @@ def made(tmp_path):
         for run, flags in explicit.stages(name).items():
             config = grid_flags.checked(flags)
             measured = {"log_px_code": values[name]} if run != name else {}
+            if system.draws is not None:
+                measured = {system.quantity: values[name] - 1.0}  # of the run's fewer draws
+                write_evaluation(tmp_path / run, system.draws, {system.quantity: values[name]})
             write_run(tmp_path / run, config, measured or {system.quantity: values[name]})
     return tmp_path, values
 
@@ -65,9 +80,12 @@ def row_of(name, folder):
 
 @pytest.mark.parametrize("name", explicit.SYSTEMS)
 def test_every_command_describes_the_run_that_its_row_is_checked_against(name):
-    for line, (run, flags) in zip(
-        explicit.commands(name), explicit.stages(name).items(), strict=True
-    ):
+    lines, draws = explicit.commands(name), explicit.SYSTEMS[name].draws
+    if draws is not None:
+        assert lines.pop() == (
+            f"python -m experiments.evaluate --run={explicit.RUNS}/{name} --eval_k={draws}"
+        )
+    for line, (run, flags) in zip(lines, explicit.stages(name).items(), strict=True):
         *start, workdir = line.split()
         assert start[:3] == ["python", "-m", "experiments.run"]
         assert workdir == f"--workdir={explicit.RUNS}/{run}"
@@ -101,7 +119,8 @@ def test_rows_have_the_numbers_of_their_runs(made):
         shown = [row["difference"][end] for end in ("mean", "low", "high")]
         assert shown == pytest.approx(expected)
     assert (rows["pixelcnn"]["symbol"], rows["pixelcnn"]["direction"]) == ("log p(x)", "exact")
-    assert rows["vae"]["symbol"] == f"L_{rows['vae']['config']['eval_k']}"
+    assert rows["vae"]["symbol"] == f"L_{explicit.SYSTEMS['vae'].draws}"
+    assert rows["vlae"]["symbol"] == f"L_{rows['vlae']['config']['eval_k']}"
     both = rows["vqvae"]
     assert both["training_seconds"] == [SECONDS] * 2 and both["steps"] == [1200] * 2
     assert both["direction"] == "lower bound" and len(both["passes"]) == 2
@@ -112,6 +131,13 @@ def test_a_system_without_all_of_its_runs_has_no_row(made, tmp_path):
     (folder / "vqvae-codes" / rundir.SUMMARY).unlink()
     assert row_of("vqvae", folder) is None
     (folder / "vae" / rundir.SUMMARY).unlink()
+    assert row_of("vae", folder) is None
+    assert "difference" not in row_of("iaf", folder)
+
+
+def test_a_system_that_is_not_evaluated_by_its_draws_has_no_row(made):
+    folder, _ = made
+    (folder / "vae" / evaluating.FOLDER / "wanted" / rundir.SUMMARY).unlink()
     assert row_of("vae", folder) is None
     assert "difference" not in row_of("iaf", folder)
 
