@@ -6,11 +6,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.cli import forking
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 AT_START = REPOSITORY / "tests" / "cli" / "at_start"
@@ -40,27 +42,27 @@ TIMEOUT = 600.0
 
 
 class CommandLine:
-    """Starts `python -m experiments.run`, or another script with the same flags, with tiny sizes,
-    images of its own and a common cache.
+    """Starts `python -m experiments.run`, or another module with the same flags, with tiny sizes
+    and images of its own. Command lines of the same optimization level share a compilation cache.
     """
 
-    def __init__(self, folder: Path, script: str = "run", quick: bool = False):
-        self.script, self.folder, self.data = script, folder, folder / "blobs.npz"
+    def __init__(self, folder: Path, module: str = "experiments.run", quick: bool = False):
+        self.module, self.folder, self.data = module, folder, folder / "blobs.npz"
+        # Each pytest worker has its own parent folder: JAX's writes to a cache are not atomic.
+        self.cache = folder.parent / ("quick_cache" if quick else "cache")
         self.environment = {**os.environ, "JAX_PLATFORMS": "cpu", **(QUICK if quick else {})}
         np.savez(self.data, **images(np.random.default_rng(0)))
 
+    def arguments(self, *flags: str) -> list[str]:
+        """The arguments of the command line; `flags` come last."""
+        common = (f"--dataset={self.data}", f"--compilation_cache_dir={self.cache}")
+        return [*SIZES, *common, *flags]
+
     def start(self, *flags: str, largest_file: int | None = None, **options) -> subprocess.Popen:
         """Starts the script; `largest_file` limits the size of files, in bytes."""
-        command = [
-            sys.executable,
-            "-m",
-            f"experiments.{self.script}",
-            *SIZES,
-            f"--dataset={self.data}",
-        ]
+        command = [sys.executable, "-m", self.module, *self.arguments(*flags)]
         if largest_file is not None:
             command = [sys.executable, "-c", LIMITED, str(largest_file), *command]
-        command += [f"--compilation_cache_dir={self.folder / 'cache'}", *flags]
         return subprocess.Popen(
             command,
             **{
@@ -84,12 +86,20 @@ class CommandLine:
     def refused(self, *flags: str, **options) -> str:
         """Runs a command that must end with status 2; returns the one sentence that it prints."""
         done = self.run(*flags, status=2, **options)
-        assert done.stdout == ""
-        lines = done.stderr.splitlines()
-        assert len(lines) == 1, done.stderr
-        assert lines[0].startswith("Error: ")
-        assert lines[0][-1] in ".)"
-        return lines[0].removeprefix("Error: ")
+        return sentence_of(str(done.returncode), done.stdout, done.stderr)
+
+    def outputs(
+        self, commands: dict[str, Sequence[str]], folder: Path
+    ) -> dict[str, tuple[str, str, str]]:
+        """Runs commands by forks of one process; see `forking.run_all`.
+
+        Args:
+          commands: name -> flags.
+          folder: for the output of the commands.
+        """
+        package, _, script = self.module.rpartition(".")
+        filled = {name: [script, *self.arguments(*flags)] for name, flags in commands.items()}
+        return forking.run_all(filled, folder, self.environment, package)
 
     def signalling(
         self, point: str, number: int, to: str | int = "itself", nth: int = 1
@@ -125,12 +135,22 @@ class CommandLine:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+def sentence_of(status: str, out: str, err: str) -> str:
+    """Checks that a command was refused; returns the one sentence that it printed."""
+    assert (status, out) == ("2", ""), err
+    lines = err.splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("Error: ")
+    assert lines[0][-1] in ".)"
+    return lines[0].removeprefix("Error: ")
+
+
 def command(
     cli: CommandLine, script: str, *flags: str, status: int = 0
 ) -> subprocess.CompletedProcess:
     """Runs a script whose flags are not those of `experiments.run`; checks its exit status."""
     line = [sys.executable, "-m", f"experiments.{script}", *flags]
-    line += [f"--compilation_cache_dir={cli.folder / 'cache'}"]
+    line += [f"--compilation_cache_dir={cli.cache}"]
     options = {"capture_output": True, "text": True, "timeout": TIMEOUT}
     done = subprocess.run(line, cwd=REPOSITORY, env=cli.environment, **options)
     assert done.returncode == status, done.stderr
@@ -207,12 +227,17 @@ def quick(tmp_path_factory) -> CommandLine:
 
 @pytest.fixture(scope="session")
 def sweeping(tmp_path_factory) -> CommandLine:
-    return CommandLine(tmp_path_factory.mktemp("sweeps"), "sweep")
+    return CommandLine(tmp_path_factory.mktemp("sweeps"), "experiments.sweep")
 
 
 @pytest.fixture(scope="session")
 def quick_sweeping(tmp_path_factory) -> CommandLine:
-    return CommandLine(tmp_path_factory.mktemp("quick_sweeps"), "sweep", quick=True)
+    return CommandLine(tmp_path_factory.mktemp("quick_sweeps"), "experiments.sweep", quick=True)
+
+
+@pytest.fixture(scope="session")
+def studying(tmp_path_factory) -> CommandLine:
+    return CommandLine(tmp_path_factory.mktemp("studies"), "experiments.study", quick=True)
 
 
 @pytest.fixture(scope="session")

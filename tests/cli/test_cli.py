@@ -14,6 +14,7 @@ import pytest
 from elbo_lab import configs
 from elbo_lab.configs import Config
 from elbo_lab.objective_options import OBJECTIVE_OPTIONS
+from tests.cli.conftest import sentence_of
 
 FIGURES = ["active_units.png", "learning_curves.png", "reconstructions.png", "samples.png"]
 RESULTS = {
@@ -190,14 +191,31 @@ SLOW = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("flags", "words"), QUICK + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
-)
+@pytest.mark.parametrize(("flags", "words"), QUICK)
 def test_wrong_flags(cli, tmp_path, flags, words):
     message = cli.refused(f"--workdir={tmp_path / 'run'}", *flags.split())
     for word in words:
         assert word in message
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def refused(cli, tmp_path_factory) -> dict[str, tuple[str, str, str]]:
+    """Flags -> exit status, standard output and standard error."""
+    folder = tmp_path_factory.mktemp("wrong_flags")
+    workdir = f"--workdir={folder / 'run'}"
+    commands = {str(number): (workdir, *flags.split()) for number, (flags, _) in enumerate(SLOW)}
+    outputs = cli.outputs(commands, folder)
+    assert not (folder / "run").exists()
+    return {flags: output for (flags, _), output in zip(SLOW, outputs.values(), strict=True)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("flags", "words"), SLOW)
+def test_more_wrong_flags(refused, flags, words):
+    message = sentence_of(*refused[flags])
+    for word in words:
+        assert word in message
 
 
 @pytest.mark.parametrize(

@@ -88,19 +88,21 @@ def test_the_bottom_is_evaluated_as_its_run_did(quick, chain):
         np.testing.assert_allclose(values[name], own[name], rtol=1e-5, atol=1e-5)
 
 
-def test_the_bottom_stopped_and_resumed_is_never_having_stopped(cli, read, tmp_path):
-    cli.run(f"--workdir={tmp_path / 'vqvae'}", *LEVELS, *SHORT)
-    dataset = f"--dataset=codes:{tmp_path / 'vqvae'}"
-    cli.run(f"--workdir={tmp_path / 'top'}", dataset, *PIXELCNN, *SHORT)
-    flags = (f"--dataset=codes:{tmp_path / 'top'}", *PIXELCNN, "--tensorboard=false")
+def test_the_bottom_stopped_and_resumed_is_never_having_stopped(cli, read, chain, tmp_path):
+    flags = (f"--dataset=codes:{chain / 'top'}", *PIXELCNN, "--tensorboard=false")
     never, path = tmp_path / "never", tmp_path / "stopped"
+    remove_codes(chain)  # which `quick` made
     cli.run(f"--workdir={never}", *flags)
     done = cli.interrupted("step_00000036", signal.SIGTERM, f"--workdir={path}", *flags)
     assert done.returncode == 128 + signal.SIGTERM
-    for name in ("vqvae", "top"):
-        shutil.rmtree(tmp_path / name / derived.FOLDER)  # made again, to the same codes
+    remove_codes(chain)  # made again, to the same codes
     cli.run(f"--workdir={path}", *flags)
     assert read["outcome"](path) == read["outcome"](never)
+
+
+def remove_codes(chain) -> None:
+    for name in ("vqvae", "top"):
+        shutil.rmtree(chain / name / derived.FOLDER)
 
 
 # name -> the command, and its whole message

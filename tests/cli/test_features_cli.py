@@ -11,14 +11,8 @@ from scipy.special import logsumexp
 
 import elbo_lab
 from elbo_lab.studies.feature_analysis import METHODS
-from tests.cli.conftest import CommandLine
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def studying(tmp_path_factory) -> CommandLine:
-    return CommandLine(tmp_path_factory.mktemp("features"), "study", quick=True)
 
 
 def test_a_study_that_was_killed_while_it_probed_goes_on(studying, read, tmp_path):

@@ -10,29 +10,30 @@ import time
 import numpy as np
 import pytest
 
-from tests.cli import tiny_study
-from tests.cli.conftest import QUICK, REPOSITORY, images
+from tests.cli import forking, tiny_study
+from tests.cli.conftest import REPOSITORY, sentence_of
 
 pytestmark = pytest.mark.slow
 TIMEOUT = 300.0  # seconds
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """A function that starts the study in its folder, which is its attribute."""
-    folder = tmp_path_factory.mktemp("halving")
-    np.savez(folder / "blobs.npz", **images(np.random.default_rng(0)))
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("halving")
 
-    def start_study(*flags: str):
-        command = [sys.executable, "-m", "tests.cli.tiny_study"]
-        command += [f"--dataset=training:{folder / 'blobs.npz'}", f"--workdir={folder / 'study'}"]
-        command += [f"--results_dir={folder}", f"--compilation_cache_dir={folder / 'cache'}"]
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", **QUICK}
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen([*command, *flags], cwd=REPOSITORY, env=environment, **streams)
 
-    start_study.folder = folder
-    return start_study
+def arguments(quick, folder) -> list[str]:
+    return [
+        *(f"--dataset=training:{quick.data}", f"--workdir={folder / 'study'}"),
+        *(f"--results_dir={folder}", f"--compilation_cache_dir={quick.cache}"),
+    ]
+
+
+def start(quick, folder) -> subprocess.Popen:
+    """Starts the study in the folder."""
+    command = [sys.executable, "-m", "tests.cli.tiny_study", *arguments(quick, folder)]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=REPOSITORY, env=quick.environment, **streams)
 
 
 def means(rung) -> dict[str, float]:
@@ -48,9 +49,9 @@ def means(rung) -> dict[str, float]:
     return values
 
 
-def test_a_stopped_study_goes_on_and_eliminates_the_worst(start):
-    study = start.folder / "study"
-    with start() as process:
+def test_a_stopped_study_goes_on_and_eliminates_the_worst(quick, folder):
+    study = folder / "study"
+    with start(quick, folder) as process:
         deadline = time.monotonic() + TIMEOUT
         while not list(study.glob("rung1/runs/*/metrics.jsonl")):
             assert process.poll() is None and time.monotonic() < deadline
@@ -60,13 +61,13 @@ def test_a_stopped_study_goes_on_and_eliminates_the_worst(start):
     assert process.returncode == 130 and "The same command goes on" in err, err
     assert "Traceback" not in err and "not yet" in out
     stopped = json.loads((study / "study.json").read_text())
-    assert not stopped["complete"] and not (start.folder / "tiny.json").exists()
+    assert not stopped["complete"] and not (folder / "tiny.json").exists()
     assert not (study / "rung2").exists()
 
-    with start() as process:
+    with start(quick, folder) as process:
         out, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0 and "Traceback" not in err, err
-    content = json.loads((start.folder / "tiny.json").read_text())
+    content = json.loads((folder / "tiny.json").read_text())
     assert content["complete"] and "workdir" not in content["command"]
     if hasattr(os, "sched_setaffinity"):
         assert content["devices"] == ["cpu, 1 core"]
@@ -93,20 +94,17 @@ def test_a_stopped_study_goes_on_and_eliminates_the_worst(start):
     assert tiny_study.STUDY.question in (study / "report.html").read_text()
 
 
-@pytest.mark.parametrize(
-    ("flag", "sentence"),
-    [
-        ("--epochs=3", "--epochs follows from the rungs of the study tiny"),
-        ("--learning_rate=0.1", "--learning_rate differs between the cells of the study tiny"),
-        ("--dataset=mnist_small", "--dataset must begin with training: in the study tiny"),
-        ("--budget=0", "--budget must be above 0 and at most 1000; got 0.0."),
-        ("--batch_size=0,1", "--batch_size takes one value in a study; got '0,1'."),
-        ("--workdir={folder}", "is not empty and not the folder of a study with rungs"),
-    ],
-)
-def test_refusals(start, flag, sentence):
-    with start(flag.format(folder=start.folder)) as process:
-        out, err = process.communicate(timeout=TIMEOUT)
-    lines = err.splitlines()
-    assert process.returncode == 2 and out == "" and len(lines) == 1, err
-    assert lines[0].startswith("Error: ") and sentence in lines[0]
+def test_refusals_are_one_sentence(quick, folder, tmp_path):
+    cases = {
+        "--epochs=3": "--epochs follows from the rungs of the study tiny",
+        "--learning_rate=0.1": "--learning_rate differs between the cells of the study tiny",
+        "--dataset=mnist_small": "--dataset must begin with training: in the study tiny",
+        "--budget=0": "--budget must be above 0 and at most 1000; got 0.0.",
+        "--batch_size=0,1": "--batch_size takes one value in a study; got '0,1'.",
+        f"--workdir={quick.folder}": "is not empty and not the folder of a study with rungs",
+    }
+    common = ["tiny_study", *arguments(quick, folder)]
+    commands = {str(number): [*common, flag] for number, flag in enumerate(cases)}
+    outputs = forking.run_all(commands, tmp_path, quick.environment, "tests.cli")
+    for output, words in zip(outputs.values(), cases.values(), strict=True):
+        assert words in sentence_of(*output)

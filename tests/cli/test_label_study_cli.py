@@ -8,14 +8,8 @@ import pytest
 from scipy.special import logsumexp
 
 from elbo_lab.studies.labels import MODELS
-from tests.cli.conftest import CommandLine
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def studying(tmp_path_factory) -> CommandLine:
-    return CommandLine(tmp_path_factory.mktemp("labels"), "study", quick=True)
 
 
 def test_a_study_that_was_killed_while_it_classified_goes_on(studying, read, tmp_path):

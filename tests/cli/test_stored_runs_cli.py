@@ -232,11 +232,11 @@ def test_codes_are_encoded_once(quick, runs):
     assert file.read_bytes() == content
 
 
-def test_stage_two_stopped_and_resumed_is_never_having_stopped(cli, read, tmp_path):
-    vqvae = tmp_path / "vqvae"
-    cli.run(f"--workdir={vqvae}", *VQVAE, *SHORT)
+def test_stage_two_stopped_and_resumed_is_never_having_stopped(cli, read, runs, tmp_path):
+    vqvae = runs / "vqvae"
     flags = (f"--dataset=codes:{vqvae}", *PIXELCNN, "--probe_every=18", "--tensorboard=false")
     never, path = tmp_path / "never", tmp_path / "stopped"
+    shutil.rmtree(vqvae / derived.FOLDER)  # which `quick` made
     cli.run(f"--workdir={never}", *flags)
     done = cli.interrupted("step_00000036", signal.SIGTERM, f"--workdir={path}", *flags)
     assert done.returncode == 128 + signal.SIGTERM

@@ -161,7 +161,7 @@ def outputs(quick, places) -> dict[str, tuple[str, str, str]]:
     folder = quick.folder / "outputs_of_texts"
     folder.mkdir()
     commands = COMMANDS | {name: words for name, (words, _) in REFUSED.items()}
-    cache = f"--compilation_cache_dir={quick.folder / 'cache'}"
+    cache = f"--compilation_cache_dir={quick.cache}"
     filled = {
         name: [*(word.format(**places) for word in words), cache]
         for name, words in commands.items()
