@@ -36,7 +36,13 @@ def objective_of(case):
     return functools.partial(losses.OBJECTIVES[case.split(",")[0]], num_samples=K, **CASES[case])
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        case if case in ("free_bits", "info_vae") else pytest.param(case, marks=pytest.mark.slow)
+        for case in CASES
+    ],
+)
 def test_means_of_value_and_gradient_are_those_of_the_closed_form(case):
     """The same draws with both KLs: only the error of the estimated KL is left to average out."""
 

@@ -359,7 +359,14 @@ def trained(name: str) -> tuple[Case, list]:
     return case, records
 
 
-@pytest.mark.parametrize("name", NAMES)
+# The networks of these two compile for the longest.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in ("pixelcnn", "vqvae") else name
+        for name in NAMES
+    ],
+)
 def test_training_lowers_the_loss_of_one_batch_and_its_state_can_be_stored(name, tmp_path):
     case, records = trained(name)
     assert all(int(record.failed_at) < 0 for record in records)
