@@ -149,7 +149,7 @@ def test_changed_data_are_refused(tmp_path):
     claim(tmp_path, Config(dataset="faces.npz"))
     message = refusal(tmp_path, Config(dataset="faces.npz"), data="4567")
     assert "the examples of faces.npz have changed" in message
-    # Of another data set the name alone is said: its examples did not change, nor was its run
+    # The name alone is said of another data set: its examples did not change, nor was its run
     # trained again.
     message = refusal(tmp_path, Config(dataset="codes:runs/a"), data="4567-89")
     assert message.endswith("fields: dataset: 'codes:runs/a' here, 'faces.npz' there.")
