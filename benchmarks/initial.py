@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from elbo_lab import configs, methods
 from elbo_lab.data import Batch, Spec
-from elbo_lab.training.loop import RUN_ONCE
+from elbo_lab.devices.setup import RUN_ONCE
 
 SPEC, ROWS = Spec("image", (28, 28), 2), 250
 MODELS = ("mlp", "conv", "sbn", "pixelcnn", "pixelrnn", "pixelvae", "vqvae")

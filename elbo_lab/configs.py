@@ -261,9 +261,7 @@ def non_defaults(config: Config) -> dict[str, Any]:
     )
     defaults["objective"] = MODELS[config.model].objective
     defaults["optimizer"] = Config.optimizer
-    different = {
-        name: value for name, value in all_values(config).items() if value != defaults[name]
-    }
+    different = {n: v for n, v in all_values(config).items() if v != defaults[n]}
     return {"model": config.model} | different
 
 

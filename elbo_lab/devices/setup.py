@@ -22,6 +22,10 @@ PACKAGES = {
 _GENERATION = {"family": "cpu family", "model": "model"}
 # Vector instructions, the widest first: the flag of /proc/cpuinfo -> their name.
 _VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX"}
+# Compiler options of a program that a CPU runs once. The initial parameters of networks with many
+# kernels take seconds to compile, since each shape has a generator of its own; without the second
+# half of LLVM's optimizations a third of that, and the numbers are the same to the last bit.
+RUN_ONCE = {"xla_backend_optimization_level": 1}
 
 
 class Placement(NamedTuple):

@@ -19,7 +19,7 @@ from jax import Array
 from elbo_lab.configs import Config
 from elbo_lab.data import binarization, streaming
 from elbo_lab.data.dataset import Batch
-from elbo_lab.devices import sharding
+from elbo_lab.devices import setup, sharding
 from elbo_lab.keys import INITIALIZATION, PERMUTATIONS, STEPS, keys_of_seeds, stream_key
 from elbo_lab.methods.base import Method
 from elbo_lab.training import hyper, optimizer
@@ -37,11 +37,6 @@ from elbo_lab.training.step import (
 
 # Examples that are binarized together, from one step or several: their random bits fit the cache.
 BINARIZED_TOGETHER = 320
-
-# Compiler options of a program that a CPU runs once. The initial parameters of networks with many
-# kernels take seconds to compile, since each shape has a generator of its own; without the second
-# half of LLVM's optimizations a third of that, and the numbers are the same to the last bit.
-RUN_ONCE = {"xla_backend_optimization_level": 1}
 
 
 class Record(NamedTuple):
@@ -155,21 +150,20 @@ def _init_functions(
         states = sharding.over_replicates(replicates, init_one, mesh)(base_keys, start)
         return states._replace(step=jnp.int32(0))
 
-    options = RUN_ONCE if jax.default_backend() == "cpu" else None
+    def placed(base_keys: Array, batch: Batch, mean: Array | None = None) -> tuple[Any, Any]:
+        start = batch, None if mean is None else jnp.asarray(mean, jnp.float32)
+        keys_spec = sharding.replicates_spec(replicates)
+        return sharding.place(base_keys, mesh, keys_spec), sharding.place(start, mesh, jax.P())
+
+    options = setup.RUN_ONCE if jax.default_backend() == "cpu" else None
     compiled = jax.jit(init_all, compiler_options=options)
 
-    def init(
-        base_keys: Array, batch: Batch, mean: Array | None = None, start_all: Any = compiled
-    ) -> TrainState:
-        start = batch, None if mean is None else jnp.asarray(mean, jnp.float32)
-        return start_all(
-            sharding.place(base_keys, mesh, sharding.replicates_spec(replicates)),
-            sharding.place(start, mesh, jax.P()),
-        )
+    def init(*args: Any) -> TrainState:
+        return compiled(*placed(*args))
 
     def shapes(*args: Any) -> TrainState:
         # A function that is compiled with options of its own cannot be traced within another.
-        return jax.eval_shape(functools.partial(init, start_all=init_all), *args)
+        return jax.eval_shape(lambda *args: init_all(*placed(*args)), *args)
 
     return init, shapes
 
