@@ -116,7 +116,8 @@ def test_a_killed_sweep_goes_on_to_the_same_bits_in_a_larger_grid(
     sweeping, fresh_sweep, read, tmp_path
 ):
     flags = (f"--workdir={tmp_path}", *GRID)
-    done = sweeping.interrupted("step_00000024", signal.SIGKILL, *flags, to="parent")
+    # The second group to come this far sends the signal, so that both have begun.
+    done = sweeping.interrupted("step_00000024", signal.SIGKILL, *flags, to="parent", nth=2)
     assert done.returncode == -signal.SIGKILL, done.stderr
     sweeping.run(*flags, "--replicates=3")
     resumed = outcomes(read, tmp_path)

@@ -133,7 +133,7 @@ def test_the_draws_of_the_evaluation_are_bounded():
 @pytest.mark.slow
 def test_draws_of_an_autoregressive_decoder_are_counted():
     """Its largest result of a product: the features of z, 16 for each pixel of each draw."""
-    config = configs.resolved(configs.make(model="pixelvae", k=4000))
+    config = configs.resolved(configs.make(model="pixelvae", k=4000, eval_k=4000))
     rows = 4000 * config.batch_size
     message = refusal(config, 32 * rows * PIXELS)
     assert message.startswith("--k=4000 is too large: an array of one step, of 4,000 draws")
