@@ -34,8 +34,6 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 os.execv(sys.argv[2], sys.argv[2:])
 """
 STEPS = 120  # 20 passes over 60 images in batches of 10
-# Compiles with few optimizations, in a third of the time; see the fixture `quick`.
-QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 # Seconds after which a process counts as hanging. A run of five seconds can take minutes while a
 # machine does much other work.
 TIMEOUT = 600.0
@@ -43,14 +41,16 @@ TIMEOUT = 600.0
 
 class CommandLine:
     """Starts `python -m experiments.run`, or another module with the same flags, with tiny sizes
-    and images of its own. Command lines of the same optimization level share a compilation cache.
+    and images of its own. All command lines share a compilation cache, and compile with few
+    optimizations, in a third of the time.
     """
 
-    def __init__(self, folder: Path, module: str = "experiments.run", quick: bool = False):
+    def __init__(self, folder: Path, module: str = "experiments.run"):
         self.module, self.folder, self.data = module, folder, folder / "blobs.npz"
         # Each pytest worker has its own parent folder: JAX's writes to a cache are not atomic.
-        self.cache = folder.parent / ("quick_cache" if quick else "cache")
-        self.environment = {**os.environ, "JAX_PLATFORMS": "cpu", **(QUICK if quick else {})}
+        self.cache = folder.parent / "cache"
+        quick = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+        self.environment = {**os.environ, **quick}
         np.savez(self.data, **images(np.random.default_rng(0)))
 
     def arguments(self, *flags: str) -> list[str]:
@@ -220,24 +220,13 @@ def cli(tmp_path_factory) -> CommandLine:
 
 
 @pytest.fixture(scope="session")
-def quick(tmp_path_factory) -> CommandLine:
-    """Compiles with few optimizations, for tests that do not compare bits of two programs."""
-    return CommandLine(tmp_path_factory.mktemp("quick"), quick=True)
-
-
-@pytest.fixture(scope="session")
 def sweeping(tmp_path_factory) -> CommandLine:
     return CommandLine(tmp_path_factory.mktemp("sweeps"), "experiments.sweep")
 
 
 @pytest.fixture(scope="session")
-def quick_sweeping(tmp_path_factory) -> CommandLine:
-    return CommandLine(tmp_path_factory.mktemp("quick_sweeps"), "experiments.sweep", quick=True)
-
-
-@pytest.fixture(scope="session")
 def studying(tmp_path_factory) -> CommandLine:
-    return CommandLine(tmp_path_factory.mktemp("studies"), "experiments.study", quick=True)
+    return CommandLine(tmp_path_factory.mktemp("studies"), "experiments.study")
 
 
 @pytest.fixture(scope="session")

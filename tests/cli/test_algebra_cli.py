@@ -21,10 +21,10 @@ KINDS = ("elbo", "piwae", "rws", "sumo", "free_bits_batch", "wake_sleep")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", KINDS)
-def test_objectives_train_and_report(quick, tmp_path, objective):
+def test_objectives_train_and_report(cli, tmp_path, objective):
     path = tmp_path / "run"
     flags = [f"--objective={objective}", f"--workdir={path}", *NEEDED.get(objective, [])]
-    done = quick.run(*flags, *ONE_PASS)
+    done = cli.run(*flags, *ONE_PASS)
     stored = config_of(path)
     assert stored["objective"] == objective
     # The table wraps long lines.
@@ -34,20 +34,20 @@ def test_objectives_train_and_report(quick, tmp_path, objective):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["vimco", "wake_dreg"])
-def test_estimators_train_two_layers(quick, tmp_path, estimator):
+def test_estimators_train_two_layers(cli, tmp_path, estimator):
     path = tmp_path / "run"
     flags = [f"--estimator={estimator}", "--latent_dims=3,2", f"--workdir={path}"]
-    done = quick.run(*flags, *ONE_PASS)
+    done = cli.run(*flags, *ONE_PASS)
     assert f"iwae, k = 5, {estimator} estimator" in done.stdout
 
 
 @pytest.mark.slow
-def test_a_hyper_parameter_follows_its_course(quick, tmp_path):
+def test_a_hyper_parameter_follows_its_course(cli, tmp_path):
     # log_every=6 is one epoch; the mean of beta * KL rises with beta.
     course = "linear:0:50:120"
     path = tmp_path / "run"
     flags = ["--objective=beta_vae", f"--beta={course}", f"--workdir={path}"]
-    done = quick.run(*flags, "--tensorboard=false")
+    done = cli.run(*flags, "--tensorboard=false")
     assert f"beta = {course}, analytic KL" in done.stdout
     assert config_of(path)["beta"] == course
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]

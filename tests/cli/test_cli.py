@@ -281,10 +281,10 @@ def test_help_lists_every_flag_with_its_default_and_choices(cli):
 
 
 @pytest.mark.slow
-def test_embedded_images_and_the_default_directory(quick, tmp_path):
+def test_embedded_images_and_the_default_directory(cli, tmp_path):
     flags = ["--dataset=mnist_small", "--epochs=1", "--batch_size=100", "--k=1", "--eval_k=5"]
-    environment = {**quick.environment, "PYTHONPATH": str(Path.cwd())}
-    done = quick.run(*flags, "--log_every=50", "--objective=elbo", cwd=tmp_path, env=environment)
+    environment = {**cli.environment, "PYTHONPATH": str(Path.cwd())}
+    done = cli.run(*flags, "--log_every=50", "--objective=elbo", cwd=tmp_path, env=environment)
     assert "mnist_small, dynamic binarization" in done.stdout
     assert "elbo, k = 1" in done.stdout
     (path,) = (tmp_path / "runs").iterdir()
@@ -294,11 +294,11 @@ def test_embedded_images_and_the_default_directory(quick, tmp_path):
 
 
 @pytest.mark.slow
-def test_flat_binary_floats_without_labels_in_two_latent_dimensions(quick, tmp_path):
+def test_flat_binary_floats_without_labels_in_two_latent_dimensions(cli, tmp_path):
     x = np.random.default_rng(0).integers(0, 2, (40, 12)).astype(np.float32)
     np.savez(tmp_path / "flat.npz", x_train=x, x_test=x[:7])
     flags = [f"--dataset={tmp_path / 'flat.npz'}", "--binarization=none", "--latent_dims=2"]
-    done = quick.run(f"--workdir={tmp_path / 'run'}", *flags, "--epochs=2", "--tensorboard=false")
+    done = cli.run(f"--workdir={tmp_path / 'run'}", *flags, "--epochs=2", "--tensorboard=false")
     assert "flat, no binarization" in done.stdout
     assert not (tmp_path / "run" / "tensorboard").exists()
     assert summary_of(tmp_path / "run")["data"]["image_shape"] == [1, 12]
@@ -308,8 +308,8 @@ def test_flat_binary_floats_without_labels_in_two_latent_dimensions(quick, tmp_p
 
 
 @pytest.mark.slow
-def test_two_stochastic_layers(quick, tmp_path):
-    done = quick.run(
+def test_two_stochastic_layers(cli, tmp_path):
+    done = cli.run(
         f"--workdir={tmp_path}", "--latent_dims=4,2", "--upper_hidden_dims=6", "--epochs=2"
     )
     assert "latent dimensions 4, 2" in done.stdout

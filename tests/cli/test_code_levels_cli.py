@@ -19,15 +19,15 @@ LEVELS = (*VQVAE, "--channels=4", "--code_levels=2")
 
 
 @pytest.fixture(scope="module")
-def chain(quick):
+def chain(cli):
     """Grids of 2 x 2 and 4 x 4 codes, a density of each, and a VQ-VAE of other codes."""
-    folder = quick.folder / "chain"
-    quick.run(f"--workdir={folder / 'vqvae'}", *LEVELS, *SHORT)
+    folder = cli.folder / "chain"
+    cli.run(f"--workdir={folder / 'vqvae'}", *LEVELS, *SHORT)
     codes = f"--dataset=codes:{folder / 'vqvae'}"
-    quick.run(f"--workdir={folder / 'top'}", codes, *PIXELCNN, *SHORT)
+    cli.run(f"--workdir={folder / 'top'}", codes, *PIXELCNN, *SHORT)
     codes = f"--dataset=codes:{folder / 'top'}"
-    quick.run(f"--workdir={folder / 'bottom'}", codes, *PIXELCNN, *SHORT)
-    quick.run(f"--workdir={folder / 'other'}", *LEVELS, *SHORT, "--seed=1")
+    cli.run(f"--workdir={folder / 'bottom'}", codes, *PIXELCNN, *SHORT)
+    cli.run(f"--workdir={folder / 'other'}", *LEVELS, *SHORT, "--seed=1")
     return folder
 
 
@@ -65,21 +65,21 @@ def test_the_reports_have_each_level_and_the_whole_bound(chain):
     assert top.spec.shape == (2, 2) and bottom.spec.shape == (4, 4)
 
 
-def test_samples_go_through_both_priors_and_the_decoder(quick, chain, tmp_path):
+def test_samples_go_through_both_priors_and_the_decoder(cli, chain, tmp_path):
     for name in ("a.png", "a.npz", "b.npz"):
-        command(quick, "sample", f"--run={chain / 'bottom'}", "--num=9", f"--out={tmp_path / name}")
+        command(cli, "sample", f"--run={chain / 'bottom'}", "--num=9", f"--out={tmp_path / name}")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG\r\n")
     a, b = (arrays_of(tmp_path / f"{name}.npz")["x"] for name in "ab")
     assert a.shape == (9, 8, 8) and np.all((a > 0) & (a < 1))
     np.testing.assert_array_equal(a, b)
     out = tmp_path / "top.npz"
-    command(quick, "sample", f"--run={chain / 'top'}", "--num=5", f"--out={out}")
+    command(cli, "sample", f"--run={chain / 'top'}", "--num=5", f"--out={out}")
     tokens = arrays_of(out)["x"]
     assert tokens.shape == (5, 2, 2) and tokens.dtype == np.int32
 
 
-def test_the_bottom_is_evaluated_as_its_run_did(quick, chain):
-    command(quick, "evaluate", f"--run={chain / 'bottom'}")
+def test_the_bottom_is_evaluated_as_its_run_did(cli, chain):
+    command(cli, "evaluate", f"--run={chain / 'bottom'}")
     (folder,) = (chain / "bottom" / "evaluations").iterdir()
     values = arrays_of(folder / "evaluation.npz")
     own = arrays_of(chain / "bottom" / "evaluation.npz")
@@ -91,18 +91,13 @@ def test_the_bottom_is_evaluated_as_its_run_did(quick, chain):
 def test_the_bottom_stopped_and_resumed_is_never_having_stopped(cli, read, chain, tmp_path):
     flags = (f"--dataset=codes:{chain / 'top'}", *PIXELCNN, "--tensorboard=false")
     never, path = tmp_path / "never", tmp_path / "stopped"
-    remove_codes(chain)  # which `quick` made
     cli.run(f"--workdir={never}", *flags)
     done = cli.interrupted("step_00000036", signal.SIGTERM, f"--workdir={path}", *flags)
     assert done.returncode == 128 + signal.SIGTERM
-    remove_codes(chain)  # made again, to the same codes
+    for name in ("vqvae", "top"):  # whose codes are made again, to the same bits
+        shutil.rmtree(chain / name / derived.FOLDER)
     cli.run(f"--workdir={path}", *flags)
     assert read["outcome"](path) == read["outcome"](never)
-
-
-def remove_codes(chain) -> None:
-    for name in ("vqvae", "top"):
-        shutil.rmtree(chain / name / derived.FOLDER)
 
 
 # name -> the command, and its whole message
@@ -156,14 +151,14 @@ SENTENCES = {
 
 
 @pytest.fixture(scope="module")
-def refused(quick, chain, tmp_path_factory) -> dict[str, tuple[str, str, str]]:
+def refused(cli, chain, tmp_path_factory) -> dict[str, tuple[str, str, str]]:
     """Name of each command -> exit status, standard output and standard error."""
     folder, commands = tmp_path_factory.mktemp("outputs"), {}
     for name, (words, _) in SENTENCES.items():
         commands[name] = [word.format(chain=chain) for word in words]
         if words[0] == "run":
             commands[name] += [f"--workdir={folder / 'never'}", "--epochs=1"]
-    outputs = forking.run_all(commands, folder, quick.environment)
+    outputs = forking.run_all(commands, folder, cli.environment)
     assert not (folder / "never").exists()
     return outputs
 

@@ -137,9 +137,9 @@ def test_stopped_and_resumed_is_never_having_stopped(cli, read, family, never_st
     assert read["outcome"](tmp_path) == read["outcome"](never_stopped[0])
 
 
-def test_replicates_are_runs_of_their_seeds(quick, family, never_stopped, tmp_path):
+def test_replicates_are_runs_of_their_seeds(cli, family, never_stopped, tmp_path):
     flags = ("--replicates=2", "--epochs=2", "--eval_k=5")
-    done = quick.run(f"--workdir={tmp_path}", *FAMILIES[family], *FLAGS, *flags)
+    done = cli.run(f"--workdir={tmp_path}", *FAMILIES[family], *FLAGS, *flags)
     assert "2 replicates of 2, seeds from 0" in unwrapped(done.stdout)
     summary, lines = summary_of(tmp_path), lines_of(tmp_path)
     assert summary["failed_replicates"] == [] and set(summary["replicates"]) == {"0", "1"}
@@ -155,9 +155,9 @@ def test_replicates_are_runs_of_their_seeds(quick, family, never_stopped, tmp_pa
     assert np.shape(lines[1][f"test_{HEADLINES[family]}"]) == (2,)
 
 
-def test_a_gan_is_trained_and_reported_without_a_headline(quick, tmp_path):
+def test_a_gan_is_trained_and_reported_without_a_headline(cli, tmp_path):
     settings = ("--objective=gan", "--gan_loss=wasserstein", "--epochs=2")
-    done = quick.run(f"--workdir={tmp_path}", *settings, *FLAGS)
+    done = cli.run(f"--workdir={tmp_path}", *settings, *FLAGS)
     summary, lines = summary_of(tmp_path), lines_of(tmp_path)
     assert summary["headline"] is None
     assert set(summary["terms"]) == {"discriminator", "generator"} <= set(lines[0])

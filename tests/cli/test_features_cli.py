@@ -39,7 +39,7 @@ def test_a_study_that_was_killed_while_it_probed_goes_on(studying, read, tmp_pat
 
 
 def test_convolutional_encoders_are_probed_and_a_mixture_models_their_features(
-    studying, quick, tmp_path
+    studying, cli, tmp_path
 ):
     study = tmp_path / "study"
     flags = ("features", "--model=conv", "--hidden_dims=", "--channels=4,4", "--replicates=1")
@@ -52,7 +52,7 @@ def test_convolutional_encoders_are_probed_and_a_mixture_models_their_features(
     flags = ("--model=mixture", f"--dataset=features:{vae}", "--likelihood=gaussian")
     flags += ("--binarization=none", "--components=2", "--hidden_dims=", "--latent_dims=")
     path = tmp_path / "mixture"
-    out = quick.run(*flags, "--learning_rate=0.001", f"--workdir={path}").stdout
+    out = cli.run(*flags, "--learning_rate=0.001", f"--workdir={path}").stdout
     assert "log p(x), density" in out or "log-likelihood, density" in out
     assert {"samples.png", "components.png"} <= {p.name for p in (path / "figures").iterdir()}
     run = elbo_lab.load(path)

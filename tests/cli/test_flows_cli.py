@@ -16,11 +16,11 @@ FLOWS = (
 )
 
 
-def test_a_run_is_trained_sampled_and_loaded(quick, tmp_path):
+def test_a_run_is_trained_sampled_and_loaded(cli, tmp_path):
     run = tmp_path / "flows"
-    done = quick.run(f"--workdir={run}", *FLOWS)
+    done = cli.run(f"--workdir={run}", *FLOWS)
     assert "inverse autoregressive posterior, flow prior" in " ".join(done.stdout.split())
-    command(quick, "sample", f"--run={run}", "--num=5", f"--out={tmp_path / 'x.npz'}")
+    command(cli, "sample", f"--run={run}", "--num=5", f"--out={tmp_path / 'x.npz'}")
     with np.load(tmp_path / "x.npz") as file:
         assert file["x"].shape == (5, 8, 8)
     trained = elbo_lab.load(run)

@@ -22,18 +22,18 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("halving")
 
 
-def arguments(quick, folder) -> list[str]:
+def arguments(cli, folder) -> list[str]:
     return [
-        *(f"--dataset=training:{quick.data}", f"--workdir={folder / 'study'}"),
-        *(f"--results_dir={folder}", f"--compilation_cache_dir={quick.cache}"),
+        *(f"--dataset=training:{cli.data}", f"--workdir={folder / 'study'}"),
+        *(f"--results_dir={folder}", f"--compilation_cache_dir={cli.cache}"),
     ]
 
 
-def start(quick, folder) -> subprocess.Popen:
+def start(cli, folder) -> subprocess.Popen:
     """Starts the study in the folder."""
-    command = [sys.executable, "-m", "tests.cli.tiny_study", *arguments(quick, folder)]
+    command = [sys.executable, "-m", "tests.cli.tiny_study", *arguments(cli, folder)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=REPOSITORY, env=quick.environment, **streams)
+    return subprocess.Popen(command, cwd=REPOSITORY, env=cli.environment, **streams)
 
 
 def means(rung) -> dict[str, float]:
@@ -49,9 +49,9 @@ def means(rung) -> dict[str, float]:
     return values
 
 
-def test_a_stopped_study_goes_on_and_eliminates_the_worst(quick, folder):
+def test_a_stopped_study_goes_on_and_eliminates_the_worst(cli, folder):
     study = folder / "study"
-    with start(quick, folder) as process:
+    with start(cli, folder) as process:
         deadline = time.monotonic() + TIMEOUT
         while not list(study.glob("rung1/runs/*/metrics.jsonl")):
             assert process.poll() is None and time.monotonic() < deadline
@@ -64,7 +64,7 @@ def test_a_stopped_study_goes_on_and_eliminates_the_worst(quick, folder):
     assert not stopped["complete"] and not (folder / "tiny.json").exists()
     assert not (study / "rung2").exists()
 
-    with start(quick, folder) as process:
+    with start(cli, folder) as process:
         out, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0 and "Traceback" not in err, err
     content = json.loads((folder / "tiny.json").read_text())
@@ -94,17 +94,17 @@ def test_a_stopped_study_goes_on_and_eliminates_the_worst(quick, folder):
     assert tiny_study.STUDY.question in (study / "report.html").read_text()
 
 
-def test_refusals_are_one_sentence(quick, folder, tmp_path):
+def test_refusals_are_one_sentence(cli, folder, tmp_path):
     cases = {
         "--epochs=3": "--epochs follows from the rungs of the study tiny",
         "--learning_rate=0.1": "--learning_rate differs between the cells of the study tiny",
         "--dataset=mnist_small": "--dataset must begin with training: in the study tiny",
         "--budget=0": "--budget must be above 0 and at most 1000; got 0.0.",
         "--batch_size=0,1": "--batch_size takes one value in a study; got '0,1'.",
-        f"--workdir={quick.folder}": "is not empty and not the folder of a study with rungs",
+        f"--workdir={cli.folder}": "is not empty and not the folder of a study with rungs",
     }
-    common = ["tiny_study", *arguments(quick, folder)]
+    common = ["tiny_study", *arguments(cli, folder)]
     commands = {str(number): [*common, flag] for number, flag in enumerate(cases)}
-    outputs = forking.run_all(commands, tmp_path, quick.environment, "tests.cli")
+    outputs = forking.run_all(commands, tmp_path, cli.environment, "tests.cli")
     for output, words in zip(outputs.values(), cases.values(), strict=True):
         assert words in sentence_of(*output)

@@ -25,10 +25,10 @@ MODELS = {
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def trained(request, quick) -> tuple[str, Path, str]:
+def trained(request, cli) -> tuple[str, Path, str]:
     """The family, the run and what it printed."""
-    path = quick.folder / f"labels_{request.param}"
-    done = quick.run(f"--workdir={path}", *MODELS[request.param], *FLAGS)
+    path = cli.folder / f"labels_{request.param}"
+    done = cli.run(f"--workdir={path}", *MODELS[request.param], *FLAGS)
     return request.param, path, done.stdout
 
 
@@ -46,10 +46,10 @@ def test_the_table_of_a_conditional_run_names_its_condition(trained):
     assert stored == digest(run.dataset, with_labels=True) != digest(run.dataset)
 
 
-def test_classification_is_bayes_rule_of_what_is_stored(quick, trained):
+def test_classification_is_bayes_rule_of_what_is_stored(cli, trained):
     family, path, _ = trained
     flags = (f"--run={path}", "--measures=quantities,classification")
-    done = command(quick, "evaluate", *flags)
+    done = command(cli, "evaluate", *flags)
     folder = Path(done.stdout.split("kept in")[1].split()[0])
     with np.load(folder / "evaluation.npz") as file:
         values = dict(file)
@@ -81,18 +81,18 @@ def test_classification_is_bayes_rule_of_what_is_stored(quick, trained):
     assert svg.startswith("<svg") and "logistic (ECE" in svg
     assert "log-likelihood, classes summed" in done.stdout
     # It is not computed twice.
-    again = command(quick, "evaluate", *flags)
+    again = command(cli, "evaluate", *flags)
     assert again.stdout == done.stdout and "evaluation" not in again.stderr
 
 
-def test_samples_are_a_row_for_each_class_or_of_one_class(quick, trained, tmp_path):
+def test_samples_are_a_row_for_each_class_or_of_one_class(cli, trained, tmp_path):
     family, path, _ = trained
     run = f"--run={path}"
-    done = command(quick, "sample", run, "--num=121", f"--out={tmp_path / 'all.npz'}")
+    done = command(cli, "sample", run, "--num=121", f"--out={tmp_path / 'all.npz'}")
     assert done.stdout.startswith("120 samples of")
     one = ("--num=5", "--label=1")
-    command(quick, "sample", run, *one, f"--out={tmp_path / 'one.npz'}")
-    command(quick, "sample", run, f"--out={tmp_path / 'all.png'}")
+    command(cli, "sample", run, *one, f"--out={tmp_path / 'one.npz'}")
+    command(cli, "sample", run, f"--out={tmp_path / 'all.png'}")
     assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG\r\n")
     with np.load(tmp_path / "all.npz") as file:
         x, label = file["x"], file["label"]
@@ -106,7 +106,7 @@ def test_samples_are_a_row_for_each_class_or_of_one_class(quick, trained, tmp_pa
         (("--label=2",), f"--label must lie in 0..1 for {path}; got 2."),
         (("--num=1",), f"--num must be at least 2, one for each class of {path} (--label=0 draws"),
     ):
-        done = command(quick, "sample", run, *flags, f"--out={tmp_path / 'no.png'}", status=2)
+        done = command(cli, "sample", run, *flags, f"--out={tmp_path / 'no.png'}", status=2)
         assert done.stderr.startswith(f"Error: {sentence}") and done.stderr.count("\n") == 1
 
 
@@ -126,26 +126,26 @@ def test_a_loaded_run_takes_labels(trained):
             run.measure(jax.random.key(0), x, wrong)
 
 
-def test_data_that_a_conditional_model_cannot_take_are_refused(quick, tmp_path):
+def test_data_that_a_conditional_model_cannot_take_are_refused(cli, tmp_path):
     rng = np.random.default_rng(0)
     images = {f"x_{s}": rng.integers(0, 256, (20, 8, 8), np.uint8) for s in ("train", "test")}
     gap, y = tmp_path / "gap.npz", np.arange(20) % 3
     np.savez(gap, **images, y_train=np.where(y == 1, 0, y), y_test=y)
     flags = ("--condition=label", f"--workdir={tmp_path / 'never'}")
-    assert quick.refused(f"--dataset={gap}", *flags) == (
+    assert cli.refused(f"--dataset={gap}", *flags) == (
         "--condition=label needs training examples of every class, 0..2, and gap has none of "
         "class 1."
     )
     last = tmp_path / "last.npz"
     np.savez(last, **images, y_train=np.arange(20) // 10, y_test=np.arange(20) // 10)
-    assert quick.refused(f"--dataset={last}", "--held_out=10", *flags) == (
+    assert cli.refused(f"--dataset={last}", "--held_out=10", *flags) == (
         "--condition=label needs training examples of every class, 0..1, and last with "
         "--held_out=10 has none of class 1."
     )
     assert not (tmp_path / "never").exists()
 
 
-def test_other_data_need_labels_of_the_same_classes(quick, trained, tmp_path):
+def test_other_data_need_labels_of_the_same_classes(cli, trained, tmp_path):
     _, path, _ = trained
     images = np.random.default_rng(3).integers(0, 256, (9, 8, 8), np.uint8)
     more, none = tmp_path / "more.npz", tmp_path / "none.npz"
@@ -155,5 +155,5 @@ def test_other_data_need_labels_of_the_same_classes(quick, trained, tmp_path):
         (none, f"--dataset={none} has no labels, and {path} is a model of p(x|y)."),
         (more, f"--dataset={more} has labels up to 8; {path} was trained on 0..1."),
     ):
-        done = command(quick, "evaluate", f"--run={path}", f"--dataset={dataset}", status=2)
+        done = command(cli, "evaluate", f"--run={path}", f"--dataset={dataset}", status=2)
         assert done.stderr == f"Error: {sentence}\n"

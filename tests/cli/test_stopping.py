@@ -285,13 +285,13 @@ def test_a_directory_that_goes_away_ends_the_run_with_a_sentence(cli, read, tmp_
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.mark.parametrize("failure", ["full", "gone"])
-def test_no_stream_ends_a_run(quick, tmp_path, stream, failure):
+def test_no_stream_ends_a_run(cli, tmp_path, stream, failure):
     if failure == "full":
         file = os.open("/dev/full", os.O_WRONLY)
     else:
         reader, file = os.pipe()
         os.close(reader)
-    with quick.start(f"--workdir={tmp_path}", "--epochs=2", **{stream: file}) as process:
+    with cli.start(f"--workdir={tmp_path}", "--epochs=2", **{stream: file}) as process:
         os.close(file)
         _, err = process.communicate()
     # A full device is a failure; a closed pipe is not.
@@ -310,13 +310,13 @@ def test_help_that_could_not_be_printed_is_a_failure():
     assert done.stderr == "Error: standard output: No space left on device.\n"
 
 
-def test_a_run_without_standard_streams(quick, tmp_path):
+def test_a_run_without_standard_streams(cli, tmp_path):
     def close() -> None:
         for number in range(3):
             os.close(number)
 
     flags = (f"--workdir={tmp_path}", "--epochs=2")
-    process = quick.start(*flags, stdout=None, stderr=None, preexec_fn=close)
+    process = cli.start(*flags, stdout=None, stderr=None, preexec_fn=close)
     assert process.wait() == 0
     # No file of the run has the descriptor of a standard stream, to which libraries print.
     assert (tmp_path / ".lock").read_bytes() == b""

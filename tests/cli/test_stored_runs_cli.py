@@ -45,24 +45,24 @@ def arrays_of(path) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def runs(quick) -> Path:
+def runs(cli) -> Path:
     """A VAE and a VQ-VAE of images, and models of their features and codes."""
-    folder = quick.folder / "stored"
-    quick.run(f"--workdir={folder / 'conv'}", *CONV, *SHORT)
-    quick.run(f"--workdir={folder / 'vqvae'}", *VQVAE, *SHORT)
+    folder = cli.folder / "stored"
+    cli.run(f"--workdir={folder / 'conv'}", *CONV, *SHORT)
+    cli.run(f"--workdir={folder / 'vqvae'}", *VQVAE, *SHORT)
     codes = f"--dataset=codes:{folder / 'vqvae'}"
-    quick.run(f"--workdir={folder / 'prior'}", codes, *PIXELCNN, *SHORT)
+    cli.run(f"--workdir={folder / 'prior'}", codes, *PIXELCNN, *SHORT)
     features = (f"--dataset=features:{folder / 'conv'}", "--binarization=none")
     features += ("--likelihood=gaussian", "--k=2")
-    quick.run(f"--workdir={folder / 'upper'}", *features, *SHORT)
+    cli.run(f"--workdir={folder / 'upper'}", *features, *SHORT)
     return folder
 
 
 # experiments.evaluate
 
 
-def test_evaluated_as_the_run_was_gives_its_numbers(quick, runs):
-    done = command(quick, "evaluate", f"--run={runs / 'conv'}", f"--run={runs / 'prior'}")
+def test_evaluated_as_the_run_was_gives_its_numbers(cli, runs):
+    done = command(cli, "evaluate", f"--run={runs / 'conv'}", f"--run={runs / 'prior'}")
     for name in ("conv", "prior"):
         assert str(runs / name / "evaluations") in done.stdout
         (folder,) = (runs / name / "evaluations").iterdir()
@@ -74,12 +74,12 @@ def test_evaluated_as_the_run_was_gives_its_numbers(quick, runs):
         shutil.rmtree(runs / name / "evaluations")
 
 
-def test_evaluated_again_with_other_draws_and_measures(quick, runs):
+def test_evaluated_again_with_other_draws_and_measures(cli, runs):
     run = runs / "conv"
     before = files_of(run)
     flags = (f"--run={run}", "--k=3", "--eval_k=40", "--seed=5")
     flags += ("--measures=quantities,squared_error",)
-    done = command(quick, "evaluate", *flags)
+    done = command(cli, "evaluate", *flags)
     assert files_of(run) == before
     for words in ("L_40", "L_3", "squared error", "evaluations", "23 test examples"):
         assert words in done.stdout
@@ -99,22 +99,22 @@ def test_evaluated_again_with_other_draws_and_measures(quick, runs):
     error = np.mean((x - expit(np.asarray(law.logits, np.float64))) ** 2, axis=1)
     np.testing.assert_allclose(values["squared_error_0"], error, rtol=1e-4)
     # The same command computes nothing; a damaged evaluation is computed again.
-    again = command(quick, "evaluate", *flags)
+    again = command(cli, "evaluate", *flags)
     assert again.stdout == done.stdout
     assert "evaluation" not in again.stderr
     (folder / "summary.json").write_text('{"results": [{}]')
-    mended = command(quick, "evaluate", *flags)
+    mended = command(cli, "evaluate", *flags)
     assert mended.stdout == done.stdout
     assert "evaluation 23/23 examples" in mended.stderr
     assert arrays_of(folder / "evaluation.npz").keys() == values.keys()
     assert files_of(run) == before
 
 
-def test_evaluated_on_other_data(quick, runs, tmp_path):
+def test_evaluated_on_other_data(cli, runs, tmp_path):
     images = np.random.default_rng(3).integers(0, 256, (9, 8, 8), np.uint8)
     np.savez(tmp_path / "noise.npz", x_train=images, x_test=images[:5])
     flags = (f"--run={runs / 'conv'}", f"--dataset={tmp_path / 'noise.npz'}")
-    done = command(quick, "evaluate", *flags)
+    done = command(cli, "evaluate", *flags)
     assert "noise, 5 test examples" in done.stdout
     folder = done.stdout.split("kept in")[1].split()[0]
     values = arrays_of(Path(folder) / "evaluation.npz")
@@ -127,17 +127,17 @@ def test_evaluated_on_other_data(quick, runs, tmp_path):
 # Runs that start at the parameters of another one
 
 
-def test_a_run_starts_at_the_parameters_of_another(quick, runs, tmp_path):
+def test_a_run_starts_at_the_parameters_of_another(cli, runs, tmp_path):
     # Steps of 1e-30 round to nothing in float32, and bounds are evaluated by the same draws.
     still = ("--optimizer=sgd", "--learning_rate=1e-30", f"--init_from={runs / 'conv'}")
-    quick.run(f"--workdir={tmp_path / 'still'}", *CONV, *still, *SHORT)
+    cli.run(f"--workdir={tmp_path / 'still'}", *CONV, *still, *SHORT)
     expected = arrays_of(runs / "conv" / "evaluation.npz")
     values = arrays_of(tmp_path / "still" / "evaluation.npz")
     for quantity in expected:
         np.testing.assert_allclose(values[quantity], expected[quantity], rtol=1e-5, atol=1e-5)
     # Nothing is begun by a run that cannot start.
     flags = (f"--workdir={tmp_path / 'none'}", *CONV, "--latent_dims=3", *SHORT)
-    done = quick.run(*flags, f"--init_from={runs / 'conv'}", status=2)
+    done = cli.run(*flags, f"--init_from={runs / 'conv'}", status=2)
     assert f"--init_from: {runs / 'conv'} does not fit the model: " in done.stderr
     assert not (tmp_path / "none").exists()
 
@@ -145,11 +145,11 @@ def test_a_run_starts_at_the_parameters_of_another(quick, runs, tmp_path):
 # experiments.sample
 
 
-def test_samples_as_a_picture_and_as_arrays(quick, runs, tmp_path):
+def test_samples_as_a_picture_and_as_arrays(cli, runs, tmp_path):
     run = f"--run={runs / 'conv'}"
     for name in ("a.png", "a.npz", "b.npz"):
-        command(quick, "sample", run, "--num=9", f"--out={tmp_path / 'new' / name}")
-    command(quick, "sample", run, "--num=9", "--seed=1", f"--out={tmp_path / 'c.npz'}")
+        command(cli, "sample", run, "--num=9", f"--out={tmp_path / 'new' / name}")
+    command(cli, "sample", run, "--num=9", "--seed=1", f"--out={tmp_path / 'c.npz'}")
     assert (tmp_path / "new" / "a.png").read_bytes().startswith(b"\x89PNG\r\n")
     a, b = (arrays_of(tmp_path / "new" / f"{name}.npz")["x"] for name in "ab")
     assert a.shape == (9, 8, 8)
@@ -158,9 +158,9 @@ def test_samples_as_a_picture_and_as_arrays(quick, runs, tmp_path):
     assert not np.array_equal(a, arrays_of(tmp_path / "c.npz")["x"])
 
 
-def test_samples_of_stage_two_are_decoded_by_stage_one(quick, runs, tmp_path):
+def test_samples_of_stage_two_are_decoded_by_stage_one(cli, runs, tmp_path):
     out = tmp_path / "x.npz"
-    command(quick, "sample", f"--run={runs / 'prior'}", "--num=9", f"--out={out}")
+    command(cli, "sample", f"--run={runs / 'prior'}", "--num=9", f"--out={out}")
     x = arrays_of(out)["x"]
     assert x.shape == (9, 8, 8)
     # Each sample is the decoding of one of the 4^4 grids of codes.
@@ -172,7 +172,7 @@ def test_samples_of_stage_two_are_decoded_by_stage_one(quick, runs, tmp_path):
     np.testing.assert_array_less(nearest, 1e-4)
     for run in ("prior", "upper"):
         picture = tmp_path / f"{run}.png"
-        command(quick, "sample", f"--run={runs / run}", "--num=9", f"--out={picture}")
+        command(cli, "sample", f"--run={runs / run}", "--num=9", f"--out={picture}")
         assert picture.read_bytes().startswith(b"\x89PNG\r\n")
 
 
@@ -186,9 +186,9 @@ def test_samples_of_stage_two_are_decoded_by_stage_one(quick, runs, tmp_path):
         ("shared_z", "conv", "x.png"),
     ],
 )
-def test_the_latent_space_as_pictures_and_as_arrays(quick, runs, tmp_path, show, run, name):
+def test_the_latent_space_as_pictures_and_as_arrays(cli, runs, tmp_path, show, run, name):
     out = tmp_path / "new" / name
-    done = command(quick, "sample", f"--run={runs / run}", f"--show={show}", f"--out={out}")
+    done = command(cli, "sample", f"--run={runs / run}", f"--show={show}", f"--out={out}")
     assert done.stdout.endswith(f" of {runs / run}: {out}\n")
     if out.suffix == ".png":
         assert out.read_bytes().startswith(b"\x89PNG\r\n")
@@ -221,14 +221,14 @@ def test_the_bound_of_the_pair_is_the_sum_of_both_runs(runs):
     assert "codes and their density" in names
 
 
-def test_codes_are_encoded_once(quick, runs):
+def test_codes_are_encoded_once(cli, runs):
     (file,) = (runs / "vqvae" / derived.FOLDER).iterdir()
     content, time = file.read_bytes(), file.stat().st_mtime_ns
     flags = (f"--workdir={runs / 'prior'}", f"--dataset=codes:{runs / 'vqvae'}", *PIXELCNN, *SHORT)
-    assert "This run is complete" in quick.run(*flags).stdout
+    assert "This run is complete" in cli.run(*flags).stdout
     assert file.stat().st_mtime_ns == time
     file.write_bytes(content[: len(content) // 2])
-    assert "This run is complete" in quick.run(*flags).stdout
+    assert "This run is complete" in cli.run(*flags).stdout
     assert file.read_bytes() == content
 
 
@@ -236,7 +236,6 @@ def test_stage_two_stopped_and_resumed_is_never_having_stopped(cli, read, runs, 
     vqvae = runs / "vqvae"
     flags = (f"--dataset=codes:{vqvae}", *PIXELCNN, "--probe_every=18", "--tensorboard=false")
     never, path = tmp_path / "never", tmp_path / "stopped"
-    shutil.rmtree(vqvae / derived.FOLDER)  # which `quick` made
     cli.run(f"--workdir={never}", *flags)
     done = cli.interrupted("step_00000036", signal.SIGTERM, f"--workdir={path}", *flags)
     assert done.returncode == 128 + signal.SIGTERM
@@ -245,7 +244,7 @@ def test_stage_two_stopped_and_resumed_is_never_having_stopped(cli, read, runs, 
     assert read["outcome"](path) == read["outcome"](never)
 
 
-def test_a_first_run_that_was_trained_again_or_deleted_is_reported(quick, runs, tmp_path):
+def test_a_first_run_that_was_trained_again_or_deleted_is_reported(cli, runs, tmp_path):
     stage_one = runs / "vqvae"
     shutil.copytree(stage_one, tmp_path / "kept")
     name = f"codes:{stage_one}"
@@ -253,23 +252,23 @@ def test_a_first_run_that_was_trained_again_or_deleted_is_reported(quick, runs, 
     again = f"{stage_one}, whose codes these are, was trained again since"
     before = files_of(runs / "prior")
     try:
-        quick.run(f"--workdir={stage_one}", *VQVAE, *SHORT, "--seed=1", "--overwrite")
-        assert f"Differing fields: {again}." in quick.refused(*flags)
+        cli.run(f"--workdir={stage_one}", *VQVAE, *SHORT, "--seed=1", "--overwrite")
+        assert f"Differing fields: {again}." in cli.refused(*flags)
         for script in ("sample", "evaluate"):
             out = [f"--out={tmp_path / 'x.png'}"] if script == "sample" else []
-            done = command(quick, script, f"--run={runs / 'prior'}", *out, status=2)
+            done = command(cli, script, f"--run={runs / 'prior'}", *out, status=2)
             sentence = f"Error: --run={runs / 'prior'} cannot be loaded: {again}.\n"
             assert done.stderr == sentence
         shutil.rmtree(stage_one)
         missing = f"{stage_one} is not a run's directory (cannot read"
-        assert quick.refused(*flags).startswith(f"--dataset={name}: {missing}")
-        done = command(quick, "sample", f"--run={runs / 'prior'}", status=2)
+        assert cli.refused(*flags).startswith(f"--dataset={name}: {missing}")
+        done = command(cli, "sample", f"--run={runs / 'prior'}", status=2)
         assert f"was trained on {name}: {missing}" in done.stderr
     finally:
         shutil.rmtree(stage_one, ignore_errors=True)
         shutil.copytree(tmp_path / "kept", stage_one)
     assert files_of(runs / "prior") == before
-    assert "This run is complete" in quick.run(*flags).stdout
+    assert "This run is complete" in cli.run(*flags).stdout
 
 
 # From Python, as in README.md
@@ -293,10 +292,10 @@ except ValueError as error:
 """
 
 
-def test_a_python_process_without_flags(quick, runs):
+def test_a_python_process_without_flags(cli, runs):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", LIBRARY, str(runs / "conv")],
-        **{"cwd": REPOSITORY, "env": quick.environment, "capture_output": True, "text": True},
+        **{"cwd": REPOSITORY, "env": cli.environment, "capture_output": True, "text": True},
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
@@ -330,7 +329,7 @@ def places(runs, tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def refused(quick, places, tmp_path_factory) -> dict[str, tuple[str, str, str]]:
+def refused(cli, places, tmp_path_factory) -> dict[str, tuple[str, str, str]]:
     """Name of each command -> exit status, standard output and standard error."""
     folder, before = tmp_path_factory.mktemp("outputs"), files_of(places["runs"])
     commands = {}
@@ -338,7 +337,7 @@ def refused(quick, places, tmp_path_factory) -> dict[str, tuple[str, str, str]]:
         commands[name] = [word.format(**places) for word in words]
         if words[0] == "run":
             commands[name] += [f"--workdir={folder / 'never'}", "--epochs=1"]
-    outputs = forking.run_all(commands, folder, quick.environment)
+    outputs = forking.run_all(commands, folder, cli.environment)
     assert files_of(places["runs"]) == before
     assert not (folder / "never").exists()
     return outputs
@@ -355,11 +354,11 @@ def test_refusals_are_one_sentence(places, refused, name):
 
 @pytest.mark.parametrize("model", [CONV, VQVAE], ids=["conv", "vqvae"])
 @pytest.mark.parametrize("shape", [(7, 9, 3), (1, 1), (1, 5)], ids=str)
-def test_images_of_odd_and_smallest_sizes(quick, tmp_path, model, shape):
+def test_images_of_odd_and_smallest_sizes(cli, tmp_path, model, shape):
     images = np.random.default_rng(0).integers(0, 2, (30, *shape), np.uint8)
     np.savez(tmp_path / "odd.npz", x_train=images, x_test=images[:11])
     path = tmp_path / "run"
-    quick.run(f"--workdir={path}", f"--dataset={tmp_path / 'odd.npz'}", *model, *SHORT)
+    cli.run(f"--workdir={path}", f"--dataset={tmp_path / 'odd.npz'}", *model, *SHORT)
     summary = json.loads((path / "summary.json").read_text())
     assert summary["data"]["image_shape"] == list(shape)
     values = arrays_of(path / "evaluation.npz")

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def few_cells(tmp_path_factory) -> CommandLine:
     """Trains the cells of a study that `small_grid` names."""
-    return CommandLine(tmp_path_factory.mktemp("few_cells"), "tests.cli.small_grid", quick=True)
+    return CommandLine(tmp_path_factory.mktemp("few_cells"), "tests.cli.small_grid")
 
 
 def test_a_stopped_study_shows_what_is_complete_and_goes_on(studying, read, tmp_path):

@@ -69,10 +69,10 @@ def test_a_complete_sweep_is_reported_anew_with_another_baseline(sweeping, fresh
     assert "sweep" not in done.stderr
 
 
-def test_a_grid_of_all_families_is_one_table(quick_sweeping, tmp_path):
+def test_a_grid_of_all_families_is_one_table(sweeping, tmp_path):
     flags = ("--model=mlp,conv,pixelcnn,vqvae,sbn", "--epochs=1", "--channels=4", "--num_codes=8")
     sizes = ("--width=4", "--layers=2", "--k=2", "--tensorboard=false")
-    done = quick_sweeping.run(f"--workdir={tmp_path}", *flags, *sizes)
+    done = sweeping.run(f"--workdir={tmp_path}", *flags, *sizes)
     content = contents(tmp_path)
     assert [(cell["headline"], cell["config"]["k"]) for cell in content["cells"]] == [
         ("log_likelihood", 2),
@@ -127,10 +127,10 @@ def test_a_killed_sweep_goes_on_to_the_same_bits_in_a_larger_grid(
     assert [c["replicates"] for c in contents(tmp_path)["cells"]] == [3, 3]
 
 
-def test_failing_cells_do_not_stop_the_rest(quick_sweeping, tmp_path):
+def test_failing_cells_do_not_stop_the_rest(sweeping, tmp_path):
     # The second learning rate diverges; the process of k = 5, the first to start, is killed.
     flags = (f"--workdir={tmp_path}", "--k=1,5", "--learning_rate=0.01,1e30", "--jobs=1")
-    done = quick_sweeping.interrupted("step_00000024", signal.SIGKILL, *flags)
+    done = sweeping.interrupted("step_00000024", signal.SIGKILL, *flags)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert statuses(tmp_path) == ["done", "failed", "failed", "failed"]
@@ -139,7 +139,7 @@ def test_failing_cells_do_not_stop_the_rest(quick_sweeping, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "Failed replicates" in page and "ended by signal 9" in page
     # The same command trains the killed group; cells that diverged stay failed.
-    quick_sweeping.run(*flags, status=1)
+    sweeping.run(*flags, status=1)
     assert statuses(tmp_path) == ["done", "failed", "done", "failed"]
 
 

@@ -23,19 +23,19 @@ def slug_of(data: Path) -> str:
     return f"{data.stem}_{hashlib.sha256(str(data).encode()).hexdigest()[:6]}"
 
 
-def arguments(quick, *flags: str, data: str = "data") -> list[str]:
+def arguments(cli, *flags: str, data: str = "data") -> list[str]:
     return [
-        *(f"--{data}={quick.data}", "--budget=0.0003", "--eval_k=20"),
-        *(f"--workdir={quick.folder / 'table1'}", f"--compilation_cache_dir={quick.cache}"),
+        *(f"--{data}={cli.data}", "--budget=0.0003", "--eval_k=20"),
+        *(f"--workdir={cli.folder / 'table1'}", f"--compilation_cache_dir={cli.cache}"),
         *flags,
     ]
 
 
 @pytest.fixture(scope="module")
-def table1(quick):
-    def start(*flags: str, script: str = "table1", data: str = "data", env=quick.environment):
+def table1(cli):
+    def start(*flags: str, script: str = "table1", data: str = "data", env=cli.environment):
         command = [sys.executable, "-m", f"experiments.{script}"]
-        command += arguments(quick, *flags, data=data)
+        command += arguments(cli, *flags, data=data)
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, cwd=REPOSITORY, env=env, **streams)
 
@@ -48,8 +48,8 @@ def table1(quick):
         assert "Traceback" not in err
         return subprocess.CompletedProcess(process.args, status, out, err)
 
-    run.stem = slug_of(quick.data)
-    return quick.folder / "table1", run
+    run.stem = slug_of(cli.data)
+    return cli.folder / "table1", run
 
 
 def evaluations(workdir: Path, row: dict) -> list[tuple[Path, int]]:
@@ -93,11 +93,11 @@ def test_cells_results_and_running_again(table1):
     assert "training" not in again.stderr
 
 
-def test_a_signal_stops_with_a_table_of_what_is_complete(quick, table1, tmp_path):
+def test_a_signal_stops_with_a_table_of_what_is_complete(cli, table1, tmp_path):
     _, run = table1
     flags = (PROTOCOL, "--models=vae", f"--workdir={tmp_path}", "--jobs=1")
     # At the start of the second run, when the first is complete.
-    environment = quick.signalling("config.json.tmp", signal.SIGTERM, to="parent", nth=2)
+    environment = cli.signalling("config.json.tmp", signal.SIGTERM, to="parent", nth=2)
     done = run(*flags, status=128 + signal.SIGTERM, env=environment)
     assert "Stopped; 1 of 2 replicates are not complete. The same command goes on" in done.stderr
     assert len(list(tmp_path.glob("table1-*.json"))) == 1
@@ -167,11 +167,11 @@ REFUSALS = {
 
 
 @pytest.fixture(scope="module")
-def refused(quick, tmp_path_factory) -> dict[str, tuple[str, str, str]]:
+def refused(cli, tmp_path_factory) -> dict[str, tuple[str, str, str]]:
     """Flag -> exit status, standard output and standard error."""
-    common = ["table1", *arguments(quick, "--k=1,2", PROTOCOL)]
+    common = ["table1", *arguments(cli, "--k=1,2", PROTOCOL)]
     commands = {str(number): [*common, flag] for number, flag in enumerate(REFUSALS)}
-    outputs = forking.run_all(commands, tmp_path_factory.mktemp("refused"), quick.environment)
+    outputs = forking.run_all(commands, tmp_path_factory.mktemp("refused"), cli.environment)
     return dict(zip(REFUSALS, outputs.values(), strict=True))
 
 

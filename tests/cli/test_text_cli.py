@@ -136,9 +136,9 @@ REFUSED = {
 
 
 @pytest.fixture(scope="module")
-def places(quick) -> dict:
+def places(cli) -> dict:
     """A run of texts, one of images, and files of texts, by name."""
-    folder = quick.folder / "texts"
+    folder = cli.folder / "texts"
     folder.mkdir()
     rng = np.random.default_rng(0)
     lines = ["".join(rng.choice(list(VOCABULARY), 6)) for _ in range(80)]
@@ -150,23 +150,23 @@ def places(quick) -> dict:
     (folder / "others.txt").write_text("\n".join(["hbcdef", "gfedcb"] * 10))
     run, images = folder / "run", folder / "images"
     flags = (f"--dataset={folder / 'rhymes.txt'}", *FAMILY, *SHORT)
-    table = quick.run(f"--workdir={run}", *flags).stdout
-    quick.run(f"--workdir={images}", "--epochs=1", "--tensorboard=false", "--k=2")
-    return {"folder": folder, "run": run, "images": images, "blobs": quick.data, "table": table}
+    table = cli.run(f"--workdir={run}", *flags).stdout
+    cli.run(f"--workdir={images}", "--epochs=1", "--tensorboard=false", "--k=2")
+    return {"folder": folder, "run": run, "images": images, "blobs": cli.data, "table": table}
 
 
 @pytest.fixture(scope="module")
-def outputs(quick, places) -> dict[str, tuple[str, str, str]]:
+def outputs(cli, places) -> dict[str, tuple[str, str, str]]:
     """Exit status, output and error output of each command."""
-    folder = quick.folder / "outputs_of_texts"
+    folder = cli.folder / "outputs_of_texts"
     folder.mkdir()
     commands = COMMANDS | {name: words for name, (words, _) in REFUSED.items()}
-    cache = f"--compilation_cache_dir={quick.cache}"
+    cache = f"--compilation_cache_dir={cli.cache}"
     filled = {
         name: [*(word.format(**places) for word in words), cache]
         for name, words in commands.items()
     }
-    environment = {**quick.environment, "PYTHONUTF8": "1"}
+    environment = {**cli.environment, "PYTHONUTF8": "1"}
     return forking.run_all(filled, folder, environment)
 
 
