@@ -201,18 +201,21 @@ def _read_split(
     channels = builder.info.features["image"].shape[-1]
     # Unlike TFDS, Pillow decodes all formats, and black and white to 0 and 255.
     source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    images, integers = [], []
-    for first in range(0, len(source), BLOCK):
-        block = source.__getitems__(range(first, min(first + BLOCK, len(source))))
-        for example in block:
-            image = _decode(example["image"], channels)
-            images.append(image if convert is None else convert(image))
-            integers.append([int(example[feature]) for feature in features.values()])
-    order = _stored_order(builder, split, len(source))
-    positions = np.argsort(order)
-    arrays = {"image": np.stack([images[position] for position in positions])}
-    for i, name in enumerate(features):
-        arrays[name] = np.asarray([row[i] for row in integers], np.int32)[positions]
+    number = len(source)
+    order = _stored_order(builder, split, number)
+    arrays: Arrays = {}
+    for first in range(0, number, BLOCK):
+        places = order[first : first + BLOCK]
+        block = source.__getitems__(range(first, first + len(places)))
+        images = [_decode(example["image"], channels) for example in block]
+        values = {"image": np.stack(images if convert is None else [convert(x) for x in images])}
+        for name, feature in features.items():
+            values[name] = np.array([example[feature] for example in block], np.int32)
+        for name, value in values.items():
+            # Filled in place, since a list of all images would be another copy.
+            if name not in arrays:
+                arrays[name] = np.empty((number, *value.shape[1:]), value.dtype)
+            arrays[name][places] = value
     return arrays
 
 
