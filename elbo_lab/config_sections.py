@@ -23,7 +23,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "of q(z|x) that a trained run gives its data (features:RUN:sample: draws from q(z|x)); "
         "training:NAME is the training split alone",
         "held_out": "number of training examples, the last ones, that are not trained on; for a "
-        "file with one split, the number of examples drawn once as test examples",
+        "set with one split, the number of examples drawn once as test examples",
         "binarization": "Bernoulli draws at every visit (dynamic), one such draw (fixed), white "
         "from one half on (threshold), or unchanged images (none, for binary images, or with a "
         "likelihood of grey levels)",

@@ -47,6 +47,10 @@ def load(
     - bool, which becomes 0 and 255;
     - floats in [0, 1], kept as float32.
 
+    A set of tensorflow-datasets with the split train alone has an empty `x_test` too. Integer
+    features named label_*, if at least two have several values, are the `factors`, and the shape or
+    the category is the label (dsprites, shapes3d, smallnorb).
+
     A .txt file holds one example a line, all of the same number of characters, in UTF-8; it has one
     split. Every character of the file is a token.
 

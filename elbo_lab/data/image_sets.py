@@ -4,6 +4,7 @@ Imported only when such a set is loaded, since importing tensorflow-datasets is 
 """
 
 import functools
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from elbo_lab.data import tfds, tfds_builders
-from elbo_lab.data.dataset import Dataset
+from elbo_lab.data.dataset import Dataset, Factors
 from elbo_lab.errors import UserError
 
 CHARDATA = "chardata.mat"
@@ -19,6 +20,8 @@ CHARDATA = "chardata.mat"
 OMNIGLOT_SIZES = (24_345, 8_070)
 OMNIGLOT_SEED = 123
 SIDE = 28
+# Features that are the label, the first that a set has; of sets with factors, the object's class.
+LABELS = ("label", "label_shape", "label_category")
 
 
 def load(name: str, data_dir: str | None, manual_dir: str | None) -> Dataset:
@@ -27,8 +30,7 @@ def load(name: str, data_dir: str | None, manual_dir: str | None) -> Dataset:
         return _LOADERS[name](data_dir, manual_dir)
     # EMNIST's files hold transposed images.
     convert = _transposed if name.partition("/")[0] == "emnist" else None
-    train, test = tfds.load(name, data_dir, manual_dir, convert=convert).values()
-    return _dataset(name, train, test)
+    return _dataset(name, *tfds.load(name, data_dir, manual_dir, convert=convert).values())
 
 
 def is_known(name: str) -> bool:
@@ -40,20 +42,46 @@ def is_known(name: str) -> bool:
     return True
 
 
-def _dataset(name: str, train: tfds.Arrays, test: tfds.Arrays) -> Dataset:
-    shape = train["image"].shape[1:]
+def _dataset(name: str, train: tfds.Arrays, test: tfds.Arrays | None = None) -> Dataset:
+    """The data set of arrays as `tfds.load` gives them; of one split without `test`."""
+    y_test = None if test is None else _label(test)
+    if test is None:
+        test = {feature: array[:0] for feature, array in train.items()}
+    x_train, x_test = _full_scale(train["image"], test["image"])
+    shape = x_train.shape[1:]
     return Dataset(
         name=name,
-        x_train=_flat(train["image"]),
-        x_test=_flat(test["image"]),
-        y_train=train.get("label"),
-        y_test=test.get("label"),
+        x_train=_flat(x_train),
+        x_test=_flat(x_test),
+        y_train=_label(train),
+        y_test=y_test,
         image_shape=shape[:2] if shape[2] == 1 else shape,
+        factors=_factors(train, test),
     )
 
 
+def _label(arrays: tfds.Arrays) -> np.ndarray | None:
+    return next((arrays[name] for name in LABELS if name in arrays), None)
+
+
+def _factors(train: tfds.Arrays, test: tfds.Arrays) -> Factors | None:
+    """The factors of a set that has several of them; one of a single value is left out."""
+    names = [n for n in train if n.startswith(tfds.FACTOR) and np.ptp(train[n]) > 0]
+    if len(names) < 2:
+        return None
+    values = [np.stack([arrays[n] for n in names], axis=1) for arrays in (train, test)]
+    return Factors(tuple(n.removeprefix(tfds.FACTOR) for n in names), *values)
+
+
+def _full_scale(*splits: np.ndarray) -> list[np.ndarray]:
+    """The images of all splits; where none exceeds 1 they are binary, and become 0 and 255."""
+    if max(x.max(initial=0) for x in splits) > 1:
+        return list(splits)
+    return [x * np.uint8(255) for x in splits]
+
+
 def _flat(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1)
+    return images.reshape(len(images), math.prod(images.shape[1:]))
 
 
 def _transposed(image: np.ndarray) -> np.ndarray:
@@ -68,7 +96,7 @@ def _binarized_mnist(data_dir: str | None, manual_dir: str | None) -> Dataset:
     """
     names = ("train", "validation", "test")
     splits = tfds.load("binarized_mnist", data_dir, manual_dir, splits=names)
-    train, validation, test = (splits[name]["image"] * np.uint8(255) for name in names)
+    train, validation, test = (splits[name]["image"] for name in names)
     train = np.concatenate([train, validation])
     return _dataset("binarized_mnist", {"image": train}, {"image": test})
 

@@ -35,6 +35,8 @@ from elbo_lab.files import DAMAGE_ERRORS
 
 # Examples read from the array_record files at a time.
 BLOCK = 1000
+# Start of the names of integer features that are factors of the images.
+FACTOR = "label_"
 
 Arrays = dict[str, np.ndarray]
 
@@ -54,13 +56,15 @@ def load(
       data_dir: folder of prepared sets; if None TFDS's default (TFDS_DATA_DIR, or
         ~/tensorflow_datasets).
       manual_dir: a folder with the official files, so that nothing is downloaded.
-      splits: names of splits; if None, train, and test or validation.
+      splits: names of splits; if None, train, and test or validation, or train alone if the set
+        has no other split.
       label: name of the integer feature that is the label, if the set has it.
       convert: function of an image [H, W, C] that gives the image to store.
 
     Returns:
-      split -> {"image": [N, H, W, C], uint8, and "label": [N], int32, if there are labels}. The
-      order is that of the official files if the builder numbers its examples, else TFDS's.
+      split -> {"image": [N, H, W, C], uint8, "label": [N], int32, if there are labels, and every
+      integer feature whose name starts with `FACTOR`: [N], int32}. The order is that of the
+      official files if the builder numbers its examples, else TFDS's.
 
     Raises:
       UserError: the set can be neither found in `data_dir` nor prepared, or does not consist of
@@ -70,16 +74,19 @@ def load(
         builder = _builder(name, data_dir)
         _check_features(builder)
         if not builder.is_prepared():
+            # Checked before, since the preparation of an HDF5 file reads all of its images at once.
+            _check_memory(builder, tfds_builders.HDF5_IMAGES.get(builder.name, 0))
             tfds_prepare.prepare(builder, manual_dir)
             # A new builder, since it may be another process that has prepared the set.
             builder = _builder(name, data_dir)
         _check_format(builder)
         splits = _splits(builder) if splits is None else splits
+        if convert is None:
+            _check_memory(builder, sum(builder.info.splits[s].num_examples for s in splits))
+        features = _integer_features(builder, label)
         arrays = _read_cache(builder)
-        if arrays is None or not set(splits) <= set(arrays):
-            if convert is None:
-                _check_memory(builder, splits)
-            arrays = {split: _read_split(builder, split, label, convert) for split in splits}
+        if arrays is None or not _has_all(arrays, splits, features):
+            arrays = {split: _read_split(builder, split, features, convert) for split in splits}
             _write_cache(builder, arrays)
     return arrays
 
@@ -129,13 +136,18 @@ def _check_format(builder: Builder) -> None:
 
 
 def _splits(builder: Builder) -> list[str]:
-    """The names of the training split, and of the test or else the validation split."""
+    """The names of the training split, and of the test or else the validation split.
+
+    A set may have the training split alone.
+    """
     available = list(builder.info.splits)
+    if available == ["train"]:
+        return available
     test = next((split for split in ("test", "validation") if split in available), None)
     if "train" not in available or test is None:
         raise UserError(
-            f"--dataset={builder.name} needs the splits train, and test or validation; it has "
-            f"{', '.join(available)}."
+            f"--dataset={builder.name} needs the splits train, and test or validation, or the "
+            f"split train alone; it has {', '.join(available)}."
         )
     return ["train", test]
 
@@ -152,9 +164,25 @@ def _check_features(builder: Builder) -> None:
         raise UserError(f"--dataset={builder.name} holds images of different sizes.")
 
 
-def _check_memory(builder: Builder, splits: Sequence[str]) -> None:
-    """Raises UserError if the images do not fit into memory, which holds two copies for a while."""
-    number = sum(builder.info.splits[split].num_examples for split in splits)
+def _integer_features(builder: Builder, label: str) -> dict[str, str]:
+    """The integer features that are read, the label and the factors: our name -> TFDS's name."""
+    features = builder.info.features
+    names = {"label": label} if label in features else {}
+    for name, feature in features.items():
+        if not name.startswith(FACTOR) or feature.shape != ():
+            continue
+        if np.issubdtype(feature.np_dtype, np.integer):
+            names[name] = name
+    return names
+
+
+def _check_memory(builder: Builder, number: int) -> None:
+    """Raises UserError if the images do not fit into memory, which holds two copies for a while.
+
+    Args:
+      builder: the builder of the set.
+      number: images of all splits that are read.
+    """
     needed = 2 * number * math.prod(builder.info.features["image"].shape)
     if needed > psutil.virtual_memory().available:
         raise UserError(
@@ -164,24 +192,30 @@ def _check_memory(builder: Builder, splits: Sequence[str]) -> None:
 
 
 def _read_split(
-    builder: Builder, split: str, label: str, convert: Callable[[np.ndarray], np.ndarray] | None
+    builder: Builder,
+    split: str,
+    features: dict[str, str],
+    convert: Callable[[np.ndarray], np.ndarray] | None,
 ) -> Arrays:
-    """The images and labels of one split, from the array_record files."""
+    """The images and integer features of one split, from the array_record files."""
     channels = builder.info.features["image"].shape[-1]
     # Unlike TFDS, Pillow decodes all formats, and black and white to 0 and 255.
     source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    images, labels = [], []
-    for first in range(0, len(source), BLOCK):
-        block = source.__getitems__(range(first, min(first + BLOCK, len(source))))
-        for example in block:
-            image = _decode(example["image"], channels)
-            images.append(image if convert is None else convert(image))
-            labels.append(int(example.get(label, -1)))
-    order = _stored_order(builder, split, len(source))
-    positions = np.argsort(order)
-    arrays = {"image": np.stack([images[position] for position in positions])}
-    if label in builder.info.features:
-        arrays["label"] = np.asarray(labels, np.int32)[positions]
+    number = len(source)
+    order = _stored_order(builder, split, number)
+    arrays: Arrays = {}
+    for first in range(0, number, BLOCK):
+        places = order[first : first + BLOCK]
+        block = source.__getitems__(range(first, first + len(places)))
+        images = [_decode(example["image"], channels) for example in block]
+        values = {"image": np.stack(images if convert is None else [convert(x) for x in images])}
+        for name, feature in features.items():
+            values[name] = np.array([example[feature] for example in block], np.int32)
+        for name, value in values.items():
+            # Filled in place, since a list of all images would be another copy.
+            if name not in arrays:
+                arrays[name] = np.empty((number, *value.shape[1:]), value.dtype)
+            arrays[name][places] = value
     return arrays
 
 
@@ -219,6 +253,11 @@ def _read_cache(builder: Builder) -> dict[str, Arrays] | None:
     except DAMAGE_ERRORS:
         return None
     return splits or None
+
+
+def _has_all(arrays: dict[str, Arrays], splits: Sequence[str], features: dict[str, str]) -> bool:
+    """True if stored arrays have the splits with all features; caches once had no factors."""
+    return all({"image", *features} <= set(arrays.get(split, ())) for split in splits)
 
 
 def _write_cache(builder: Builder, splits: dict[str, Arrays]) -> None:

@@ -50,6 +50,8 @@ OMNIGLOT_FILES = {
     "small1": "images_background_small1.zip",
     "small2": "images_background_small2.zip",
 }
+# Sets in one HDF5 file, which their stock builders read as a whole: set -> number of images.
+HDF5_IMAGES = {"dsprites": 737_280, "shapes3d": 480_000}
 # Uses of TensorFlow in a stock builder's code: direct calls, and calls of TFDS's code that unpacks
 # files, which uses it too.
 _USES_TENSORFLOW = r"\btf\.\w|\biter_archive\b|\bdownload_and_extract\b|\.extract\("
@@ -260,6 +262,13 @@ def _other(stock: type[Builder]) -> type[Builder]:
     return Other
 
 
+def _hdf5(stock: type[Builder]) -> type[Builder]:
+    """A set in one HDF5 file: the stock builder's examples, whose keys are their positions."""
+    builder_class = _other(stock)
+    builder_class.numbered = True
+    return builder_class
+
+
 # Set -> function of the stock builder that makes its builder; `_other` for other sets.
 _MAKERS = {
     "mnist": _idx,
@@ -270,6 +279,7 @@ _MAKERS = {
     "cifar10": _cifar10,
     "omniglot": _omniglot,
     "omniglot_small": _omniglot_small,
+    **dict.fromkeys(HDF5_IMAGES, _hdf5),
 }
 
 

@@ -50,8 +50,8 @@ def check(trained: Trained, settings: Settings, dataset: Dataset) -> None:
     for own in (trained.dataset, dataset):
         if own.factors is None or not len(own.factors.test):
             raise UserError(
-                f"--measures={NAME} needs data whose factors are known, --dataset=factors or "
-                f"factors64, or dSprites' file; got {own.name}."
+                f"--measures={NAME} needs data whose factors are known, --dataset=factors, "
+                f"factors64 or dsprites, or dSprites' file; got {own.name}."
             )
     names, own_names = dataset.factors.names, trained.dataset.factors.names
     if names != own_names:

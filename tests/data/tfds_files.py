@@ -1,11 +1,17 @@
 """Tiny files in the official formats of image sets, and registration of their checksums."""
 
+import contextlib
 import gzip
 import hashlib
+import importlib.machinery
 import io
+import itertools
 import struct
+import sys
 import tarfile
+import types
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +114,58 @@ def write_omniglot(path: Path, characters: dict[str, int], drawers: int) -> None
                     archive.writestr(f"{path.stem}/{file}", content.getvalue())
 
 
+def write_dsprites(folder: Path) -> dict[str, np.ndarray]:
+    """A file with the arrays of dSprites, read by `install_h5py`: 24 images of 0 and 1.
+
+    Image i has i + 1 white pixels. Its factors are 3 shapes, 2 scales, 1 orientation, 2 x and 2 y.
+    """
+    classes = np.array(list(itertools.product(range(1), *map(range, (3, 2, 1, 2, 2)))))
+    lit = np.arange(64 * 64) <= np.arange(len(classes))[:, None]
+    images = lit.reshape(-1, 64, 64).astype(np.uint8)
+    file = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.hdf5"
+    arrays = {"imgs": images, "latents/classes": classes, "latents/values": 0.5 * classes}
+    _write_arrays(folder / file, arrays)
+    return {"imgs": images, "latents_classes": classes}
+
+
+def write_shapes3d(folder: Path) -> dict[str, np.ndarray]:
+    """A file with the arrays of Shapes3D, read by `install_h5py`: 12 images of random colours.
+
+    The file has the factors' values alone: here 2 hues of the floor, 1 of the wall, 3 of the
+    object, 1 scale, 2 shapes and 1 orientation.
+    """
+    classes = np.array(list(itertools.product(*map(range, (2, 1, 3, 1, 2, 1)))))
+    images = np.random.default_rng(0).integers(0, 256, (len(classes), 64, 64, 3), dtype=np.uint8)
+    arrays = {"images": images, "labels": 0.1 * classes - 0.2}
+    _write_arrays(folder / "3dshapes.h5", arrays)
+    return {"images": images, "classes": classes}
+
+
+def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with open(path, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def install_h5py(monkeypatch) -> None:
+    """Puts a module in place of h5py, whose `File` reads the files of `_write_arrays`."""
+    module = types.ModuleType("h5py")
+    module.__spec__ = importlib.machinery.ModuleSpec("h5py", None)
+    module.File = _opened
+    monkeypatch.setitem(sys.modules, "h5py", module)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, mode: str) -> Iterator[dict]:
+    """The arrays by name; "group/name" is the array `name` of the group."""
+    assert mode == "r"
+    content = {}
+    with np.load(path) as archive:
+        for key in archive.files:
+            group, _, name = key.rpartition("/")
+            (content.setdefault(group, {}) if group else content)[name] = archive[key]
+    yield content
+
+
 def register(name: str, folder: Path, monkeypatch) -> None:
     """Registers the files of a folder, by their checksums, as the official files of a set."""
     from tensorflow_datasets.core import utils
@@ -117,7 +175,7 @@ def register(name: str, folder: Path, monkeypatch) -> None:
 
     builder_class = tfds_builders.builder_class_for(name)
     infos = {}
-    for url in builder_class.urls:
+    for url in builder_class.urls or builder_class.url_infos:
         file = builder_class.url_infos[url].filename
         content = (folder / file).read_bytes()
         checksum = hashlib.sha256(content).hexdigest()
