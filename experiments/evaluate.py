@@ -1,4 +1,5 @@
-"""Evaluates stored runs again: with other draws, other K, other data, or other measures.
+"""Evaluates stored runs again: with other draws, other K, other data, fewer examples, or
+other measures.
 
     python -m experiments.evaluate --run=runs/X --eval_k=50000 --seed=1
 
@@ -27,6 +28,7 @@ def main() -> int:
         seed=values.seed,
         dataset=values.dataset,
         information_examples=values.information_examples,
+        test_examples=values.test_examples,
     )
     dataset = None
     if values.dataset is not None and not text_files.is_path(values.dataset):
@@ -44,7 +46,8 @@ def _evaluated(path: str | None, settings, dataset) -> str:
     trained = stored_runs.load(path, flags.FLAGS.replicate)
     if settings.dataset is not None and text_files.is_path(settings.dataset):
         dataset = evaluating.texts(trained, settings.dataset)
-    progress = Progress("evaluation", len((dataset or trained.dataset).x_test), 0, "examples")
+    number = settings.number_of(len((dataset or trained.dataset).x_test))
+    progress = Progress("evaluation", number, 0, "examples")
     try:
         return evaluating.evaluate(trained, settings, dataset, progress.to)
     except UserError:
@@ -71,6 +74,9 @@ def define() -> None:
         "N, examples of an aggregate posterior in the measure information (if not given, all "
         "test examples)",
         least=2,
+    )
+    define_optional_count(
+        "test_examples", "the first N test examples are evaluated (if not given, all)", least=1
     )
     flags.DEFINE_string(
         "dataset",

@@ -213,6 +213,31 @@ def _draw_test_images(dataset: Dataset, number: int) -> Dataset:
     )
 
 
+def first_of_test(dataset: Dataset, number: int) -> Dataset:
+    """The data set with its first test examples alone, and what is known of them.
+
+    Args:
+      dataset: with test examples.
+      number: of those that are kept, at least 1.
+    """
+
+    def first(array: np.ndarray | None) -> np.ndarray | None:
+        return None if array is None else array[:number]
+
+    factors, codes = dataset.factors, dataset.codes
+    if factors is not None:
+        factors = factors._replace(test=first(factors.test))
+    if codes is not None:
+        codes = codes._replace(test=first(codes.test), log_pz_above=first(codes.log_pz_above))
+    return dataset._replace(
+        x_test=first(dataset.x_test),
+        y_test=first(dataset.y_test),
+        log_px_z=first(dataset.log_px_z),
+        factors=factors,
+        codes=codes,
+    )
+
+
 def digest(dataset: Dataset, with_labels: bool = False) -> str:
     """The sha256 of the images of both splits, with types and shapes, as 64 hexadecimal digits.
     The vocabulary of a text is part of it, and so is what examples are conditioned on.

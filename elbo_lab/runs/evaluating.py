@@ -1,4 +1,4 @@
-"""Evaluates a stored run again, with other draws, another K or other data.
+"""Evaluates a stored run again, with other draws, another K, other data or fewer examples.
 
 The run's own evaluation stays; each of these has its own folder:
 
@@ -77,9 +77,12 @@ def evaluate(
     """The table of an evaluation, which names its folder. See `kept` for arguments and errors."""
     evaluated = kept(trained, settings, dataset, on_batch)
     own = trained.dataset if dataset is None else dataset
+    number = f"{len(own.x_test):,} test examples"
+    if settings.test_examples is not None:
+        number = f"the first {settings.test_examples:,} of {number}"
     titles = [
         ("run", f"{trained.path}, seed {trained.config.seed}, step {trained.step:,}"),
-        ("data", f"{own.name}, {len(own.x_test):,} test examples"),
+        ("data", f"{own.name}, {number}"),
         ("kept in", str(evaluated.folder)),
     ]
     return tables.result_table(titles, evaluated.rows)
@@ -93,6 +96,9 @@ def kept(
 ) -> Kept:
     """Evaluates the test split and stores the values, unless they are stored already.
 
+    Quantities of an example do not depend on `settings.test_examples`: the draws of a batch have
+    its index as their key, and batches have the same size.
+
     Args:
       trained: a run.
       settings: the differences from the run's own evaluation.
@@ -100,7 +106,8 @@ def kept(
       on_batch: called with the number of examples that are done.
 
     Raises:
-      UserError: the data do not fit the model, or a file cannot be written.
+      UserError: the data do not fit the model or have fewer examples than the settings ask for,
+        or a file cannot be written.
       ValueError: a measure does not go with the method.
     """
     config = _config(trained, settings)
@@ -113,9 +120,10 @@ def kept(
             f"--information_examples={settings.information_examples} goes with "
             f"--measures={informing.NAME}; got --measures={','.join(settings.measures)}."
         )
+    chosen = _first_examples(dataset, settings)
     used = {name: INSTRUMENTS[name] for name in settings.measures if name in INSTRUMENTS}
     for instrument in used.values():
-        instrument.check(trained, settings, dataset)
+        instrument.check(trained, settings, chosen)
     stored = {
         "elbo_lab": __version__,
         "checkpoint": trained.digest,
@@ -124,13 +132,13 @@ def kept(
         "seed": config.seed,
     }
     folder = trained.path / FOLDER / configs.digest_of(files.jsonable(stored))
-    complete = _stored(folder, len(dataset.x_test))
+    complete = _stored(folder, len(chosen.x_test))
     if complete is not None:
         return complete
     seed = config.seed if settings.seed is None else settings.seed
-    values = _measured(trained, settings, config, dataset, seed, on_batch)
+    values = _measured(trained, settings, config, chosen, seed, on_batch)
     outcomes = {
-        name: instrument.measure(trained, settings, dataset, values, seed)
+        name: instrument.measure(trained, settings, chosen, values, seed)
         for name, instrument in used.items()
     }
     for outcome in outcomes.values():
@@ -201,6 +209,23 @@ def _check_dataset(trained: Trained, settings: Settings, dataset: Dataset) -> No
     _check_labels(trained, settings, dataset)
 
 
+def _first_examples(dataset: Dataset, settings: Settings) -> Dataset:
+    """The data set with the test examples that are evaluated.
+
+    Raises:
+      UserError: there are fewer of them than `settings.test_examples`.
+    """
+    number, available = settings.test_examples, len(dataset.x_test)
+    if number is None:
+        return dataset
+    if not 1 <= number <= available:
+        raise UserError(
+            f"--test_examples must lie in 1..{available}, the test examples of {dataset.name}; "
+            f"got {number}."
+        )
+    return data.first_of_test(dataset, number)
+
+
 def _check_labels(trained: Trained, settings: Settings, dataset: Dataset) -> None:
     """Raises a UserError for a data set whose labels are not those of a conditional model."""
     classes = trained.method.classes
@@ -224,13 +249,18 @@ def _shown(spec: data.Spec) -> str:
     return f"kind {spec.kind}, shape {spec.shape} and {levels}{above}"
 
 
-def stored_values(path: Path, settings: Settings, number: int) -> evaluation.Evaluation | None:
-    """Values of N test examples from a run's complete evaluation with these settings, the last one
-    if there are several (after the run was trained again); None if there is none.
+def stored_values(path: Path, settings: Settings, available: int) -> evaluation.Evaluation | None:
+    """Values of the test examples from a run's complete evaluation with these settings, the last
+    one if there are several (after the run was trained again); None if there is none.
+
+    Args:
+      path: the run's directory.
+      settings: of the evaluation.
+      available: test examples of the data that it is of.
     """
     wanted = files.jsonable(settings.stored())
     for summary in sorted((path / FOLDER).glob("*/summary.json"), key=_age):
-        found = _stored(summary.parent, number)
+        found = _stored(summary.parent, settings.number_of(available))
         if found is not None and json_files.read(summary, {}).get("settings") == wanted:
             return found.values
     return None

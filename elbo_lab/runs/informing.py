@@ -34,7 +34,9 @@ def check(trained: Trained, settings: Settings, dataset: Dataset) -> None:
     aggregate_posterior.check(trained.method)
     number, size = len(dataset.x_test), settings.information_examples
     if number < 2:
-        raise UserError(f"--measures={NAME} pairs test examples; {dataset.name} has {number}.")
+        raise UserError(
+            f"--measures={NAME} pairs test examples, at least 2; got {number} of {dataset.name}."
+        )
     if size is not None and not 2 <= size <= number:
         raise UserError(
             f"--information_examples must lie in 2..{number}, the test examples; got {size}."

@@ -20,6 +20,7 @@ class Settings:
     seed: int | None = None  # of the draws
     dataset: str | None = None
     information_examples: int | None = None  # N of the measure `information`
+    test_examples: int | None = None  # the first ones are evaluated; None: all
 
     def stored(self) -> dict[str, Any]:
         """The settings in summary.json and in the name of the evaluation's folder.
@@ -27,9 +28,14 @@ class Settings:
         A setting that is not given and came later is left out: older evaluations keep their names.
         """
         values = dataclasses.asdict(self)
-        if self.information_examples is None:
-            del values["information_examples"]
+        for name in ("information_examples", "test_examples"):
+            if values[name] is None:
+                del values[name]
         return values
+
+    def number_of(self, available: int) -> int:
+        """The number of test examples that are evaluated, of those of the data."""
+        return available if self.test_examples is None else self.test_examples
 
 
 class Outcome(NamedTuple):

@@ -24,6 +24,14 @@ SENTENCES = {
         ["evaluate", "--run={runs}/conv", "--measures=information", "--information_examples=9999"],
         "--information_examples must lie in 2..23, the test examples; got 9999.",
     ),
+    "more than all examples": (
+        ["evaluate", "--run={runs}/conv", "--test_examples=24"],
+        "--test_examples must lie in 1..23, the test examples of blobs; got 24.",
+    ),
+    "no examples": (
+        ["evaluate", "--run={runs}/conv", "--test_examples=0"],
+        "--test_examples must be a positive integer; got '0'.",
+    ),
     "a label for nothing": (
         ["sample", "--run={runs}/conv", "--label=1", "--out={runs}/x.png"],
         "--label=1 needs a run with --condition=label; {runs}/conv is conditioned on nothing.",

@@ -122,6 +122,12 @@ def test_evaluated_on_other_data(cli, runs, tmp_path):
     assert values["log_likelihood_0"].shape == (5,)
     # A model of blobs gives noise a lower likelihood than blobs.
     assert values["log_likelihood_0"].mean() < own["log_likelihood_0"].mean() - 5
+    first = command(cli, "evaluate", *flags, "--test_examples=3")
+    assert "noise, the first 3 of 5 test examples" in first.stdout
+    assert "evaluation 3/3 examples" in first.stderr
+    folder = first.stdout.split("kept in")[1].split()[0]
+    for quantity, array in arrays_of(Path(folder) / "evaluation.npz").items():
+        np.testing.assert_array_equal(array, values[quantity][:3])
 
 
 # Runs that start at the parameters of another one

@@ -24,6 +24,9 @@ COMMANDS = {
     "walk": ["sample", "--run={run}", "--show=interpolation", "--poem=abcabc", "--poem=gfedcb"],
     "test texts": ["sample", "--run={run}", "--show=interpolation", "--examples=3,0"],
     "measured": ["evaluate", "--run={run}", "--measures=quantities,text", "--eval_k=4"],
+    "first texts": [
+        *("evaluate", "--run={run}", "--measures=text", "--test_examples=3", "--eval_k=4")
+    ],
     "other texts": ["evaluate", "--run={run}", "--dataset={folder}/more.txt", "--eval_k=4"],
     "features": [
         *("run", "--workdir={folder}/features", "--dataset=features:{run}", "--eval_k=5"),
@@ -220,6 +223,11 @@ def test_commands(places, outputs, name):
         # Fair dice: no model is much better than log 7.
         assert by_name["nats per character", "3-gram model"] == pytest.approx(np.log(7), abs=0.1)
         assert by_name["copied lines", "test texts"] < 0.1
+    if name == "first texts":
+        stored = Path(out.split("kept in")[1].split()[0]) / "summary.json"
+        samples = json.loads(stored.read_text())["text"]["samples"]
+        assert "rhymes, the first 3 of" in out
+        assert [len(drawn) for drawn in samples.values()] == [3, 3]
     if name == "other texts":
         assert "more, 2 test examples" in out
     if name == "features":

@@ -10,6 +10,7 @@ from elbo_lab.data import (
     contexts,
     decoded,
     digest,
+    first_of_test,
     hold_out,
     load,
     spec_of,
@@ -74,6 +75,15 @@ def test_the_context_follows_its_examples():
         np.testing.assert_array_equal(x, codes[:, 1:3])
     together = np.concatenate([parts.codes.train, parts.codes.test])
     np.testing.assert_array_equal(np.sort(together, axis=0), np.sort(TRAIN, axis=0))
+
+
+def test_the_first_test_examples_keep_what_belongs_to_them():
+    first = first_of_test(dataset_of(1), 4)
+    np.testing.assert_array_equal(first.x_test, TEST[:4, 1:3])
+    np.testing.assert_array_equal(contexts(first)[1], TEST[:4, :1])
+    np.testing.assert_array_equal(first.log_px_z, np.arange(4.0))
+    assert first.codes.log_pz_above.shape == (4,) and first.y_test is None
+    np.testing.assert_array_equal(first.codes.train, TRAIN)
 
 
 def test_the_digest_is_of_the_context_too_and_not_of_the_levels_below():

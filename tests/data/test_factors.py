@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from elbo_lab.data import Spec, hold_out, load, spec_of
+from elbo_lab.data import Spec, first_of_test, hold_out, load, spec_of
 from elbo_lab.data.factors import FACTORS, SIZES
 
 
@@ -69,6 +69,10 @@ def test_the_larger_images_are_the_same(data):
 def test_factors_follow_their_images(data):
     held = hold_out(data, 60)
     assert len(held.x_train) == len(held.factors.train) == 5700
+    first = first_of_test(data, 7)
+    np.testing.assert_array_equal(first.factors.test, data.factors.test[:7])
+    np.testing.assert_array_equal(first.y_test, data.y_test[:7])
+    assert len(first.x_test) == 7 and len(first.factors.train) == len(data.x_train)
     own = load("training:factors")
     assert own.factors.test.shape == (0, 5)
     parts = hold_out(own, 100)

@@ -83,7 +83,7 @@ def test_what_cannot_be_paired_is_refused(dataset, tmp_path):
     with pytest.raises(UserError, match="--information_examples=5 goes with --measures=informat"):
         evaluating.evaluate(trained, Settings(("quantities",), information_examples=5))
     lone = trained.dataset._replace(x_test=trained.dataset.x_test[:1], name="lone")
-    with pytest.raises(UserError, match="pairs test examples; lone has 1"):
+    with pytest.raises(UserError, match="pairs test examples, at least 2; got 1 of lone"):
         informing.check(trained, Settings(("information",)), lone)
     store(tmp_path / "labels", k=2, condition="label", **small)
     with pytest.raises(ValueError, match="with --condition=label has an aggregate posterior"):
