@@ -26,8 +26,16 @@ class System(NamedTuple):
     quantity: str  # of `quantities.QUANTITIES`: log p(x) or a lower bound of it
     flags: Texts  # of its run, besides SHARED
     codes: Texts | None = None  # of the run whose codes are its data; None: its data are images
-    # K of an evaluation of the trained run; None: the one at its end counts
+    # K of a second evaluation, of the trained run; None: there is none
     draws: int | None = None
+    # The number of the first test images that it is of; its row has how much it adds to the run's
+    # own evaluation. None: all, and it takes the place of the run's own.
+    examples: int | None = None
+
+    @property
+    def nll_draws(self) -> int | None:
+        """K of the second evaluation if the NLL is by it; None: it is by the run's own."""
+        return self.draws if self.examples is None else None
 
 
 # The images of all systems, binarized anew at every visit; the test images are drawn once.
@@ -45,6 +53,8 @@ _PIXELVAE = {
     **{"model": "pixelvae", "latent_dims": "32", "channels": "8,16", "latent_features": "8"},
     "eval_k": "30",
 }
+# Where a draw takes a millisecond for each image, so that 5,000 of all would take 14 hours.
+_FIRST_IMAGES = {"draws": 5000, "examples": 100}
 
 SYSTEMS: dict[str, System] = {
     BASELINE: System("VAE, diagonal q(z|x)", "log_likelihood", _VAE, draws=5000),
@@ -60,6 +70,7 @@ SYSTEMS: dict[str, System] = {
         "PixelVAE",
         "log_likelihood",
         {**_PIXELVAE, "receptive_field": "15", "layers": "5", "epochs": "5"},
+        **_FIRST_IMAGES,
     ),
     "vlae": System(
         "VLAE: short window, flow prior",
@@ -69,6 +80,7 @@ SYSTEMS: dict[str, System] = {
             **{"receptive_field": "7", "layers": "3", "epochs": "6"},
             **{"prior": "flow", "kl": "mc"},
         },
+        **_FIRST_IMAGES,
     ),
     "vqvae": System(
         "VQ-VAE, PixelCNN over its codes",
@@ -99,9 +111,10 @@ def commands(name: str) -> list[str]:
         ["run", *(f"--{flag}={text}" for flag, text in flags.items()), f"--workdir={RUNS}/{run}"]
         for run, flags in stages(name).items()
     ]
-    draws = SYSTEMS[name].draws
-    if draws is not None:
-        lines.append(["evaluate", f"--run={RUNS}/{name}", f"--eval_k={draws}"])
+    system = SYSTEMS[name]
+    if system.draws is not None:
+        examples = [] if system.examples is None else [f"--test_examples={system.examples}"]
+        lines.append(["evaluate", f"--run={RUNS}/{name}", f"--eval_k={system.draws}", *examples])
     return [
         shlex.join(("python", "-m", f"experiments.{script}", *flags)) for script, *flags in lines
     ]

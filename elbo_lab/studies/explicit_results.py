@@ -44,6 +44,8 @@ _KIND = {
     "direction": str,
     "test_images": int,
     "difference?": {"mean": float, "low": float, "high": float, "kind": str},
+    # By how much the second evaluation's bound is higher, over its images, paired.
+    "gain?": {"symbol": str, "mean": float, "standard_error": float, "test_images": int},
     "seed": int,
     "commands": list[str],
     # One of each run of the system, in their order.
@@ -53,7 +55,7 @@ _KIND = {
     "device": str,
 }
 # What is compared to decide that a stored row has the same result.
-_RESULT = ("nll", "standard_error", "difference", "commands", "steps")
+_RESULT = ("nll", "standard_error", "difference", "gain", "commands", "steps")
 
 
 def row_of_runs(
@@ -80,8 +82,9 @@ def row_of_runs(
     values = _values(name, folder, last)
     if values is None:
         return None
-    nll = -values
-    draws = {} if system.draws is None else {"eval_k": system.draws}
+    log_px, gain = values
+    nll = -log_px
+    draws = {} if system.nll_draws is None else {"eval_k": system.nll_draws}
     quantity = quantities.QUANTITIES[system.quantity]
     row = {
         "system": name,
@@ -99,8 +102,8 @@ def row_of_runs(
         **{field: last[field] for field in ("device", "elbo_lab", "jax")},
         "config": configs.to_dict(config),
     }
-    difference = _difference(name, nll, folder)
-    return row | ({"difference": difference} if difference else {})
+    optional = {"difference": _difference(name, nll, folder), "gain": gain}
+    return row | {field: value for field, value in optional.items() if value is not None}
 
 
 def _check(path: Path, summary: Mapping[str, Any], config: Config) -> None:
@@ -120,17 +123,34 @@ def _check(path: Path, summary: Mapping[str, Any], config: Config) -> None:
         raise UserError(f"{path} diverged; its row cannot be made.")
 
 
-def _values(name: str, folder: Path, summary: dict[str, Any]) -> np.ndarray | None:
-    """The log-likelihood, or its bound, of each test image [N], nats; None if the run still has to
-    be evaluated by the system's number of draws.
+def _values(
+    name: str, folder: Path, summary: dict[str, Any]
+) -> tuple[np.ndarray, dict[str, Any] | None] | None:
+    """The log-likelihood, or its bound, of each test image [N], nats; and "gain" of the row, None
+    without one. None if the run still has to be evaluated by the system's number of draws.
     """
     system, path = explicit.SYSTEMS[name], folder / name
+    own = completing.stored_evaluations(path, summary)[0][system.quantity].astype(np.float64)
     if system.draws is None:
-        evaluation = completing.stored_evaluations(path, summary)[0]
-    else:
-        number = summary["data"]["test_images"]
-        evaluation = evaluating.stored_values(path, Settings(eval_k=system.draws), number)
-    return None if evaluation is None else evaluation[system.quantity].astype(np.float64)
+        return own, None
+    settings = Settings(eval_k=system.draws, test_examples=system.examples)
+    evaluation = evaluating.stored_values(path, settings, summary["data"]["test_images"])
+    if evaluation is None:
+        return None
+    second = evaluation[system.quantity].astype(np.float64)
+    return (second, None) if system.examples is None else (own, _gain(system, own, second))
+
+
+def _gain(system: explicit.System, own: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    """The mean of the second evaluation's bound [n] minus the run's own [N] of the same images."""
+    pairs = comparison.difference({0: second}, {0: own[: len(second)]})
+    quantity = quantities.QUANTITIES[system.quantity]
+    return {
+        "symbol": quantities.symbol(quantity, {"eval_k": system.draws}),
+        "mean": pairs.mean,
+        "standard_error": pairs.standard_error,
+        "test_images": pairs.count,
+    }
 
 
 def _difference(name: str, nll: np.ndarray, folder: Path) -> dict[str, Any] | None:
@@ -144,7 +164,7 @@ def _difference(name: str, nll: np.ndarray, folder: Path) -> dict[str, Any] | No
     other = _values(explicit.BASELINE, folder, run_files.read_summary(baseline))
     if other is None:
         return None
-    return comparison.difference({0: nll}, {0: -other}, html_page.LEVEL)._asdict()
+    return comparison.difference({0: nll}, {0: -other[0]}, html_page.LEVEL)._asdict()
 
 
 def write(folder: Path, row: dict[str, Any]) -> None:
@@ -182,13 +202,23 @@ def texts_of(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         explicit.SYSTEMS[name].title,
         f"{row['nll']:.2f} +- {row['standard_error']:.2f}",
-        f"{row['symbol']}, {row['direction']}",
+        f"{row['symbol']}, {row['direction']}{_gain_text(row)}",
         difference,
         *(text or NOT_APPLICABLE for text in shown),
         " + ".join(map(str, row["passes"])),
         " + ".join(f"{steps:,}" for steps in row["steps"]),
         " + ".join(f"{seconds:.0f}" for seconds in row["training_seconds"]),
     )
+
+
+def _gain_text(row: dict[str, Any]) -> str:
+    """ " (L_5000: 0.52 +- 0.04 higher, 100 images)"; "" for a row without a gain."""
+    if "gain" not in row:
+        return ""
+    gain = row["gain"]
+    value = tables.with_error(abs(gain["mean"]), gain["standard_error"])
+    side = "lower" if gain["mean"] < 0 else "higher"
+    return f" ({gain['symbol']}: {value} {side}, {gain['test_images']:,} images)"
 
 
 def _published(name: str, binarization: str) -> list[Likelihood]:
@@ -239,6 +269,12 @@ def notes(rows: Sequence[dict[str, Any]]) -> list[str]:
         f"which do not compare with ours. Sources: {'; '.join(sources)}.",
         f"Devices: {'; '.join(sorted({row['device'] for row in rows}))}.",
     ]
+    if any("gain" in row for row in rows):
+        lines.append(
+            "In brackets: by how many nats the bound of more draws is higher or lower, the mean "
+            "over the first test images +- one standard error, paired. NLL and difference of such "
+            "a row are by the bound before the brackets, over all images."
+        )
     if any(not p.verified for row in rows for p in published.EXPLICIT[row["system"]]):
         lines.append("?: the published number was not read in the paper.")
     return lines

@@ -19,8 +19,11 @@ from elbo_lab.runs.instruments import Settings
 from elbo_lab.studies import explicit, explicit_results, published
 from tools import make_explicit_rows
 
-IMAGES = 40
+IMAGES = 120
 SECONDS = 100.0
+EVALUATED = [name for name, system in explicit.SYSTEMS.items() if system.draws is not None]
+# What the made evaluations of some images add to the run's own bound of each.
+GAINS = 0.5 + 0.1 * np.cos(np.arange(IMAGES))
 
 
 def write_run(path, config, values):
@@ -47,29 +50,36 @@ def write_run(path, config, values):
     (path / rundir.SUMMARY).write_text(json.dumps(summary))
 
 
-def write_evaluation(path, draws, values):
-    """Writes evaluations of a run by a number of draws, and by twice as many with other values."""
-    for name, number, shift in (("twice", 2 * draws, 9.0), ("wanted", draws, 0.0)):
+def write_evaluation(path, system, values):
+    """Writes a system's second evaluation of a run, [N] values of all images, and two others with
+    other values: by twice the draws, and of another number of images.
+    """
+    draws, examples = system.draws, system.examples
+    others = {"twice": (2 * draws, examples), "other images": (draws, 110)}
+    for name, (number, first) in {**others, "wanted": (draws, examples)}.items():
         folder = path / evaluating.FOLDER / name
         folder.mkdir(parents=True)
-        shifted = {quantity: array + shift for quantity, array in values.items()}
-        write_evaluations(folder / rundir.EVALUATION, {0: shifted})
-        summary = {"results": [], "settings": Settings(eval_k=number).stored()}
+        shifted = values[:first] + (0.0 if name == "wanted" else 9.0)
+        write_evaluations(folder / rundir.EVALUATION, {0: {system.quantity: shifted}})
+        settings = Settings(eval_k=number, test_examples=first)
+        summary = {"results": [], "settings": settings.stored()}
         (folder / rundir.SUMMARY).write_text(json.dumps(summary))
 
 
 @pytest.fixture
 def made(tmp_path):
-    """A folder with complete runs of all systems, and the log-likelihoods of each."""
+    """A folder with complete runs of all systems, and the log-likelihoods that each reports."""
     rng, values = np.random.default_rng(0), {}
     for i, (name, system) in enumerate(explicit.SYSTEMS.items()):
         values[name] = -85.0 - i + rng.normal(size=IMAGES)
         for run, flags in explicit.stages(name).items():
             config = grid_flags.checked(flags)
             measured = {"log_px_code": values[name]} if run != name else {}
-            if system.draws is not None:
+            if system.examples is not None:
+                write_evaluation(tmp_path / run, system, values[name] + GAINS)
+            elif system.draws is not None:
                 measured = {system.quantity: values[name] - 1.0}  # of the run's fewer draws
-                write_evaluation(tmp_path / run, system.draws, {system.quantity: values[name]})
+                write_evaluation(tmp_path / run, system, values[name])
             write_run(tmp_path / run, config, measured or {system.quantity: values[name]})
     return tmp_path, values
 
@@ -80,11 +90,13 @@ def row_of(name, folder):
 
 @pytest.mark.parametrize("name", explicit.SYSTEMS)
 def test_every_command_describes_the_run_that_its_row_is_checked_against(name):
-    lines, draws = explicit.commands(name), explicit.SYSTEMS[name].draws
-    if draws is not None:
-        assert lines.pop() == (
-            f"python -m experiments.evaluate --run={explicit.RUNS}/{name} --eval_k={draws}"
-        )
+    lines, system = explicit.commands(name), explicit.SYSTEMS[name]
+    if system.draws is not None:
+        script, *flags = lines.pop().removeprefix("python -m experiments.").split()
+        expected = {"run": f"{explicit.RUNS}/{name}", "eval_k": "5000"}
+        expected |= {"test_examples": "100"} if "pixelvae" in system.flags.values() else {}
+        assert script == "evaluate"
+        assert dict(flag.removeprefix("--").split("=") for flag in flags) == expected
     for line, (run, flags) in zip(lines, explicit.stages(name).items(), strict=True):
         *start, workdir = line.split()
         assert start[:3] == ["python", "-m", "experiments.run"]
@@ -120,7 +132,7 @@ def test_rows_have_the_numbers_of_their_runs(made):
         assert shown == pytest.approx(expected)
     assert (rows["pixelcnn"]["symbol"], rows["pixelcnn"]["direction"]) == ("log p(x)", "exact")
     assert rows["vae"]["symbol"] == f"L_{explicit.SYSTEMS['vae'].draws}"
-    assert rows["vlae"]["symbol"] == f"L_{rows['vlae']['config']['eval_k']}"
+    assert rows["vlae"]["symbol"] == f"L_{rows['vlae']['config']['eval_k']}" == "L_30"
     both = rows["vqvae"]
     assert both["training_seconds"] == [SECONDS] * 2 and both["steps"] == [1200] * 2
     assert both["direction"] == "lower bound" and len(both["passes"]) == 2
@@ -135,11 +147,28 @@ def test_a_system_without_all_of_its_runs_has_no_row(made, tmp_path):
     assert "difference" not in row_of("iaf", folder)
 
 
-def test_a_system_that_is_not_evaluated_by_its_draws_has_no_row(made):
+def test_a_second_evaluation_of_some_images_is_a_gain_beside_the_nll_of_all(made):
     folder, _ = made
-    (folder / "vae" / evaluating.FOLDER / "wanted" / rundir.SUMMARY).unlink()
-    assert row_of("vae", folder) is None
-    assert "difference" not in row_of("iaf", folder)
+    for name, system in explicit.SYSTEMS.items():
+        row = row_of(name, folder)
+        if system.examples is None:
+            assert "gain" not in row
+            continue
+        own = GAINS[: system.examples]
+        error = own.std(ddof=1) / math.sqrt(system.examples)
+        expected = {"mean": own.mean(), "standard_error": error, "test_images": 100}
+        symbol = row["gain"].pop("symbol")
+        assert symbol == "L_5000" and row["gain"] == pytest.approx(expected)
+        assert row["test_images"] == row["difference"]["count"] == IMAGES
+
+
+@pytest.mark.parametrize("name", EVALUATED)
+def test_a_system_that_is_not_evaluated_by_its_draws_has_no_row(made, name):
+    folder, _ = made
+    (folder / name / evaluating.FOLDER / "wanted" / rundir.SUMMARY).unlink()
+    assert row_of(name, folder) is None
+    if name == explicit.BASELINE:
+        assert "difference" not in row_of("iaf", folder)
 
 
 def test_a_run_that_is_not_of_the_command_is_refused(made):
@@ -192,6 +221,16 @@ def test_the_table_shows_what_is_kept_beside_published_numbers(made, tmp_path):
     assert published_row(explicit_results.markdown(rows), "PixelCNN")
     nll = pixelcnn["NLL"]
     assert f"| PixelCNN | {nll} | log p(x), exact | - | 81.30 |" in explicit_results.readme(rows)
+    assert vae["estimate"] == "L_5000, lower bound in expectation"
+    # The standard deviation of a cosine is sqrt(1/2).
+    assert vlae["estimate"] == (
+        "L_30, lower bound in expectation (L_5000: 0.4996 +- 0.0071 higher, 100 images)"
+    )
+    assert vlae["estimate"] in explicit_results.readme(rows)
+    assert any(note.startswith("In brackets:") for note in explicit_results.notes(rows))
+    assert not any(note.startswith("In brackets:") for note in explicit_results.notes(rows[:2]))
+    fallen = rows[2] | {"gain": rows[2]["gain"] | {"mean": -0.002, "standard_error": 0.003}}
+    assert "(L_5000: 0.0020 +- 0.0030 lower, 100 images)" in explicit_results.texts_of(fallen)[2]
 
 
 def published_row(document, title):
