@@ -15,6 +15,8 @@ from elbo_lab.runs.instruments import Instrument, Outcome, Settings
 from elbo_lab.runs.loading import Trained
 
 NAME = "disentanglement"
+# Training examples of a larger split that are scored, as by Locatello et al. (2019).
+MOST = 10_000
 # Score -> its title and its symbol.
 TITLES = {
     "mig": ("mutual information gap", "MIG"),
@@ -94,14 +96,15 @@ def scores(trained: Trained, dataset: Dataset, seed: int) -> Scores:
     """The scores of a run.
 
     Args:
-      trained: its training examples are scored.
+      trained: its training examples are scored, of more than `MOST` those that the seed draws.
       dataset: its test examples judge what is fitted.
       seed: of groups of examples and of forests.
     """
     config, spec = trained.config, trained.spec
-    train = _means(trained, examples.all_of_train(config, trained.dataset, spec))
+    scored = _some_of_train(trained.dataset, seed)
+    train = _means(trained, examples.all_of_train(config, scored, spec))
     test = _means(trained, examples.test_examples(config, dataset, spec))
-    factors = trained.dataset.factors.train
+    factors = scored.factors.train
     splits = (train, factors, test, dataset.factors.test)
     return Scores(
         disentanglement.mig(train, factors),
@@ -110,6 +113,19 @@ def scores(trained: Trained, dataset: Dataset, seed: int) -> Scores:
         disentanglement.factor_vae(train, factors, seed),
         disentanglement.beta_vae(train, factors, seed),
         float(np.sum(activity(train) > ACTIVE_THRESHOLD)),
+    )
+
+
+def _some_of_train(dataset: Dataset, seed: int) -> Dataset:
+    """The data set with at most `MOST` training examples."""
+    number = len(dataset.x_train)
+    if number <= MOST:
+        return dataset
+    rows = np.sort(np.random.default_rng(seed).choice(number, MOST, replace=False))
+    return dataset._replace(
+        x_train=dataset.x_train[rows],
+        y_train=None if dataset.y_train is None else dataset.y_train[rows],
+        factors=dataset.factors._replace(train=dataset.factors.train[rows]),
     )
 
 

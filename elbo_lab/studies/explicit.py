@@ -55,6 +55,7 @@ _PIXELVAE = {
 }
 # Where a draw takes a millisecond for each image, so that 5,000 of all would take 14 hours.
 _FIRST_IMAGES = {"draws": 5000, "examples": 100}
+_SHORT = {**_PIXELVAE, "receptive_field": "7", "layers": "3", "epochs": "6"}
 
 SYSTEMS: dict[str, System] = {
     BASELINE: System("VAE, diagonal q(z|x)", "log_likelihood", _VAE, draws=5000),
@@ -62,24 +63,33 @@ SYSTEMS: dict[str, System] = {
     "pixelcnn": System(
         "PixelCNN", "log_px", {**_PIXELS, "model": "pixelcnn", "layers": "5", "epochs": "7"}
     ),
+    # The kernel of the first layer alone, 7 x 7: the window of the VLAE below.
+    "pixelcnn_short": System(
+        "PixelCNN, short window",
+        "log_px",
+        {**_PIXELS, "model": "pixelcnn", "layers": "1", "epochs": "14"},
+    ),
     "pixelrnn": System(
         "PixelRNN, row LSTM", "log_px", {**_PIXELS, "model": "pixelrnn", "epochs": "3"}
     ),
-    # The kernels of the PixelCNN above, 7 x 7 and four times 3 x 3, see 15 x 15.
+    "pixelrnn_diagonal": System(
+        "PixelRNN, diagonal BiLSTM",
+        "log_px",
+        {**_PIXELS, "model": "pixelrnn", "rnn": "diagonal", "epochs": "2"},
+    ),
+    # The kernels of the first PixelCNN above, 7 x 7 and four times 3 x 3, see 15 x 15.
     "pixelvae": System(
         "PixelVAE",
         "log_likelihood",
         {**_PIXELVAE, "receptive_field": "15", "layers": "5", "epochs": "5"},
         **_FIRST_IMAGES,
     ),
+    # VLAE but for its prior.
+    "pixelvae_short": System("PixelVAE, short window", "log_likelihood", _SHORT, **_FIRST_IMAGES),
     "vlae": System(
         "VLAE: short window, flow prior",
         "log_likelihood",
-        {
-            **_PIXELVAE,
-            **{"receptive_field": "7", "layers": "3", "epochs": "6"},
-            **{"prior": "flow", "kl": "mc"},
-        },
+        {**_SHORT, "prior": "flow", "kl": "mc"},
         **_FIRST_IMAGES,
     ),
     "vqvae": System(

@@ -153,6 +153,7 @@ class Likelihood(NamedTuple):
 
 _PIXELVAE, _IAF = "Gulrajani et al. (2016), table 1", "Kingma et al. (2016), table 1"
 _VLAE_STATIC, _VLAE_DYNAMIC = "Chen et al. (2017), table 1", "Chen et al. (2017), table 2"
+_VLAE_PARTS = "Chen et al. (2017), parts of the model"
 
 # By the system's name in the table of explicit models. Networks differ from ours in size.
 EXPLICIT: dict[str, tuple[Likelihood, ...]] = {
@@ -162,12 +163,16 @@ EXPLICIT: dict[str, tuple[Likelihood, ...]] = {
         Likelihood(79.88, "static", _VLAE_STATIC),
     ),
     "pixelcnn": (Likelihood(81.30, "static", _PIXELVAE),),
+    "pixelcnn_short": (Likelihood(87.55, "dynamic", _VLAE_PARTS),),
     "pixelrnn": (
         Likelihood(80.54, "static", "van den Oord et al. (2016), row LSTM", verified=False),
     ),
+    "pixelrnn_diagonal": (Likelihood(79.20, "static", _PIXELVAE),),
     "pixelvae": (Likelihood(79.02, "static", _PIXELVAE, 79.66),),
+    "pixelvae_short": (Likelihood(79.48, "dynamic", _VLAE_PARTS),),
     "vlae": (
         Likelihood(78.53, "dynamic", _VLAE_DYNAMIC),
+        Likelihood(78.94, "dynamic", _VLAE_PARTS),
         Likelihood(79.03, "static", _VLAE_STATIC),
     ),
     "vqvae": (),

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from elbo_lab import data
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation import disentanglement
 from elbo_lab.runs import disentangling, loading
@@ -50,3 +51,16 @@ def test_the_codes_of_a_conditional_run_are_those_given_the_labels(tmp_path):
     other = np.asarray(run.encode(few.x_train, (few.y_train + 1) % 3), np.float64)
     assert scores.mig != pytest.approx(disentanglement.mig(other, few.factors.train))
     assert scores.active == np.sum(means.var(axis=0) > 0.01)
+
+
+@pytest.mark.usefixtures("fast_compilation")
+def test_of_a_large_split_some_examples_are_scored(tmp_path, monkeypatch):
+    sizes = {"latent_dims": (2,), "hidden_dims": (4,), "objective": "elbo", "k": 1}
+    run = loading.load(store(tmp_path / "run", dataset="factors", **sizes))
+    monkeypatch.setattr(disentangling, "MOST", 200)
+    scores = disentangling.scores(run, data.first_of_test(run.dataset, 50), 5)
+    x, factors = run.dataset.x_train, run.dataset.factors.train
+    rows = np.sort(np.random.default_rng(5).choice(len(x), 200, replace=False))
+    means = np.asarray(run.encode(x[rows]), np.float64)
+    assert scores.mig == pytest.approx(disentanglement.mig(means, factors[rows]))
+    assert scores.beta_vae == disentanglement.beta_vae(means, factors[rows], 5)
