@@ -75,7 +75,7 @@ SYSTEMS: dict[str, System] = {
     "pixelrnn_diagonal": System(
         "PixelRNN, diagonal BiLSTM",
         "log_px",
-        {**_PIXELS, "model": "pixelrnn", "rnn": "diagonal", "epochs": "2"},
+        {**_PIXELS, "model": "pixelrnn", "rnn": "diagonal", "epochs": "3"},
     ),
     # The kernels of the first PixelCNN above, 7 x 7 and four times 3 x 3, see 15 x 15.
     "pixelvae": System(
