@@ -40,9 +40,8 @@ class Config:
       TypeError: the options belong to another family, objective or optimizer.
     """
 
-    # The objective. For objective, k and eval_k, None means the model family's default, which for
-    # the first two is again None for a family without an objective; for estimator, the objective's
-    # default.
+    # The objective. None means the default: for estimator the objective's, for others the model
+    # family's, where objective and k are None again if the family has no objective.
     objective: str | None = None
     k: int | None = None
     m: int = 1
