@@ -1,10 +1,11 @@
-"""Updates the tables of documents (PAGES) from code and results/.
+"""Updates the tables of documents (PAGES) and figures of studies (FIGURES) from code and results/.
 
     python -m tools.make_results_tables
 
 A test fails if they are out of date.
 """
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +13,16 @@ from types import ModuleType
 from elbo_lab import configs
 from elbo_lab.cli import run_flags
 from elbo_lab.cli.protocols import PROTOCOLS
-from elbo_lab.reports import documents
+from elbo_lab.reports import (
+    codebook_figures,
+    collapse_figures,
+    discrete_figures,
+    disentangle_figures,
+    documents,
+    feature_figures,
+    information_figures,
+    svg_figures,
+)
 from elbo_lab.studies import (
     autoencoder_results,
     codebook_results,
@@ -87,6 +97,17 @@ def explicit_table() -> str:
     return explicit_results.readme(explicit_results.read(RESULTS))
 
 
+def collapse_figure() -> str:
+    """KL and L_K over the steps, of the study collapse."""
+    results = collapse_results.read(RESULTS)
+    return collapse_figures.figure(results["rows"], results["eval_k"])
+
+
+def likelihood_figure() -> str:
+    """The estimates of the study likelihoods."""
+    return likelihoods.figure(computed.read(likelihoods.STUDY, RESULTS)["results"])
+
+
 # Document -> the name of each of its tables, and the function that makes it.
 PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "README.md": {"explicit": explicit_table},
@@ -112,6 +133,20 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
 }
 
 
+# Study -> the function that draws the figure of its page, docs/systems/STUDY.svg. The figures of
+# autoencoder, labels and mixtures show more than their results hold, and are copied from the
+# study's folder.
+FIGURES: dict[str, Callable[[], str]] = {
+    "codebooks": lambda: codebook_figures.figure(codebook_results.read(RESULTS)["rows"]),
+    "collapse": collapse_figure,
+    "discrete": lambda: discrete_figures.figure(discrete_results.read(RESULTS)["rows"]),
+    "disentangle": lambda: disentangle_figures.figure(disentangle_results.read(RESULTS)["rows"]),
+    "features": lambda: feature_figures.accuracies(feature_results.read(RESULTS)["rows"]),
+    "information": lambda: information_figures.study(information_results.read(RESULTS)),
+    "likelihoods": likelihood_figure,
+}
+
+
 def updated(path: Path) -> str:
     """The text of a document with its tables made anew."""
     text = path.read_text()
@@ -120,11 +155,25 @@ def updated(path: Path) -> str:
     return text
 
 
+def source(study: str) -> str:
+    """The last line of a study's figure: which results it shows.
+
+    A test compares it, since the drawing itself is another in each version of matplotlib.
+    """
+    digest = hashlib.sha256((RESULTS / f"{study}.json").read_bytes()).hexdigest()
+    return f"<!-- results/{study}.json, sha256 {digest} -->"
+
+
 def main() -> int:
-    """Writes the documents."""
+    """Writes the documents and the figures whose results have changed."""
     for path in PAGES:
         path.write_text(updated(path))
         print(f"wrote {path}")
+    for study, draw in FIGURES.items():
+        path = SYSTEMS / f"{study}.svg"
+        if not path.exists() or source(study) not in path.read_text():
+            path.write_text(f"{svg_figures.standalone(draw())}\n{source(study)}\n")
+            print(f"drew {path}")
     return 0
 
 

@@ -38,6 +38,12 @@ def test_the_documents_are_up_to_date():
         assert make_results_tables.updated(path) == path.read_text()
 
 
+@pytest.mark.parametrize("study", make_results_tables.FIGURES)
+def test_figures_show_the_stored_results(study):
+    text = (make_results_tables.SYSTEMS / f"{study}.svg").read_text()
+    assert text.splitlines()[-1] == make_results_tables.source(study)
+
+
 def test_a_cell_shows_mean_error_and_distance_to_the_paper():
     texts = table1_results.texts_of(made_row())
     cells = dict(zip(table1_results.HEAD[:7], texts[:7], strict=True))
