@@ -72,7 +72,11 @@ def nearest(vectors: Array, codes: Array) -> Array:
     center = jnp.mean(codes, axis=0)
     vectors, codes = vectors - center, codes - center
     products = jnp.matmul(vectors, codes.T, precision=_EXACT)
-    return jnp.argmin(jnp.sum(codes**2, -1) / 2 - products, axis=-1).astype(jnp.int32)
+    distances = jnp.sum(codes**2, -1) / 2 - products
+    # Two reductions take a quarter of the time of `argmin` on a CPU.
+    least = jnp.min(distances, axis=-1, keepdims=True)
+    indices = jnp.arange(len(codes), dtype=jnp.int32)
+    return jnp.min(jnp.where(distances == least, indices, len(codes) - 1), axis=-1)
 
 
 def one_hot(indices: Array, num_codes: int) -> Array:
