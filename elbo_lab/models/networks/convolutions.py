@@ -142,18 +142,16 @@ def conv2d_transpose(x: Array, kernel: Array, size: tuple[int, int]) -> Array:
 
 
 def conv2d_transpose_by_products(x: Array, kernel: Array, size: tuple[int, int]) -> Array:
-    """`conv2d_transpose` as one matrix product and four shifted sums."""
+    """`conv2d_transpose` as one matrix product and two shifted sums of each axis."""
     rows, h, w, channels = x.shape
     features = kernel.shape[-1]
     # m = 2t + a: tap (t, a) of pixel i goes to cell i + t, where cell c has rows 2c - 1 and 2c.
     taps = kernel.reshape(2, 2, 2, 2, channels, features).transpose(4, 0, 2, 1, 3, 5)
     y = x.reshape(-1, channels) @ taps.reshape(channels, 16 * features)
-    y = y.reshape(rows, h, w, 2, 2, 4 * features)
-    cells = sum(
-        jnp.pad(y[:, :, :, t, u], ((0, 0), (t, 1 - t), (u, 1 - u), (0, 0)))
-        for t in (0, 1)
-        for u in (0, 1)
-    )
+    y = y.reshape(rows, h, w, 2, 8 * features)
+    y = sum(jnp.pad(y[:, :, :, t], ((0, 0), (t, 1 - t), (0, 0), (0, 0))) for t in (0, 1))
+    y = y.reshape(rows, h + 1, w, 2, 4 * features)
+    cells = sum(jnp.pad(y[:, :, :, u], ((0, 0), (0, 0), (u, 1 - u), (0, 0))) for u in (0, 1))
     cells = cells.reshape(rows, h + 1, w + 1, 2, 2, features).transpose(0, 1, 3, 2, 4, 5)
     pixels = cells.reshape(rows, 2 * h + 2, 2 * w + 2, features)
     return pixels[:, 1 : size[0] + 1, 1 : size[1] + 1]
