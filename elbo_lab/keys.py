@@ -35,6 +35,8 @@ TRAIN_SPLIT = 0
 TEST_SPLIT = 1
 
 IMPLEMENTATIONS = ("threefry2x32", "rbg")
+# Out of reach of any split.
+_BESIDE = 2**31 - 1
 
 
 def check_implementation() -> None:
@@ -73,3 +75,11 @@ def binarization_key(split: int, seed: int = FIXED_BINARIZATION_SEED) -> Array:
 def stream_key(base_key: Array, stream: int, index: Array | int = 0) -> Array:
     """The key of one use (a stream) at one index (a step, an epoch, an image)."""
     return jax.random.fold_in(jax.random.fold_in(base_key, stream), index)
+
+
+def beside(key: Array) -> Array:
+    """A key for one more use of a key that is used or split elsewhere too.
+
+    fold_in(key, i) would be no such key for a small i: in JAX it equals split(key, n)[i].
+    """
+    return jax.random.fold_in(key, _BESIDE)

@@ -14,6 +14,23 @@ from elbo_lab.errors import UserError
 COUNT = 40
 
 
+def key_data(key: jax.Array) -> tuple[int, ...]:
+    return tuple(jax.random.key_data(key).ravel().tolist())
+
+
+def with_splits(key: jax.Array) -> set[tuple[int, ...]]:
+    """The data of a key and of those that it may be split into."""
+    splits = [jax.random.split(jax.random.clone(key), number) for number in range(1, 9)]
+    return {key_data(key), *(key_data(part) for split in splits for part in split)}
+
+
+@pytest.mark.parametrize("implementation", keys.IMPLEMENTATIONS)
+def test_a_key_beside_others_is_none_that_they_are_split_into(implementation):
+    key = jax.random.key(3, impl=implementation)
+    assert key_data(jax.random.fold_in(key, 0)) in with_splits(key)
+    assert key_data(keys.beside(key)) not in with_splits(key)
+
+
 @pytest.mark.parametrize("implementation", keys.IMPLEMENTATIONS)
 def test_no_two_uses_of_randomness_share_a_key(implementation):
     """Streams, indices, and the keys of steps and images, for two base keys."""

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from elbo_lab import losses
+from elbo_lab import keys, losses
 from elbo_lab.data.dataset import Batch
 from elbo_lab.distributions import Chain
 from elbo_lab.distributions.means import mean_of
@@ -185,11 +185,10 @@ def layer_means(key: Array, posterior: Any) -> dict[str, Array]:
     """
     if not isinstance(posterior, Chain):
         return _named(jax.tree.leaves(mean_of(key, posterior)))
-    # A folded key for the means: the draws of `posterior.sample(key)` have to stay those of stored
-    # runs.
-    keys = jax.random.split(jax.random.fold_in(key, 1), len(posterior.conditionals) + 1)
+    # The draws of `posterior.sample(key)` have to stay those of stored runs.
+    own_keys = jax.random.split(keys.beside(key), len(posterior.conditionals) + 1)
     layers = posterior.layers(posterior.sample(key))
-    return _named([mean_of(k, layer) for k, layer in zip(keys, layers, strict=True)])
+    return _named([mean_of(k, layer) for k, layer in zip(own_keys, layers, strict=True)])
 
 
 def _named(layers: list[Array]) -> dict[str, Array]:

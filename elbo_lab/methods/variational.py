@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from elbo_lab import losses
+from elbo_lab import keys, losses
 from elbo_lab.configs import Config, resolved
 from elbo_lab.data.dataset import Batch
 from elbo_lab.distributions.means import closed_form_mean, mean_of, mean_or_draw
@@ -108,7 +108,7 @@ def objective_loss(
     }
 
     def loss(key: Array, params: Any, stats: Any, batch: Batch, hparams: dict[str, Array]) -> Loss:
-        given, x = given_of(batch, jax.random.fold_in(key, 0)), batch.x
+        given, x = given_of(batch, keys.beside(key)), batch.x
         arguments = {name: hparams[name] for name in accepted if name in hparams}
 
         def log_likelihood(z: Any) -> Array:
