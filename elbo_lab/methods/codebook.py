@@ -143,7 +143,7 @@ def make(kind: str, num_codes: int, decay: float, restart_below: float) -> Codeb
     (van den Oord et al. 2017, appendix A.1, there with counts instead of shares, which is the same
     for batches of one size), the shares in the last division smoothed by `SMOOTHING`. The choice of
     nearest codes is the E-step of hard EM (k-means), this is its M-step over an average of batches;
-    no gradient moves the codes.
+    no gradient moves the codes. By the smoothing a code that stays unused moves to the origin.
 
     In both cases a code whose share falls below `restart_below` / K becomes one of the batch's
     vectors, and its share becomes 1 / K. K vectors are drawn without replacement, the k-th for code
