@@ -133,9 +133,8 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
 }
 
 
-# Study -> the function that draws the figure of its page, docs/systems/STUDY.svg. The figures of
-# autoencoder, labels and mixtures show more than their results hold, and are copied from the
-# study's folder.
+# Study -> the function that draws the figure of its page. The figures of autoencoder, labels and
+# mixtures show more than their results hold, and are copied from the study's folder.
 FIGURES: dict[str, Callable[[], str]] = {
     "codebooks": lambda: codebook_figures.figure(codebook_results.read(RESULTS)["rows"]),
     "collapse": collapse_figure,
