@@ -9,7 +9,7 @@ Results are stored in the run's folder evaluations/, and are not computed twice.
 from absl import flags
 
 from elbo_lab.cli import run_flags, stored_runs
-from elbo_lab.cli.flag_values import define_optional_count
+from elbo_lab.cli.flag_values import define_optional_count, with_dashes
 from elbo_lab.data import text_files
 from elbo_lab.errors import UserError
 from elbo_lab.evaluation.measures import MEASURES
@@ -53,7 +53,8 @@ def _evaluated(path: str | None, settings, dataset) -> str:
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f"--run={path}: {error}") from error
+        own = f"--run={path}, a run of --model={trained.config.model}"
+        raise UserError(f"{own}: {with_dashes(str(error), 'measures')}") from error
     finally:
         progress.close()
 

@@ -41,12 +41,16 @@ def message(error: flags.Error, among: flags.FlagValues) -> str:
     return f"--{name} must be {valid}; got {value!r}."
 
 
-def with_dashes(sentence: str) -> str:
+def with_dashes(sentence: str, *others: str) -> str:
     """A message of the library with its names of settings as flags: "--width must be ...".
 
     A name is one where a value follows, as in "condition=label", or "must".
+
+    Args:
+      sentence: the message.
+      others: names of flags that are no settings of a configuration.
     """
-    names = "|".join((*configs.SHARED, *configs.option_types()))
+    names = "|".join((*configs.SHARED, *configs.option_types(), *others))
     return re.sub(rf"(?<![\w-])(?=(?:{names})(?:=| must\b))", "--", sentence)
 
 

@@ -18,11 +18,16 @@ from elbo_lab.config_sections import SECTIONS
 from elbo_lab.configs import Config
 from elbo_lab.data import DATASETS
 from elbo_lab.models import MODELS
-from elbo_lab.objective_options import OBJECTIVE_OPTIONS
+from elbo_lab.objective_options import AUTOENCODER, GAN, OBJECTIVE_OPTIONS
 from elbo_lab.optimizer_options import ABOUT, OPTIMIZER_OPTIONS
 from elbo_lab.options import options_of, values_of
 
 Section = Mapping[str, str]  # flag -> what it means
+# What the objectives outside of the catalogue are.
+_WITHOUT_DRAWS = {
+    AUTOENCODER: "decodes E[z|x], without draws; docs/systems/index.md",
+    GAN: "draws of p(z) against a critic, without q(z|x); docs/systems/gan.md",
+}
 
 
 def text(
@@ -165,7 +170,7 @@ def _family_line(name: str) -> str:
 def _objective_line(name: str) -> str:
     entry = losses.CATALOGUE.get(name)
     settings = ", ".join(options_of(OBJECTIVE_OPTIONS[name]))
-    about = "decodes E[z|x], without draws; docs/systems/index.md" if entry is None else entry.paper
+    about = _WITHOUT_DRAWS[name] if entry is None else entry.paper
     return f"{about} ({settings})" if settings else about
 
 

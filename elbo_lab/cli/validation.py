@@ -86,10 +86,10 @@ def check(config: Config) -> None:
     if config.objective is None:
         return
     _check_m(config)
+    _check_objective(config)
     check_options(config.objective_options)
     if "partition" in configs.own_settings(config):
         _check_partition(config.objective_options.partition)
-    _check_objective(config)
     _check_estimator(config)
     _check_baseline(config)
 

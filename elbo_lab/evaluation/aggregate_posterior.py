@@ -37,11 +37,13 @@ class _Drawn(NamedTuple):
 def check(method: Method) -> None:
     """Raises a ValueError for a method without q(z|x), or one that is conditioned on labels."""
     if method.posterior is None or method.prior is None:
-        raise ValueError("information needs q(z|x) and p(z): a run of a latent-variable model.")
+        raise ValueError(
+            "measures=information needs q(z|x) and p(z): a run of a latent-variable model."
+        )
     if method.classes is not None:
         raise ValueError(
-            "information is that of x and z, and q(z|x, y) of a run with --condition=label has an "
-            "aggregate posterior for each y; give a run without a condition."
+            "measures=information is that of x and z, and q(z|x, y) of a run with condition=label "
+            "has an aggregate posterior for each y; give a run without a condition."
         )
 
 

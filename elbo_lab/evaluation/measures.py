@@ -28,7 +28,7 @@ def squared_error(method: Method) -> Measure:
       ValueError: the method has no encoder or no decoder, or p(x|z) has no mean in closed form.
     """
     if method.encode is None or method.decode is None:
-        raise ValueError("squared_error needs a method that encodes and decodes.")
+        raise ValueError("measures=squared_error needs a method that encodes and decodes.")
 
     def measure(key: Array, params: Any, stats: Any, batch: Batch) -> dict[str, Array]:
         del key
@@ -36,7 +36,7 @@ def squared_error(method: Method) -> Measure:
         likelihood = method.decode(params, stats, code, given_of(batch))
         mean = closed_form_mean(likelihood)
         if mean is None:
-            raise ValueError("squared_error needs a p(x|z) with a closed-form mean.")
+            raise ValueError("measures=squared_error needs a p(x|z) with a closed-form mean.")
         return {"squared_error": jnp.mean(jnp.square(batch.x - mean), axis=-1)}
 
     return measure
@@ -50,10 +50,12 @@ def classification(method: Method) -> Measure:
     """
     if method.classes is None:
         raise ValueError(
-            "classification needs p(x|y): a model that was trained with --condition=label."
+            "measures=classification needs p(x|y): a model that was trained with --condition=label."
         )
     if method.measure_classes is None:
-        raise ValueError("classification needs a method that measures log p(x|y) or its bounds.")
+        raise ValueError(
+            "measures=classification needs a method that measures log p(x|y) or its bounds."
+        )
     return method.measure_classes
 
 

@@ -197,6 +197,15 @@ def one_layer(family: str, latent_dims: tuple[int, ...]) -> int:
     return latent_dims[0]
 
 
+def shown(spec: Spec) -> str:
+    """The kind of data that a family refuses, and how to make them others, for messages."""
+    if spec.levels is not None:
+        return f"{spec.kind} data with {spec.levels} levels"
+    if spec.kind == "image":
+        return "images of real numbers, which binarization=dynamic, fixed or threshold makes binary"
+    return "real numbers"
+
+
 def latent_keys(key: Array) -> tuple[Array, Array]:
     """Keys of the parameters of p(z), and of those of q(z|x) beside its network's.
 

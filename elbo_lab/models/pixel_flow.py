@@ -62,8 +62,8 @@ def make(options: FlowOptions, spec: Spec) -> Model:
     """
     if spec.kind != "image" or spec.levels is None:
         raise ValueError(
-            f"model=flow needs images with levels, to which noise is added; these data are of kind "
-            f"{spec.kind!r} with levels={spec.levels}."
+            f"model=flow needs images with levels, to which noise is added; got "
+            f"{common.shown(spec)}."
         )
     size, width = spec.dim, options.noise_width
     step = flows.PRIOR_STEPS[options.prior_flow](size, options.prior_width, options.activation)

@@ -152,13 +152,18 @@ def make(options: PixelVAEOptions, spec: Spec) -> Model:
 def _check(options: PixelVAEOptions, spec: Spec) -> None:
     if spec.kind != "image" or spec.levels is None:
         raise ValueError(
-            "model=pixelvae needs images of levels (binary images or 256 grey levels); these are "
-            f"of kind {spec.kind!r} with levels={spec.levels}."
+            "model=pixelvae needs images of levels (binary images or 256 grey levels); got "
+            f"{common.shown(spec)}."
         )
     if options.receptive_field < 3 or options.receptive_field % 2 == 0:
         raise ValueError(
             "receptive_field must be an odd number of at least 3 (model=conv has a pixel depend on "
             f"z alone); got {options.receptive_field}."
+        )
+    if options.latent_gates == "first" and options.layers == 1:
+        raise ValueError(
+            "latent_gates=first needs layers of at least 2, since z enters every gate of a single "
+            "layer; got layers=1."
         )
     raster.check_widths(options, spec)
 

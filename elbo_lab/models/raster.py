@@ -14,7 +14,7 @@ from jax import Array
 
 from elbo_lab.data.dataset import Batch, Spec
 from elbo_lab.distributions.autoregressive import Autoregressive, Steps
-from elbo_lab.models import conditions
+from elbo_lab.models import common, conditions
 from elbo_lab.models.base import Density, Given, Params
 from elbo_lab.models.networks.pixels import grid
 
@@ -123,8 +123,8 @@ def check(family: str, options: Any, spec: Spec) -> None:
     """
     if spec.kind not in ("image", "token") or spec.levels is None:
         raise ValueError(
-            f"model={family} needs data of levels (binary images, 256 grey levels, tokens); these "
-            f"are of kind {spec.kind!r} with levels={spec.levels}."
+            f"model={family} needs data of levels (binary images, 256 grey levels, tokens); got "
+            f"{common.shown(spec)}."
         )
     if not 1 <= len(spec.shape) <= 3:
         raise ValueError(

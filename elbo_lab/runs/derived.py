@@ -24,6 +24,7 @@ from elbo_lab.errors import UserError
 from elbo_lab.losses.posteriors import sample_from
 from elbo_lab.methods import Method
 from elbo_lab.models.base import NOTHING_GIVEN, given_of
+from elbo_lab.objective_options import GAN
 from elbo_lab.runs import examples, loading
 from elbo_lab.runs.loading import Trained
 
@@ -192,10 +193,9 @@ def _check_encoding(source: Source, trained: Trained) -> None:
     if trained.method.encode is not None:
         encoded = CODES if trained.method.code_specs else FEATURES
     if encoded != source.kind:
+        named = GAN if trained.config.objective == GAN else trained.config.model
         has = f"it has {encoded}: {encoded}:{source.run}" if encoded else "it encodes nothing"
-        raise UserError(
-            f"{source.run} is a run of {trained.config.model}, without {source.kind}; {has}."
-        )
+        raise UserError(f"{source.run} is a run of {named}, without {source.kind}; {has}.")
 
 
 def _check_above(trained: Trained) -> None:

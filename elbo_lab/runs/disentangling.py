@@ -53,7 +53,8 @@ def check(trained: Trained, settings: Settings, dataset: Dataset) -> None:
         if own.factors is None or not len(own.factors.test):
             raise UserError(
                 f"--measures={NAME} needs data whose factors are known, --dataset=factors, "
-                f"factors64 or dsprites, or dSprites' file; got {own.name}."
+                "factors64, dsprites, dSprites' file, or a set with features label_*, such as "
+                f"shapes3d; got {own.name}."
             )
     names, own_names = dataset.factors.names, trained.dataset.factors.names
     if names != own_names:

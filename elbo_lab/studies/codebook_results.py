@@ -83,7 +83,7 @@ def notes(results: dict[str, Any]) -> list[str]:
     )
     return [
         f"Nats per test image of {results['data']} (1 nat = 1.443 bits){errors}. "
-        f"{results['epochs']} passes in batches of {results['batch_size']}; replicates: "
+        f"Passes: {results['epochs']}, in batches of {results['batch_size']}; replicates: "
         f"{results['replicates']}. p(x|.) is {results['likelihood']}.",
         "D: -log p(x|codes) of the VQ-VAE, -E log p(x|z) of the VAE. R of the VQ-VAE: -log "
         "p(codes) by a table of frequencies for each position, counted on the training images; a "

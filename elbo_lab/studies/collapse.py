@@ -34,9 +34,14 @@ def choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
     """A cell for each remedy.
 
     Raises:
-      UserError: a model that is conditioned on labels.
+      UserError: another model, or one that is conditioned on labels.
     """
     del config_of
+    if settings["model"] != "pixelvae":
+        raise UserError(
+            "--model must be pixelvae in the study collapse, whose remedies are settings of its "
+            f"decoder; got {settings['model']!r}."
+        )
     if settings.get("condition", "none") != "none":
         raise UserError(
             f"--condition={settings['condition']} does not go with the study collapse, which "

@@ -98,8 +98,8 @@ def notes(results: dict[str, Any]) -> list[str]:
     """Explanations of the columns."""
     replicates = " or ".join(str(n) for n in sorted({row["replicates"] for row in results["rows"]}))
     return [
-        f"{results['latent_dim']} latents, {results['epochs']} passes over the training images of "
-        f"{results['data']}, {replicates} replicates; +- one standard error over them. weight: "
+        f"{results['latent_dim']} latents, trained on {results['data']}; passes: "
+        f"{results['epochs']}, replicates: {replicates}; +- one standard error over them. weight: "
         "beta of beta_vae, whose 1 is the VAE, and of beta_tcvae.",
         "E_q log p(x|z) and KL(q(z|x) || p(z)): nats per test image. AU: active units. Scores of "
         "the means of q(z|x), in 0..1, higher is better: MIG of 20 bins, SAP by accuracies, DCI by "

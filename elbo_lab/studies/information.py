@@ -30,10 +30,10 @@ def choices(settings: Texts, config_of: ConfigOf) -> list[Choice]:
             f"--model must be one of {', '.join(MODELS)} in the study information, which measures "
             f"q(z|x); got {settings['model']!r}."
         )
-    if settings["objective"] == "autoencoder":
+    if settings["objective"] in ("autoencoder", "gan"):
         raise UserError(
-            "--objective=autoencoder has no q(z|x), which the study information measures; take a "
-            "variational objective, such as elbo."
+            f"--objective={settings['objective']} has no q(z|x), which the study "
+            "information measures; take a variational objective, such as elbo."
         )
     if settings.get("condition", "none") != "none":
         raise UserError(

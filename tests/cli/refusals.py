@@ -94,12 +94,24 @@ SENTENCES = {
     "floats for pixelvae": (
         ["run", "--dataset={floats}", "--binarization=none", "--model=pixelvae"],
         "--model=pixelvae with --dataset={floats}: --model=pixelvae needs images of levels (binary "
-        "images or 256 grey levels); these are of kind 'image' with levels=None.",
+        "images or 256 grey levels); got images of real numbers, which --binarization=dynamic, "
+        "fixed or threshold makes binary.",
     ),
     "the mean of pixelvae": (
         ["run", "--model=pixelvae", "--objective=lambda_vae"],
         "--objective=lambda_vae needs the mean of p(x|z), which --model=pixelvae does not have in "
         "closed form.",
+    ),
+    "free bits of noise": (
+        ["run", "--model=flow", "--objective=free_bits"],
+        "--objective=free_bits does not go with --model=flow, whose bounds are functions of the "
+        "log-weights of noise; valid: elbo, beta_vae, iwae, miwae, ciwae, renyi, jackknife, tvo, "
+        "sumo.",
+    ),
+    "remedies of another decoder": (
+        ["study", "collapse", "--model=mlp"],
+        "--model must be pixelvae in the study collapse, whose remedies are settings of its "
+        "decoder; got 'mlp'.",
     ),
     "steps of no encoder": (
         ["run", "--model=pixelcnn", "--encoder_steps=2"],
@@ -119,7 +131,8 @@ SENTENCES = {
     "floats for pixelcnn": (
         ["run", "--dataset={floats}", "--binarization=none", "--model=pixelcnn"],
         "--model=pixelcnn with --dataset={floats}: --model=pixelcnn needs data of levels (binary "
-        "images, 256 grey levels, tokens); these are of kind 'image' with levels=None.",
+        "images, 256 grey levels, tokens); got images of real numbers, which "
+        "--binarization=dynamic, fixed or threshold makes binary.",
     ),
     "too many layers": (
         ["run", "--model=conv", "--residual_blocks=100000000"],

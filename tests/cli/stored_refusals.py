@@ -9,12 +9,13 @@ SENTENCES = {
     ),
     "classes of no model": (
         ["evaluate", "--run={runs}/conv", "--measures=classification"],
-        "--run={runs}/conv: classification needs p(x|y): a model that was trained with "
-        "--condition=label.",
+        "--run={runs}/conv, a run of --model=conv: --measures=classification needs p(x|y): a model "
+        "that was trained with --condition=label.",
     ),
     "information of a density": (
         ["evaluate", "--run={runs}/prior", "--measures=information"],
-        "--run={runs}/prior: information needs q(z|x) and p(z): a run of a latent-variable model.",
+        "--run={runs}/prior, a run of --model=pixelcnn: --measures=information needs q(z|x) and "
+        "p(z): a run of a latent-variable model.",
     ),
     "pairs without the measure": (
         ["evaluate", "--run={runs}/conv", "--information_examples=5"],
@@ -58,7 +59,8 @@ SENTENCES = {
     ),
     "nothing to decode": (
         ["evaluate", "--run={runs}/prior", "--measures=squared_error"],
-        "--run={runs}/prior: squared_error needs a method that encodes and decodes.",
+        "--run={runs}/prior, a run of --model=pixelcnn: --measures=squared_error needs a method "
+        "that encodes and decodes.",
     ),
     "k above eval_k": (
         ["evaluate", "--run={runs}/conv", "--k=30"],

@@ -171,7 +171,9 @@ def test_a_linear_model_has_its_closed_form_in_every_row():
 
 def test_what_has_no_aggregate_posterior_is_refused():
     model = SimpleNamespace(posterior=None, prior=None, classes=None)
-    with pytest.raises(ValueError, match="information needs q.z.x. and p.z.: a run of a latent-"):
+    with pytest.raises(
+        ValueError, match="measures=information needs q.z.x. and p.z.: a run of a latent-"
+    ):
         aggregate_posterior.check(model)
     with pytest.raises(ValueError, match="--condition=label has an aggregate posterior for each y"):
         aggregate_posterior.check(SimpleNamespace(posterior=1, prior=1, classes=3))

@@ -305,7 +305,8 @@ def test_a_state_starts_at_the_frequencies_of_the_data():
         ({"latent_dims": (4, 2)}, BINARY, "latent_dims=4,2: the model pixelvae has one layer"),
         ({"width": 2}, COLOUR, "width must be at least the number of channels, 3; got 2"),
         ({}, Spec("token", (7, 7), 64), "The model pixelvae takes images, not tokens"),
-        ({}, Spec("image", (7, 7), None), "needs images of levels .* with levels=None"),
+        ({"latent_gates": "first", "layers": 1}, Spec("image", (7, 7), 2), "layers of at least 2"),
+        ({}, Spec("image", (7, 7), None), "needs images of levels .* got images of real numbers"),
         ({}, Spec("real", (20,), None), "Convolutions take images"),
     ],
 )

@@ -292,8 +292,8 @@ def test_rows_are_moved_apart_and_back():
 @pytest.mark.parametrize(
     "changes, spec, message",
     [
-        ({}, Spec("real", (4, 4), None), "kind 'real' with levels=None"),
-        ({}, Spec("image", (4, 4), None), "kind 'image' with levels=None"),
+        ({}, Spec("real", (4, 4), None), "got real numbers"),
+        ({}, Spec("image", (4, 4), None), "got images of real numbers, which binarization=dynamic"),
         ({}, Spec("image", (2, 4, 4, 3), 256), "these have the shape"),
         ({"kernel_size": 4}, SPECS["binary"], "kernel_size must be odd; got 4"),
         ({"first_kernel_size": 6}, SPECS["binary"], "first_kernel_size must be odd; got 6"),

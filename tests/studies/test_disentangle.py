@@ -60,7 +60,7 @@ def test_the_table_and_the_file(tmp_path):
     results = disentangle_results.read(tmp_path)
     assert results["rows"] == json.loads(json.dumps(RESULTS["rows"]))
     text = disentangle_results.text(results)
-    assert "-50.25 +- 0.50" in text and "0.125 +- 0.500" in text and "2 replicates" in text
+    assert "-50.25 +- 0.50" in text and "0.125 +- 0.500" in text and "replicates: 2" in text
     assert "| beta_vae | 4 | -50.25 | 12.50 | 7.500 | 0.125 |" in disentangle_results.markdown(
         results
     )
