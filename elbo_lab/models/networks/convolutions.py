@@ -1,8 +1,8 @@
 """Convolutions as matrix products, which are fast in a compiled loop on a CPU.
 
-There XLA runs its own convolutions inside `lax.scan` without its fast kernels, and their
-derivatives 10 to 50 times slower than outside of it or than the products here. On other platforms
-XLA's own are taken. Both compute the same sums, in another order.
+There XLA computes the derivatives of convolutions 10 to 50 times slower inside `lax.scan` than
+outside of it or than the products here (docs/performance.md says why). On other platforms XLA's own
+are taken. Both compute the same sums, in another order.
 
 The pixels side by side that the products read take several times the memory of the image. In parts
 of the batch for which they fit the processor's cache, a convolution with its gradient takes three
