@@ -55,8 +55,7 @@ SENTENCES = {
     "features for pixelcnn": (
         ["run", "--dataset=features:{runs}/conv", "--model=pixelcnn"],
         "--model=pixelcnn with --dataset=features:{runs}/conv: --model=pixelcnn needs data of "
-        "levels (binary images, 256 grey levels, tokens); these are of kind 'real' with "
-        "levels=None.",
+        "levels (binary images, 256 grey levels, tokens); got real numbers.",
     ),
     "kernels of a diagonal": (
         ["run", "--model=pixelrnn", "--rnn=diagonal", "--kernel_size=5"],
