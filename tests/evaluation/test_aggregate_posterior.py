@@ -175,5 +175,5 @@ def test_what_has_no_aggregate_posterior_is_refused():
         ValueError, match="measures=information needs q.z.x. and p.z.: a run of a latent-"
     ):
         aggregate_posterior.check(model)
-    with pytest.raises(ValueError, match="--condition=label has an aggregate posterior for each y"):
+    with pytest.raises(ValueError, match=" condition=label has an aggregate posterior for each y"):
         aggregate_posterior.check(SimpleNamespace(posterior=1, prior=1, classes=3))
