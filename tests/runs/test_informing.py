@@ -86,7 +86,7 @@ def test_what_cannot_be_paired_is_refused(dataset, tmp_path):
     with pytest.raises(UserError, match="pairs test examples, at least 2; got 1 of lone"):
         informing.check(trained, Settings(("information",)), lone)
     store(tmp_path / "labels", k=2, condition="label", **small)
-    with pytest.raises(ValueError, match="with --condition=label has an aggregate posterior"):
+    with pytest.raises(ValueError, match="with condition=label has an aggregate posterior"):
         evaluating.evaluate(loading.load(tmp_path / "labels"), Settings(("information",)))
     store(tmp_path / "code", objective="autoencoder", **small)
     with pytest.raises(ValueError, match="a run of a latent-variable model"):
